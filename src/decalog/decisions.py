@@ -1,0 +1,174 @@
+"""The one record of all ten systems: what was asked, what was predicted, what was chosen, and why.
+
+`docs/decisions/0001-one-record.md` shows it at work in each system.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from decalog.crypto import digest
+from decalog.events import Event
+
+Mode = Literal["live", "shadow", "fallback", "imported"]
+
+
+class Candidate(msgspec.Struct, frozen=True, array_like=True):
+    """Something that could be chosen.
+
+    Args:
+        ref: its name: a post, an ad, a price, the payment itself.
+        source: which retriever or list it came from.
+        predictions: head → calibrated value, for the ones that the policy saw.
+        features: float64 little endian in the feature set's order, for up to 20 candidates; else empty.
+    """
+
+    ref: str
+    source: str = ""
+    predictions: dict[str, float] = {}
+    features: bytes = b""
+
+
+class Slot(msgspec.Struct, frozen=True, array_like=True):
+    """One thing chosen.
+
+    Args:
+        ref: candidate or action.
+        position: 0 is the first.
+        propensity: probability with which the policy would choose it here, in (0, 1]; None where it is not known.
+        value: a number that is the choice itself (a quantity, an arrival time in s), or None.
+        money_minor: a price in minor units, or None.
+    """
+
+    ref: str
+    position: int = 0
+    propensity: float | None = 1.0
+    value: float | None = None
+    money_minor: int | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, array_like=True):
+    """What the policy chose: slots in order, and the reasons in the field's words."""
+
+    slots: tuple[Slot, ...]
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def action(self) -> str:
+        """The first slot's ref: the action, where there is one."""
+        return self.slots[0].ref
+
+
+class GuardrailVerdict(msgspec.Struct, frozen=True, array_like=True):
+    """A guardrail that changed the choice: its name, the action before and after, and why."""
+
+    name: str
+    before: str
+    after: str
+    why: str
+
+
+class Versions(msgspec.Struct, frozen=True, array_like=True):
+    """What decided: hashes of model, policy parameters and feature set; seq of the log's `runtime` table."""
+
+    model: str
+    policy: str
+    features: str
+    runtime: int
+
+
+class Decision(msgspec.Struct, frozen=True, array_like=True):
+    """A decision, whole.
+
+    Args:
+        id: time-ordered, unique.
+        request: what was asked; it is an event, folded into the views at this record's seq.
+        state_seq: the decision saw the views at this log position: records with a smaller seq.
+        candidates: what could be chosen.
+        choice: what was.
+        versions: what decided.
+        mode: live; shadow (logged, not acted on); fallback (the declared one); imported (another system's).
+        fallback: why, where mode is fallback: `model_timeout`, `model_error`, `features_late`, …
+        guardrails: those that changed the choice.
+        expected_minor: expected value of the choice in minor units of `currency`; costs are negative.
+        currency: base currency of the deployment.
+        arm: of an experiment, or "".
+        taken: the action that another system took for this request, where ours is shadow or imported.
+        parent: id of the decision that this one continues or supersedes, or "".
+        batch: id of the batch it belongs to, or "".
+        stages_us: stage → microseconds it took.
+    """
+
+    id: str
+    request: Event
+    state_seq: int
+    candidates: tuple[Candidate, ...]
+    choice: Choice
+    versions: Versions
+    mode: Mode = "live"
+    fallback: str = ""
+    guardrails: tuple[GuardrailVerdict, ...] = ()
+    expected_minor: int = 0
+    currency: str = ""
+    arm: str = ""
+    taken: str = ""
+    parent: str = ""
+    batch: str = ""
+    stages_us: dict[str, int] = {}
+
+    @property
+    def acted(self) -> str:
+        """The action that really happened: another system's where ours was not acted on."""
+        return self.taken if self.mode in ("shadow", "imported") else self.choice.action
+
+
+_decision = msgspec.msgpack.Decoder(Decision).decode
+
+
+def decode_decision(body: bytes) -> Decision:
+    """Returns the decision of a record's body."""
+    return _decision(body)
+
+
+def new_decision_id(now_us: int, entropy: bytes) -> str:
+    """Returns a time-ordered id: a UUID of version 7 (RFC 9562, section 5.7).
+
+    Args:
+        now_us: the log's clock, µs since the epoch; milliseconds of it lead the id.
+        entropy: 10 random bytes.
+
+    >>> new_decision_id(1_700_000_000_000_000, bytes(10))
+    '018bcfe5-6800-7000-8000-000000000000'
+    """
+    milliseconds = (now_us // 1_000) & (2**48 - 1)
+    high = (milliseconds << 16) | 0x7000 | (int.from_bytes(entropy[:2], "big") & 0x0FFF)
+    low = (0b10 << 62) | (int.from_bytes(entropy[2:10], "big") & (2**62 - 1))
+    return str(uuid.UUID(int=(high << 64) | low))
+
+
+def draw(secret: bytes, decision_id: str, name: str) -> float:
+    """Returns a uniform draw in [0, 1) that depends on nothing but its arguments, so replay draws the same.
+
+    Args:
+        secret: of the deployment, so that callers cannot predict it.
+        decision_id: of the decision it is for.
+        name: of the draw.
+    """
+    word = digest(secret, decision_id.encode(), name.encode(), size=8)
+    return float(struct.unpack(">Q", word)[0] >> 11) * 2.0**-53
+
+
+def pack_features(values: npt.NDArray[np.float64]) -> bytes:
+    """Returns feature values bit for bit, float64 little endian."""
+    return values.astype("<f8", copy=False).tobytes()
+
+
+def unpack_features(packed: bytes) -> npt.NDArray[np.float64]:
+    """Returns the feature values that were packed."""
+    return np.frombuffer(packed, dtype="<f8").astype(np.float64, copy=False)

@@ -1,0 +1,156 @@
+"""The log's record and the event: the two shapes everything else is made of.
+
+Format 1 of the record is frozen: `tests/golden/` holds a file of it, and every later version must still read it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from decalog.errors import CorruptLogError
+
+FORMAT = 1
+ALL = 0
+"""Token of the constant entity `all`, to which every row belongs."""
+
+RecordKind = Literal["event", "decision", "outcome", "table", "rejected"]
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True):
+    """Something that happened; a decision's request is one too.
+
+    Args:
+        id: the caller's key.
+        kind: a kind of the system's schema.
+        event_time: when it happened, µs.
+        subject: token of the person it is about, under whose key `sealed` lies.
+        entities: entity name → token.
+        attributes: public values.
+        sealed: personal values, encrypted (`crypto.seal`).
+        corrects: id of the event that this one replaces as a full after-image, or "".
+        deleted: this record withdraws the event it corrects.
+    """
+
+    id: str
+    kind: str
+    event_time: int
+    subject: int
+    entities: dict[str, int]
+    attributes: dict[str, int | float | str | bool]
+    sealed: bytes = b""
+    corrects: str = ""
+    deleted: bool = False
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True):
+    """One line of the log, stamped once by its writer and never recomputed.
+
+    Args:
+        format: of this layout.
+        partition, seq: its place; seq alone orders a partition.
+        kind: what `body` holds.
+        system: whose it is.
+        known_time: max(the previous record's, the writer's clock), µs.
+        event_time: when it happened, µs.
+        id: the caller's key, unique per system and name space: events and decisions share one, outcomes have another.
+        digest: keyed digest of the body as sent, so that a retry is told from a conflict.
+        root: seq of the first record in its chain of corrections; its own seq otherwise; −1 where that makes no sense.
+        reason: "" if admitted, else why not.
+        body: msgpack of the kind's struct.
+    """
+
+    format: int
+    partition: int
+    seq: int
+    kind: str
+    system: str
+    known_time: int
+    event_time: int
+    id: str
+    digest: bytes
+    root: int
+    reason: str
+    body: bytes
+
+
+class Table(msgspec.Struct, frozen=True, array_like=True):
+    """A versioned lookup in the log: rates, lists, policy parameters, feature definitions, the runtime.
+
+    Args:
+        name: of the table.
+        version: of its content, 12 hex digits of its SHA-256.
+        content: canonical JSON.
+    """
+
+    name: str
+    version: str
+    content: str
+
+
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_record = msgspec.msgpack.Decoder(Record).decode
+_event = msgspec.msgpack.Decoder(Event).decode
+_table = msgspec.msgpack.Decoder(Table).decode
+
+
+def encode(value: msgspec.Struct) -> bytes:
+    """Returns a struct as msgpack, the same bytes for the same value."""
+    return _encode(value)
+
+
+def decode_record(blob: bytes) -> Record:
+    """Returns the record of a blob; newer formats are refused, older ones read.
+
+    Raises:
+        CorruptLogError: the blob is no record, or of a format this version does not know.
+    """
+    try:
+        record = _record(blob)
+    except msgspec.DecodeError as error:
+        raise CorruptLogError(
+            where="log record",
+            given=f"{len(blob)} bytes that do not decode ({error})",
+            expected="a record",
+            fix="Run `decalog verify`; restore from a backup.",
+        ) from None
+    if record.format > FORMAT:
+        raise CorruptLogError(
+            where=f"log record {record.seq}",
+            given=f"format {record.format}",
+            expected=f"format {FORMAT} or older",
+            fix="Read this log with the newer decalog that wrote it.",
+        )
+    return record
+
+
+def decode_event(body: bytes) -> Event:
+    """Returns the event of a record's body."""
+    return _event(body)
+
+
+def decode_table(body: bytes) -> Table:
+    """Returns the table of a record's body."""
+    return _table(body)
+
+
+def make_table(name: str, content: object) -> Table:
+    """Returns content as a versioned table: canonical JSON and its hash.
+
+    >>> make_table("rates", {"USD": "0.9"}).version
+    '8fe78c01a018'
+    """
+    text = msgspec.json.encode(content, order="deterministic")
+    return Table(name, hashlib.sha256(text).hexdigest()[:12], text.decode())
+
+
+def genesis(partition: int) -> bytes:
+    """Returns the hash before a partition's first record."""
+    return hashlib.sha256(f"decalog log, partition {partition}".encode()).digest()
+
+
+def chain(previous: bytes, blob: bytes) -> bytes:
+    """Returns the hash of a record: SHA-256 of the previous hash and the blob."""
+    return hashlib.sha256(previous + blob).digest()

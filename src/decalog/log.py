@@ -1,0 +1,234 @@
+"""The decision log: stamps records in order, commits them in groups, gives them back.
+
+`Log` belongs to one thread, which stamps; `commit` may run in another, in stamping order. `Committer` is that other
+thread: it takes whatever was stamped meanwhile as one group, so a busy server shares one fsync among many replies.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from decalog.clock import MINUTE, Clock
+from decalog.errors import CorruptLogError, LogUnavailableError
+from decalog.events import FORMAT, Record, chain, decode_record, encode, genesis
+from decalog.stores.base import Entry, LogStore, Vault
+
+FUTURE_TOLERANCE_US = 5 * MINUTE
+"""How far an event_time may lie ahead of the log's known_time: clocks of callers differ."""
+
+Keys = tuple[tuple[str, str], ...]
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """What a writer wants to append; the log adds the stamps.
+
+    `keys` are the index entries besides the record's own id; `root` is −1 for a record that corrects nothing.
+    """
+
+    kind: str
+    system: str
+    id: str
+    digest: bytes
+    event_time: int | None
+    body: bytes
+    root: int = -1
+    reason: str = ""
+    keys: Keys = ()
+
+
+class Log:
+    """One partition of the log with its stamps.
+
+    Args:
+        store: where records live.
+        vault: flushed before each group, so that no durable record names a key or token that is not.
+        clock: the writer's; known_time never goes back even if it does.
+        partition: number of this one.
+
+    Raises:
+        CorruptLogError: the last record does not decode.
+    """
+
+    def __init__(self, store: LogStore, vault: Vault, clock: Clock, *, partition: int = 0) -> None:
+        self.store = store
+        self.vault = vault
+        self.clock = clock
+        self.partition = partition
+        head = store.head()
+        self._hash = genesis(partition) if head is None else head.hash
+        self.position = 0 if head is None else head.seq + 1
+        self.known_time = 0 if head is None else decode_record(head.blob).known_time
+        self.durable = self.position
+        self._pending: deque[tuple[Record, Keys]] = deque()
+        self._settling: deque[tuple[int, Keys]] = deque()
+        self._unwritten: dict[int, Record] = {}
+        self._unwritten_keys: dict[tuple[str, str], list[int]] = {}
+
+    def stamp(self, draft: Draft) -> Record:
+        """Gives a draft its place and its known_time, and queues it for the next commit."""
+        self._settle()
+        seq = self.position
+        self.known_time = max(self.known_time, self.clock.now_us())
+        record = Record(
+            FORMAT,
+            self.partition,
+            seq,
+            draft.kind,
+            draft.system,
+            self.known_time,
+            self.known_time if draft.event_time is None else draft.event_time,
+            draft.id,
+            draft.digest,
+            seq if draft.root < 0 else draft.root,
+            draft.reason,
+            draft.body,
+        )
+        self.position = seq + 1
+        keys = own_keys(record) + draft.keys
+        self._unwritten[seq] = record
+        for key in keys:
+            self._unwritten_keys.setdefault(key, []).append(seq)
+        self._settling.append((seq, keys))
+        self._pending.append((record, keys))
+        return record
+
+    def commit(self) -> int:
+        """Makes everything stamped so far durable; returns the position up to which the log is.
+
+        Raises:
+            LogUnavailableError: the group was not written; this log must not be used any more.
+        """
+        group = [self._pending.popleft() for _ in range(len(self._pending))]
+        if not group:
+            return self.position
+        entries = []
+        for record, keys in group:
+            blob = encode(record)
+            self._hash = chain(self._hash, blob)
+            entries.append(Entry(record.seq, blob, self._hash, keys))
+        self.vault.flush()
+        self.store.append(entries)
+        self.durable = group[-1][0].seq + 1
+        return self.durable
+
+    def find(self, index: str, key: str) -> list[int]:
+        """Returns the seqs under a key of an index, ascending, stamped but unwritten ones included."""
+        # Unwritten first: a commit in the other thread may move a record from there to the store between the two looks.
+        unwritten = list(self._unwritten_keys.get((index, key), ()))
+        written = self.store.find(index, key)
+        return sorted(set(written).union(unwritten)) if unwritten else written
+
+    def get(self, seq: int) -> Record:
+        """Returns one record.
+
+        Raises:
+            CorruptLogError: there is none with that seq.
+        """
+        record = self._unwritten.get(seq)
+        if record is not None:
+            return record
+        for entry in self.store.read(seq, seq + 1):
+            return decode_record(entry.blob)
+        raise CorruptLogError(
+            where="log",
+            given=f"no record with seq {seq}",
+            expected=f"a seq below {self.position}",
+            fix="Run `decalog verify`.",
+        )
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """Yields the durable records with start ≤ seq < stop, in order."""
+        for entry in self.store.read(start, stop):
+            yield decode_record(entry.blob)
+
+    def before(self, root: int, seq: int) -> Record:
+        """Returns the version of a chain of corrections that stood before `seq`."""
+        versions = [s for s in self.find("root", str(root)) if s < seq]
+        return self.get(versions[-1] if versions else root)
+
+    def _settle(self) -> None:
+        # Runs in the stamping thread, so that nothing is appended to a list of keys while it is taken away.
+        while self._settling and self._settling[0][0] < self.durable:
+            seq, keys = self._settling.popleft()
+            self._unwritten.pop(seq, None)
+            for key in keys:
+                seqs = self._unwritten_keys[key]
+                seqs.remove(seq)
+                if not seqs:
+                    del self._unwritten_keys[key]
+
+
+def own_keys(record: Record) -> Keys:
+    """Returns the index entries that follow from the stamps alone: the caller's id, and the chain of corrections."""
+    if record.reason or record.kind not in ("event", "decision", "outcome"):
+        return ((record.kind, f"{record.system}/{record.id}"),) if record.kind == "table" else ()
+    space = "outcome" if record.kind == "outcome" else "request"
+    named = ((space, f"{record.system}/{record.id}"),)
+    return named if record.root == record.seq else (*named, ("root", str(record.root)))
+
+
+class Committer:
+    """The thread that commits. Replies wait until the log is durable past their record.
+
+    Args:
+        log: to commit.
+        on_durable: called in this thread with the position that is durable, or with the error that ended the log.
+    """
+
+    def __init__(self, log: Log, on_durable: Callable[[int, LogUnavailableError | None], None]) -> None:
+        self._log = log
+        self._on_durable = on_durable
+        self._wake = threading.Semaphore(0)
+        self._stopping = False
+        self.failed: LogUnavailableError | None = None
+        self._thread = threading.Thread(target=self._run, name="decalog-commit", daemon=True)
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Says that something was stamped."""
+        self._wake.release()
+
+    def stop(self) -> None:
+        """Commits what is left and ends the thread."""
+        self._stopping = True
+        self._wake.release()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self.failed is None:
+            self._wake.acquire()
+            last = self._stopping
+            try:
+                position = self._log.commit()
+            except LogUnavailableError as error:
+                self.failed = error
+                self._on_durable(0, error)
+                return
+            self._on_durable(position, None)
+            if last:
+                return
+
+
+def verify_chain(entries: Iterable[Entry], partition: int = 0) -> int:
+    """Returns how many entries there are, having checked that each follows from the one before.
+
+    Raises:
+        CorruptLogError: a seq is missing, a blob was changed, or a hash does not fit; the message names the first.
+    """
+    previous, count = genesis(partition), 0
+    for entry in entries:
+        previous = chain(previous, entry.blob)
+        record = decode_record(entry.blob)
+        if entry.seq != count or record.seq != count or entry.hash != previous:
+            raise CorruptLogError(
+                where=f"log record {count}",
+                given="a record whose seq or hash does not follow from the one before",
+                expected="an unbroken hash chain",
+                fix="Restore from the last backup that verifies; everything before this record is intact.",
+            )
+        count += 1
+    return count

@@ -1,0 +1,1 @@
+"""Models that more than one system uses, behind one contract: fit and predict, saved without pickle."""

@@ -1,0 +1,121 @@
+"""Outcomes and labels: what happened afterwards, who says so, and since when it counts.
+
+The system's own verdict is never a label: an outcome needs a source that its schema trusts, and silence counts only
+after an action that lets the truth show, and only when the label has matured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from decalog.events import Record
+from decalog.schema import Schema
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """What a source reported about a decision.
+
+    Args:
+        id: the reporter's key.
+        target: id of the request it is about; it may arrive before the request does; "" in a deletion.
+        kind, source: as the schema declares them.
+        event_time: when it happened, µs.
+        value: what was reported; 1 a fraud, seconds of dwell, units sold.
+        amount_minor, currency: money it concerns, or None.
+        ref: which slot or candidate it is about, or "".
+        corrects: id of the outcome that this one replaces, or "".
+        deleted: this record withdraws the outcome it corrects.
+    """
+
+    id: str
+    target: str
+    kind: str
+    source: str
+    event_time: int
+    value: float
+    amount_minor: int | None = None
+    currency: str = ""
+    ref: str = ""
+    corrects: str = ""
+    deleted: bool = False
+
+
+_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def decode_outcome(body: bytes) -> Outcome:
+    """Returns the outcome of a record's body."""
+    return _outcome(body)
+
+
+class LabelState(msgspec.Struct, frozen=True):
+    """A label as known at a moment.
+
+    Args:
+        value: 1, 0, or None while it is not known.
+        known_time: since when it is known, µs; for None the time at which silence would make it 0.
+        why: the outcome kind that decided, `silence`, `immature`, or `unobserved`.
+    """
+
+    value: int | None
+    known_time: int
+    why: str
+
+
+class LabelBook:
+    """Outcomes by target, each chain of corrections kept whole, so that a label can be asked as of any moment."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._label = schema.label
+        self._maturity_us = schema.label.maturity_us
+        self._observed_after = frozenset(schema.label.observed_after)
+        self._kinds = {kind.name: kind for kind in schema.outcomes}
+        self._chains: dict[int, list[tuple[int, int, Outcome]]] = {}
+        self._roots: dict[str, dict[int, None]] = {}
+
+    def add(self, record: Record) -> None:
+        """Takes an admitted outcome record; order does not matter."""
+        outcome = decode_outcome(record.body)
+        if outcome.target:
+            self._roots.setdefault(outcome.target, {})[record.root] = None
+        chain = self._chains.setdefault(record.root, [])
+        chain.append((record.seq, record.known_time, outcome))
+        chain.sort(key=lambda version: version[0])
+
+    def add_all(self, records: Iterable[Record]) -> None:
+        """Takes every admitted outcome among the records of this system."""
+        for record in records:
+            if record.kind == "outcome" and record.system == self._schema.system and not record.reason:
+                self.add(record)
+
+    def outcomes(self, target: str, known_by: int | None = None) -> Iterator[tuple[int, Outcome]]:
+        """Yields (known_time, outcome) of the versions that stand for a target, ordered by root."""
+        for root in sorted(self._roots.get(target, ())):
+            visible = [v for v in self._chains[root] if known_by is None or v[1] <= known_by]
+            if visible and visible[-1][2].target == target:
+                yield visible[-1][1], visible[-1][2]
+
+    def label(self, target: str, *, decided: int, acted: str, known_by: int) -> LabelState:
+        """Returns the label of a target as known at a moment.
+
+        Args:
+            target: id of the request.
+            decided: time of the decision, µs.
+            acted: the action that happened; "" for a plain event, after which silence is evidence.
+            known_by: the moment, µs of known_time.
+        """
+        verdict: tuple[int, int, int, str] | None = None
+        for known, outcome in self.outcomes(target, known_by):
+            kind = self._kinds[outcome.kind]
+            said = kind.labels.get(int(outcome.value)) if outcome.value == int(outcome.value) else None
+            if said is not None and (verdict is None or (kind.rank, known) >= verdict[:2]):
+                verdict = (kind.rank, known, said, kind.name)
+        if verdict is not None:
+            return LabelState(verdict[2], verdict[1], verdict[3])
+        matures = decided + self._maturity_us
+        if acted and acted not in self._observed_after:
+            return LabelState(None, matures, "unobserved")
+        return LabelState(0, matures, "silence") if matures <= known_by else LabelState(None, matures, "immature")

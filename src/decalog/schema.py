@@ -1,0 +1,496 @@
+"""What a system's events, requests and outcomes look like, and how personal each field is.
+
+A schema is data. `Schema.parse_*` turns a caller's flat JSON into parsed values or one clear error; nothing
+behind that edge checks again.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from decalog.clock import duration_us, time_us
+from decalog.errors import ConfigError, RequestError, near
+from decalog.money import EXPONENTS, MAX_MINOR
+
+Privacy = Literal["public", "personal", "sensitive"]
+FieldKind = Literal["int", "float", "text", "flag", "amount_minor", "currency"]
+
+ID_LENGTH = 128
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_LEAST = {"amount_minor": 0}
+_MOST = {"amount_minor": MAX_MINOR}
+_INT64 = 2**63 - 1
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """One value of an event.
+
+    Args:
+        name: its name in requests, in the log and in feature declarations; the unit stands in it (`_minor`, `_s`).
+        kind: int, float (finite), text, flag, amount_minor (int ≥ 0 in minor units) or currency (ISO 4217).
+        meaning: one line in the field's words.
+        privacy: public values stand in the log in the clear; personal and sensitive ones only in the subject's envelope.
+        required: whether a request without it is refused.
+        least, most: inclusive range of a number.
+        max_length: of a text, in characters.
+        choices: the only texts accepted; empty accepts any.
+    """
+
+    name: str
+    kind: FieldKind
+    meaning: str
+    privacy: Privacy = "public"
+    required: bool = False
+    least: float | None = None
+    most: float | None = None
+    max_length: int = 256
+    choices: tuple[str, ...] = ()
+
+
+class Entity(msgspec.Struct, frozen=True, kw_only=True):
+    """A thing that events belong to (a card, an IP address); the log knows it by a random token only.
+
+    Args:
+        name: its name in requests and in feature declarations.
+        meaning: one line in the field's words.
+        privacy: how personal the caller's value is; the value itself lies only in the subject's envelope.
+        max_length: in characters.
+    """
+
+    name: str
+    meaning: str
+    privacy: Privacy = "personal"
+    max_length: int = 128
+
+
+class EventKind(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of event. `subject` names the entities that may be the person it is about, first present one wins."""
+
+    name: str
+    meaning: str
+    fields: tuple[Field, ...]
+    entities: tuple[Entity, ...]
+    subject: tuple[str, ...]
+
+
+class OutcomeKind(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of outcome: who may report it, and what it says about the label.
+
+    Args:
+        name, meaning: as the field calls it.
+        sources: the only sources trusted to report it; the system itself is never one.
+        labels: value reported → label (1 positive, 0 negative); a value that is absent says nothing.
+        rank: where kinds disagree, the higher rank decides.
+    """
+
+    name: str
+    meaning: str
+    sources: tuple[str, ...]
+    labels: Mapping[int, int]
+    rank: int = 0
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    """What training predicts, and when silence becomes an answer.
+
+    Args:
+        name, meaning: `fraud`.
+        maturity: after this long without a positive outcome the label counts as 0, where `observed_after` says so.
+        observed_after: actions after which silence is evidence; after any other (a block) only a human's word counts.
+    """
+
+    name: str
+    meaning: str
+    maturity: str
+    observed_after: tuple[str, ...]
+
+    @property
+    def maturity_us(self) -> int:
+        """Maturity in microseconds."""
+        return duration_us(self.maturity)
+
+
+class Parsed(msgspec.Struct, frozen=True, kw_only=True):
+    """A request or event as the caller sent it, checked.
+
+    `event_time` is None where the caller left it out; `taken` is the action that the caller's own system took.
+    """
+
+    id: str
+    kind: str
+    event_time: int | None
+    entities: dict[str, str]
+    public: dict[str, int | float | str | bool]
+    private: dict[str, int | float | str | bool]
+    taken: str = ""
+    corrects: str = ""
+    deletes: str = ""
+
+
+class ParsedOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """An outcome as the caller sent it, checked. `target` is the request's or the decision's id."""
+
+    id: str
+    target: str
+    kind: str
+    source: str
+    event_time: int | None
+    value: float
+    amount_minor: int | None = None
+    currency: str = ""
+    ref: str = ""
+    corrects: str = ""
+    deletes: str = ""
+
+
+class Schema(msgspec.Struct, frozen=True, kw_only=True):
+    """A system's contract with its callers.
+
+    Args:
+        system: its name.
+        noun: what a request is called in outcomes (`payment`).
+        request: the event that asks for a decision.
+        events: further kinds of events.
+        outcomes: kinds of outcomes.
+        actions: the action space, safest fallback first.
+        label: what is learned.
+    """
+
+    system: str
+    noun: str
+    request: EventKind
+    events: tuple[EventKind, ...]
+    outcomes: tuple[OutcomeKind, ...]
+    actions: tuple[str, ...]
+    label: Label
+
+    def kind(self, name: str) -> EventKind:
+        """Returns the event kind of that name, the request's included.
+
+        Raises:
+            RequestError: there is none.
+        """
+        for kind in (self.request, *self.events):
+            if kind.name == name:
+                return kind
+        raise RequestError(
+            where=f"{self.system} event, kind",
+            given="an unknown kind",
+            expected=near(name, [k.name for k in (self.request, *self.events)]),
+            fix="Send a kind that the schema declares.",
+        )
+
+    def outcome(self, name: str) -> OutcomeKind:
+        """Returns the outcome kind of that name.
+
+        Raises:
+            RequestError: there is none.
+        """
+        for kind in self.outcomes:
+            if kind.name == name:
+                return kind
+        raise RequestError(
+            where=f"{self.system} outcome, kind",
+            given="an unknown kind",
+            expected=near(name, [k.name for k in self.outcomes]),
+            fix="Send a kind that the schema declares.",
+        )
+
+    def with_fields(self, extra: tuple[Field, ...]) -> Schema:
+        """Returns the schema with more request fields: a user's own signals.
+
+        Raises:
+            ConfigError: a name is taken already.
+        """
+        request = self.request
+        taken = {f.name for f in request.fields} | {e.name for e in request.entities} | _RESERVED
+        clash = sorted(taken & {f.name for f in extra})
+        if clash:
+            raise ConfigError(
+                where=f"{self.system} schema, own fields",
+                given=f"names that are taken: {', '.join(clash)}",
+                expected="names of your own",
+                fix="Rename them in the mapping.",
+            )
+        wider = msgspec.structs.replace(request, fields=request.fields + extra)
+        return msgspec.structs.replace(self, request=wider)
+
+
+_RESERVED = {"id", "kind", "event_time", "taken", "corrects", "deletes"}
+
+
+class SchemaParser:
+    """Turns callers' JSON into parsed values: one compiled struct a kind, so a request costs a few microseconds."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        kinds = (schema.request, *schema.events)
+        actions = schema.actions
+        self._kinds = {kind.name: _KindParser(schema.system, kind, actions) for kind in kinds}
+        self._outcome = _outcome_struct(schema)
+
+    def request(self, raw: bytes | Mapping[str, Any]) -> Parsed:
+        """Returns a checked decision request.
+
+        Raises:
+            RequestError: a field is missing, unknown, of the wrong type or out of range.
+        """
+        return self._kinds[self.schema.request.name].parse(raw)
+
+    def event(self, raw: Mapping[str, Any]) -> Parsed:
+        """Returns a checked event; `kind` defaults to the request's. A deletion needs only `id` and `deletes`.
+
+        Raises:
+            RequestError: as for `request`; also for an unknown kind.
+        """
+        name = raw.get("kind", self.schema.request.name)
+        kind = self.schema.kind(name if isinstance(name, str) else "")
+        body = {key: value for key, value in raw.items() if key != "kind"}
+        if "deletes" in body:
+            gone = _convert(f"{self.schema.system} event", body, _Deletion)
+            return Parsed(
+                id=gone.id, kind=kind.name, event_time=None, entities={}, public={}, private={}, deletes=gone.deletes
+            )
+        return self._kinds[kind.name].parse(body)
+
+    def outcome(self, raw: bytes | Mapping[str, Any]) -> ParsedOutcome:
+        """Returns a checked outcome from a source that is trusted for its kind.
+
+        Raises:
+            RequestError: a field is wrong, or the source is not trusted for the kind.
+        """
+        where = f"{self.schema.system} outcome"
+        if isinstance(raw, Mapping) and "deletes" in raw:
+            gone = _convert(where, raw, _Deletion)
+            return ParsedOutcome(
+                id=gone.id, target="", kind="", source="", event_time=None, value=0.0, deletes=gone.deletes
+            )
+        sent = _convert(where, raw, self._outcome)
+        kind = self.schema.outcome(sent.kind)
+        if sent.source not in kind.sources:
+            raise RequestError(
+                where=f"{where}, source",
+                given="a source that is not trusted for this kind",
+                expected=near(sent.source, kind.sources),
+                fix="The system's own verdict is never an outcome; send what the source itself reported.",
+            )
+        if not math.isfinite(sent.value):
+            raise _range_error(where, "value", "a finite number")
+        _check_money(where, sent.amount_minor, sent.currency)
+        return ParsedOutcome(
+            id=_clean(where, "id", sent.id),
+            target=_clean(where, self.schema.noun, getattr(sent, self.schema.noun)),
+            kind=sent.kind,
+            source=sent.source,
+            event_time=_parse_time(where, sent.event_time),
+            value=float(sent.value),
+            amount_minor=sent.amount_minor,
+            currency=sent.currency,
+            ref=sent.ref,
+            corrects=sent.corrects,
+        )
+
+
+class _Deletion(msgspec.Struct, forbid_unknown_fields=True):
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH)]
+    deletes: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH)]
+
+
+_ID = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH)]
+_REF = Annotated[str, msgspec.Meta(max_length=ID_LENGTH)]
+_TIME = Annotated[str, msgspec.Meta(max_length=40)]
+
+
+def _outcome_struct(schema: Schema) -> Any:
+    return msgspec.defstruct(
+        "Outcome",
+        [
+            ("id", _ID),
+            (schema.noun, _ID),
+            ("kind", Annotated[str, msgspec.Meta(max_length=64)]),
+            ("source", Annotated[str, msgspec.Meta(max_length=64)]),
+            ("value", float),
+            ("event_time", _TIME | None, None),
+            ("amount_minor", Annotated[int, msgspec.Meta(ge=0, le=MAX_MINOR)] | None, None),
+            ("currency", Annotated[str, msgspec.Meta(max_length=3)], ""),
+            ("ref", _REF, ""),
+            ("corrects", _REF, ""),
+        ],
+        forbid_unknown_fields=True,
+        kw_only=True,
+    )
+
+
+class _KindParser:
+    def __init__(self, system: str, kind: EventKind, actions: tuple[str, ...]) -> None:
+        self._where = f"{system} {kind.name}"
+        self._kind = kind
+        self._struct = msgspec.defstruct(
+            kind.name.capitalize(),
+            [
+                ("id", _ID),
+                ("event_time", _TIME | None, None),
+                ("corrects", _REF, ""),
+                ("taken", Literal[actions] | None, None),  # type: ignore[valid-type]  # built at run time
+                *(_field_slot(f) for f in kind.fields),
+                *(_entity_slot(e) for e in kind.entities),
+            ],
+            forbid_unknown_fields=True,
+            kw_only=True,
+        )
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
+        self._public = tuple(f.name for f in kind.fields if f.privacy == "public")
+        self._private = tuple(f.name for f in kind.fields if f.privacy != "public")
+        self._entities = tuple(e.name for e in kind.entities)
+        self._texts = tuple(f.name for f in kind.fields if f.kind == "text") + self._entities
+        self._floats = tuple(f.name for f in kind.fields if f.kind == "float")
+        self._amounts = tuple(f.name for f in kind.fields if f.kind == "amount_minor")
+        self._currencies = tuple(f.name for f in kind.fields if f.kind == "currency")
+
+    def parse(self, raw: bytes | Mapping[str, Any]) -> Parsed:
+        sent = _convert(self._where, raw, self._struct, self._decoder)
+        for name in self._texts:
+            value = getattr(sent, name)
+            if value is not None:
+                _clean(self._where, name, value)
+        for name in self._floats:
+            value = getattr(sent, name)
+            if value is not None and not math.isfinite(value):
+                raise _range_error(self._where, name, "a finite number")
+        self._check_amounts(sent)
+        return Parsed(
+            id=_clean(self._where, "id", sent.id),
+            kind=self._kind.name,
+            event_time=_parse_time(self._where, sent.event_time),
+            entities=_present(sent, self._entities),
+            public=_present(sent, self._public),
+            private=_present(sent, self._private),
+            taken=sent.taken or "",
+            corrects=sent.corrects,
+        )
+
+    def _check_amounts(self, sent: Any) -> None:
+        currency = next((getattr(sent, name) for name in self._currencies), None) or ""
+        for name in self._amounts:
+            _check_money(self._where, getattr(sent, name), currency)
+
+
+def _field_slot(field: Field) -> tuple[Any, ...]:
+    kinds: dict[str, Any] = {"int": int, "float": float, "text": str, "flag": bool, "amount_minor": int, "currency": str}
+    base = kinds[field.kind]
+    least = field.least if field.least is not None else _LEAST.get(field.kind)
+    most = field.most if field.most is not None else _MOST.get(field.kind)
+    if field.kind == "int":
+        least, most = (-_INT64 if least is None else least), (_INT64 if most is None else most)
+    if field.choices:
+        base = Literal[field.choices]
+    elif field.kind in ("int", "amount_minor"):
+        base = Annotated[int, msgspec.Meta(ge=int(least or 0), le=int(most or 0))]
+    elif field.kind == "float" and (least is not None or most is not None):
+        base = Annotated[float, msgspec.Meta(ge=least, le=most)]
+    elif field.kind == "text":
+        base = Annotated[str, msgspec.Meta(max_length=field.max_length)]
+    elif field.kind == "currency":
+        base = Annotated[str, msgspec.Meta(min_length=3, max_length=3)]
+    return (field.name, base) if field.required else (field.name, base | None, None)
+
+
+def _entity_slot(entity: Entity) -> tuple[Any, ...]:
+    base = Annotated[str, msgspec.Meta(min_length=1, max_length=entity.max_length)]
+    return (entity.name, base | None, None)
+
+
+def _convert(where: str, raw: bytes | Mapping[str, Any], struct: Any, decoder: Any = None) -> Any:
+    try:
+        if isinstance(raw, bytes):
+            return decoder.decode(raw) if decoder is not None else msgspec.json.decode(raw, type=struct)
+        return msgspec.convert(raw, struct)
+    except msgspec.ValidationError as error:
+        raise _readable(where, str(error), struct) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise RequestError(
+            where=where,
+            given="a body that is not JSON in UTF-8",
+            expected="one JSON object",
+            fix="Check quotes, commas and NaN: JSON knows no NaN or Infinity.",
+        ) from None
+
+
+def _readable(where: str, message: str, struct: Any) -> RequestError:
+    path = re.search(r"at `\$\.?([^`]*)`", message)
+    place = f"{where}, {path[1]}" if path and path[1] else where
+    unknown = re.search(r"unknown field `(.*)`", message, re.DOTALL)
+    missing = re.search(r"missing required field `([^`]+)`", message)
+    if unknown:
+        known = [f for f in struct.__struct_fields__]
+        return RequestError(
+            where=place, given="an unknown field", expected=near(unknown[1][:64], known), fix="Remove or rename it."
+        )
+    if missing:
+        return RequestError(
+            where=place, given=f"no {missing[1]}", expected=f"the required field {missing[1]}", fix="Send it."
+        )
+    choice = re.search(r"Invalid enum value", message)
+    if choice:
+        return RequestError(
+            where=place,
+            given="a value that is not among the choices",
+            expected="one of the schema's choices for this field",
+            fix="See GET /openapi.json, or `decalog data inspect`.",
+        )
+    wanted, _, got = message.split(" - at ")[0].removeprefix("Expected ").partition(", got ")
+    return RequestError(
+        where=place, given=got or "a value out of range", expected=wanted, fix="Mend the value and send it again."
+    )
+
+
+def _range_error(where: str, name: str, expected: str) -> RequestError:
+    return RequestError(
+        where=f"{where}, {name}", given="a value out of range", expected=expected, fix="Mend the value or leave it out."
+    )
+
+
+def _clean(where: str, name: str, text: str) -> str:
+    if _CONTROL.search(text):
+        raise RequestError(
+            where=f"{where}, {name}",
+            given="control characters or lone surrogates",
+            expected="printable text",
+            fix="Strip them before sending.",
+        )
+    return text
+
+
+def _check_money(where: str, amount_minor: int | None, currency: str) -> None:
+    if amount_minor is None and not currency:
+        return
+    if currency not in EXPONENTS:
+        raise RequestError(
+            where=f"{where}, currency",
+            given="no ISO 4217 code" if currency else "an amount without a currency",
+            expected=near(currency.upper(), EXPONENTS) if currency else "an ISO 4217 code such as EUR",
+            fix="Amounts are integers in the currency's minor unit: 12.34 EUR is 1234, 1200 JPY is 1200.",
+        )
+
+
+def _parse_time(where: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return time_us(text)
+    except (ValueError, OverflowError):
+        raise RequestError(
+            where=f"{where}, event_time",
+            given="no RFC 3339 time",
+            expected="a time with an offset, such as 2026-03-01T12:00:00Z",
+            fix="Add the offset, or leave event_time out to use the time of arrival.",
+        ) from None
+
+
+def _present(sent: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(sent, name)) is not None}

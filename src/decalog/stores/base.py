@@ -1,0 +1,66 @@
+"""The ports of storage. An engine implements one and passes `tests/stores/test_every_store.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+
+class Entry(NamedTuple):
+    """A stored record: its place, its bytes, the chain's hash after it, and the keys it is found by.
+
+    `keys` are (index, key) pairs; they can be recomputed from the blob (`log.index_keys`).
+    """
+
+    seq: int
+    blob: bytes
+    hash: bytes
+    keys: tuple[tuple[str, str], ...] = ()
+
+
+class LogStore(Protocol):
+    """One partition of the log: append-only, ordered, durable."""
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Makes a group durable as one transaction; returns after its fsync.
+
+        Raises:
+            LogUnavailableError: nothing of the group is acknowledged; the store takes no more, it is never retried.
+        """
+
+    def read(self, start: int, stop: int | None = None) -> Iterator[Entry]:
+        """Yields the entries with start ≤ seq < stop in order, without their keys; to the end if stop is None."""
+
+    def find(self, index: str, key: str) -> list[int]:
+        """Returns the seqs stored under a key of an index, ascending."""
+
+    def head(self) -> Entry | None:
+        """Returns the last entry, or None for an empty log."""
+
+    def close(self) -> None:
+        """Releases the store; what was appended is durable already."""
+
+
+class Vault(Protocol):
+    """Keys per subject and the erasable map from entity values to tokens. `flush` runs before each append."""
+
+    def token(self, kind: str, value: str) -> int:
+        """Returns the token of an entity's value, a new random one if it was never seen."""
+
+    def cipher(self, subject: int) -> AESGCM | None:
+        """Returns the subject's cipher, made on first use; None once it is erased."""
+
+    def secret(self, name: str) -> bytes:
+        """Returns a random secret of this deployment, the same at every call."""
+
+    def flush(self) -> None:
+        """Makes new tokens and keys durable.
+
+        Raises:
+            LogUnavailableError: they could not be written; the group they belong to must not be.
+        """
+
+    def close(self) -> None:
+        """Releases the vault."""

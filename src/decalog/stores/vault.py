@@ -1,0 +1,163 @@
+"""The vault on SQLite: keys per subject and the erasable map from entity values to random tokens.
+
+It is a file of its own, so that it can be kept, backed up and destroyed apart from the log. Values are never stored:
+the map holds their keyed digests. `secure_delete` overwrites what is erased.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from decalog.crypto import digest, new_key, new_token
+from decalog.errors import LogUnavailableError
+from decalog.stores.sqlite import connect
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS keys (subject INTEGER PRIMARY KEY, key BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS tokens (digest BLOB PRIMARY KEY, token INTEGER NOT NULL, kind TEXT NOT NULL) WITHOUT ROWID;
+"""
+_CACHED = 200_000
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class SqliteVault:
+    """Keys and tokens in one SQLite file, readable by its owner only.
+
+    New tokens and keys are used at once and written by `flush`, which the log calls before it appends the records
+    that carry them.
+
+    Args:
+        path: of the file.
+        writer: whether new tokens and keys may be made; a reader gives None for what it does not know.
+    """
+
+    def __init__(self, path: Path, *, writer: bool = False) -> None:
+        self._writer: sqlite3.Connection | None = None
+        if writer:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._writer = connect(path, writer=True)
+            self._writer.execute("PRAGMA secure_delete=ON")
+            self._writer.executescript(_TABLES)
+        self._reader = connect(path, writer=False)
+        self._lock = threading.Lock()
+        self._tokens: OrderedDict[bytes, int] = OrderedDict()
+        self._ciphers: OrderedDict[int, AESGCM] = OrderedDict()
+        self._new_tokens: dict[bytes, tuple[int, str]] = {}
+        self._new_keys: dict[int, bytes] = {}
+        self._secrets: dict[str, bytes] = {}
+        self._map_secret = self.secret("map")
+
+    def token(self, kind: str, value: str) -> int:
+        """See `Vault.token`."""
+        mark = digest(self._map_secret, kind.encode(), value.encode())
+        known = self._tokens.get(mark)
+        if known is None:
+            known = self._lookup_token(mark, kind)
+            _remember(self._tokens, mark, known)
+        return known
+
+    def find(self, kind: str, value: str) -> int | None:
+        """Returns the token of a value that was seen before, or None; makes none."""
+        mark = digest(self._map_secret, kind.encode(), value.encode())
+        fresh = self._new_tokens.get(mark)
+        if fresh is not None:
+            return fresh[0]
+        row = self._one("SELECT token FROM tokens WHERE digest = ?", mark)
+        return None if row is None else int(row)
+
+    def cipher(self, subject: int) -> AESGCM | None:
+        """See `Vault.cipher`."""
+        known = self._ciphers.get(subject)
+        if known is not None:
+            return known
+        key = self._new_keys.get(subject) or self._one("SELECT key FROM keys WHERE subject = ?", subject)
+        if key is None and self._writer is None:
+            return None
+        if key is None:
+            key = new_key()
+            with self._lock:
+                self._new_keys[subject] = key
+        made = AESGCM(key)
+        _remember(self._ciphers, subject, made)
+        return made
+
+    def secret(self, name: str) -> bytes:
+        """See `Vault.secret`. A new secret is durable when this returns."""
+        known = self._secrets.get(name) or self._one("SELECT value FROM secrets WHERE name = ?", name)
+        if known is None:
+            if self._writer is None:
+                raise LogUnavailableError(
+                    where="vault, secret",
+                    given=f"no secret {name!r} in a vault opened for reading",
+                    expected="a vault that a writer has opened once",
+                    fix="Start `decalog serve` or `decalog train` first.",
+                )
+            self._writer.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, new_key()))
+            known = self._one("SELECT value FROM secrets WHERE name = ?", name)
+        self._secrets[name] = known
+        return known
+
+    def flush(self) -> None:
+        """See `Vault.flush`."""
+        if not (self._new_tokens or self._new_keys) or self._writer is None:
+            return
+        with self._lock:
+            tokens, keys = dict(self._new_tokens), dict(self._new_keys)
+        try:
+            self._writer.execute("BEGIN IMMEDIATE")
+            rows = [(mark, token, kind) for mark, (token, kind) in tokens.items()]
+            self._writer.executemany("INSERT INTO tokens VALUES (?, ?, ?)", rows)
+            self._writer.executemany("INSERT INTO keys VALUES (?, ?)", list(keys.items()))
+            self._writer.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LogUnavailableError(
+                where="vault",
+                given=f"SQLite says: {error}",
+                expected="a durable commit of new keys and tokens",
+                fix="Free disk space or mend the disk, then restart: nothing acknowledged is lost.",
+            ) from error
+        with self._lock:
+            for mark in tokens:
+                del self._new_tokens[mark]
+            for subject in keys:
+                del self._new_keys[subject]
+
+    def close(self) -> None:
+        """See `Vault.close`."""
+        self._reader.close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _lookup_token(self, mark: bytes, kind: str) -> int:
+        fresh = self._new_tokens.get(mark)
+        if fresh is not None:
+            return fresh[0]
+        row = self._one("SELECT token FROM tokens WHERE digest = ?", mark)
+        if row is not None:
+            return int(row)
+        token = new_token()
+        with self._lock:
+            self._new_tokens[mark] = (token, kind)
+        return token
+
+    def _one(self, sql: str, value: object) -> bytes | None:
+        row = self._reader.execute(sql, (value,)).fetchone()
+        return None if row is None else row[0]
+
+
+def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+    cache[key] = value
+    if len(cache) > _CACHED:
+        cache.popitem(last=False)

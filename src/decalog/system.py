@@ -1,0 +1,88 @@
+"""A system: the eight rooms assembled. The spine asks every system for the same named parts and nothing more."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from decalog.errors import ConfigError, near
+from decalog.features.definition import FeatureSet
+from decalog.metrics import Metric
+from decalog.models.base import ModelSpec
+from decalog.policy import Policy
+from decalog.schema import Schema
+
+
+class System(msgspec.Struct, frozen=True, kw_only=True):
+    """One production decision system.
+
+    Args:
+        schema: events, requests, actions, outcomes and their maturity.
+        features: declarations.
+        models: what can be trained, honest baselines first, the champion's kind last.
+        policy: makes the policy from its parameters.
+        policy_params: type of the parameters; its defaults are the system's.
+        metrics: three tiers.
+        monitors: what is watched.
+        world: dotted path `module:Class` of the simulated world; judged rooms never import it.
+        deadline_ms: budget of one decision, from parsed request to stamped record.
+    """
+
+    schema: Schema
+    features: FeatureSet
+    models: tuple[ModelSpec, ...]
+    policy: Callable[[Any], Policy]
+    policy_params: type[msgspec.Struct]
+    metrics: tuple[Metric, ...]
+    monitors: tuple[Any, ...]
+    world: str
+    deadline_ms: int = 100
+
+    @property
+    def name(self) -> str:
+        """The system's name."""
+        return self.schema.system
+
+    def with_signals(self, signals: tuple[Any, ...]) -> System:
+        """Returns the system with a user's own numeric request fields, each also a feature of its model."""
+        if not signals:
+            return self
+        names = tuple(field.name for field in signals)
+        return msgspec.structs.replace(
+            self, schema=self.schema.with_fields(signals), features=self.features.with_attributes(names)
+        )
+
+
+SYSTEMS: Mapping[str, str] = {"fraud": "decalog.systems.fraud.system:SYSTEM"}
+"""Name → dotted path of the systems that come with decalog. A user's own is named by its dotted path."""
+
+
+def find_system(name: str) -> System:
+    """Returns the system of a name, or of a dotted path such as `my_package.system:SYSTEM`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = load(SYSTEMS.get(name, name))
+    if not isinstance(found, System):
+        raise ConfigError(
+            where="system",
+            given=repr(name),
+            expected=f"{near(name, SYSTEMS)}, or a dotted path such as my_package.system:SYSTEM",
+            fix="`decalog new NAME` drafts a system of your own.",
+        )
+    return found
+
+
+def load(path: str) -> Any:
+    """Returns what a dotted path `module:name` names, or None where it names nothing."""
+    module, _, name = path.partition(":")
+    if not name:
+        return None
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError:
+        return None

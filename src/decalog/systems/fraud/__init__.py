@@ -1,0 +1,1 @@
+"""Fraud: allow, block, review or step up a payment, by expected cost."""

@@ -1,0 +1,55 @@
+"""The contract of a simulated world: what reaches a system from outside, and the truth behind it.
+
+A world plays everybody a system meets: the clients that ask for decisions, the people who react to them, and the parties that
+report outcomes, late. It knows the truth that the system never sees, so a system can be judged against trivial rules below and
+an oracle above. Worlds run on their own clock: `advance` is told how far to go, nothing sleeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One thing that reaches the system: a request for a decision, a plain event, or an outcome.
+
+    Attributes:
+        at: when it arrives, int microseconds since the Unix epoch, UTC.
+        kind: which endpoint it is meant for.
+        body: exactly what a client would POST: flat, JSON values only, times as RFC 3339 strings with Z.
+    """
+
+    at: int
+    kind: Literal["decide", "event", "outcome"]
+    body: dict[str, Any]
+
+
+class World(Protocol):
+    """Simulated surroundings of one system, deterministic in (seed, parameters, start, reactions).
+
+    Attributes:
+        start_us: the first moment of the world, int microseconds since the Unix epoch, UTC.
+        params_hash: sha256 of the canonical JSON of the parameters; frozen before any policy is tuned on the world.
+    """
+
+    start_us: int
+    params_hash: str
+
+    def advance(self, until_us: int) -> list[Message]:
+        """Returns all that reaches the system after the last call and up to `until_us`, ordered by `at`."""
+        ...
+
+    def react(self, request_id: str, action: str, at_us: int) -> None:
+        """Tells the world what the system decided at `at_us`; a request without a reaction is let through."""
+        ...
+
+    def truth(self, request_id: str) -> Mapping[str, float | str]:
+        """Returns what really stood behind one request, the oracle's probability among it."""
+        ...
+
+    def switch(self, name: str, on: bool) -> None:
+        """Switches a declared attack or drift on or off for everything generated from now on."""
+        ...
