@@ -1,0 +1,92 @@
+# decalog: every verb makes the environment it needs (.venv) from a pinned, hashed lock, then does its work.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: up test lint slow bench docs lock clean help
+
+UV_VERSION = 0.13.9
+VENV = .venv
+BIN = $(VENV)/bin
+
+# uv may not fetch a Python of its own; packages are copied, since links from its cache warn across file systems.
+export UV_PYTHON_DOWNLOADS = never
+export UV_LINK_MODE = copy
+
+# The first Python that decalog supports and that can make an environment. `make up PYTHON=/path/to/python3.12` overrides.
+SUPPORTED = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  "$$p" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+
+up: $(VENV)/core.stamp  ## train fraud, serve it, and drive it with live traffic
+	@$(BIN)/decalog up
+
+test: $(VENV)/dev.stamp  ## run the tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp  ## check style, types and the floors of the house
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+slow: $(VENV)/dev.stamp  ## run the tests that take time or load
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m slow
+
+bench: $(VENV)/dev.stamp  ## run every benchmark and print its table
+	@set -e; for b in bench/*/*.py; do [ -e "$$b" ] || continue; echo "== $$b"; $(BIN)/python "$$b"; done
+
+docs: $(VENV)/dev.stamp  ## run every code block of the docs
+	@$(BIN)/python -m pytest tests/test_docs.py
+
+lock: $(VENV)/uv.stamp  ## pin what pyproject.toml asks for, with hashes (UPGRADE=1: in the newest versions)
+	@echo "uv==$(UV_VERSION)" | $(COMPILE) - -o requirements-uv.lock
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --extra dev pyproject.toml -o requirements.lock
+	@$(COMPILE) -c requirements.lock pyproject.toml -o requirements-core.lock
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+clean:  ## remove the environment and all caches (never var/, where the decisions are)
+	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+help:  ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+# What `up` needs is a subset of what `test` needs: making the second makes the first, and the first undoes the second.
+$(VENV)/core.stamp: requirements-core.lock pyproject.toml $(VENV)/uv.stamp
+	@$(call install,requirements-core.lock)
+	@rm -f $(VENV)/dev.stamp
+	@touch $@
+
+$(VENV)/dev.stamp: requirements.lock pyproject.toml $(VENV)/uv.stamp
+	@$(call install,requirements.lock)
+	@touch $(VENV)/core.stamp $@
+
+$(VENV)/uv.stamp: requirements-uv.lock
+	@python="$(PYTHON)"; [ -n "$$python" ] || { $(NO_PYTHON); }; \
+	  echo "Making $(VENV) with $$("$$python" -c 'import platform; print("Python", platform.python_version())')"; \
+	  rm -rf $(VENV) && "$$python" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@touch $@
+
+define install
+echo "Installing what $(1) pins"; \
+$(BIN)/uv pip sync --python $(BIN)/python --require-hashes $(1) && \
+$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . && \
+{ $(BIN)/python -c 'import lightgbm' 2>/dev/null || { $(NO_OPENMP); }; }
+endef
+
+define NO_PYTHON
+{ echo "make: no Python to make $(VENV) with"; \
+echo "  found:    $$(python3 --version 2>/dev/null || echo 'no python3 that runs')"; \
+echo "  expected: Python 3.11, 3.12 or 3.13 with the venv module, as python3.11, python3.12, python3.13 or python3"; \
+echo "  do:       Debian and Ubuntu: apt-get install python3 python3-venv; macOS: brew install python@3.11;"; \
+echo "            or name one: make PYTHON=/path/to/python3.11"; } >&2; exit 1
+endef
+
+define NO_OPENMP
+{ echo "make: LightGBM cannot start in $(VENV)"; \
+echo "  found:    $$($(BIN)/python -c 'import lightgbm' 2>&1 | tail -n 1)"; \
+echo "  expected: the OpenMP runtime of the system (libgomp on Linux, libomp on macOS)"; \
+echo "  do:       Debian and Ubuntu: apt-get install libgomp1; macOS: brew install libomp"; } >&2; exit 1
+endef

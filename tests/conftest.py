@@ -1,0 +1,32 @@
+"""What every test may ask for: seeded search for counter-examples, and data sets that stand outside the project."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# No deadline and no "too slow": a loaded machine may not turn a right answer into a failure.
+PATIENT = [HealthCheck.too_slow]
+settings.register_profile("default", max_examples=50, derandomize=True, deadline=None, suppress_health_check=PATIENT)
+settings.register_profile("thorough", max_examples=1000, print_blob=True, deadline=None, suppress_health_check=PATIENT)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Returns the path of a data set below `$DECALOG_SHARED/data`; skips the test where the set is absent."""
+    shared = Path(os.environ.get("DECALOG_SHARED", ROOT.parent / "shared"))
+
+    def find(path: str) -> Path:
+        found = shared / "data" / path
+        if not found.exists():
+            pytest.skip(f"data set {path!r} is not in $DECALOG_SHARED/data")
+        return found
+
+    return find

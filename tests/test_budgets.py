@@ -1,0 +1,337 @@
+"""The size budgets of the house (CONTRIBUTING.md), measured over src/decalog.
+
+Code lines leave out blank lines, comments and docstrings; a function's length leaves out its docstring.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import itertools
+import re
+import statistics
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "src" / "decalog"
+
+# (module, function or class, budget): the reason. The name "*" stands for every name of the module.
+# An entry that nothing needs any more fails the test.
+EXCEPTIONS: dict[tuple[str, str, str], str] = {}
+
+MODULE_LINES = 400
+FUNCTION_LINES = 60
+FUNCTION_LINES_MEDIAN = 8
+COMPLEXITY = 10
+NESTING = 3
+PARAMETERS = 6
+POSITIONAL = 2
+PUBLIC_METHODS = 12
+PROTOCOL_METHODS = 5
+SPINE_LINES = 8_000
+SYSTEM_LINES = 3_000
+WHOLE_LINES = 40_000
+COPIED_PERCENT = 10
+COPIED_RUN = 4
+VAGUE_WORDS = {"util", "utils", "helper", "helpers", "common", "manager", "handler"}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.AsyncFor, ast.AsyncWith, ast.Match)
+BRANCHES = (
+    *(ast.If, ast.For, ast.While, ast.AsyncFor, ast.ExceptHandler),
+    *(ast.IfExp, ast.comprehension, ast.Assert, ast.match_case),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One budget that one place of one module exceeds."""
+
+    module: str
+    name: str
+    budget: str
+    text: str
+
+    @property
+    def keys(self) -> set[tuple[str, str, str]]:
+        return {(self.module, self.name, self.budget), (self.module, "*", self.budget)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One module, read and parsed; `module` is its path below the package."""
+
+    module: str
+    text: str
+    tree: ast.Module
+
+
+def read_package(package: Path) -> list[Source]:
+    paths = sorted(package.rglob("*.py"))
+    texts = [(path.relative_to(package).as_posix(), path.read_text(encoding="utf-8")) for path in paths]
+    return [Source(module, text, ast.parse(text)) for module, text in texts]
+
+
+def docstring(node: ast.AST) -> ast.Expr | None:
+    body = getattr(node, "body", None)
+    first = body[0] if isinstance(body, list) and body else None
+    is_text = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
+    return first if is_text else None
+
+
+def line_span(node: ast.expr | ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
+def code_lines(source: Source) -> int:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docstrings = [docstring(node) for node in ast.walk(source.tree) if isinstance(node, documented)]
+    prose = {line for text in docstrings if text for line in line_span(text)}
+    lines = enumerate(source.text.splitlines(), 1)
+    return sum(1 for number, line in lines if number not in prose and line.strip() and line.strip()[0] != "#")
+
+
+def functions(source: Source) -> list[Function]:
+    return [node for node in ast.walk(source.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def function_lines(function: Function) -> int:
+    text = docstring(function)
+    return len(line_span(function)) - (len(line_span(text)) if text else 0)
+
+
+def complexity(function: Function) -> int:
+    nodes = list(ast.walk(function))
+    branches = sum(isinstance(node, BRANCHES) for node in nodes)
+    return 1 + branches + sum(len(node.values) - 1 for node in nodes if isinstance(node, ast.BoolOp))
+
+
+def nesting(node: ast.AST, depth: int = 0) -> int:
+    """Returns how many blocks stand inside one another; `elif` stays on the level of its `if`."""
+    deepest = depth
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        is_elif = isinstance(node, ast.If) and isinstance(child, ast.If) and node.orelse == [child]
+        deepest = max(deepest, nesting(child, depth + (isinstance(child, BLOCKS) and not is_elif)))
+    return deepest
+
+
+def is_static(function: Function) -> bool:
+    return any(isinstance(mark, ast.Name) and mark.id == "staticmethod" for mark in function.decorator_list)
+
+
+def own_parameters(function: Function) -> tuple[int, int]:
+    """Returns (positional, all) parameters of a function, `self` and `cls` not counted."""
+    positional = [*function.args.posonlyargs, *function.args.args]
+    if positional and positional[0].arg in {"self", "cls"} and not is_static(function):
+        positional = positional[1:]
+    return len(positional), len(positional) + len(function.args.kwonlyargs)
+
+
+def is_vague(name: str) -> bool:
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_")
+    return bool(VAGUE_WORDS & set(words)) or re.search(r"_v\d+$", name, re.IGNORECASE) is not None
+
+
+def judge_function(source: Source, function: Function) -> Iterator[Finding]:
+    positional, parameters = own_parameters(function)
+    open_ended = function.args.kwarg is not None and not function.name.startswith("_")
+    measured = [
+        ("function lines", function_lines(function), FUNCTION_LINES),
+        ("complexity", complexity(function), COMPLEXITY),
+        ("nesting", nesting(function), NESTING),
+        ("parameters", parameters, PARAMETERS),
+        ("positional parameters", positional, POSITIONAL),
+        ("**kwargs in a public function", int(open_ended), 0),
+        ("vague name", int(is_vague(function.name)), 0),
+    ]
+    yield from over_budget(source, function.name, measured)
+
+
+def judge_class(source: Source, node: ast.ClassDef) -> Iterator[Finding]:
+    methods = [part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
+    public = [method for method in methods if not method.name.startswith("_")]
+    is_protocol = any("Protocol" in ast.unparse(base) for base in node.bases)
+    measured = [
+        ("public methods", len(public), PUBLIC_METHODS),
+        ("protocol methods", len(methods) if is_protocol else 0, PROTOCOL_METHODS),
+        ("vague name", int(is_vague(node.name)), 0),
+    ]
+    yield from over_budget(source, node.name, measured)
+
+
+def over_budget(source: Source, name: str, measured: Iterable[tuple[str, float, int]]) -> Iterator[Finding]:
+    for budget, value, limit in measured:
+        if value > limit:
+            yield Finding(source.module, name, budget, f"{source.module}:{name or '-'}: {budget} {value:g} > {limit}")
+
+
+def judge_module(source: Source) -> Iterator[Finding]:
+    vague = any(is_vague(part) for part in Path(source.module).with_suffix("").parts)
+    yield from over_budget(source, "", [("module lines", code_lines(source), MODULE_LINES), ("vague name", vague, 0)])
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from judge_function(source, node)
+        if isinstance(node, ast.ClassDef):
+            yield from judge_class(source, node)
+
+
+def system_of(source: Source) -> str:
+    """Returns the system that a module belongs to, "" for the spine."""
+    parts = Path(source.module).parts
+    return parts[1] if len(parts) > 2 and parts[0] == "systems" else ""
+
+
+def judge_package(sources: list[Source]) -> Iterator[Finding]:
+    """Yields what exceeds a budget of the whole package: sizes, the median function, copies between systems."""
+    sizes: dict[str, int] = {}
+    for source in sources:
+        sizes[system_of(source)] = sizes.get(system_of(source), 0) + code_lines(source)
+    lengths = [function_lines(function) for source in sources for function in functions(source)]
+    package = Source("decalog", "", ast.Module([], []))
+    measured: list[tuple[str, float, int]] = [
+        ("whole lines", sum(sizes.values()), WHOLE_LINES),
+        ("spine lines", sizes.pop("", 0), SPINE_LINES),
+        ("median function lines", statistics.median(lengths or [0]), FUNCTION_LINES_MEDIAN),
+    ]
+    yield from over_budget(package, "", measured)
+    for system, size in sizes.items():
+        yield from over_budget(package, system, [("system lines", size, SYSTEM_LINES)])
+    yield from judge_copies(package, sources)
+
+
+def judge_copies(package: Source, sources: list[Source]) -> Iterator[Finding]:
+    shapes: dict[str, list[str]] = {}
+    for source in sources:
+        if system_of(source):
+            shapes.setdefault(system_of(source), []).extend(skeleton(source.tree))
+    for one, other in itertools.combinations(sorted(shapes), 2):
+        share = copied_percent(shapes[one], shapes[other])
+        yield from over_budget(package, f"{one} and {other}", [("copied percent", share, COPIED_PERCENT)])
+
+
+def skeleton(tree: ast.Module) -> list[str]:
+    """Returns the module's code lines without imports and docstrings, in one normal form."""
+    bare = ast.parse(ast.unparse(tree))
+    for node in ast.walk(bare):
+        if docstring(node) and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = node.body[1:] or [ast.Pass()]
+    lines = (line.strip() for line in ast.unparse(bare).splitlines())
+    return [line for line in lines if line and not line.startswith(("import ", "from "))]
+
+
+def copied_percent(one: list[str], other: list[str]) -> float:
+    """Returns how many percent of the smaller list stand in both, in runs of `COPIED_RUN` lines or more."""
+    blocks = difflib.SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
+    copied = sum(block.size for block in blocks if block.size >= COPIED_RUN)
+    return 100 * copied / max(1, min(len(one), len(other)))
+
+
+def judge(sources: list[Source]) -> list[Finding]:
+    modules = [finding for source in sources for finding in judge_module(source)]
+    return [*modules, *judge_package(sources)]
+
+
+def test_package_keeps_its_budgets() -> None:
+    findings = [finding for finding in judge(read_package(PACKAGE)) if not finding.keys & EXCEPTIONS.keys()]
+    assert not findings, "\n" + "\n".join(finding.text for finding in findings)
+
+
+def test_every_exception_is_needed_and_has_a_reason() -> None:
+    needed = set().union(*(finding.keys for finding in judge(read_package(PACKAGE))))
+    assert not [key for key in EXCEPTIONS if key not in needed]
+    assert all(len(reason) > 10 for reason in EXCEPTIONS.values())
+
+
+def source_of(text: str, module: str = "sample.py") -> Source:
+    return Source(module, text, ast.parse(text))
+
+
+def lines_of(count: int, indent: str = "") -> str:
+    return "\n".join(f"{indent}x = {number}" for number in range(count))
+
+
+NESTED = "def f(a):\n for b in a:\n  for c in b:\n   for d in c:\n    for e in d: g(e)"
+BRANCHED = "def f(a):\n" + "\n".join(f" if a == {number}: return" for number in range(10))
+METHODS = "\n".join(f" def m{number}(self): ..." for number in range(13))
+CHAIN = "def f(a):\n if a == 1: g()\n elif a == 2: g()\n elif a == 3: g()\n elif a == 4: g()"
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        (lines_of(401), "module lines"),
+        ("def f():\n" + lines_of(60, " "), "function lines"),
+        (BRANCHED, "complexity"),
+        (NESTED, "nesting"),
+        ("def f(a, b, *, c, d, e, g, h): ...", "parameters"),
+        ("def f(a, b, c): ...", "positional parameters"),
+        ("class A:\n def f(self, a, b, c): ...", "positional parameters"),
+        ("def f(**kwargs): ...", "**kwargs in a public function"),
+        ("class A:\n" + METHODS, "public methods"),
+        ("class A(Protocol):\n" + METHODS.replace("m6", "_m6").split(" def m7")[0], "protocol methods"),
+        ("class EventManager: ...", "vague name"),
+        ("def decide_v2(): ...", "vague name"),
+    ],
+)
+def test_one_step_over_a_budget_is_found(text: str, budget: str) -> None:
+    assert budget in {finding.budget for finding in judge_module(source_of(text))}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines_of(400) + "\n# comment\n\n",
+        '"""' + "prose\n" * 500 + '"""',
+        "def f():\n '''" + "prose\n" * 80 + "'''\n" + lines_of(59, " "),
+        BRANCHED.rsplit("\n", 1)[0],
+        CHAIN,
+        "class A:\n def f(self, a, b, *, c, d, e, g): ...",
+        "def _f(**kwargs): ...",
+        "class A:\n" + METHODS.rsplit("\n", 1)[0],
+        "class A:\n" + METHODS.replace("m12", "_m12"),
+        "def commonest(): ...",
+    ],
+)
+def test_what_just_keeps_a_budget_passes(text: str) -> None:
+    assert not [finding.text for finding in judge_module(source_of(text))]
+
+
+def test_a_vague_module_name_is_found() -> None:
+    findings = judge_module(source_of("", module="systems/fraud/utils.py"))
+    assert [finding.budget for finding in findings] == ["vague name"]
+
+
+def test_sizes_of_spine_and_system_are_counted_apart() -> None:
+    spine = [source_of(lines_of(2_001), module=f"m{number}.py") for number in range(4)]
+    system = source_of(lines_of(3_001), module="systems/fraud/a.py")
+    budgets = [(finding.name, finding.budget) for finding in judge_package([*spine, system])]
+    assert budgets == [("", "spine lines"), ("fraud", "system lines")]
+
+
+def test_a_whole_that_grew_too_big_is_found() -> None:
+    system = source_of(lines_of(3_000), module="systems/fraud/a.py")
+    assert "whole lines" in {finding.budget for finding in judge_package([system] * 14)}
+
+
+def test_a_long_median_function_is_found() -> None:
+    body = "def f():\n" + lines_of(9, " ")
+    assert "median function lines" in {finding.budget for finding in judge_package([source_of(body)])}
+
+
+def test_a_system_copied_to_start_another_is_found() -> None:
+    text = lines_of(30)
+    copies = [source_of(text, module=f"systems/{system}/a.py") for system in ("ads", "feed")]
+    assert [finding.name for finding in judge_package(copies)] == ["ads and feed"]
+
+
+def test_systems_of_one_shape_with_their_own_lines_are_no_copies() -> None:
+    ads = source_of(lines_of(30), module="systems/ads/a.py")
+    feed = source_of(lines_of(30).replace("x", "y"), module="systems/feed/a.py")
+    assert not list(judge_package([ads, feed]))
