@@ -1,0 +1,303 @@
+"""Many systems on one log in one process: replies wait here until the log is durable past their record."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from decalog.clock import rfc3339
+from decalog.decisions import Decision, decode_decision
+from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError, near
+from decalog.events import Record
+from decalog.ingest import RowResult
+from decalog.log import Committer, Log
+from decalog.meter import Meter
+from decalog.serving import Service, Underway, reply
+
+_ROWS_AT_ONCE = 100
+"""Rows of a batch between two looks at the event loop: a batch must not stop the decisions beside it."""
+
+Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A decision as a caller is told of it; `repeated` if it had been logged before."""
+
+    body: dict[str, Any]
+    repeated: bool
+
+
+class HostState(msgspec.Struct, frozen=True):
+    """How the host is: ready to decide, failed and why, how far the log goes, and what each system decides with."""
+
+    ready: bool
+    failed: str
+    position: int
+    durable: int
+    systems: dict[str, dict[str, str]]
+
+
+class Host:
+    """Services over one log.
+
+    Args:
+        log: stamped by this process's event loop only.
+        services: system name → service.
+        replay: (system, decision id) → replay's report; runs outside this process.
+        meter: counters.
+    """
+
+    def __init__(self, log: Log, services: Mapping[str, Service], *, replay: Replay, meter: Meter) -> None:
+        self.log = log
+        self.services = dict(services)
+        self.meter = meter
+        self._replay = replay
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._committer: Committer | None = None
+        self._failed: LogUnavailableError | None = None
+        self._stopping = False
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Names of the systems."""
+        return tuple(self.services)
+
+    async def start(self) -> None:
+        """Starts committing. Long-lived objects are frozen out of garbage collection: a full pass would stall replies."""
+        self._loop = asyncio.get_running_loop()
+        self._committer = Committer(self.log, self._from_committer)
+        self._committer.notify()
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self) -> None:
+        """Refuses what is new, commits what was stamped, and ends."""
+        self._stopping = True
+        if self._committer is not None:
+            await asyncio.to_thread(self._committer.stop)
+        self._settle(self.log.durable)
+
+    async def decide(self, system: str, raw: bytes) -> Reply:
+        """Returns a decision once it is durable.
+
+        Raises:
+            RequestError: the request is wrong.
+            LogUnavailableError: the log takes nothing now.
+        """
+        service = self._service(system)
+        self._check_open()
+        begun = service.begin(raw)
+        if isinstance(begun, Underway):
+            record, decision = await self._finish(service, begun)
+            repeated = decision.request is not begun.event
+        else:
+            (record, decision), repeated = begun, True
+        await self._until_durable(record.seq)
+        return Reply(reply(record, decision, service.system.schema.noun), repeated)
+
+    async def add_events(self, system: str, raw: bytes) -> list[RowResult]:
+        """Returns what became of each event of a batch: one JSON object, an array, or one object a line."""
+        service = self._service(system)
+        return await self._add(system, "event", rows_of(raw), service.ingest.event)
+
+    async def add_outcomes(self, system: str, raw: bytes) -> list[RowResult]:
+        """Returns what became of each outcome of a batch; formats as for events."""
+        service = self._service(system)
+        return await self._add(system, "outcome", rows_of(raw), service.ingest.outcome)
+
+    async def decision(self, system: str, id_: str) -> dict[str, Any]:
+        """Returns a decision by its id or its request's; tokens and personal values stay inside."""
+        service = self._service(system)
+        record, decision = self._find(service, id_)
+        told = reply(record, decision, service.system.schema.noun)
+        features = decision.candidates[0].features if decision.candidates else b""
+        told["features"] = service.name_features(features)
+        told["attributes"] = decision.request.attributes
+        told["event_time"] = rfc3339(decision.request.event_time)
+        told["state_seq"] = decision.state_seq
+        told["taken"] = decision.taken
+        return told
+
+    async def replay(self, system: str, id_: str) -> dict[str, Any]:
+        """Returns replay's report on a decision; computed in another process."""
+        record, decision = self._find(self._service(system), id_)
+        await self._until_durable(record.seq)
+        return await self._replay(system, decision.id)
+
+    def state(self) -> HostState:
+        """Returns how the host is."""
+        return HostState(
+            ready=self._committer is not None and self._failed is None and not self._stopping,
+            failed="" if self._failed is None else str(self._failed),
+            position=self.log.position,
+            durable=self.log.durable,
+            systems={name: service.describe() for name, service in self.services.items()},
+        )
+
+    async def _finish(self, service: Service, draft: Underway) -> tuple[Record, Decision]:
+        model = service.serving.model
+        if getattr(model, "blocking", False) and not draft.fallback:
+            await self._predict_aside(service, draft)
+            # While the model thought, a retry of the same request may have been logged.
+            logged = service.ingest.logged("request", draft.event.id, draft.mark)
+            if logged is not None:
+                return logged, decode_decision(logged.body)
+        else:
+            service.predict(draft)
+        record, decision = service.finish(draft)
+        self.meter.decided(service.system.name, decision.choice.action, decision.mode, decision.fallback)
+        self.meter.took(service.system.name, draft.stages_us)
+        self.meter.predicted(service.system.name, decision.candidates[0].predictions)
+        return record, decision
+
+    async def _predict_aside(self, service: Service, draft: Underway) -> None:
+        # On a copy: a model that answers after the deadline must not touch the draft that went on without it.
+        copy = msgspec.structs.replace(draft, stages_us=dict(draft.stages_us))
+        try:
+            thread = asyncio.to_thread(service.predict, copy)
+            await asyncio.wait_for(thread, service.system.deadline_ms / 1_000)
+        except TimeoutError:
+            draft.fallback = "model_timeout"
+        else:
+            draft.prediction, draft.fallback = copy.prediction, copy.fallback
+            draft.stages_us.update(copy.stages_us)
+
+    async def _add(
+        self, system: str, kind: str, rows: Sequence[object], admit: Callable[[Mapping[str, Any]], RowResult]
+    ) -> list[RowResult]:
+        self._check_open()
+        ingest = self.services[system].ingest
+        results = []
+        for number, row in enumerate(rows):
+            if isinstance(row, Mapping):
+                result = admit(row)
+            else:
+                result = ingest.reject(kind, row, _not_an_object(system, kind))
+            self.meter.row(system, kind, result.status)
+            results.append(result)
+            if number % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
+                self._notify()
+                await asyncio.sleep(0)
+                self._check_open()
+        if results:
+            await self._until_durable(max(result.seq for result in results))
+        return results
+
+    def _find(self, service: Service, id_: str) -> tuple[Record, Decision]:
+        name = service.system.name
+        for seq in (*self.log.find("decision", id_), *self.log.find("request", f"{name}/{id_}")):
+            record = self.log.get(seq)
+            if record.kind == "decision" and record.system == name:
+                return record, decode_decision(record.body)
+        raise UnknownRecordError(
+            where=f"{name} decision",
+            given="an id that no decision has",
+            expected=f"a decision's id, or the id of the {service.system.schema.noun} it decided",
+            fix="Check the id and the system.",
+        )
+
+    def _service(self, system: str) -> Service:
+        service = self.services.get(system)
+        if service is None:
+            raise UnknownRecordError(
+                where="system",
+                given="a system that is not served here",
+                expected=near(system, self.services),
+                fix="Start it with `decalog serve`.",
+            )
+        return service
+
+    def _check_open(self) -> None:
+        if self._failed is not None or self._stopping or self._committer is None:
+            raise LogUnavailableError(
+                where="log",
+                given="a log that takes nothing now" if self._failed is None else "a log that failed",
+                expected="an open log",
+                fix="Retry with the same id after the server is back: nothing is doubled.",
+            )
+
+    def _notify(self) -> None:
+        if self._committer is not None:
+            self._committer.notify()
+
+    async def _until_durable(self, seq: int) -> None:
+        if seq < self.log.durable:
+            return
+        self._check_open()
+        assert self._loop is not None
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append((seq, future))
+        self._notify()
+        await future
+
+    def _from_committer(self, position: int, error: LogUnavailableError | None) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._durable, position, error)
+
+    def _durable(self, position: int, error: LogUnavailableError | None) -> None:
+        if error is None:
+            self._settle(position)
+            return
+        self._failed = error
+        while self._waiting:
+            _, future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
+
+    def _settle(self, position: int) -> None:
+        settled, later = 0, deque[tuple[int, asyncio.Future[None]]]()
+        while self._waiting:
+            seq, future = self._waiting.popleft()
+            if seq >= position:
+                later.append((seq, future))
+            elif not future.done():
+                settled += 1
+                future.set_result(None)
+        self._waiting = later
+        self.meter.committed(position, settled)
+
+
+def rows_of(raw: bytes) -> list[object]:
+    """Returns the rows of a body: a JSON array, one JSON object, or one JSON object a line.
+
+    A line that is no JSON comes back as text, for quarantine; its neighbours are not lost.
+
+    Raises:
+        RequestError: an array that is no JSON; nothing of it was taken.
+    """
+    text = raw.strip()
+    try:
+        whole = _any_json(text)
+    except _NO_JSON:
+        if text.startswith(b"["):
+            raise RequestError(
+                where="batch",
+                given="an array that is not JSON in UTF-8",
+                expected="[{…}, {…}], or one {…} a line",
+                fix="Nothing was taken: mend it and send it whole; rows that were logged before are told apart by id.",
+            ) from None
+        return [_line(line) for line in text.splitlines() if line.strip()]
+    return whole if isinstance(whole, list) else [whole]
+
+
+_any_json = msgspec.json.Decoder().decode
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def _line(line: bytes) -> object:
+    try:
+        return _any_json(line)
+    except _NO_JSON:
+        return line.decode(errors="replace")
+
+
+def _not_an_object(system: str, kind: str) -> RequestError:
+    return RequestError(
+        where=f"{system} {kind}", given="a row that is no JSON object", expected="an object", fix="Send {…} a row."
+    )

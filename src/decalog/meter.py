@@ -1,0 +1,67 @@
+"""What the server counts about itself, for Prometheus. Nothing personal is ever a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_GROUPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
+
+
+class Meter:
+    """Counters of one process, in a Prometheus registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._decisions = Counter(
+            "decalog_decisions", "Decisions by action and mode.", ("system", "action", "mode"), registry=self.registry
+        )
+        self._fallbacks = Counter(
+            "decalog_fallbacks", "Fallback decisions by reason.", ("system", "reason"), registry=self.registry
+        )
+        self._rows = Counter(
+            "decalog_rows", "Events and outcomes by status.", ("system", "kind", "status"), registry=self.registry
+        )
+        self._stages = Histogram(
+            "decalog_stage_seconds", "Time of a stage.", ("system", "stage"), buckets=_BOUNDS, registry=self.registry
+        )
+        self._predictions = Histogram(
+            "decalog_prediction",
+            "Calibrated predictions.",
+            ("system", "head"),
+            buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+            registry=self.registry,
+        )
+        self._groups = Histogram("decalog_commit_records", "Records a commit.", buckets=_GROUPS, registry=self.registry)
+        self._position = Gauge("decalog_log_position", "Durable position of the log.", registry=self.registry)
+        self._bound: dict[tuple[str, str], Histogram] = {}
+
+    def decided(self, system: str, action: str, mode: str, fallback: str) -> None:
+        """Counts a decision."""
+        self._decisions.labels(system, action, mode).inc()
+        if fallback:
+            self._fallbacks.labels(system, fallback).inc()
+
+    def predicted(self, system: str, predictions: Mapping[str, float]) -> None:
+        """Counts predictions by size, so that a shift shows before labels do."""
+        for head, value in predictions.items():
+            self._predictions.labels(system, head).observe(value)
+
+    def took(self, system: str, stages_us: Mapping[str, int]) -> None:
+        """Counts how long the stages of a decision took, in µs."""
+        for stage, micros in stages_us.items():
+            bound = self._bound.get((system, stage))
+            if bound is None:
+                bound = self._bound[(system, stage)] = self._stages.labels(system, stage)
+            bound.observe(micros / 1e6)
+
+    def row(self, system: str, kind: str, status: str) -> None:
+        """Counts a row of a batch."""
+        self._rows.labels(system, kind, status).inc()
+
+    def committed(self, position: int, records: int) -> None:
+        """Notes that the log is durable up to a position, and how many records the last commits held."""
+        self._position.set(position)
+        self._groups.observe(records)

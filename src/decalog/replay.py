@@ -1,0 +1,239 @@
+"""Replay: any logged decision computed again from the log alone, to the same bits or with the first difference named.
+
+Score replay starts from the logged feature values; feature replay folds the log again up to the decision's position.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decalog.decisions import Decision, decode_decision, unpack_features
+from decalog.errors import ReplayError
+from decalog.events import Record
+from decalog.features.facts import Change
+from decalog.features.online import OnlineState
+from decalog.folding import changes_of, point
+from decalog.log import Log
+from decalog.serving import Judge, Serving, Underway
+from decalog.system import System
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One intermediate that came out otherwise: its name, as logged, as recomputed."""
+
+    name: str
+    logged: str
+    replayed: str
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """A replayed decision with every intermediate.
+
+    Args:
+        decision_id, seq, state_seq: which decision, and what it had seen.
+        features: name → value recomputed by folding the log.
+        predictions: head → value recomputed.
+        action, reasons, expected_minor: the policy's verdict, recomputed.
+        mode, fallback: as logged; they are inputs, not results.
+        versions: what decided.
+        notes: where this runtime differs from the decision's.
+        differences: empty if it is identical.
+    """
+
+    decision_id: str
+    seq: int
+    state_seq: int
+    features: dict[str, float]
+    predictions: dict[str, float]
+    action: str
+    reasons: tuple[str, ...]
+    expected_minor: int
+    mode: str
+    fallback: str
+    versions: dict[str, str]
+    notes: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    @property
+    def identical(self) -> bool:
+        """Whether everything came out as logged."""
+        return not self.differences
+
+
+class Range(msgspec.Struct, frozen=True):
+    """Replay of a range: how many were identical, and the first that was not."""
+
+    replayed: int
+    identical: int
+    first: Trace | None
+
+    def text(self) -> str:
+        """Returns the one line that says it: `1,000/1,000 identical`."""
+        return f"{self.identical:,}/{self.replayed:,} identical"
+
+
+ServingFor = Callable[[Decision], tuple[System, Serving]]
+
+
+class Replayer:
+    """Replays decisions of one system.
+
+    Args:
+        log: read only.
+        system: name.
+        serving_for: decision → the system, model and policy of the versions that it names.
+        draw_secret: of the deployment.
+        notes_for: decision → where this runtime differs from its.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        system: str,
+        *,
+        serving_for: ServingFor,
+        draw_secret: bytes,
+        notes_for: Callable[[Decision], tuple[str, ...]],
+    ) -> None:
+        self._log = log
+        self._system = system
+        self._serving_for = serving_for
+        self._draw_secret = draw_secret
+        self._notes_for = notes_for
+
+    def one(self, decision_id: str) -> Trace:
+        """Returns the trace of one decision, its features folded again from the start of the log.
+
+        Raises:
+            ReplayError: there is no such decision, or what it needs is gone.
+        """
+        seqs = self._log.find("decision", decision_id) or self._log.find("request", f"{self._system}/{decision_id}")
+        record = self._log.get(seqs[0]) if seqs else None
+        if record is None or record.kind != "decision" or record.system != self._system:
+            raise ReplayError(
+                where=f"{self._system} decision",
+                given="an id that no decision has",
+                expected="the id of a decision or of its request",
+                fix="`decalog replay SYSTEM --all` walks all of them.",
+            )
+        return next(self._traces(lambda seq: seq == record.seq))
+
+    def range(self, start: int = 0, stop: int | None = None) -> Range:
+        """Returns how many of the decisions with start ≤ seq < stop come out identical."""
+        last = self._log.position if stop is None else stop
+        replayed = identical = 0
+        first: Trace | None = None
+        for trace in self._traces(lambda seq: start <= seq < last):
+            replayed += 1
+            identical += trace.identical
+            if first is None and not trace.identical:
+                first = trace
+        return Range(replayed, identical, first)
+
+    def _traces(self, wanted: Callable[[int], bool]) -> Iterator[Trace]:
+        fold = _Fold(self._log)
+        for record in self._log.read():
+            if record.system != self._system:
+                continue
+            if record.kind == "decision" and not record.reason and wanted(record.seq):
+                decision = decode_decision(record.body)
+                system, serving = self._serving_for(decision)
+                state = fold.at(decision.state_seq, system)
+                yield self._trace(record, decision, system, serving, state)
+            fold.add(record)
+
+    def _trace(
+        self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState
+    ) -> Trace:
+        draft = Underway(decision.request, record.digest, decision.taken, decision.state_seq, 0, {})
+        logged = decision.candidates[0]
+        refolded: np.ndarray[Any, np.dtype[np.float64]] | None = None
+        if logged.features:
+            refolded = state.vector(point(decision.request, decision.state_seq))
+            draft.features = unpack_features(logged.features)
+        draft.fallback = decision.fallback
+        judge = Judge(system, serving)
+        if not decision.fallback:
+            judge.predict(draft)
+        verdict, candidate = judge.choose(draft, decision.id, self._draw_secret)
+        names = system.features.names
+        differences = (
+            *_feature_differences(names, logged.features, refolded),
+            *_prediction_differences(logged.predictions, candidate.predictions),
+            *_differ("fallback", decision.fallback, draft.fallback),
+            *_differ("choice", _json(decision.choice), _json(verdict.choice)),
+            *_differ("guardrails", _json(decision.guardrails), _json(verdict.guardrails)),
+            *_differ("expected_minor", str(decision.expected_minor), str(verdict.expected_minor)),
+        )
+        return Trace(
+            decision.id,
+            record.seq,
+            decision.state_seq,
+            {} if refolded is None else dict(zip(names, refolded.tolist(), strict=True)),
+            candidate.predictions,
+            verdict.choice.action,
+            verdict.choice.reasons,
+            verdict.expected_minor,
+            decision.mode,
+            decision.fallback,
+            {key: str(value) for key, value in msgspec.structs.asdict(decision.versions).items()},
+            self._notes_for(decision),
+            differences,
+        )
+
+
+class _Fold:
+    """Views folded along the log, one set for each feature-set version that decisions name.
+
+    Changes not yet folded are kept, since a decision may have seen an earlier position than its own.
+    """
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._changes: list[Change] = []
+        self._states: dict[str, tuple[OnlineState, int]] = {}
+
+    def add(self, record: Record) -> None:
+        self._changes.extend(changes_of(record, None, self._log.before))
+
+    def at(self, state_seq: int, system: System) -> OnlineState:
+        version = system.features.version
+        state, done = self._states.get(version, (OnlineState(system.features), 0))
+        if done and self._changes[done - 1].seq >= state_seq:
+            state, done = OnlineState(system.features), 0
+        while done < len(self._changes) and self._changes[done].seq < state_seq:
+            state.apply(self._changes[done])
+            done += 1
+        self._states[version] = (state, done)
+        return state
+
+
+def _feature_differences(names: Iterable[str], logged: bytes, refolded: Any) -> Iterator[Difference]:
+    if refolded is None:
+        return
+    for name, was, now in zip(names, unpack_features(logged).tolist(), refolded.tolist(), strict=True):
+        yield from _differ(name, _bits(was), _bits(now))
+
+
+def _prediction_differences(logged: dict[str, float], replayed: dict[str, float]) -> Iterator[Difference]:
+    for head in sorted({*logged, *replayed}):
+        was, now = logged.get(head), replayed.get(head)
+        yield from _differ(head, "none" if was is None else _bits(was), "none" if now is None else _bits(now))
+
+
+def _differ(name: str, logged: str, replayed: str) -> Iterator[Difference]:
+    if logged != replayed:
+        yield Difference(name, logged, replayed)
+
+
+def _bits(value: float) -> str:
+    return f"{value!r} ({struct.pack('>d', value).hex()})"
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value, order="deterministic").decode()

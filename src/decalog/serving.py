@@ -1,0 +1,295 @@
+"""The online path of one system: features, model, policy, one record. Durability and waiting belong to `host`.
+
+Every failure after a request was understood has a declared fallback and is a recorded decision; only a log that cannot
+take records has none.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decalog.clock import rfc3339
+from decalog.decisions import (
+    Candidate,
+    Decision,
+    Mode,
+    Versions,
+    decode_decision,
+    draw,
+    new_decision_id,
+    pack_features,
+    unpack_features,
+)
+from decalog.errors import ConflictError, RequestError
+from decalog.events import Event, Record, encode
+from decalog.folding import changes_of, point
+from decalog.ingest import Ingest
+from decalog.log import Draft, Log
+from decalog.models.base import Floats, Model
+from decalog.policy import Case, Policy, Verdict
+from decalog.system import System
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service decides with.
+
+    Args:
+        model: fitted, or None while there is none: then every decision is the declared fallback.
+        head: name of what the model predicts.
+        policy: the decision layer.
+        versions: of model, policy, features and runtime, as they go into each decision.
+        shadow: log decisions beside the caller's own system; nobody acts on them.
+    """
+
+    model: Model | None
+    head: str
+    policy: Policy
+    versions: Versions
+    shadow: bool = False
+
+
+class Underway(msgspec.Struct):
+    """A decision on its way: the admitted request, its mark, and what was computed so far."""
+
+    event: Event
+    mark: bytes
+    taken: str
+    state_seq: int
+    started_ns: int
+    stages_us: dict[str, int]
+    features: Floats | None = None
+    prediction: float | None = None
+    fallback: str = ""
+
+
+class Judge:
+    """Model and policy over what was computed: a pure function of the draft, shared by serving and replay.
+
+    Args:
+        system: whose.
+        serving: model and policy.
+    """
+
+    def __init__(self, system: System, serving: Serving) -> None:
+        self.serving = serving
+        self._names = system.features.names
+        wanted = set(system.features.names_for("model"))
+        self._columns = np.array([i for i, name in enumerate(self._names) if name in wanted], dtype=np.intp)
+        self._deadline_ns = system.deadline_ms * 1_000_000
+
+    def predict(self, draft: Underway) -> None:
+        """Adds the model's prediction, or the reason why there is none. May run in another thread."""
+        if draft.fallback or draft.features is None:
+            return
+        model = self.serving.model
+        if model is None:
+            draft.fallback = "no_model"
+            return
+        started = time.perf_counter_ns()
+        if draft.started_ns and started - draft.started_ns > self._deadline_ns:
+            draft.fallback = "deadline"
+            return
+        try:
+            value = float(model.predict(draft.features[self._columns][None, :])[0])
+        except Exception:  # noqa: BLE001  # the edge of an engine: whatever a model raises is a recorded fallback
+            draft.fallback = "model_error"
+        else:
+            if np.isfinite(value):
+                draft.prediction = value
+            else:
+                draft.fallback = "model_not_finite"
+        _stage(draft, "model", started)
+
+    def choose(self, draft: Underway, decision_id: str, draw_secret: bytes) -> tuple[Verdict, Candidate]:
+        """Returns the policy's verdict on a draft, and the candidate as it is logged."""
+        packed = b"" if draft.features is None else pack_features(draft.features)
+        predictions = {} if draft.prediction is None else {self.serving.head: draft.prediction}
+        candidate = Candidate(draft.event.id, "request", predictions, packed)
+        values = {} if draft.features is None else dict(zip(self._names, draft.features.tolist(), strict=True))
+        case = Case(draft.event, (candidate,), values, lambda name: draw(draw_secret, decision_id, name))
+        policy = self.serving.policy
+        return (policy.fall_back(case, draft.fallback) if draft.fallback else policy.decide(case)), candidate
+
+
+class Service:
+    """One system's decide call over live views.
+
+    Args:
+        system: whose.
+        ingest: admits requests into the log.
+        state: live feature views, folded up to the log's position.
+        serving: model, policy and versions; a promotion makes a new service's judge, whole.
+        entropy: gives random bytes for decision ids.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        ingest: Ingest,
+        state: Any,
+        *,
+        serving: Serving,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self.system = system
+        self.ingest = ingest
+        self.state = state
+        self.judge = Judge(system, serving)
+        self._entropy = entropy
+        self._log: Log = ingest.log
+        self._draw_secret = self._log.vault.secret("draws")
+        self._lateness_us = system.features.lateness_us
+
+    @property
+    def serving(self) -> Serving:
+        """What it decides with."""
+        return self.judge.serving
+
+    def decide(self, raw: bytes | Mapping[str, Any]) -> tuple[Record, Decision, bool]:
+        """Decides one request; returns its stamped record, the decision, and whether it repeats a logged one.
+
+        The record is durable only after the log's next commit: reply after that.
+
+        Raises:
+            RequestError: the request is wrong, or its id was used with another body.
+        """
+        begun = self.begin(raw)
+        if not isinstance(begun, Underway):
+            return (*begun, True)
+        self.predict(begun)
+        return (*self.finish(begun), False)
+
+    def begin(self, raw: bytes | Mapping[str, Any]) -> Underway | tuple[Record, Decision]:
+        """Admits a request and computes its features; a retry gives what was logged instead."""
+        started = time.perf_counter_ns()
+        parsed = self.ingest.parser.request(raw)
+        if parsed.corrects:
+            raise RequestError(
+                where=f"{self.system.name} {parsed.kind}, corrects",
+                given="a correction sent to decide",
+                expected="a new request",
+                fix="Send corrections to /events: a decision that was made stays made.",
+            )
+        mark = self.ingest.body_digest(parsed)
+        before = self.ingest.logged("request", parsed.id, mark)
+        if before is not None:
+            return before, self._repeated(before)
+        event = self.ingest.build(parsed)
+        draft = Underway(event, mark, parsed.taken, self._log.position, started, {})
+        _stage(draft, "parse", started)
+        self._featurise(draft)
+        return draft
+
+    def predict(self, draft: Underway) -> None:
+        """Adds the model's prediction; see `Judge.predict`."""
+        self.judge.predict(draft)
+
+    def finish(self, draft: Underway) -> tuple[Record, Decision]:
+        """Lets the policy choose, stamps the record and folds it into the views."""
+        started = time.perf_counter_ns()
+        decision = self._decision(draft)
+        _stage(draft, "policy", started)
+        started = time.perf_counter_ns()
+        record = self._log.stamp(
+            Draft(
+                kind="decision",
+                system=self.system.name,
+                id=draft.event.id,
+                digest=draft.mark,
+                event_time=draft.event.event_time,
+                body=encode(decision),
+                keys=(("decision", decision.id),),
+            )
+        )
+        self.fold(record, decision)
+        _stage(draft, "stamp", started)
+        return record, decision
+
+    def name_features(self, packed: bytes) -> dict[str, float]:
+        """Returns logged feature values by name; empty where none were logged."""
+        values = unpack_features(packed).tolist()
+        return dict(zip(self.system.features.names, values, strict=False)) if values else {}
+
+    def describe(self) -> dict[str, str]:
+        """Returns what it decides with: versions and mode."""
+        versions = self.serving.versions
+        mode = "shadow" if self.serving.shadow else "live"
+        return {"model": versions.model, "policy": versions.policy, "features": versions.features, "mode": mode}
+
+    def fold(self, record: Record, body: Event | Decision | None = None) -> None:
+        """Folds an admitted record into the live views."""
+        for change in changes_of(record, body, self._log.before):
+            self.state.apply(change)
+
+    def _featurise(self, draft: Underway) -> None:
+        started = time.perf_counter_ns()
+        if draft.event.event_time < self._log.known_time - self._lateness_us:
+            draft.fallback = "late_request"
+        else:
+            try:
+                draft.features = self.state.vector(point(draft.event, draft.state_seq))
+            except (OverflowError, ValueError):
+                draft.fallback = "features_error"
+        if draft.features is not None and not np.isfinite(draft.features).all():
+            draft.features, draft.fallback = None, "features_not_finite"
+        _stage(draft, "features", started)
+
+    def _decision(self, draft: Underway) -> Decision:
+        serving = self.serving
+        id_ = new_decision_id(max(self._log.known_time, self._log.clock.now_us()), self._entropy(10))
+        verdict, candidate = self.judge.choose(draft, id_, self._draw_secret)
+        mode: Mode = "shadow" if serving.shadow else "fallback" if draft.fallback else "live"
+        return Decision(
+            id=id_,
+            request=draft.event,
+            state_seq=draft.state_seq,
+            candidates=(candidate,),
+            choice=verdict.choice,
+            versions=serving.versions,
+            mode=mode,
+            fallback=draft.fallback,
+            guardrails=verdict.guardrails,
+            expected_minor=verdict.expected_minor,
+            currency=self.ingest.rates.base,
+            taken=draft.taken,
+            stages_us=draft.stages_us,
+        )
+
+    def _repeated(self, record: Record) -> Decision:
+        if record.kind != "decision":
+            raise ConflictError(
+                where=f"{self.system.name} decide, id",
+                given="an id that was logged as a plain event before",
+                expected="an id of its own for each request",
+                fix="Ask for the decision before sending the event; the decision logs the request by itself.",
+            )
+        return decode_decision(record.body)
+
+
+def reply(record: Record, decision: Decision, noun: str) -> dict[str, Any]:
+    """Returns what a caller is told about a decision; the same for a retry, nothing personal in it."""
+    return {
+        "decision_id": decision.id,
+        noun: decision.request.id,
+        "action": decision.choice.action,
+        "predictions": decision.candidates[0].predictions if decision.candidates else {},
+        "reasons": list(decision.choice.reasons),
+        "expected_minor": decision.expected_minor,
+        "currency": decision.currency,
+        "mode": decision.mode,
+        "fallback": decision.fallback,
+        "guardrails": [msgspec.structs.asdict(verdict) for verdict in decision.guardrails],
+        "versions": msgspec.structs.asdict(decision.versions),
+        "seq": record.seq,
+        "known_time": rfc3339(record.known_time),
+    }
+
+
+def _stage(draft: Underway, name: str, started_ns: int) -> None:
+    draft.stages_us[name] = (time.perf_counter_ns() - started_ns) // 1_000
