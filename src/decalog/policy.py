@@ -55,6 +55,13 @@ class Policy(Protocol):
     def fall_back(self, case: Case, reason: str) -> Verdict:
         """Returns the declared fallback: the choice where features or predictions are missing."""
 
+    def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
+        """Returns what an action costs once the truth is known, in minor units of the base currency: evaluation's money.
+
+        What the truth does not settle (would a reviewed fraud have been found?) enters at the shares that the parameters
+        declare.
+        """
+
 
 def policy_version(params: msgspec.Struct) -> str:
     """Returns the version of policy parameters: 12 hex digits of the SHA-256 of their canonical JSON."""

@@ -1,0 +1,234 @@
+"""Allow, step up, review or block: whichever is expected to cost least, in integer minor units of the base currency.
+
+With p the probability of fraud, A the amount, F the chargeback fee, M the margin, G the goodwill of a good customer:
+
+    allow    p (A + F)
+    step up  fee + p · share of frauds that pass · (A + F) + (1 − p) · share of honest who give up · M
+    review   minutes × rate + p · share of frauds missed · (A + F) + (1 − p) · share of honest refused · (M + G)
+    block    (1 − p) (M + G)
+
+So a payment is blocked rather than allowed iff p > (M + G) / (M + G + A + F) (Elkan, "The foundations of cost-sensitive
+learning", IJCAI 2001, equation 2): dearer payments are stopped at lower probabilities. Costs are compared exactly and
+rounded once, half to even, when one is logged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from decalog.decisions import Choice, GuardrailVerdict, Slot
+from decalog.errors import ConfigError
+from decalog.money import MAX_MINOR
+from decalog.policy import Case, Verdict
+
+ALLOW, STEP_UP, REVIEW, BLOCK = "allow", "step_up", "review", "block"
+BY_FRICTION = (ALLOW, STEP_UP, REVIEW, BLOCK)
+"""Least friction first: where two actions cost the same, the gentler one is chosen."""
+
+HEAD = "p_fraud"
+AMOUNT = "amount_base_minor"
+REVIEWS = "reviews_1d"
+
+_PPB = 10**9
+_BP = 10**4
+_SCALE = _PPB * _BP * _BP
+"""Costs inside are integers: minor units × probability in 1e-9 × two shares in 1e-4."""
+
+Money = Annotated[int, Meta(ge=0, le=MAX_MINOR)]
+Share = Annotated[int, Meta(ge=0, le=_BP)]
+
+
+class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each mistake costs this merchant.
+
+    `_minor` is minor units of the base currency, `_bp` hundredths of a percent.
+    The defaults are an example of a mid-size online shop; set your own before you trust the money in a report.
+
+    Args:
+        chargeback_fee_minor: F, charged by the acquirer for each chargeback, beside the amount.
+        margin_bp: M as a share of the amount: what a lost sale would have earned.
+        goodwill_minor: G, future business lost with a good customer who is refused.
+        review_minutes: of an analyst for one payment.
+        analyst_hour_minor: cost of an analyst's hour.
+        review_misses_bp: frauds that an analyst lets go.
+        review_refuses_bp: good payments that an analyst refuses.
+        reviews_per_day: how many payments the analysts can look at in 24 hours.
+        step_up_fee_minor: price of one 3-D Secure authentication.
+        step_up_gives_up_bp: honest customers who do not finish a step-up.
+        step_up_frauds_pass_bp: frauds that pass a step-up.
+        fallback_block_above_minor: without a prediction and without review capacity, payments above it are blocked.
+    """
+
+    chargeback_fee_minor: Money = 1_500
+    margin_bp: Share = 800
+    goodwill_minor: Money = 500
+    review_minutes: Annotated[int, Meta(ge=0, le=1_440)] = 4
+    analyst_hour_minor: Money = 3_000
+    review_misses_bp: Share = 1_000
+    review_refuses_bp: Share = 300
+    reviews_per_day: Annotated[int, Meta(ge=0, le=1_000_000)] = 40
+    step_up_fee_minor: Money = 5
+    step_up_gives_up_bp: Share = 800
+    step_up_frauds_pass_bp: Share = 800
+    fallback_block_above_minor: Money = 50_000
+
+    @property
+    def review_minor(self) -> int:
+        """What one review costs, rounded to the minor unit."""
+        return _rounded(self.review_minutes * self.analyst_hour_minor, 60)
+
+
+class FraudPolicy:
+    """Chooses the action of least expected cost, within the analysts' capacity. Deterministic: every propensity is 1.
+
+    Args:
+        params: what mistakes cost.
+
+    Raises:
+        ConfigError: a cost, share or capacity is out of its range; all are named.
+
+    >>> from decalog.decisions import Candidate
+    >>> from decalog.events import Event
+    >>> payment = Event("p1", "payment", 0, 7, {"card": 7}, {"amount_base_minor": 25_000})
+    >>> scored = Candidate("p1", predictions={"p_fraud": 0.02})
+    >>> case = Case(request=payment, candidates=(scored,), features={"reviews_1d": 0.0}, draw=lambda name: 0.5)
+    >>> verdict = FraudPolicy(FraudCosts()).decide(case)
+    >>> verdict.choice.action, verdict.expected_minor
+    ('step_up', -204)
+    """
+
+    def __init__(self, params: FraudCosts) -> None:
+        self.params = checked(params)
+
+    def decide(self, case: Case) -> Verdict:
+        """Returns the cheapest action; where there is no usable prediction or amount, the declared fallback."""
+        p_fraud = case.candidates[0].predictions.get(HEAD, -1.0) if case.candidates else -1.0
+        amount = _amount(case)
+        if amount is None or not 0.0 <= p_fraud <= 1.0:  # NaN fails the comparison too
+            return self.fall_back(case, "no_prediction" if amount is not None else "no_amount")
+        costs = expected_costs(self.params, p_fraud, amount)
+        ranked = sorted(BY_FRICTION, key=costs.__getitem__)
+        action = ranked[0]
+        guardrails: tuple[GuardrailVerdict, ...] = ()
+        if action == REVIEW and not self._can_review(case):
+            action = ranked[1]
+            guardrails = (self._no_capacity(case, action),)
+        return Verdict(
+            choice=_choice(action, (_reason(p_fraud, costs, action), *(f"{g.name}: {g.why}" for g in guardrails))),
+            expected_minor=-_rounded(costs[action], _SCALE),
+            guardrails=guardrails,
+        )
+
+    def fall_back(self, case: Case, reason: str) -> Verdict:
+        """Returns review while the analysts have capacity; else allow up to the amount limit, and block above it.
+
+        Where the number of reviews is unknown too, capacity counts as used: a storm of fallbacks must not bury the
+        analysts.
+        """
+        if self._can_review(case):
+            return Verdict(choice=_choice(REVIEW, (f"{reason}: no prediction, so a person looks",)))
+        amount, limit = _amount(case), self.params.fallback_block_above_minor
+        action = ALLOW if amount is not None and amount <= limit else BLOCK
+        words = {ALLOW: f"the amount is at most {limit}", BLOCK: f"the amount is above {limit} or not known"}
+        guardrail = self._no_capacity(case, action)
+        return Verdict(
+            choice=_choice(action, (f"{reason}: no prediction; {guardrail.why}; {words[action]} minor units",)),
+            guardrails=(guardrail,),
+        )
+
+    def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
+        """Returns what an action costs once it is known whether the payment was a fraud; minor units, rounded once."""
+        return in_minor(expected_costs(self.params, label, amount_minor)[action])
+
+    def _can_review(self, case: Case) -> bool:
+        return 0 <= case.features.get(REVIEWS, -1.0) < self.params.reviews_per_day
+
+    def _no_capacity(self, case: Case, after: str) -> GuardrailVerdict:
+        used = case.features.get(REVIEWS)
+        used_words = "an unknown number of" if used is None else f"{used:.0f}"
+        why = f"{used_words} reviews in the last 24 h, capacity {self.params.reviews_per_day}"
+        return GuardrailVerdict("review_capacity", REVIEW, after, why)
+
+
+POLICY = FraudPolicy
+"""Makes the policy from its parameters."""
+
+
+def checked(params: FraudCosts) -> FraudCosts:
+    """Returns the parameters as they are, or raises.
+
+    Raises:
+        ConfigError: some are out of range; all are named.
+    """
+    problems = [problem for field in msgspec.structs.fields(FraudCosts) if (problem := _problem(params, field))]
+    if problems:
+        raise ConfigError(
+            where="fraud policy",
+            given="; ".join(problems),
+            expected="money in minor units ≥ 0, shares in hundredths of a percent (0 to 10000), whole numbers",
+            fix="See decalog.systems.fraud.policy.FraudCosts for what each means.",
+        )
+    return params
+
+
+def expected_costs(costs: FraudCosts, p_fraud: float, amount_minor: int) -> dict[str, int]:
+    """Returns what each action is expected to cost, exactly, in minor units × 10¹⁷ (`in_minor` rounds one).
+
+    With p_fraud 0 or 1 it is what an action costs once the truth is known, its friction and errors at the declared
+    shares.
+
+    Args:
+        costs: of this merchant.
+        p_fraud: probability in [0, 1]; taken to the nearest 10⁻⁹.
+        amount_minor: amount in minor units of the base currency, ≥ 0.
+    """
+    fraud = round(p_fraud * _PPB)
+    good = _PPB - fraud
+    loss = (amount_minor + costs.chargeback_fee_minor) * _BP
+    sale = amount_minor * costs.margin_bp
+    insult = sale + costs.goodwill_minor * _BP
+    step_up = fraud * costs.step_up_frauds_pass_bp * loss + good * costs.step_up_gives_up_bp * sale
+    review = fraud * costs.review_misses_bp * loss + good * costs.review_refuses_bp * insult
+    return {
+        ALLOW: fraud * loss * _BP,
+        STEP_UP: costs.step_up_fee_minor * _SCALE + step_up,
+        REVIEW: costs.review_minor * _SCALE + review,
+        BLOCK: good * insult * _BP,
+    }
+
+
+def in_minor(cost: int) -> int:
+    """Returns a cost of `expected_costs` in minor units, rounded half to even."""
+    return _rounded(cost, _SCALE)
+
+
+def _problem(params: FraudCosts, field: msgspec.structs.FieldInfo) -> str:
+    value = getattr(params, field.name)
+    try:
+        msgspec.convert(value, field.type)
+    except msgspec.ValidationError as error:
+        return f"{field.name}: {error}"
+    return ""
+
+
+def _amount(case: Case) -> int | None:
+    amount = case.request.attributes.get(AMOUNT)
+    return amount if isinstance(amount, int) and not isinstance(amount, bool) and amount >= 0 else None
+
+
+def _choice(action: str, reasons: tuple[str, ...]) -> Choice:
+    return Choice((Slot(action),), reasons)
+
+
+def _reason(p_fraud: float, costs: Mapping[str, int], action: str) -> str:
+    others = ", ".join(f"{name} {in_minor(costs[name])}" for name in BY_FRICTION if name != action)
+    return f"p_fraud {p_fraud:.6f}: {action} is expected to cost {in_minor(costs[action])} minor units; {others}"
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
