@@ -66,14 +66,18 @@ $(VENV)/uv.stamp: requirements-uv.lock
 	@python="$(PYTHON)"; [ -n "$$python" ] || { $(NO_PYTHON); }; \
 	  echo "Making $(VENV) with $$("$$python" -c 'import platform; print("Python", platform.python_version())')"; \
 	  rm -rf $(VENV) && "$$python" -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	@touch $@
+
+# The library alone: importing lightgbm takes seconds in a new environment.
+LOAD_LIGHTGBM = import ctypes, pathlib, sysconfig; \
+  [ctypes.CDLL(str(p)) for p in pathlib.Path(sysconfig.get_path("purelib")).glob("lightgbm/lib/lib_lightgbm.*")]
 
 define install
 echo "Installing what $(1) pins"; \
 $(BIN)/uv pip sync --python $(BIN)/python --require-hashes $(1) && \
 $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . && \
-{ $(BIN)/python -c 'import lightgbm' 2>/dev/null || { $(NO_OPENMP); }; }
+{ $(BIN)/python -c '$(LOAD_LIGHTGBM)' 2>/dev/null || { $(NO_OPENMP); }; }
 endef
 
 define NO_PYTHON
@@ -86,7 +90,7 @@ endef
 
 define NO_OPENMP
 { echo "make: LightGBM cannot start in $(VENV)"; \
-echo "  found:    $$($(BIN)/python -c 'import lightgbm' 2>&1 | tail -n 1)"; \
+echo "  found:    $$($(BIN)/python -c '$(LOAD_LIGHTGBM)' 2>&1 | tail -n 1)"; \
 echo "  expected: the OpenMP runtime of the system (libgomp on Linux, libomp on macOS)"; \
 echo "  do:       Debian and Ubuntu: apt-get install libgomp1; macOS: brew install libomp"; } >&2; exit 1
 endef
