@@ -1,8 +1,8 @@
 """Chance for worlds: every draw is a keyed pseudo-random function, never the next number of a stream.
 
-A draw is a function of (key of the thing it belongs to, name of the draw). So nothing that happens to one payment, and no order
-of calls, shifts the chance of another. The mixer is the finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014, variant 13 of
-Stafford), applied to arrays. Not for secrets.
+A draw is a function of (key of the thing it belongs to, name of the draw). So nothing that happens to one payment, and
+no order of calls, shifts the chance of another. The mixer is the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA
+2014; constants of Stafford's variant 13), applied to arrays. Not for secrets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Ints = npt.NDArray[np.int64]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53
-_MOST = 12  # a Poisson draw above this has p < 1e-8 at the rates worlds use per thing and day (≤ 2)
+_MOST = 16  # a Poisson count above this has p < 1e-5 at rates up to 4, the most a world should ask for
 
 
 @functools.lru_cache(maxsize=1024)
@@ -62,13 +62,13 @@ def normal(keys: Keys, name: str) -> Floats:
     return np.asarray(radius * np.cos(2.0 * np.pi * uniform(keys, name + " angle")), dtype=np.float64)
 
 
-def below(keys: Keys, name: str, bound: Ints | int) -> Ints:
+def below(keys: Keys, name: str, *, bound: Ints | int) -> Ints:
     """Returns uniform integers in [0, bound)."""
-    return (uniform(keys, name) * np.asarray(bound)).astype(np.int64)
+    return np.asarray(uniform(keys, name) * np.asarray(bound), dtype=np.int64)
 
 
-def poisson(keys: Keys, name: str, rate: Floats) -> Ints:
-    """Returns Poisson counts by inversion, cut at 12; meant for rates up to 2 a key."""
+def poisson(keys: Keys, name: str, *, rate: Floats) -> Ints:
+    """Returns Poisson counts by inversion, cut at 16; meant for rates up to 4 a key."""
     draw = uniform(keys, name)
     term = np.exp(-rate)
     total = term.copy()

@@ -1,8 +1,8 @@
 """The contract of a simulated world: what reaches a system from outside, and the truth behind it.
 
-A world plays everybody a system meets: the clients that ask for decisions, the people who react to them, and the parties that
-report outcomes, late. It knows the truth that the system never sees, so a system can be judged against trivial rules below and
-an oracle above. Worlds run on their own clock: `advance` is told how far to go, nothing sleeps.
+A world plays everybody a system meets: the clients that ask for decisions, the people who react to them, and the
+parties that report outcomes, late. It knows the truth that the system never sees, so a system can be judged against
+trivial rules below and an oracle above. Worlds run on their own clock: `advance` is told how far to go, nothing sleeps.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class World(Protocol):
         """Returns all that reaches the system after the last call and up to `until_us`, ordered by `at`."""
         ...
 
-    def react(self, request_id: str, action: str, at_us: int) -> None:
+    def react(self, request_id: str, action: str, *, at_us: int) -> None:
         """Tells the world what the system decided at `at_us`; a request without a reaction is let through."""
         ...
 
@@ -50,6 +50,6 @@ class World(Protocol):
         """Returns what really stood behind one request, the oracle's probability among it."""
         ...
 
-    def switch(self, name: str, on: bool) -> None:
+    def switch(self, name: str, on: bool) -> None:  # noqa: FBT001
         """Switches a declared attack or drift on or off for everything generated from now on."""
         ...

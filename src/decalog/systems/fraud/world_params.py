@@ -1,13 +1,14 @@
-"""The settings of the fraud world, each with meaning, unit and range, and the attacks and drifts that can be switched on.
+"""The settings of the fraud world, each with meaning, unit and range, and the attacks and drifts to switch on.
 
-The figures are invented so that the world is hard in the ways the field is hard; they are not estimates of any real portfolio.
+The figures are invented so that the world is hard in the ways the field is hard; they are not estimates of any real
+portfolio.
 """
 
 from __future__ import annotations
 
 import hashlib
 import typing
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -58,13 +59,19 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
     scheme_slope: Annotated[float, _rate("log-odds of fraud per unit of an episode's severity", 20)] = 4.5
     scheme_cut: Annotated[float, _fixed("severity (standard normal) at which fraud is an even bet", -3, 3)] = 0.5
     payment_noise: Annotated[float, _rate("standard deviation of a payment's severity within its episode", 2)] = 0.35
-    friendly_share: Annotated[float, _share("share of honest online payments later charged back by their owner")] = 0.0007
+    friendly_share: Annotated[float, _share("share of honest online payments later charged back by their owner")] = (
+        0.0007
+    )
     report_share: Annotated[float, _share("share of frauds that are ever charged back")] = 0.85
     warning_share: Annotated[float, _share("share of charged-back frauds the network warns of before")] = 0.5
-    delay_mean_days: Annotated[float, _rate("mean of the exponential delay beyond the least, before the cut", 60)] = 14.0
+    delay_mean_days: Annotated[float, _rate("mean of the exponential delay beyond the least, before the cut", 60)] = (
+        14.0
+    )
     delay_least_days: Annotated[float, _fixed("least days from payment to chargeback", 5, 30)] = 5.0
     delay_most_days: Annotated[float, _fixed("most days from payment to chargeback", 31, 120)] = 60.0
-    review_minutes: Annotated[float, _rate("median minutes from a review decision to the analyst's verdict", 600)] = 25.0
+    review_minutes: Annotated[float, _rate("median minutes from a review decision to the analyst's verdict", 600)] = (
+        25.0
+    )
     analyst_sensitivity: Annotated[float, _share("probability that an analyst calls a fraud a fraud")] = 0.88
     analyst_specificity: Annotated[float, _fixed("probability that an analyst lets an honest payment go", 0, 1)] = 0.97
     step_up_honest_pass: Annotated[float, _fixed("probability that an honest customer passes a step-up", 0, 1)] = 0.9
@@ -134,7 +141,7 @@ class Mood(typing.NamedTuple):
     jpy_factor: int = 1
 
 
-_EFFECTS: dict[str, dict[str, float | int]] = {
+_EFFECTS: dict[str, dict[str, Any]] = {
     "card_testing_wave": {"burst_factor": 12.0, "burst_shift": 1.0},
     "takeover_wave": {"takeover_factor": 4.0, "takeover_shift": 0.5},
     "base_rate_drift": {"odds": 2.5},
