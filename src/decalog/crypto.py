@@ -1,5 +1,7 @@
-"""Envelopes and digests. Personal values lie in the log only as AES-256-GCM ciphertext under a key per subject;
-destroying the key erases them while the hash chain still holds.
+"""Envelopes and digests.
+
+Personal values lie in the log only as AES-256-GCM ciphertext under a key per subject; destroying the key erases them
+while the hash chain still holds.
 
 Sources: AES-GCM NIST SP 800-38D (96-bit random nonce); keyed BLAKE2b RFC 7693.
 """
@@ -57,7 +59,8 @@ def unseal(cipher: AESGCM, envelope: bytes, bound_to: str) -> dict[str, int | fl
         return {}
     try:
         plain = cipher.decrypt(envelope[:NONCE_BYTES], envelope[NONCE_BYTES:], bound_to.encode())
-    except InvalidTag:
+    except (InvalidTag, ValueError):
+        # ValueError: a nonce cut short is damage as well.
         raise LogError(
             where=f"envelope of record {bound_to}",
             given="a ciphertext that does not authenticate",

@@ -57,7 +57,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
         event_time: when it happened, µs.
         id: the caller's key, unique per system and name space: events and decisions share one, outcomes have another.
         digest: keyed digest of the body as sent, so that a retry is told from a conflict.
-        root: seq of the first record in its chain of corrections; its own seq otherwise; −1 where that makes no sense.
+        root: seq of the first record in its chain of corrections; its own seq otherwise.
         reason: "" if admitted, else why not.
         body: msgpack of the kind's struct.
     """
@@ -94,6 +94,8 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 _record = msgspec.msgpack.Decoder(Record).decode
 _event = msgspec.msgpack.Decoder(Event).decode
 _table = msgspec.msgpack.Decoder(Table).decode
+# msgspec lets the codec's own error through where a text is no UTF-8.
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 def encode(value: msgspec.Struct) -> bytes:
@@ -109,31 +111,38 @@ def decode_record(blob: bytes) -> Record:
     """
     try:
         record = _record(blob)
-    except msgspec.DecodeError as error:
-        raise CorruptLogError(
-            where="log record",
-            given=f"{len(blob)} bytes that do not decode ({error})",
-            expected="a record",
-            fix="Run `decalog verify`; restore from a backup.",
-        ) from None
-    if record.format > FORMAT:
-        raise CorruptLogError(
-            where=f"log record {record.seq}",
-            given=f"format {record.format}",
-            expected=f"format {FORMAT} or older",
-            fix="Read this log with the newer decalog that wrote it.",
-        )
+    except _UNREADABLE as error:
+        written = _format(blob)
+        if written > FORMAT:
+            raise _too_new("log record", written) from None
+        raise _damaged("log record", blob, error) from None
+    if not 1 <= record.format <= FORMAT:
+        raise _too_new(f"log record {record.seq}", record.format)
     return record
 
 
 def decode_event(body: bytes) -> Event:
-    """Returns the event of a record's body."""
-    return _event(body)
+    """Returns the event of a record's body.
+
+    Raises:
+        CorruptLogError: the body is no event.
+    """
+    try:
+        return _event(body)
+    except _UNREADABLE as error:
+        raise _damaged("event in the log", body, error) from None
 
 
 def decode_table(body: bytes) -> Table:
-    """Returns the table of a record's body."""
-    return _table(body)
+    """Returns the table of a record's body.
+
+    Raises:
+        CorruptLogError: the body is no table.
+    """
+    try:
+        return _table(body)
+    except _UNREADABLE as error:
+        raise _damaged("table in the log", body, error) from None
 
 
 def make_table(name: str, content: object) -> Table:
@@ -154,3 +163,30 @@ def genesis(partition: int) -> bytes:
 def chain(previous: bytes, blob: bytes) -> bytes:
     """Returns the hash of a record: SHA-256 of the previous hash and the blob."""
     return hashlib.sha256(previous + blob).digest()
+
+
+def _format(blob: bytes) -> int:
+    # A newer format may differ in any element but the first.
+    try:
+        parts = msgspec.msgpack.decode(blob, type=list[msgspec.Raw])
+        return msgspec.msgpack.decode(parts[0], type=int) if parts else 0
+    except _UNREADABLE:
+        return 0
+
+
+def _too_new(where: str, written: int) -> CorruptLogError:
+    return CorruptLogError(
+        where=where,
+        given=f"format {written}",
+        expected=f"a format from 1 to {FORMAT}",
+        fix="Read this log with the newer decalog that wrote it.",
+    )
+
+
+def _damaged(where: str, blob: bytes, error: Exception) -> CorruptLogError:
+    return CorruptLogError(
+        where=where,
+        given=f"{len(blob)} bytes that do not decode ({type(error).__name__})",
+        expected="what this version or an older one wrote",
+        fix="Run `decalog verify`; restore from a backup.",
+    )

@@ -6,6 +6,7 @@ thread: it takes whatever was stamped meanwhile as one group, so a busy server s
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -50,7 +51,7 @@ class Log:
         partition: number of this one.
 
     Raises:
-        CorruptLogError: the last record does not decode.
+        CorruptLogError: the last record does not decode, or does not follow from the one before.
     """
 
     def __init__(self, store: LogStore, vault: Vault, clock: Clock, *, partition: int = 0) -> None:
@@ -61,58 +62,78 @@ class Log:
         head = store.head()
         self._hash = genesis(partition) if head is None else head.hash
         self.position = 0 if head is None else head.seq + 1
-        self.known_time = 0 if head is None else decode_record(head.blob).known_time
+        self.known_time = 0 if head is None else _check_head(store, head, partition).known_time
         self.durable = self.position
-        self._pending: deque[tuple[Record, Keys]] = deque()
+        self.failed: LogUnavailableError | None = None
+        self._pending: deque[tuple[int, bytes, Keys]] = deque()
         self._settling: deque[tuple[int, Keys]] = deque()
         self._unwritten: dict[int, Record] = {}
         self._unwritten_keys: dict[tuple[str, str], list[int]] = {}
 
     def stamp(self, draft: Draft) -> Record:
-        """Gives a draft its place and its known_time, and queues it for the next commit."""
+        """Gives a draft its place and its known_time, and queues it for the next commit.
+
+        Raises:
+            LogUnavailableError: a commit failed before; the log takes no more.
+        """
+        if self.failed is not None:
+            raise _again(self.failed)
         self._settle()
         seq = self.position
-        self.known_time = max(self.known_time, self.clock.now_us())
+        known_time = max(self.known_time, self.clock.now_us())
         record = Record(
             FORMAT,
             self.partition,
             seq,
             draft.kind,
             draft.system,
-            self.known_time,
-            self.known_time if draft.event_time is None else draft.event_time,
+            known_time,
+            known_time if draft.event_time is None else draft.event_time,
             draft.id,
             draft.digest,
             seq if draft.root < 0 else draft.root,
             draft.reason,
             draft.body,
         )
-        self.position = seq + 1
         keys = own_keys(record) + draft.keys
+        # Encoded here, so that a record that cannot be is refused alone and takes no group and no seq with it.
+        blob = encode(record)
+        for _, text in keys:
+            text.encode()
+        self.position, self.known_time = seq + 1, known_time
         self._unwritten[seq] = record
         for key in keys:
             self._unwritten_keys.setdefault(key, []).append(seq)
         self._settling.append((seq, keys))
-        self._pending.append((record, keys))
+        self._pending.append((seq, blob, keys))
         return record
 
     def commit(self) -> int:
         """Makes everything stamped so far durable; returns the position up to which the log is.
 
         Raises:
-            LogUnavailableError: the group was not written; this log must not be used any more.
+            LogUnavailableError: the group was not written, or one before it was not; the log takes no more.
         """
+        if self.failed is not None:
+            raise _again(self.failed)
         group = [self._pending.popleft() for _ in range(len(self._pending))]
         if not group:
-            return self.position
+            # Not `position`: the stamping thread may be between giving a seq and queueing its record.
+            return self.durable
         entries = []
-        for record, keys in group:
-            blob = encode(record)
+        for seq, blob, keys in group:
             self._hash = chain(self._hash, blob)
-            entries.append(Entry(record.seq, blob, self._hash, keys))
-        self.vault.flush()
-        self.store.append(entries)
-        self.durable = group[-1][0].seq + 1
+            entries.append(Entry(seq, blob, self._hash, keys))
+        try:
+            self.vault.flush()
+            self.store.append(entries)
+            self.durable = group[-1][0] + 1
+        except LogUnavailableError as error:
+            self.failed = error
+            raise
+        finally:
+            if self.durable <= group[0][0] and self.failed is None:
+                self.failed = _fault()
         return self.durable
 
     def find(self, index: str, key: str) -> list[int]:
@@ -176,7 +197,8 @@ class Committer:
 
     Args:
         log: to commit.
-        on_durable: called in this thread with the position that is durable, or with the error that ended the log.
+        on_durable: called in the committing thread with the position that is durable, or with the error that ended
+            the log; that call is the last.
     """
 
     def __init__(self, log: Log, on_durable: Callable[[int, LogUnavailableError | None], None]) -> None:
@@ -184,6 +206,7 @@ class Committer:
         self._on_durable = on_durable
         self._wake = threading.Semaphore(0)
         self._stopping = False
+        self._ended = False
         self.failed: LogUnavailableError | None = None
         self._thread = threading.Thread(target=self._run, name="decalog-commit", daemon=True)
         self._thread.start()
@@ -193,24 +216,32 @@ class Committer:
         self._wake.release()
 
     def stop(self) -> None:
-        """Commits what is left and ends the thread."""
+        """Commits what is left and ends the thread; after a failure there is nothing left to commit."""
         self._stopping = True
         self._wake.release()
         self._thread.join()
 
     def _run(self) -> None:
-        while self.failed is None:
+        try:
+            with contextlib.suppress(LogUnavailableError):
+                self._commit_until_stopped()
+        finally:
+            # Also where a fault of our own ends this thread: replies must not wait for ever.
+            if not self._ended:
+                self.failed = self._log.failed = self._log.failed or _fault()
+                self._on_durable(0, self.failed)
+
+    def _commit_until_stopped(self) -> None:
+        told = self._log.durable
+        while not self._ended:
             self._wake.acquire()
+            while self._wake.acquire(blocking=False):
+                pass
             last = self._stopping
-            try:
-                position = self._log.commit()
-            except LogUnavailableError as error:
-                self.failed = error
-                self._on_durable(0, error)
-                return
-            self._on_durable(position, None)
-            if last:
-                return
+            position = self._log.commit()
+            if position > told:
+                self._on_durable(position, None)
+            told, self._ended = position, last
 
 
 def verify_chain(entries: Iterable[Entry], partition: int = 0) -> int:
@@ -219,16 +250,59 @@ def verify_chain(entries: Iterable[Entry], partition: int = 0) -> int:
     Raises:
         CorruptLogError: a seq is missing, a blob was changed, or a hash does not fit; the message names the first.
     """
-    previous, count = genesis(partition), 0
-    for entry in entries:
-        previous = chain(previous, entry.blob)
-        record = decode_record(entry.blob)
-        if entry.seq != count or record.seq != count or entry.hash != previous:
-            raise CorruptLogError(
-                where=f"log record {count}",
-                given="a record whose seq or hash does not follow from the one before",
-                expected="an unbroken hash chain",
-                fix="Restore from the last backup that verifies; everything before this record is intact.",
-            )
+    count = 0
+    for _ in checked(entries, partition):
         count += 1
     return count
+
+
+def checked(entries: Iterable[Entry], partition: int = 0) -> Iterator[tuple[Entry, Record]]:
+    """Yields each entry with its record, having checked that it follows from the one before.
+
+    Raises:
+        CorruptLogError: as for `verify_chain`.
+    """
+    previous, known_time = genesis(partition), 0
+    for count, entry in enumerate(entries):
+        previous = chain(previous, entry.blob)
+        if entry.seq != count or entry.hash != previous:
+            raise _broken(count, "a record whose seq or hash does not follow from the one before")
+        record = decode_record(entry.blob)
+        if (record.partition, record.seq) != (partition, count) or record.known_time < known_time:
+            raise _broken(count, "stamps that do not follow from the record before")
+        known_time = record.known_time
+        yield entry, record
+
+
+def _check_head(store: LogStore, head: Entry, partition: int) -> Record:
+    # Two records instead of all: a writer that would extend a broken end is stopped at start, at no cost.
+    before = genesis(partition) if head.seq == 0 else b""
+    for entry in store.read(head.seq - 1, head.seq):
+        before = entry.hash
+    record = decode_record(head.blob)
+    if chain(before, head.blob) != head.hash or (record.partition, record.seq) != (partition, head.seq):
+        raise _broken(head.seq, "a last record that does not follow from the one before")
+    return record
+
+
+def _broken(seq: int, given: str) -> CorruptLogError:
+    return CorruptLogError(
+        where=f"log record {seq}",
+        given=given,
+        expected="an unbroken hash chain",
+        fix="Restore from the last backup that verifies; everything before this record is intact.",
+    )
+
+
+def _again(error: LogUnavailableError) -> LogUnavailableError:
+    # A new one each time: raising one object again and again would grow its traceback without end.
+    return LogUnavailableError(where=error.where, given=error.given, expected=error.expected, fix=error.fix)
+
+
+def _fault() -> LogUnavailableError:
+    return LogUnavailableError(
+        where="log",
+        given="a fault that ended the writer",
+        expected="a running writer",
+        fix="See the trace in the server's log, then restart: nothing acknowledged is lost.",
+    )

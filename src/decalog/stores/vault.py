@@ -6,7 +6,6 @@ the map holds their keyed digests. `secure_delete` overwrites what is erased.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from decalog.errors import LogUnavailableError
 from decalog.stores.sqlite import connect
 
 _TABLES = """
+PRAGMA secure_delete=ON;
 CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS keys (subject INTEGER PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS tokens (digest BLOB PRIMARY KEY, token INTEGER NOT NULL, kind TEXT NOT NULL) WITHOUT ROWID;
@@ -34,32 +34,40 @@ class SqliteVault:
     """Keys and tokens in one SQLite file, readable by its owner only.
 
     New tokens and keys are used at once and written by `flush`, which the log calls before it appends the records
-    that carry them.
+    that carry them. `token` and `cipher` belong to the thread that stamps; `flush` may run in the one that commits.
 
     Args:
         path: of the file.
-        writer: whether new tokens and keys may be made; a reader gives None for what it does not know.
+        writer: whether new tokens and keys may be made; a reader gives None for a key it does not know. One process
+            at a time may be the writer: the one that writes the log.
+
+    Raises:
+        LogUnavailableError: the file cannot be opened, or a reader finds no secrets in it.
     """
 
     def __init__(self, path: Path, *, writer: bool = False) -> None:
-        self._writer: sqlite3.Connection | None = None
-        if writer:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._writer = connect(path, writer=True)
-            self._writer.execute("PRAGMA secure_delete=ON")
-            self._writer.executescript(_TABLES)
+        self._writer = connect(path, writer=True, tables=_TABLES) if writer else None
+        self._failed = False
         self._reader = connect(path, writer=False)
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._tokens: OrderedDict[bytes, int] = OrderedDict()
         self._ciphers: OrderedDict[int, AESGCM] = OrderedDict()
         self._new_tokens: dict[bytes, tuple[int, str]] = {}
         self._new_keys: dict[int, bytes] = {}
         self._secrets: dict[str, bytes] = {}
-        self._map_secret = self.secret("map")
+        try:
+            self._map_secret = self.secret("map")
+        except LogUnavailableError:
+            self.close()
+            raise
 
     def token(self, kind: str, value: str) -> int:
-        """See `Vault.token`."""
+        """See `Vault.token`.
+
+        Raises:
+            LogUnavailableError: the value is new and the vault was opened for reading.
+        """
         mark = digest(self._map_secret, kind.encode(), value.encode())
         known = self._tokens.get(mark)
         if known is None:
@@ -103,42 +111,54 @@ class SqliteVault:
                     expected="a vault that a writer has opened once",
                     fix="Start `decalog serve` or `decalog train` first.",
                 )
-            self._writer.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", (name, new_key()))
-            known = self._one("SELECT value FROM secrets WHERE name = ?", name)
+            known = new_key()
+            try:
+                with self._writing:
+                    self._writer.execute("INSERT INTO secrets VALUES (?, ?)", (name, known))
+            except sqlite3.Error as error:
+                raise _unwritten(f"SQLite says: {error}") from error
         self._secrets[name] = known
         return known
 
     def flush(self) -> None:
         """See `Vault.flush`."""
+        if self._failed:
+            raise _unwritten("a commit that failed before; it is never retried")
         if not (self._new_tokens or self._new_keys) or self._writer is None:
             return
         with self._lock:
             tokens, keys = dict(self._new_tokens), dict(self._new_keys)
+        # Failed until the commit has returned, as in the log's store.
+        self._failed = True
         try:
-            self._writer.execute("BEGIN IMMEDIATE")
-            rows = [(mark, token, kind) for mark, (token, kind) in tokens.items()]
-            self._writer.executemany("INSERT INTO tokens VALUES (?, ?, ?)", rows)
-            self._writer.executemany("INSERT INTO keys VALUES (?, ?)", list(keys.items()))
-            self._writer.execute("COMMIT")
+            with self._writing:
+                self._insert(self._writer, tokens, keys)
         except sqlite3.Error as error:
-            raise LogUnavailableError(
-                where="vault",
-                given=f"SQLite says: {error}",
-                expected="a durable commit of new keys and tokens",
-                fix="Free disk space or mend the disk, then restart: nothing acknowledged is lost.",
-            ) from error
+            raise _unwritten(f"SQLite says: {error}") from error
+        self._failed = False
         with self._lock:
             for mark in tokens:
                 del self._new_tokens[mark]
             for subject in keys:
                 del self._new_keys[subject]
 
+    @staticmethod
+    def _insert(write: sqlite3.Connection, tokens: dict[bytes, tuple[int, str]], keys: dict[int, bytes]) -> None:
+        write.execute("BEGIN IMMEDIATE")
+        rows = [(mark, token, kind) for mark, (token, kind) in tokens.items()]
+        write.executemany("INSERT INTO tokens VALUES (?, ?, ?)", rows)
+        write.executemany("INSERT INTO keys VALUES (?, ?)", list(keys.items()))
+        write.execute("COMMIT")
+
     def close(self) -> None:
         """See `Vault.close`."""
-        self._reader.close()
+        # As in the log's store: after a failure the reader closes last, so that nothing is synced again.
+        if not self._failed:
+            self._reader.close()
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        self._reader.close()
 
     def _lookup_token(self, mark: bytes, kind: str) -> int:
         fresh = self._new_tokens.get(mark)
@@ -147,14 +167,38 @@ class SqliteVault:
         row = self._one("SELECT token FROM tokens WHERE digest = ?", mark)
         if row is not None:
             return int(row)
+        if self._writer is None:
+            raise LogUnavailableError(
+                where="vault, token",
+                given=f"a new value of {kind!r} in a vault opened for reading",
+                expected="a value that the log has seen",
+                fix="Use `find`, or let the writer append it first.",
+            )
         token = new_token()
         with self._lock:
             self._new_tokens[mark] = (token, kind)
         return token
 
     def _one(self, sql: str, value: object) -> bytes | None:
-        row = self._reader.execute(sql, (value,)).fetchone()
+        try:
+            row = self._reader.execute(sql, (value,)).fetchone()
+        except sqlite3.Error as error:
+            raise LogUnavailableError(
+                where="vault",
+                given=f"SQLite says: {error}",
+                expected="a vault that is open and was written by decalog",
+                fix="Check the path and the disk; restore the vault from a backup if it is damaged.",
+            ) from error
         return None if row is None else row[0]
+
+
+def _unwritten(given: str) -> LogUnavailableError:
+    return LogUnavailableError(
+        where="vault",
+        given=given,
+        expected="a durable commit of new keys and tokens",
+        fix="Free disk space or mend the disk, then restart: nothing acknowledged is lost.",
+    )
 
 
 def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
