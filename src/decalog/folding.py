@@ -22,9 +22,7 @@ def fact(event: Event, root: int) -> Fact:
 def decision_fact(decision: Decision, root: int) -> Fact:
     """Returns a decision as a row of kind `decision.<action>`, by the action that really happened."""
     request = decision.request
-    return Fact(
-        root, request.event_time, f"decision.{decision.acted}", request.entities, request.attributes
-    )
+    return Fact(root, request.event_time, f"decision.{decision.acted}", request.entities, request.attributes)
 
 
 def point(event: Event, state_seq: int, root: int = -1) -> Point:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -69,7 +69,7 @@ class Host:
         return tuple(self.services)
 
     async def start(self) -> None:
-        """Starts committing. Long-lived objects are frozen out of garbage collection: a full pass would stall replies."""
+        """Starts committing. Long-lived objects are frozen out of garbage collection, whose full pass stalls replies."""
         self._loop = asyncio.get_running_loop()
         self._committer = Committer(self.log, self._from_committer)
         self._committer.notify()
@@ -175,10 +175,8 @@ class Host:
         ingest = self.services[system].ingest
         results = []
         for number, row in enumerate(rows):
-            if isinstance(row, Mapping):
-                result = admit(row)
-            else:
-                result = ingest.reject(kind, row, _not_an_object(system, kind))
+            bad = None if isinstance(row, Mapping) else _not_an_object(system, kind)
+            result = ingest.reject(kind, row, bad) if bad is not None else admit(cast("Mapping[str, Any]", row))
             self.meter.row(system, kind, result.status)
             results.append(result)
             if number % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
@@ -230,8 +228,7 @@ class Host:
         if seq < self.log.durable:
             return
         self._check_open()
-        assert self._loop is not None
-        future: asyncio.Future[None] = self._loop.create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((seq, future))
         self._notify()
         await future

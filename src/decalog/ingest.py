@@ -1,24 +1,25 @@
 """Admission: from a caller's checked values to stamped records.
 
 Here entity values become tokens, personal values go into envelopes, amounts are converted, keys are checked against
-what was logged, and corrections find their root. Bad rows of a batch go to quarantine; they never stop their neighbours.
+what was logged, and corrections find their root. Bad rows of a batch go to quarantine and never stop their neighbours.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from decalog.crypto import digest, new_token, seal
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Choice, Decision, Slot, Versions, decode_decision, new_decision_id
 from decalog.errors import ConflictError, RequestError
 from decalog.events import Event, Record, decode_event, encode
 from decalog.log import FUTURE_TOLERANCE_US, Draft, Log
 from decalog.money import convert
 from decalog.outcomes import Outcome
-from decalog.schema import Parsed, Schema, SchemaParser
+from decalog.schema import ID_LENGTH, Parsed, Schema, SchemaParser
 
 QUARANTINE_BYTES = 65_536
 """How much of a rejected row is kept, sealed."""
@@ -65,20 +66,21 @@ class Ingest:
         schema: of the system.
         log: where they go; the caller commits it.
         rates: for amounts in other currencies.
-        on_record: called with each admitted record, so that live views follow.
+        entropy: gives random bytes for the ids of imported decisions.
     """
 
-    def __init__(
-        self, schema: Schema, log: Log, *, rates: Rates, on_record: Callable[[Record, Event | Decision], None] | None = None
-    ) -> None:
+    on_record: Callable[[Record, Event | Decision], None] | None = None
+    """Called with each admitted event or imported decision, so that live views follow."""
+
+    def __init__(self, schema: Schema, log: Log, *, rates: Rates, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self.schema = schema
         self.parser = SchemaParser(schema)
         self.log = log
         self.rates = rates
-        self._on_record = on_record
+        self._entropy = entropy
         self._secret = log.vault.secret("bodies")
         self._amounts = {
-            kind.name: tuple((f.name, f.name.removesuffix("_minor") + "_base_minor") for f in kind.fields if f.kind == "amount_minor")
+            kind.name: tuple((f.name, base_name(f.name)) for f in kind.fields if f.kind == "amount_minor")
             for kind in (schema.request, *schema.events)
         }
         self._public_entities = {
@@ -148,19 +150,20 @@ class Ingest:
             event, root = self._event_of(parsed)
         except RequestError as error:
             return self.reject("event", raw, error)
+        body: Event | Decision = self._imported(event, parsed.taken) if parsed.taken else event
         record = self.log.stamp(
             Draft(
-                kind="event",
+                kind="event" if body is event else "decision",
                 system=self.schema.system,
                 id=event.id,
                 digest=mark,
                 event_time=event.event_time,
-                body=encode(event),
+                body=encode(body),
                 root=root,
             )
         )
-        if self._on_record is not None:
-            self._on_record(record, event)
+        if self.on_record is not None:
+            self.on_record(record, body)
         return RowResult(event.id, "accepted", record.seq)
 
     def outcome(self, raw: Mapping[str, Any]) -> RowResult:
@@ -212,7 +215,7 @@ class Ingest:
         packed = msgspec.json.encode(raw, enc_hook=str)[:QUARANTINE_BYTES]
         mark = digest(self._secret, meant.encode(), packed)
         key = f"{self.schema.system}/{mark.hex()}"
-        id_ = str(raw.get("id", ""))[:128] if isinstance(raw, Mapping) else ""
+        id_ = str(raw.get("id", ""))[:ID_LENGTH] if isinstance(raw, Mapping) else ""
         reason = reason_code(error)
         seqs = self.log.find("rejected", key)
         if seqs:
@@ -234,6 +237,13 @@ class Ingest:
             )
         )
         return RowResult(id_, "rejected", record.seq, reason, str(error))
+
+    def _imported(self, event: Event, taken: str) -> Decision:
+        # Another system's decision: what it did is known, how likely it was to do it is not.
+        id_ = new_decision_id(max(self.log.known_time, self.log.clock.now_us()), self._entropy(10))
+        choice = Choice((Slot(taken, propensity=None),))
+        versions = Versions("external", "", "", -1)
+        return Decision(id_, event, self.log.position, (), choice, versions, mode="imported", taken=taken)
 
     def _event_of(self, parsed: Parsed) -> tuple[Event, int]:
         if parsed.deletes:
@@ -283,9 +293,18 @@ class Ingest:
         if isinstance(raw, Mapping):
             for name in self._subjects[self.schema.request.name]:
                 value = raw.get(name)
-                if isinstance(value, str) and 0 < len(value) <= 256:
+                if isinstance(value, str) and 0 < len(value) <= ID_LENGTH:
                     return self.log.vault.token(name, value)
         return new_token()
+
+
+def base_name(field: str) -> str:
+    """Returns the attribute that holds an amount in the base currency.
+
+    >>> base_name("amount_minor")
+    'amount_base_minor'
+    """
+    return field.removesuffix("_minor") + "_base_minor"
 
 
 def request_of(record: Record) -> Event:

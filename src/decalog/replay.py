@@ -121,7 +121,14 @@ class Replayer:
                 expected="the id of a decision or of its request",
                 fix="`decalog replay SYSTEM --all` walks all of them.",
             )
-        return next(self._traces(lambda seq: seq == record.seq))
+        for trace in self._traces(lambda seq: seq == record.seq):
+            return trace
+        raise ReplayError(
+            where=f"{self._system} decision",
+            given="an imported decision, made by another system",
+            expected="a decision that was made here",
+            fix="Its outcome trains models; there is nothing to recompute.",
+        )
 
     def range(self, start: int = 0, stop: int | None = None) -> Range:
         """Returns how many of the decisions with start ≤ seq < stop come out identical."""
@@ -140,16 +147,15 @@ class Replayer:
         for record in self._log.read():
             if record.system != self._system:
                 continue
-            if record.kind == "decision" and not record.reason and wanted(record.seq):
-                decision = decode_decision(record.body)
+            decision = decode_decision(record.body) if record.kind == "decision" and wanted(record.seq) else None
+            # Another system's decisions were imported, not made here: there is nothing to recompute.
+            if decision is not None and decision.mode != "imported":
                 system, serving = self._serving_for(decision)
                 state = fold.at(decision.state_seq, system)
                 yield self._trace(record, decision, system, serving, state)
             fold.add(record)
 
-    def _trace(
-        self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState
-    ) -> Trace:
+    def _trace(self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState) -> Trace:
         draft = Underway(decision.request, record.digest, decision.taken, decision.state_seq, 0, {})
         logged = decision.candidates[0]
         refolded: np.ndarray[Any, np.dtype[np.float64]] | None = None

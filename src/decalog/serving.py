@@ -145,11 +145,16 @@ class Service:
         self._log: Log = ingest.log
         self._draw_secret = self._log.vault.secret("draws")
         self._lateness_us = system.features.lateness_us
+        ingest.on_record = self.fold
 
     @property
     def serving(self) -> Serving:
         """What it decides with."""
         return self.judge.serving
+
+    def adopt(self, serving: Serving) -> None:
+        """Decides with another model or policy from the next request on."""
+        self.judge = Judge(self.system, serving)
 
     def decide(self, raw: bytes | Mapping[str, Any]) -> tuple[Record, Decision, bool]:
         """Decides one request; returns its stamped record, the decision, and whether it repeats a logged one.

@@ -1,0 +1,253 @@
+"""A system on a log: what it decides with is read from log and registry, so that replay finds the same again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from decalog.decisions import Decision, Versions
+from decalog.errors import ConfigError, ModelError, ReplayError
+from decalog.features.definition import FeatureSet
+from decalog.features.online import OnlineState
+from decalog.folding import changes
+from decalog.home import Home
+from decalog.ingest import Ingest, Rates
+from decalog.log import Log
+from decalog.models.base import Model
+from decalog.models.formats import load_model
+from decalog.policy import policy_version
+from decalog.registry import Registry
+from decalog.replay import Replayer
+from decalog.runtime import runtime
+from decalog.schema import Field
+from decalog.serving import Service, Serving
+from decalog.system import System, find_system
+from decalog.tables import Tables
+
+
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployment of a system may set; what is None stays as the log has it, or the system's default.
+
+    Args:
+        rates: base currency and exchange rates.
+        policy: parameters of the policy.
+        signals: a user's own numeric request fields.
+        shadow: log decisions beside the caller's own system.
+        allowed: dotted paths of model classes of the user's own that may be imported.
+    """
+
+    rates: Rates | None = None
+    policy: msgspec.Struct | None = None
+    signals: tuple[Field, ...] | None = None
+    shadow: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+class Deployment:
+    """One system of one home.
+
+    Args:
+        home: of the deployment.
+        name: of the system, or dotted path of a user's own.
+        log: of the home; a writer's if `prepare` or `service` is called.
+        setup: settings.
+    """
+
+    def __init__(self, home: Home, name: str, log: Log, setup: Setup | None = None) -> None:
+        self.home = home
+        self.log = log
+        self.setup = setup or Setup()
+        self.tables = Tables(log)
+        self.registry = Registry(home.root)
+        plain = find_system(name)
+        own = self.setup.signals
+        stored = self.tables.get(plain.name, "signals")
+        self.signals = own if own is not None else msgspec.convert(stored or [], tuple[Field, ...])
+        self.system: System = plain.with_signals(self.signals)
+        self.problem = ""
+
+    def prepare(self) -> Ingest:
+        """Appends what the deployment decides with to the log, where it is new, and returns its admission."""
+        name = self.system.name
+        self.tables.put(name, "signals", self.signals)
+        self.tables.put(name, "features", msgspec.Raw(self.system.features.to_json()))
+        self.tables.put(name, "policy", self.policy_params())
+        rates = self.rates()
+        self.tables.put("", "rates", rates)
+        self.log.commit()
+        return Ingest(self.system.schema, self.log, rates=rates)
+
+    def rates(self) -> Rates:
+        """Returns the exchange rates in force."""
+        stored = self.tables.get("", "rates")
+        return self.setup.rates or msgspec.convert(stored or {}, Rates)
+
+    def policy_params(self) -> msgspec.Struct:
+        """Returns the policy parameters in force."""
+        stored = self.tables.get(self.system.name, "policy")
+        return self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
+
+    def service(self) -> Service:
+        """Returns the online service, its views folded up to the log's position."""
+        ingest = self.prepare()
+        self.tables.put("", "runtime", runtime())
+        self.log.commit()
+        state = OnlineState(self.system.features)
+        state.apply_many(changes(self.log.read(), self.system.name, self.log.before))
+        return Service(self.system, ingest, state, serving=self.serving())
+
+    def serving(self) -> Serving:
+        """Returns model, policy and versions in force. A champion that cannot be used leaves the declared fallback."""
+        params = self.policy_params()
+        model, head, version = self._champion()
+        versions = Versions(
+            version, policy_version(params), self.system.features.version, self.log.find("table", "/runtime")[-1]
+        )
+        policy = self.system.policy(params)
+        return Serving(model=model, head=head, policy=policy, versions=versions, shadow=self.setup.shadow)
+
+    def refresh(self, service: Service) -> bool:
+        """Gives the service the champion of now; returns whether it changed."""
+        current = self.registry.current(self.system.name) or ""
+        if current[:12] == service.serving.versions.model or (self.problem and current[:12] in self.problem):
+            return False
+        service.adopt(self.serving())
+        return True
+
+    def replayer(self) -> Replayer:
+        """Returns the replayer of the system's decisions."""
+        return Replayer(
+            self.log,
+            self.system.name,
+            serving_for=_Past(self).serving_for,
+            draw_secret=self.log.vault.secret("draws"),
+            notes_for=self._notes,
+        )
+
+    def _champion(self) -> tuple[Model | None, str, str]:
+        head = self.system.models[-1].head
+        current = self.registry.current(self.system.name)
+        if current is None:
+            self.problem = "no champion: train one"
+            return None, head, ""
+        try:
+            model, head = self.model(current)
+        except (ModelError, ConfigError) as error:
+            self.problem = f"champion {current[:12]}: {error}"
+            return None, head, ""
+        self.problem = ""
+        return model, head, current[:12]
+
+    def model(self, version: str, features: str | None = None) -> tuple[Model, str]:
+        """Returns a stored model and what it predicts.
+
+        Raises:
+            ModelError: it is missing, damaged, or was trained on another feature set.
+        """
+        artefact = self.registry.get(version)
+        expected = features or self.system.features.version
+        if artefact.manifest.feature_set != expected:
+            raise ModelError(
+                where=f"model {artefact.id[:12]}",
+                given=f"a model of feature set {artefact.manifest.feature_set}",
+                expected=f"one of feature set {expected}",
+                fix="Train again: the declarations changed.",
+            )
+        return load_model(artefact, allowed=self.setup.allowed), artefact.manifest.head
+
+    def _notes(self, decision: Decision) -> tuple[str, ...]:
+        then = self.tables.get("", "runtime", before=decision.versions.runtime + 1) or {}
+        now: dict[str, Any] = runtime()
+        return tuple(
+            f"{name}: {then.get(name)} then, {now.get(name)} now"
+            for name in ("code", "lock", "python", "cpu")
+            if then.get(name) != now.get(name)
+        )
+
+
+class _Past:
+    """What past decisions were made with, read from the log and the registry by the versions they name."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._known: dict[Versions, tuple[System, Serving]] = {}
+
+    def serving_for(self, decision: Decision) -> tuple[System, Serving]:
+        """Returns system and serving of a decision's versions.
+
+        Raises:
+            ReplayError: one of them is gone; the message names it.
+        """
+        versions = decision.versions
+        found = self._known.get(versions)
+        if found is None:
+            found = self._known[versions] = self._load(versions)
+        return found
+
+    def _load(self, versions: Versions) -> tuple[System, Serving]:
+        deployment = self._deployment
+        system = deployment.system
+        features = self._table("features", versions.features)
+        params = self._table("policy", versions.policy)
+        past = msgspec.structs.replace(system, features=FeatureSet.from_json(msgspec.json.encode(features)))
+        policy = system.policy(msgspec.convert(params, system.policy_params))
+        model, head = None, system.models[-1].head
+        if versions.model:
+            try:
+                model, head = deployment.model(versions.model, versions.features)
+            except ModelError as error:
+                raise _gone(system.name, f"model {versions.model}", str(error)) from None
+        return past, Serving(model=model, head=head, policy=policy, versions=versions)
+
+    def _table(self, name: str, version: str) -> Any:
+        content = self._deployment.tables.version(self._deployment.system.name, name, version)
+        if content is None:
+            raise _gone(self._deployment.system.name, f"{name} {version}", "the log holds no table of that version")
+        return content
+
+
+def _gone(system: str, what: str, why: str) -> ReplayError:
+    return ReplayError(
+        where=f"{system} replay",
+        given=f"a decision made with {what}, which is gone: {why}",
+        expected="every version that a decision names",
+        fix="Restore it from a backup.",
+    )
+
+
+def replay_aside(home: Home) -> Callable[[str, str], Any]:
+    """Returns a replay that runs as a process of its own: a busy thread beside the server would stall its replies."""
+
+    async def replay(system: str, decision_id: str) -> dict[str, Any]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "decalog",
+            "replay",
+            system,
+            decision_id,
+            "--json",
+            "--home",
+            str(home.root),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+        out, err = await process.communicate()
+        try:
+            report: dict[str, Any] = msgspec.json.decode(out)
+        except msgspec.DecodeError:
+            raise ReplayError(
+                where=f"{system} replay",
+                given=f"a replay process that ended with {process.returncode}: {err.decode(errors='replace')[-400:]}",
+                expected="a report",
+                fix="Run `decalog replay` by hand to see more.",
+            ) from None
+        return report
+
+    return replay

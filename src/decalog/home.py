@@ -1,0 +1,67 @@
+"""Where a deployment lives on disk, and how its log is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from decalog.clock import Clock, SystemClock
+from decalog.errors import ConfigError
+from decalog.log import Log
+from decalog.stores.sqlite import SqliteLogStore
+from decalog.stores.vault import SqliteVault
+
+
+class Home(msgspec.Struct, frozen=True):
+    """A home (`DECALOG_HOME`): `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models/`, `parquet/`, `data/`.
+
+    Args:
+        root: of it.
+    """
+
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        """The log's only partition so far."""
+        return self.root / "log" / "0.sqlite"
+
+    @property
+    def vault(self) -> Path:
+        """Keys and tokens."""
+        return self.root / "vault.sqlite"
+
+    @property
+    def data(self) -> Path:
+        """Fetched data sets."""
+        return self.root / "data"
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a log in it."""
+        return self.log.exists()
+
+    def writer(self, clock: Clock | None = None) -> Log:
+        """Returns the log, opened as its single writer.
+
+        Raises:
+            LogUnavailableError: another process is the writer.
+        """
+        vault = SqliteVault(self.vault, writer=True)
+        return Log(SqliteLogStore(self.log, writer=True), vault, clock or SystemClock())
+
+    def reader(self) -> Log:
+        """Returns the log, opened for reading beside a writer.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not self.exists:
+            raise ConfigError(
+                where=f"home {self.root.name or self.root}",
+                given="a folder without a log",
+                expected="the home of a deployment",
+                fix="Run `decalog up`, or name it with --home or DECALOG_HOME.",
+            )
+        return Log(SqliteLogStore(self.log), SqliteVault(self.vault), SystemClock())
