@@ -1,0 +1,83 @@
+"""What the feature engine reads: facts, changes of the log, and the points at which features are asked for.
+
+A record of the log becomes at most a few changes: an event gives one, a decision gives its request and a row of kind
+`decision.<action>`, a correction retracts the old image and adds the new one, a deletion only retracts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+ALL = "all"
+"""The constant entity that every row belongs to."""
+ALL_TOKEN = 0
+
+Value = int | float | str | bool
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """One image of one row: what happened, when, to whom.
+
+    Args:
+        root: seq of the first record in its chain of corrections; at most one image of a (root, kind) is live at a time.
+        event_time: when it happened, µs since the epoch, UTC.
+        kind: `payment`, or `decision.<action>` for a view over decisions.
+        entities: entity name → token (int64); an absent name is a missing entity.
+        attributes: public values; an absent name is a missing value.
+
+    >>> Fact(7, 1_000_000, "payment", {"card": 11}, {"amount_minor": 250}).entities["card"]
+    11
+    """
+
+    root: int
+    event_time: int
+    kind: str
+    entities: Mapping[str, int]
+    attributes: Mapping[str, Value]
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One step of the normalised log: the image that stops being live and the one that becomes live.
+
+    Args:
+        seq: of the record; one record may give several changes with the same seq.
+        known_time: the record's, µs.
+        minus: the live image that is withdrawn, exactly as it was added; None for an insert.
+        plus: the image that becomes live; None for a deletion.
+    """
+
+    seq: int
+    known_time: int
+    minus: Fact | None = None
+    plus: Fact | None = None
+
+
+class Point(msgspec.Struct, frozen=True):
+    """Where features are asked for: after which records, at what time, by whom.
+
+    Args:
+        state_seq: changes with seq < state_seq are visible.
+        time: the t of all windows (t − w, t], µs.
+        root: of the request's own event; its logged image is never seen, so that hindsight at a larger state_seq sees
+            what the decision saw. −1 for none.
+        own: the request's own event, folded as the last among ties into features declared with `own=True`.
+        entities: whose features are asked for where there is no own event (a nightly batch); else own's are used.
+    """
+
+    state_seq: int
+    time: int
+    root: int = -1
+    own: Fact | None = None
+    entities: Mapping[str, int] = {}
+
+    @property
+    def subjects(self) -> Mapping[str, int]:
+        """Entity name → token of the entities that are asked about."""
+        return self.entities if self.own is None else self.own.entities
+
+    @property
+    def attributes(self) -> Mapping[str, Value]:
+        """The request's own public values; empty where there is no own event."""
+        return {} if self.own is None else self.own.attributes

@@ -1,0 +1,344 @@
+"""The one kernel behind every window: an entity's rows in order, and one backward scan that answers all its features.
+
+Rows of one entity lie in an int64 array of shape (capacity + 1, 3 + columns). Row 0 holds the number of rows; rows 1…n
+are sorted by (event_time, root, kind). Columns: event_time (µs), root, kind (one bit), then the entity's own columns,
+MISSING where a value is absent. The array is self-contained: it is the whole state of that entity.
+
+Compiled by numba where it is installed; `DECALOG_NO_NUMBA=1` runs the same functions uncompiled. All inside is int64;
+a value becomes float64 only when it leaves, so both ways give the same bits. Nothing here wraps: declarations bound
+|value| × rows below 2⁶³ (DESIGN §3a rule 11), and the scan stops at `retain` rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+Int64s = npt.NDArray[np.int64]
+Float64s = npt.NDArray[np.float64]
+_F = TypeVar("_F", bound=Callable[..., object])
+
+MISSING = -(2**63)
+"""Marks an absent value in a row and an empty place in a set; no declared value can reach it."""
+
+# Columns of a row.
+TIME, ROOT, KIND, FIRST_COLUMN = 0, 1, 2, 3
+# Columns of a lane: what is accumulated while the scan goes back in time.
+OPERATION, KINDS, COLUMN, OWN, SET = 0, 1, 2, 3, 4
+# Columns of an output: which lane is read, when the scan leaves which window, into which place of the vector.
+LANE, WINDOW, PLACE = 0, 1, 2
+# Columns of a lane's total.
+ENTERED, TOTAL = 0, 1
+
+COUNT, SUM, MEAN, DISTINCT, TIME_SINCE = 0, 1, 2, 3, 4
+
+BEFORE_ALL = -(2**62)
+"""A watermark before every time, far enough from −2⁶³ that lateness and windows can be taken from it."""
+
+DONE, FULL, TWICE, ABSENT, CROWDED = 0, 1, 2, 3, 4
+"""What became of a step: done; no room; the row is live already; no such row; more rows in the window than declared."""
+
+# Columns of a step of the offline fold, and its acts.
+ACT, INDEX, TOKEN = 0, 1, 2
+RETRACT, INSERT, READ = 0, 1, 2
+# Columns of a point.
+AT, SKIPPED = 0, 1
+
+
+def _numba_wanted() -> bool:
+    return os.environ.get("DECALOG_NO_NUMBA", "") not in ("1", "true")
+
+
+def _compiler(signature: str | None) -> Callable[[_F], _F]:
+    if _numba_wanted():
+        try:
+            import numba
+        except ImportError:
+            pass
+        else:
+            cached = signature is not None
+            return cast("Callable[[_F], _F]", numba.njit(signature, cache=cached, nogil=True, error_model="numpy"))
+    return lambda function: function
+
+
+# A door's signature is given, so it is compiled on import (or comes from the cache), never inside a request. What only
+# doors call takes its types from them and is compiled into them.
+_door = _compiler
+_inner = _compiler(None)
+
+
+@_inner
+def _order(rows: Int64s, index: int, row: Int64s) -> int:
+    """Returns whether rows[index] stands before (< 0), at (0) or after (> 0) a row by (event_time, root, kind)."""
+    for column in range(FIRST_COLUMN):
+        if rows[index, column] != row[column]:
+            return -1 if rows[index, column] < row[column] else 1
+    return 0
+
+
+@_inner
+def _last_not_after(rows: Int64s, row: Int64s) -> int:
+    """Returns the index of the last row that stands before or at `row`; 0 if there is none."""
+    low, high = 0, rows[0, 0]
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _order(rows, middle, row) <= 0:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@_inner
+def last_until(rows: Int64s, time: int) -> int:
+    """Returns the index of the last row with event_time ≤ time; 0 if there is none."""
+    low, high = 0, rows[0, 0]
+    while low < high:
+        middle = (low + high + 1) // 2
+        if rows[middle, TIME] <= time:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+@_door("int64(int64[:, ::1], int64[::1], int64[::1])")
+def insert(rows: Int64s, picks: Int64s, row: Int64s) -> int:
+    """Inserts the picked columns of a row in order; returns DONE, FULL (nothing changed) or TWICE (nothing changed).
+
+    Args:
+        rows: of the entity.
+        picks: shape (width of rows,), the columns of `row` that this entity keeps; the first three are 0, 1, 2.
+        row: a row over all columns of the feature set.
+    """
+    count = rows[0, 0]
+    if count + 1 == rows.shape[0]:
+        return FULL
+    place = _last_not_after(rows, row)
+    if place > 0 and _order(rows, place, row) == 0:
+        return TWICE
+    for index in range(count, place, -1):
+        for column in range(rows.shape[1]):
+            rows[index + 1, column] = rows[index, column]
+    for column in range(rows.shape[1]):
+        rows[place + 1, column] = row[picks[column]]
+    rows[0, 0] = count + 1
+    return DONE
+
+
+@_door("int64(int64[:, ::1], int64[::1])")
+def retract(rows: Int64s, row: Int64s) -> int:
+    """Removes the row of the same event_time, root and kind; returns DONE or ABSENT."""
+    place = _last_not_after(rows, row)
+    if place == 0 or _order(rows, place, row) != 0:
+        return ABSENT
+    count = rows[0, 0]
+    for index in range(place, count):
+        for column in range(rows.shape[1]):
+            rows[index, column] = rows[index + 1, column]
+    rows[0, 0] = count - 1
+    return DONE
+
+
+@_door("int64[:, ::1](int64[:, ::1])")
+def with_room(ordered: Int64s) -> Int64s:
+    """Returns ordered rows as an entity's array with room for half as many again, so refits cost O(1) a row."""
+    count = ordered.shape[0]
+    rows = np.empty((1 + count + max(2, count // 2), ordered.shape[1]), np.int64)
+    rows[0, :] = 0
+    rows[0, 0] = count
+    for index in range(count):
+        for column in range(ordered.shape[1]):
+            rows[1 + index, column] = ordered[index, column]
+    return rows
+
+
+@_door("int64[:, ::1](int64[:, ::1], int64)")
+def refit(rows: Int64s, horizon: int) -> Int64s:
+    """Returns the entity's rows with event_time > horizon in a new array with room."""
+    return with_room(rows[last_until(rows, horizon) + 1 : rows[0, 0] + 1])
+
+
+@_inner
+def _add(sets: Int64s, which: int, value: int) -> bool:
+    """Returns whether a value is new to a set, and adds it. Open addressing; never more than half full."""
+    mask = sets.shape[1] - 1
+    # Two 32-bit halves times odd 31-bit numbers: no product passes 2⁶³, so nothing wraps uncompiled either.
+    mixed = ((value & 0xFFFFFFFF) * 0x5BD1E995) ^ ((value >> 32) * 0x4CF5AD43)
+    slot = (mixed ^ (mixed >> 29)) & mask
+    while sets[which, slot] != MISSING:
+        if sets[which, slot] == value:
+            return False
+        slot = (slot + 1) & mask
+    sets[which, slot] = value
+    return True
+
+
+@_inner
+def _empty_sets(lanes: Int64s, rows: int) -> Int64s:
+    """Returns one empty set a distinct lane, with room for twice the rows of the window."""
+    wanted = 0
+    for lane in range(lanes.shape[0]):
+        wanted = max(wanted, lanes[lane, SET] + 1)
+    room = 4
+    while wanted > 0 and room < 2 * (rows + 1):
+        room *= 2
+    return np.full((wanted, room), MISSING, np.int64)
+
+
+@_inner
+def _enter(lanes: Int64s, totals: Int64s, sets: Int64s, table: Int64s, index: int, is_own: bool) -> None:
+    """Adds table[index] to every lane that takes it."""
+    kind = table[index, KIND]
+    for lane in range(lanes.shape[0]):
+        if kind & lanes[lane, KINDS] == 0 or (is_own and lanes[lane, OWN] == 0):
+            continue
+        value = table[index, lanes[lane, COLUMN]]
+        if value == MISSING:
+            continue
+        operation = lanes[lane, OPERATION]
+        if operation == DISTINCT and not _add(sets, lanes[lane, SET], value):
+            continue
+        totals[lane, ENTERED] += 1
+        if operation == SUM or operation == MEAN:
+            totals[lane, TOTAL] += value
+        elif operation == TIME_SINCE and totals[lane, ENTERED] == 1:
+            totals[lane, TOTAL] = value  # going back in time, the first one met is the newest
+
+
+@_inner
+def _value(operation: int, entered: int, total: int, time: int, missing: float) -> float:
+    """Returns a lane's value as float64: at most one rounding to float and one division."""
+    if operation == COUNT:
+        return np.float64(entered)
+    if operation == SUM:
+        return np.float64(total)
+    if entered == 0:
+        return missing
+    if operation == MEAN:
+        return np.float64(total) / np.float64(entered)
+    if operation == DISTINCT:
+        return np.float64(entered)
+    return np.float64(time - total) / np.float64(1_000_000.0)
+
+
+@_inner
+def _leave(
+    lanes: Int64s, outputs: Int64s, totals: Int64s, done: int, age: int, time: int, missing: Float64s, out: Float64s
+) -> int:
+    """Writes every output whose window ends at or before `age`; returns how many are written by now."""
+    while done < outputs.shape[0] and age >= outputs[done, WINDOW]:
+        lane, place = outputs[done, LANE], outputs[done, PLACE]
+        out[place] = _value(lanes[lane, OPERATION], totals[lane, ENTERED], totals[lane, TOTAL], time, missing[place])
+        done += 1
+    return done
+
+
+@_door(
+    "int64(int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], float64[::1],"
+    " int64, int64, int64, int64[::1], float64[::1])"
+)
+def scan(
+    rows: Int64s,
+    picks: Int64s,
+    lanes: Int64s,
+    outputs: Int64s,
+    missing: Float64s,
+    time: int,
+    skipped_root: int,
+    retain: int,
+    own: Int64s,
+    out: Float64s,
+) -> int:
+    """Writes all features of one entity at time t by one walk back over its longest window; returns DONE or CROWDED.
+
+    The walk goes from the newest row with event_time ≤ t; a feature is written when the walk leaves its window, so
+    twelve windows over the same rows cost one pass.
+
+    Args:
+        rows: of the entity.
+        picks: the columns of `own` that this entity keeps.
+        lanes, outputs: the entity's plan (`plan.EntityPlan`); outputs ascend by window.
+        missing: value of each feature where nothing entered.
+        time: t, µs.
+        skipped_root: rows of this root are not seen; −1 for none.
+        retain: CROWDED is returned when more rows than this lie in the longest window.
+        own: the request's own row over all columns, last among ties; own[KIND] = 0 for none.
+        out: the vector, float64; only this entity's places are written.
+    """
+    index = last_until(rows, time)
+    oldest = last_until(rows, time - outputs[outputs.shape[0] - 1, WINDOW])
+    own_row = np.empty((1, picks.shape[0]), np.int64)
+    for column in range(picks.shape[0]):
+        own_row[0, column] = own[picks[column]]
+    waits = own[KIND] != 0 and own[TIME] <= time
+    totals = np.zeros((lanes.shape[0], 2), np.int64)
+    sets = _empty_sets(lanes, index - oldest + 1)
+    done = seen = 0
+    while index > oldest or waits:
+        is_own = waits and (index == oldest or own[TIME] >= rows[index, TIME])
+        if is_own:
+            waits = False
+            done = _leave(lanes, outputs, totals, done, time - own[TIME], time, missing, out)
+            if done < outputs.shape[0]:
+                _enter(lanes, totals, sets, own_row, 0, is_own)
+            continue
+        if rows[index, ROOT] != skipped_root:
+            seen += 1
+            if seen > retain:
+                return CROWDED
+            done = _leave(lanes, outputs, totals, done, time - rows[index, TIME], time, missing, out)
+            _enter(lanes, totals, sets, rows, index, is_own)
+        index -= 1
+    _leave(lanes, outputs, totals, done, 2**63 - 1, time, missing, out)
+    return DONE
+
+
+@_door(
+    "int64(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1],"
+    " float64[::1], int64, int64, float64[:, ::1])"
+)
+def fold(
+    steps: Int64s,
+    table: Int64s,
+    points: Int64s,
+    owns: Int64s,
+    picks: Int64s,
+    lanes: Int64s,
+    outputs: Int64s,
+    missing: Float64s,
+    retain: int,
+    room: int,
+    out: Float64s,
+) -> int:
+    """Folds one entity kind's whole log, entity after entity; returns 0, or 8 × step + what went wrong there.
+
+    Args:
+        steps: (act, index, token), sorted by token and then in the log's order; index is into `table` for RETRACT and
+            INSERT, into `points`, `owns` and `out` for READ.
+        table: rows over all columns.
+        points: (t, skipped root) of each point.
+        owns: the own row of each point, KIND = 0 for none.
+        picks, lanes, outputs, missing, retain: as for `scan`.
+        room: the most rows that one entity can hold.
+        out: shape (points, features).
+    """
+    rows = np.zeros((room + 1, picks.shape[0]), np.int64)
+    for step in range(steps.shape[0]):
+        if step == 0 or steps[step, TOKEN] != steps[step - 1, TOKEN]:
+            rows[0, 0] = 0
+        act, index = steps[step, ACT], steps[step, INDEX]
+        if act == INSERT:
+            state = insert(rows, picks, table[index])
+        elif act == RETRACT:
+            state = retract(rows, table[index])
+        else:
+            time, skipped = points[index, AT], points[index, SKIPPED]
+            state = scan(rows, picks, lanes, outputs, missing, time, skipped, retain, owns[index], out[index])
+        if state != DONE:
+            return 8 * step + state
+    return 0

@@ -1,0 +1,211 @@
+"""A feature set as the kernel's integer tables, and facts as its int64 rows.
+
+A row over all columns is (event_time, root, kind bit, columns…); each entity keeps only the columns it needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from decalog.clock import DAY, HOUR
+from decalog.features import kernel
+from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Same
+from decalog.features.facts import ALL, ALL_TOKEN, Fact, Point, Value
+from decalog.features.kernel import MISSING, Float64s, Int64s
+
+_OPERATIONS = {
+    "count": kernel.COUNT,
+    "sum": kernel.SUM,
+    "mean": kernel.MEAN,
+    "distinct": kernel.DISTINCT,
+    "time_since": kernel.TIME_SINCE,
+}
+_INT64 = 2**63
+NO_ROOT = -1
+
+
+class Column(msgspec.Struct, frozen=True):
+    """What one column of a row holds.
+
+    Args:
+        name: of the attribute, or of the entity.
+        mode: `number` for sums and means, `identity` for distinct.
+        bound: most |value| of a number; 0 for identities.
+    """
+
+    name: str
+    mode: Literal["number", "identity"]
+    bound: int
+
+    def encode(self, fact: Fact) -> int:
+        """Returns the fact's value as int64, MISSING where it is absent, of another type or out of bounds."""
+        if self.mode == "number":
+            value = fact.attributes.get(self.name)
+            return int(value) if isinstance(value, int) and -self.bound <= value <= self.bound else MISSING
+        token = fact.entities.get(self.name)
+        return identity(fact.attributes.get(self.name)) if token is None else token
+
+
+def identity(value: Value | None) -> int:
+    """Returns an int64 that stands for a value in distinct: an int itself, a text's 63-bit BLAKE2b; MISSING for the rest.
+
+    >>> identity(5), identity("EUR"), identity(1.5) == MISSING
+    (5, 8778131238696673193, True)
+    """
+    if isinstance(value, str):
+        return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big") >> 1
+    return int(value) if isinstance(value, int) and MISSING < value < _INT64 else MISSING
+
+
+class EntityPlan(msgspec.Struct, frozen=True):
+    """The kernel's tables for all windows of one entity name.
+
+    Args:
+        entity: its name.
+        kinds: kinds of rows that it keeps.
+        picks: the columns that it keeps of a row over all columns.
+        lanes, outputs: see `kernel`; outputs ascend by window.
+    """
+
+    entity: str
+    kinds: frozenset[str]
+    picks: Int64s
+    lanes: Int64s
+    outputs: Int64s
+
+    @property
+    def longest_us(self) -> int:
+        """The entity's longest window in µs."""
+        return int(self.outputs[-1, kernel.WINDOW])
+
+    def token_of(self, entities: Mapping[str, int]) -> int | None:
+        """Returns whose rows are meant; None where the entity is missing."""
+        return ALL_TOKEN if self.entity == ALL else entities.get(self.entity)
+
+
+class Plan:
+    """A feature set made ready for the kernel.
+
+    Args:
+        features: the declarations.
+
+    Attributes:
+        bits: kind of row → its bit; kinds that no feature reads are absent.
+        columns: of a row, after event_time, root and kind.
+        entities: one plan an entity name.
+        blank: the vector with every value missing, float64 of shape (features,).
+    """
+
+    def __init__(self, features: FeatureSet) -> None:
+        self.features = features
+        aggregates = features.aggregates
+        kinds = sorted({kind for feature in aggregates for kind in feature.over})
+        self.bits = {kind: 1 << index for index, kind in enumerate(kinds)}
+        self.columns = tuple(dict.fromkeys(column for f in aggregates if (column := _column(f)) is not None))
+        self.width = kernel.FIRST_COLUMN + len(self.columns)
+        self.entities = tuple(self._entity_plan(name) for name in dict.fromkeys(f.entity for f in aggregates))
+        self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
+        self._readers = [
+            (place, _reader(feature))
+            for place, feature in enumerate(features.features)
+            if not isinstance(feature, Aggregate)
+        ]
+        self._places = np.array([place for place, _ in self._readers], np.intp)
+
+    def row(self, fact: Fact) -> list[int]:
+        """Returns the fact over all columns; its kind must be in `bits`."""
+        return [fact.event_time, fact.root, self.bits[fact.kind], *(column.encode(fact) for column in self.columns)]
+
+    def unusable(self, fact: Fact) -> list[str]:
+        """Returns the columns whose value is there but cannot enter: another type, or beyond the declared bound."""
+        return [
+            column.name
+            for column in self.columns
+            if column.encode(fact) == MISSING and fact.attributes.get(column.name) is not None
+        ]
+
+    def write_request(self, point: Point, out: Float64s) -> None:
+        """Writes the features of the request itself into the vector."""
+        if self._readers:
+            out[self._places] = [read(point) for _, read in self._readers]
+
+    def _entity_plan(self, entity: str) -> EntityPlan:
+        mine = [(p, f) for p, f in enumerate(self.features.features) if isinstance(f, Aggregate) and f.entity == entity]
+        kept = sorted({self.columns.index(column) for _, f in mine if (column := _column(f)) is not None})
+        where = {self.columns[index]: kernel.FIRST_COLUMN + at for at, index in enumerate(kept)}
+        lanes: dict[tuple[int, int, int, int], int] = {}
+        outputs = []
+        for place, feature in sorted(mine, key=lambda item: item[1].window_us):
+            column = _column(feature)
+            lane = (
+                _OPERATIONS[feature.aggregate],
+                sum(self.bits[kind] for kind in feature.over),
+                kernel.TIME if column is None else where[column],
+                int(feature.own),
+            )
+            outputs.append((lanes.setdefault(lane, len(lanes)), feature.window_us, place))
+        return EntityPlan(
+            entity=entity,
+            kinds=frozenset(kind for _, feature in mine for kind in feature.over),
+            picks=np.array([*range(kernel.FIRST_COLUMN), *(kernel.FIRST_COLUMN + k for k in kept)], np.int64),
+            lanes=_numbered_sets(list(lanes)),
+            outputs=np.array(outputs, np.int64),
+        )
+
+
+def _column(feature: Aggregate) -> Column | None:
+    if feature.aggregate in ("sum", "mean"):
+        return Column(feature.column, "number", feature.bound)
+    return Column(feature.column, "identity", 0) if feature.aggregate == "distinct" else None
+
+
+def _numbered_sets(lanes: list[tuple[int, int, int, int]]) -> Int64s:
+    """Returns the lanes as a table, with a set for each distinct one."""
+    table = np.full((len(lanes), 5), -1, np.int64)
+    sets = 0
+    for index, lane in enumerate(lanes):
+        table[index, :4] = lane
+        if lane[kernel.OPERATION] == kernel.DISTINCT:
+            table[index, kernel.SET] = sets
+            sets += 1
+    return table
+
+
+def _reader(feature: Feature) -> Callable[[Point], float]:
+    """Returns the function that reads one request feature from a point."""
+    match feature:
+        case Attribute():
+            name, missing = feature.attribute, feature.missing_value
+            return lambda point: _number(point.attributes.get(name), missing)
+        case Category():
+            indexes = {text: float(index) for index, text in enumerate(feature.vocabulary)}
+            return lambda point: _category(point.attributes.get(feature.attribute), indexes, feature.missing_value)
+        case Same():
+            return lambda point: _same(point.attributes, feature)
+        case Calendar(part="hour_of_day"):
+            return lambda point: float(point.time // HOUR % 24)
+        case _:
+            return lambda point: float((point.time // DAY + 3) % 7)  # 1970-01-01 was a Thursday
+
+
+def _number(value: Value | None, missing: float) -> float:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else missing
+    return float(value) if isinstance(value, int) and -_INT64 <= value < _INT64 else missing
+
+
+def _category(value: Value | None, indexes: Mapping[str, float], missing: float) -> float:
+    if value is None:
+        return missing
+    return indexes.get(value, float(len(indexes))) if isinstance(value, str) else float(len(indexes))
+
+
+def _same(attributes: Mapping[str, Value], feature: Same) -> float:
+    left, right = attributes.get(feature.left), attributes.get(feature.right)
+    return feature.missing_value if left is None or right is None else float(left == right)

@@ -1,0 +1,84 @@
+"""Online, offline and the reference give the same bits on every log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+
+from decalog.errors import DataError
+from decalog.features.definition import FeatureSet
+from decalog.features.facts import Change, Point
+from decalog.features.offline import fold, refused
+from decalog.features.online import OnlineState
+from decalog.features.reference import evaluate
+from tests.features.logs import Writer, features, steps
+
+Float64s = npt.NDArray[np.float64]
+FEATURES = features()
+
+
+def online(declared: FeatureSet, changes: Sequence[Change], points: Sequence[Point]) -> list[Float64s | None]:
+    """Returns the vector of each point, None where it is refused; points must ascend by state_seq."""
+    state, done, vectors = OnlineState(declared), 0, []
+    for point in points:
+        while done < len(changes) and changes[done].seq < point.state_seq:
+            state.apply(changes[done])
+            done += 1
+        vectors.append(None if state.refused(point) else state.vector(point))
+    return vectors
+
+
+def reference(declared: FeatureSet, changes: Sequence[Change], points: Sequence[Point]) -> list[Float64s | None]:
+    vectors: list[Float64s | None] = []
+    for point in points:
+        try:
+            vectors.append(np.array(evaluate(declared, changes, point=point), np.float64))
+        except DataError as error:
+            assert "before the watermark" in str(error)
+            vectors.append(None)
+    return vectors
+
+
+def assert_same_bits(names: Sequence[str], one: Float64s, other: Float64s, point: Point) -> None:
+    if one.tobytes() != other.tobytes():
+        differing = [(n, a, b) for n, a, b in zip(names, one, other, strict=True) if a.tobytes() != b.tobytes()]
+        pytest.fail(f"{point}: {differing[:5]}")
+
+
+@given(steps)
+def test_online_offline_and_reference_agree_bit_for_bit(drawn: list[tuple[object, ...]]) -> None:
+    log = Writer().write(drawn)
+    points = sorted(log.points, key=lambda point: point.state_seq)
+    expected = reference(FEATURES, log.changes, points)
+    late = refused(FEATURES, log.changes, points=points)
+    assert late.tolist() == [vector is None for vector in expected]
+    admitted = [point for point, is_late in zip(points, late, strict=True) if not is_late]
+    folded = iter(fold(FEATURES, log.changes, points=admitted))
+    for point, want, got in zip(points, expected, online(FEATURES, log.changes, points), strict=True):
+        if want is None:
+            assert got is None
+            continue
+        assert got is not None
+        assert np.isfinite(got).all()
+        assert_same_bits(FEATURES.names, want, got, point)
+        assert_same_bits(FEATURES.names, want, next(folded), point)
+
+
+@given(steps)
+def test_a_state_built_at_once_answers_as_one_built_step_by_step(drawn: list[tuple[object, ...]]) -> None:
+    log = Writer().write(drawn)
+    single, at_once = OnlineState(FEATURES), OnlineState(FEATURES)
+    for change in log.changes:
+        single.apply(change)
+    at_once.apply_many(log.changes)
+    assert (at_once.position, at_once.watermark) == (single.position, single.watermark)
+    assert at_once.stats().unusable == single.stats().unusable
+    for point in log.points:
+        later = Point(single.position, point.time, point.root, point.own, point.entities)
+        assert at_once.refused(later) == single.refused(later)
+        if not single.refused(later):
+            assert_same_bits(FEATURES.names, single.vector(later), at_once.vector(later), later)
