@@ -1,0 +1,367 @@
+"""Metrics with their intervals, as the fields define them: numpy only, ties handled as scikit-learn does.
+
+Every point function takes row weights, so one sorted pass serves the value and all its bootstrap repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from decalog.clock import DAY
+from decalog.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+Tier = Literal["model", "product", "business"]
+
+_Z95 = 1.959963984540054
+_REPEATS = 200
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """A value with its 95 % interval; always finite.
+
+    Args:
+        value: as measured on all rows.
+        low, high: bounds of the interval.
+        n: rows (or trials) it rests on.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of the test part with what was predicted and done, in any order; all arrays have one entry a row.
+
+    Args:
+        labels: float64, 0 or 1, matured and observed.
+        predictions: float64, calibrated probabilities.
+        amounts: int64, money at stake, minor units of the base currency.
+        times: int64, µs of the decision.
+        actions: what the policy chose; empty where no policy ran.
+        costs: int64, what the action cost in the light of the label, minor units; empty where no policy ran.
+        entities: entity name → int64 tokens; a name that the data lack is absent.
+        seed: of the bootstrap.
+    """
+
+    labels: Floats
+    predictions: Floats
+    amounts: Int64s
+    times: Int64s
+    actions: npt.NDArray[np.str_] = msgspec.field(default_factory=lambda: np.empty(0, np.str_))
+    costs: Int64s = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
+    entities: Mapping[str, Int64s] = {}
+    seed: int = 0
+
+    @property
+    def n(self) -> int:
+        """The number of rows."""
+        return len(self.labels)
+
+    def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Evaluated:
+        """Returns the rows of an index or mask, for a slice."""
+        return Evaluated(
+            labels=self.labels[rows],
+            predictions=self.predictions[rows],
+            amounts=self.amounts[rows],
+            times=self.times[rows],
+            actions=self.actions[rows] if len(self.actions) else self.actions,
+            costs=self.costs[rows] if len(self.costs) else self.costs,
+            entities={name: tokens[rows] for name, tokens in self.entities.items()},
+            seed=self.seed,
+        )
+
+
+Statistic = Callable[[Evaluated, Floats], float]
+"""(rows, weights) → value; a weight counts how often a row stands in the sample."""
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure that a system is judged by.
+
+    Args:
+        name: in reports and manifests, `average_precision`.
+        tier: model (is the prediction right), product (what users meet), business (money).
+        meaning: one line in the field's words.
+        formula: as the field writes it.
+        unit: `probability`, `EUR a 1,000 payments`, …
+        better: which way is good.
+        compute: measured value with interval; `measured` makes one from a statistic.
+    """
+
+    name: str
+    tier: Tier
+    meaning: str
+    formula: str
+    unit: str
+    better: Literal["higher", "lower"]
+    compute: Callable[[Evaluated], Measurement]
+
+
+# ---- intervals ----
+
+
+def measured(statistic: Statistic, *, repeats: int = _REPEATS) -> Callable[[Evaluated], Measurement]:
+    """Returns a computation of a statistic with the 95 % percentile interval of a bootstrap stratified by label.
+
+    Positives and negatives are drawn apart, each as often as they stand in the rows, so that rare positives are in
+    every sample (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 8.3 and 13.3).
+    """
+
+    def compute(evaluated: Evaluated) -> Measurement:
+        # Sorted once here, so that the stable sort inside the statistic is a single pass in each repeat.
+        rows = evaluated.take(np.argsort(-evaluated.predictions, kind="stable"))
+        value = statistic(rows, np.ones(rows.n))
+        drawn = [statistic(rows, weights) for weights in _samples(rows.labels, rows.seed, repeats)]
+        return _interval(value, drawn, rows.n)
+
+    return compute
+
+
+def difference(one: Evaluated, other: Evaluated, *, statistic: Statistic, repeats: int = _REPEATS) -> Measurement:
+    """Returns statistic(other) − statistic(one) with its 95 % interval, both on the same rows in every repeat (paired).
+
+    Raises:
+        DataError: the two are not about the same rows.
+    """
+    if not (np.array_equal(one.labels, other.labels) and np.array_equal(one.times, other.times)):
+        raise DataError(
+            where="paired difference",
+            given=f"{one.n} and {other.n} rows whose labels or times differ",
+            expected="predictions for the same rows in the same order",
+            fix="Evaluate both models on one test part.",
+        )
+    whole = np.ones(one.n)
+    value = statistic(other, whole) - statistic(one, whole)
+    drawn = [statistic(other, w) - statistic(one, w) for w in _samples(one.labels, one.seed, repeats)]
+    return _interval(value, drawn, one.n)
+
+
+def proportion(successes: int, n: int) -> Measurement:
+    """Returns a share of trials with Wilson's 95 % score interval (Wilson, JASA 22, 1927).
+
+    Raises:
+        DataError: n is 0, or successes lie outside [0, n].
+
+    >>> share = proportion(8, 10)
+    >>> share.value, round(share.low, 4), round(share.high, 4)
+    (0.8, 0.4902, 0.9433)
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise DataError(
+            where="proportion",
+            given=f"{successes} of {n} trials",
+            expected="at least one trial and 0 ≤ successes ≤ n",
+            fix="Measure on more rows.",
+        )
+    share = successes / n
+    spread = _Z95 * np.sqrt(share * (1 - share) / n + _Z95**2 / (4 * n * n))
+    centre, scale = share + _Z95**2 / (2 * n), 1 + _Z95**2 / n
+    low, high = float((centre - spread) / scale), float((centre + spread) / scale)
+    # At the ends the bound is the share itself; rounding must not put it on the wrong side.
+    return Measurement(share, min(max(low, 0.0), share), max(min(high, 1.0), share), n)
+
+
+def _samples(labels: Floats, seed: int, repeats: int) -> list[Floats]:
+    rng = np.random.default_rng(seed)
+    strata = [np.flatnonzero(labels > 0), np.flatnonzero(labels <= 0)]
+    samples = []
+    for _ in range(repeats):
+        weights = np.zeros(len(labels))
+        for rows in strata:
+            if len(rows):
+                weights[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
+        samples.append(weights)
+    return samples
+
+
+def _interval(value: float, drawn: list[float], n: int) -> Measurement:
+    low, high = np.quantile(np.array(drawn), [0.025, 0.975])
+    return Measurement(float(value), float(low), float(high), n)
+
+
+# ---- ranking ----
+
+
+def average_precision(labels: Floats, predictions: Floats, *, weights: Floats | None = None) -> float:
+    """Returns Σ (R_i − R_{i−1}) P_i over falling thresholds, one for each distinct prediction; in [0, 1].
+
+    Raises:
+        DataError: there is no positive.
+    """
+    hits, alarms = _curve(labels, predictions, weights)
+    _need(hits[-1] > 0, "average precision", "a positive label")
+    flagged = hits + alarms
+    precision = np.divide(hits, flagged, out=np.zeros_like(hits), where=flagged > 0)
+    return float(np.sum(np.diff(hits, prepend=0.0) * precision) / hits[-1])
+
+
+def roc_auc(labels: Floats, predictions: Floats, *, weights: Floats | None = None) -> float:
+    """Returns P(a positive ranks above a negative), ties counting half; in [0, 1].
+
+    Raises:
+        DataError: one of the two labels is missing.
+    """
+    hits, alarms = _curve(labels, predictions, weights)
+    _need(hits[-1] > 0 and alarms[-1] > 0, "ROC AUC", "both labels")
+    steps, before = np.diff(alarms, prepend=0.0), np.concatenate(([0.0], hits[:-1]))
+    return float(np.sum(steps * (hits + before)) / (2.0 * hits[-1] * alarms[-1]))
+
+
+def recall_at_fpr(labels: Floats, predictions: Floats, *, fpr: float, weights: Floats | None = None) -> float:
+    """Returns the largest recall of any threshold whose false-positive rate is at most `fpr`; in [0, 1].
+
+    Raises:
+        DataError: one of the two labels is missing.
+    """
+    hits, alarms = _curve(labels, predictions, weights)
+    _need(hits[-1] > 0 and alarms[-1] > 0, "recall at a false-positive rate", "both labels")
+    within = hits[alarms / alarms[-1] <= fpr]
+    return float(within[-1] / hits[-1]) if len(within) else 0.0
+
+
+def threshold_at_fpr(labels: Floats, predictions: Floats, *, fpr: float) -> float:
+    """Returns the lowest prediction p for which flagging all rows ≥ p has a false-positive rate of at most `fpr`.
+
+    Infinity where even the highest prediction is shared by too many negatives.
+
+    Raises:
+        DataError: there is no negative.
+    """
+    negatives = np.sort(predictions[labels <= 0])[::-1]
+    _need(len(negatives) > 0, "threshold at a false-positive rate", "a negative label")
+    for value in np.unique(predictions):
+        if np.count_nonzero(negatives >= value) / len(negatives) <= fpr:
+            return float(value)
+    return float("inf")
+
+
+def precision_at_k(labels: Floats, predictions: Floats, *, k: int) -> float:
+    """Returns the share of positives among the k highest predictions; rows tied at the border count by their share.
+
+    Raises:
+        DataError: k is not in 1…n.
+    """
+    _need(1 <= k <= len(labels), f"precision at {k}", f"at least {max(k, 1)} rows and k ≥ 1")
+    hits, alarms = _curve(labels, predictions, None)
+    flagged = hits + alarms
+    # Linear inside a run of ties: the expectation over their random order.
+    return float(np.interp(k, np.concatenate(([0.0], flagged)), np.concatenate(([0.0], hits))) / k)
+
+
+def card_precision_at_k(evaluated: Evaluated, k: int, *, entity: str = "card") -> Measurement:
+    """Returns CP@k: per UTC day, compromised cards among the k most suspicious cards, over k; mean over the days.
+
+    A card's score is its highest prediction of the day, it is compromised if any of its payments of the day is; cards
+    found on an earlier day are left out. (Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud
+    Detection, 2022, section 4.4.) Each card shown is a trial, so the interval is Wilson's. Ties go by token.
+
+    Raises:
+        DataError: the entity is absent, there are no rows, or k < 1.
+    """
+    _need(entity in evaluated.entities, f"card precision at {k}", f"tokens of the entity '{entity}'")
+    _need(k >= 1 and evaluated.n > 0, f"card precision at {k}", "at least one row and k ≥ 1")
+    cards, days = evaluated.entities[entity], evaluated.times // DAY
+    found: set[int] = set()
+    hits = 0
+    for day in np.unique(days):
+        rows = np.flatnonzero((days == day) & ~np.isin(cards, np.fromiter(found, np.int64, len(found))))
+        caught = _compromised(evaluated, rows, cards=cards[rows], k=k)
+        found.update(caught)
+        hits += len(caught)
+    return proportion(hits, k * len(np.unique(days)))
+
+
+def _compromised(evaluated: Evaluated, rows: npt.NDArray[np.intp], *, cards: Int64s, k: int) -> list[int]:
+    names, which = np.unique(cards, return_inverse=True)
+    score, label = np.full(len(names), -np.inf), np.zeros(len(names))
+    np.maximum.at(score, which, evaluated.predictions[rows])
+    np.maximum.at(label, which, evaluated.labels[rows])
+    shown = np.argsort(-score, kind="stable")[:k]
+    return [int(names[card]) for card in shown if label[card] > 0]
+
+
+def _curve(labels: Floats, predictions: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
+    """Returns (true positives, false positives) at each distinct threshold, falling; weighted counts."""
+    _need(len(labels) > 0, "ranking metric", "at least one row")
+    order = np.argsort(-predictions, kind="stable")
+    falling, sorted_labels = predictions[order], labels[order] > 0
+    counts = np.ones(len(order)) if weights is None else weights[order]
+    ends = np.append(np.flatnonzero(np.diff(falling)), len(falling) - 1)
+    return np.cumsum(counts * sorted_labels)[ends], np.cumsum(counts * ~sorted_labels)[ends]
+
+
+# ---- probabilities ----
+
+
+def brier(labels: Floats, predictions: Floats, *, weights: Floats | None = None) -> float:
+    """Returns the mean of (p − y)²; in [0, 1], lower is better (Brier, Monthly Weather Review 78, 1950)."""
+    return _mean((predictions - labels) ** 2, weights, "Brier score")
+
+
+def log_loss(labels: Floats, predictions: Floats, *, weights: Floats | None = None) -> float:
+    """Returns the mean of −y ln p − (1 − y) ln(1 − p), p kept one machine epsilon from 0 and 1; in nats."""
+    tiny = np.finfo(np.float64).eps
+    sure = np.clip(predictions, tiny, 1 - tiny)
+    return _mean(-np.where(labels > 0, np.log(sure), np.log1p(-sure)), weights, "log loss")
+
+
+def expected_calibration_error(
+    labels: Floats, predictions: Floats, *, bins: int = 15, weights: Floats | None = None
+) -> float:
+    """Returns Σ over bins of (share of rows) · |mean label − mean prediction|; in [0, 1], lower is better.
+
+    Bins hold equal weight, since with rare positives equal widths would put almost all rows into the first; equal
+    predictions share a bin. (Naeini et al., AAAI 2015; equal mass: Nixon et al., CVPR workshops 2019.)
+    """
+    _need(len(labels) > 0, "expected calibration error", "at least one row")
+    counts = np.ones(len(labels)) if weights is None else weights
+    values, which = np.unique(predictions, return_inverse=True)
+    mass = np.bincount(which, counts, minlength=len(values))
+    middle = (np.cumsum(mass) - mass / 2) / np.sum(mass)
+    bin_of = np.minimum((middle * bins).astype(np.intp), bins - 1)[which]
+    gaps = np.bincount(bin_of, counts * (labels - predictions), minlength=bins)
+    return float(np.sum(np.abs(gaps)) / np.sum(counts))
+
+
+# ---- money ----
+
+
+def value_weighted_recall(
+    labels: Floats, amounts: Int64s, *, caught: npt.NDArray[np.bool_], weights: Floats | None = None
+) -> float:
+    """Returns the share of the positives' money that was caught; in [0, 1].
+
+    Args:
+        labels: 0 or 1.
+        amounts: minor units, ≥ 0.
+        caught: rows that were stopped, by an action or by a threshold.
+        weights: of the rows.
+
+    Raises:
+        DataError: the positives have no money at stake.
+    """
+    at_stake = amounts * (labels > 0) * (np.ones(len(labels)) if weights is None else weights)
+    total = float(np.sum(at_stake))
+    _need(total > 0, "value-weighted recall", "a positive with an amount above 0")
+    return float(np.sum(at_stake[caught])) / total
+
+
+def _mean(values: Floats, weights: Floats | None, where: str) -> float:
+    _need(len(values) > 0, where, "at least one row")
+    return float(np.mean(values)) if weights is None else float(np.sum(values * weights) / np.sum(weights))
+
+
+def _need(holds: bool, where: str, expected: str) -> None:  # noqa: FBT001 - reads as a sentence: need(this, for, what)
+    if not holds:
+        raise DataError(
+            where=where, given="rows without it", expected=expected, fix="Measure on a longer or later part of the log."
+        )

@@ -1,0 +1,186 @@
+"""Gradient-boosted trees: fitted by LightGBM, scored through its C interface without importing its Python package.
+
+The latest part of the training set is held out: it stops the boosting and fits the calibration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import msgspec
+import numpy as np
+
+from decalog.errors import ConfigError, DataError, ModelError, near
+from decalog.models import calibration
+from decalog.models.base import Floats, TrainingSet
+from decalog.models.lightgbm_native import NativeBooster
+from decalog.models.rows import check_binary, checked
+
+FORMAT = "lightgbm"
+FILE = "model.txt"
+
+
+class BoostedParams(msgspec.Struct, frozen=True, kw_only=True):
+    """What is chosen before the fit.
+
+    Args:
+        trees: at most.
+        learning_rate: shrinkage of each tree, (0, 1].
+        leaves: of a tree, at most.
+        rows_a_leaf: at least.
+        l2: penalty on leaf values.
+        feature_share: of the features that each tree may use, (0, 1].
+        row_share: of the rows that each tree sees, (0, 1].
+        rising: names of features in which the prediction may only rise.
+        held_out: share of the rows, the latest, that stops the boosting and fits the calibration, (0, 1).
+        patience: trees without a better held-out loss before it stops.
+        calibration: form of the curve from score to probability.
+    """
+
+    trees: int = 500
+    learning_rate: float = 0.05
+    leaves: int = 31
+    rows_a_leaf: int = 50
+    l2: float = 1.0
+    feature_share: float = 0.8
+    row_share: float = 1.0
+    rising: tuple[str, ...] = ()
+    held_out: float = 0.2
+    patience: int = 30
+    calibration: Literal["sigmoid", "isotonic"] = "sigmoid"
+
+
+class Boosted:
+    """Fitted trees with their calibration.
+
+    Args:
+        text: LightGBM's own model text, known to be whole.
+        calibrator: from raw score to probability.
+        params: of the fit, for the manifest.
+    """
+
+    blocking: ClassVar[bool] = False
+    """Scores in microseconds: serving calls it on the event loop."""
+
+    def __init__(self, text: bytes, calibrator: calibration.Calibrator, params: BoostedParams) -> None:
+        self._text = text
+        self._calibrator = calibrator
+        self._params = params
+        self._booster = NativeBooster(text)
+
+    def predict(self, rows: Floats) -> Floats:
+        """See `Model.predict`."""
+        return self._calibrator.apply(self.scores(rows))
+
+    def scores(self, rows: Floats) -> Floats:
+        """Returns the raw score of each row, bit for bit `Booster.predict(rows, raw_score=True)`."""
+        return self._booster.scores(checked(rows, width=self._booster.width))
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """See `Model.save`."""
+        (folder / FILE).write_bytes(self._text)
+        calibration.save(self._calibrator, folder)
+        return {
+            "params": msgspec.to_builtins(self._params),
+            "trees": self._booster.trees,
+            "sha256": hashlib.sha256(self._text).hexdigest(),
+        }
+
+
+def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None) -> Boosted:
+    """Returns trees fitted to a training set; the same inputs and seed give the same bytes.
+
+    Raises:
+        DataError: labels are not 0 and 1, or the part before the held-out one lacks one of them.
+        ConfigError: a parameter names an unknown feature.
+    """
+    chosen = params or BoostedParams()
+    check_binary(data)
+    split = len(data.labels) - max(1, int(len(data.labels) * chosen.held_out))
+    if len(np.unique(data.labels[:split])) < 2:  # noqa: PLR2004 - labels 0 and 1
+        raise DataError(
+            where="training set",
+            given=f"{split} rows of one label before the held-out {len(data.labels) - split}",
+            expected="both labels in the part that trees learn from",
+            fix="Train on a longer part of the log.",
+        )
+    text = _boost(data, seed, params=chosen, split=split)
+    late = np.ascontiguousarray(data.rows[split:], np.float64)
+    scores = NativeBooster(text).scores(late)
+    fit_curve = calibration.fit_isotonic if chosen.calibration == "isotonic" else calibration.fit_sigmoid
+    return Boosted(text, fit_curve(scores, data.labels[split:]), chosen)
+
+
+def _boost(data: TrainingSet, seed: int, *, params: BoostedParams, split: int) -> bytes:
+    import lightgbm  # seconds: only training pays them
+
+    early = lightgbm.Dataset(data.rows[:split], data.labels[:split], free_raw_data=False)
+    late = early.create_valid(data.rows[split:], data.labels[split:])
+    booster = lightgbm.train(
+        _settings(data.names, seed, params=params),
+        early,
+        num_boost_round=params.trees,
+        valid_sets=[late],
+        callbacks=[lightgbm.early_stopping(params.patience, verbose=False)],
+    )
+    return str(booster.model_to_string(num_iteration=booster.best_iteration)).encode()
+
+
+def _settings(names: tuple[str, ...], seed: int, *, params: BoostedParams) -> dict[str, Any]:
+    return {
+        "objective": "binary",
+        "metric": "binary_logloss",
+        "learning_rate": params.learning_rate,
+        "num_leaves": params.leaves,
+        "min_data_in_leaf": params.rows_a_leaf,
+        "lambda_l2": params.l2,
+        "feature_fraction": params.feature_share,
+        "bagging_fraction": params.row_share,
+        "bagging_freq": 1 if params.row_share < 1 else 0,
+        "monotone_constraints": _rising(names, params.rising),
+        # One thread and one way of building histograms: sums are taken in one order, so bytes repeat.
+        "num_threads": 1,
+        "deterministic": True,
+        "force_row_wise": True,
+        "seed": seed,
+        "verbosity": -1,
+    }
+
+
+def _rising(names: tuple[str, ...], rising: tuple[str, ...]) -> list[int]:
+    for name in rising:
+        if name not in names:
+            raise ConfigError(
+                where="boosted parameters, rising",
+                given=f"feature '{name}'",
+                expected=near(name, names),
+                fix="Name features as the feature set declares them.",
+            )
+    return [int(name in rising) for name in names] if rising else []
+
+
+def load(folder: Path, settings: Mapping[str, Any]) -> Boosted:
+    """Returns the model of a folder. Its text is hashed first: the parser behind it trusts what it reads.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    try:
+        text = (folder / FILE).read_bytes()
+    except OSError as error:
+        raise _damage(f"a file that cannot be read ({error.strerror})") from None
+    if hashlib.sha256(text).hexdigest() != settings.get("sha256"):
+        raise _damage(f"{len(text)} bytes that do not fit the hash in the manifest")
+    return Boosted(text, calibration.load(folder), msgspec.convert(settings["params"], BoostedParams))
+
+
+def _damage(given: str) -> ModelError:
+    return ModelError(
+        where=f"model file {FILE}",
+        given=given,
+        expected="the model text that the training run wrote",
+        fix="Roll back with `decalog models rollback`, restore it from a backup, or train again.",
+    )
