@@ -29,7 +29,7 @@ def _rate(meaning: str, most: float) -> Meta:
     return Meta(description=meaning, ge=0.0, le=most, extra=_MOVED)
 
 
-def _fixed(meaning: str, least: float, most: float) -> Meta:
+def _fixed(meaning: str, *, least: float, most: float) -> Meta:
     return Meta(description=meaning, ge=least, le=most)
 
 
@@ -39,9 +39,9 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
     With the defaults and no switch on, 0.3–0.8 % of payments are frauds.
     """
 
-    customers: Annotated[int, _fixed("people who pay", 50, 100_000)] = 4_000
-    merchants: Annotated[int, _fixed("shops they pay", 50, 10_000)] = 400
-    payments_day: Annotated[float, _fixed("ordinary payments on a mean day", 10, 100_000)] = 2_450.0
+    customers: Annotated[int, _fixed("people who pay", least=50, most=100_000)] = 4_000
+    merchants: Annotated[int, _fixed("shops they pay", least=50, most=10_000)] = 400
+    payments_day: Annotated[float, _fixed("ordinary payments on a mean day", least=10, most=100_000)] = 2_450.0
     favourite_share: Annotated[float, _share("share of payments that go to a shop the customer returns to")] = 0.65
     cross_border_share: Annotated[float, _share("share of payments at home that go to a foreign online shop")] = 0.10
     trip_share: Annotated[float, _share("share of 45-day cycles in which a customer travels")] = 0.35
@@ -57,7 +57,9 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
     ring_per_day: Annotated[float, _rate("devices shared by many accounts started a day, honest included", 20)] = 0.15
     slow_low_per_day: Annotated[float, _rate("small quiet series on a card started a day, honest included", 50)] = 0.35
     scheme_slope: Annotated[float, _rate("log-odds of fraud per unit of an episode's severity", 20)] = 4.5
-    scheme_cut: Annotated[float, _fixed("severity (standard normal) at which fraud is an even bet", -3, 3)] = 0.5
+    scheme_cut: Annotated[
+        float, _fixed("severity (standard normal) at which fraud is an even bet", least=-3, most=3)
+    ] = 0.5
     payment_noise: Annotated[float, _rate("standard deviation of a payment's severity within its episode", 2)] = 0.35
     friendly_share: Annotated[float, _share("share of honest online payments later charged back by their owner")] = (
         0.0007
@@ -67,14 +69,18 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
     delay_mean_days: Annotated[float, _rate("mean of the exponential delay beyond the least, before the cut", 60)] = (
         14.0
     )
-    delay_least_days: Annotated[float, _fixed("least days from payment to chargeback", 5, 30)] = 5.0
-    delay_most_days: Annotated[float, _fixed("most days from payment to chargeback", 31, 120)] = 60.0
+    delay_least_days: Annotated[float, _fixed("least days from payment to chargeback", least=5, most=30)] = 5.0
+    delay_most_days: Annotated[float, _fixed("most days from payment to chargeback", least=31, most=120)] = 60.0
     review_minutes: Annotated[float, _rate("median minutes from a review decision to the analyst's verdict", 600)] = (
         25.0
     )
     analyst_sensitivity: Annotated[float, _share("probability that an analyst calls a fraud a fraud")] = 0.88
-    analyst_specificity: Annotated[float, _fixed("probability that an analyst lets an honest payment go", 0, 1)] = 0.97
-    step_up_honest_pass: Annotated[float, _fixed("probability that an honest customer passes a step-up", 0, 1)] = 0.9
+    analyst_specificity: Annotated[
+        float, _fixed("probability that an analyst lets an honest payment go", least=0, most=1)
+    ] = 0.97
+    step_up_honest_pass: Annotated[
+        float, _fixed("probability that an honest customer passes a step-up", least=0, most=1)
+    ] = 0.9
     step_up_fraud_pass: Annotated[float, _share("probability that a fraudster passes a step-up")] = 0.08
 
     def digest(self) -> str:
@@ -84,10 +90,10 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
     def perturbed(self, seed: int) -> WorldParams:
         """Returns settings moved by log-normal factors (sd 0.2), kept in range: another town of the same kind."""
         key = draws.root(f"perturbed fraud world {seed}")
-        moved = {name: self._moved(name, meta, key) for name, meta in metas().items() if meta.extra}
+        moved = {name: self._moved(name, meta, key=key) for name, meta in metas().items() if meta.extra}
         return msgspec.structs.replace(self, **moved)
 
-    def _moved(self, name: str, meta: Meta, key: draws.Keys) -> float:
+    def _moved(self, name: str, meta: Meta, *, key: draws.Keys) -> float:
         factor = np.exp((meta.extra or {})["spread"] * draws.normal(key, name)[0])
         return float(np.clip(getattr(self, name) * factor, meta.ge, meta.le))
 
