@@ -1,0 +1,181 @@
+"""Fraud's measures in three tiers: is the probability right, what do customers and analysts meet, what does it cost.
+
+All are measured on payments whose label is known. `f` is the set of frauds, `g` of good payments, `n` all of them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decalog import metrics
+from decalog.metrics import Evaluated, Floats, Measurement, Metric, measured, proportion
+from decalog.systems.fraud.policy import ALLOW, BLOCK, REVIEW, STEP_UP
+
+_FPR = 0.01
+_CARDS_A_DAY = 100
+
+
+def _average_precision(rows: Evaluated, weights: Floats) -> float:
+    return metrics.average_precision(rows.labels, rows.predictions, weights=weights)
+
+
+def _roc_auc(rows: Evaluated, weights: Floats) -> float:
+    return metrics.roc_auc(rows.labels, rows.predictions, weights=weights)
+
+
+def _recall_at_fpr(rows: Evaluated, weights: Floats) -> float:
+    return metrics.recall_at_fpr(rows.labels, rows.predictions, fpr=_FPR, weights=weights)
+
+
+def _card_precision(rows: Evaluated) -> Measurement:
+    return metrics.card_precision_at_k(rows, _CARDS_A_DAY)
+
+
+def _brier(rows: Evaluated, weights: Floats) -> float:
+    return metrics.brier(rows.labels, rows.predictions, weights=weights)
+
+
+def _calibration_error(rows: Evaluated, weights: Floats) -> float:
+    return metrics.expected_calibration_error(rows.labels, rows.predictions, weights=weights)
+
+
+def _insult_rate(rows: Evaluated) -> Measurement:
+    good = rows.labels <= 0
+    return proportion(int(np.sum(good & (rows.actions == BLOCK))), int(np.sum(good)))
+
+
+def _step_up_rate(rows: Evaluated) -> Measurement:
+    return _rate(rows, STEP_UP)
+
+
+def _block_rate(rows: Evaluated) -> Measurement:
+    return _rate(rows, BLOCK)
+
+
+def _review_rate(rows: Evaluated) -> Measurement:
+    return _rate(rows, REVIEW)
+
+
+def _rate(rows: Evaluated, action: str) -> Measurement:
+    return proportion(int(np.sum(rows.actions == action)), rows.n)
+
+
+def _value_weighted_recall(rows: Evaluated, weights: Floats) -> float:
+    caught = rows.actions != ALLOW
+    return metrics.value_weighted_recall(rows.labels, rows.amounts, caught=caught, weights=weights)
+
+
+def _net_loss(rows: Evaluated, weights: Floats) -> float:
+    return float(1_000 * np.sum(rows.costs * weights) / np.sum(weights))
+
+
+METRICS = (
+    Metric(
+        name="average_precision",
+        tier="model",
+        meaning="area under precision and recall: how well frauds rank above good payments where frauds are rare",
+        formula="Σ (Rᵢ − Rᵢ₋₁) Pᵢ",
+        unit="1",
+        better="higher",
+        compute=measured(_average_precision),
+    ),
+    Metric(
+        name="roc_auc",
+        tier="model",
+        meaning="chance that a fraud ranks above a good payment; never to be read alone",
+        formula="P(p(f) > p(g)) + ½ P(p(f) = p(g))",
+        unit="probability",
+        better="higher",
+        compute=measured(_roc_auc),
+    ),
+    Metric(
+        name="recall_at_1pct_fpr",
+        tier="model",
+        meaning="share of frauds found when one good payment in a hundred is flagged",
+        formula="max |flagged ∩ f| / |f| with |flagged ∩ g| / |g| ≤ 0.01",
+        unit="share",
+        better="higher",
+        compute=measured(_recall_at_fpr),
+    ),
+    Metric(
+        name="card_precision_100",
+        tier="model",
+        meaning="compromised cards among the 100 most suspicious of a day, mean over days",
+        formula="mean over days of |compromised ∩ top 100 cards| / 100",
+        unit="share",
+        better="higher",
+        compute=_card_precision,
+    ),
+    Metric(
+        name="brier",
+        tier="model",
+        meaning="squared error of the probability",
+        formula="mean (p − y)²",
+        unit="1",
+        better="lower",
+        compute=measured(_brier),
+    ),
+    Metric(
+        name="calibration_error",
+        tier="model",
+        meaning="gap between probability and observed rate over 15 bins of equal mass",
+        formula="Σ (nᵦ / n) |mean y − mean p|",
+        unit="probability",
+        better="lower",
+        compute=measured(_calibration_error),
+    ),
+    Metric(
+        name="insult_rate",
+        tier="product",
+        meaning="good payments that are refused outright",
+        formula="|blocked ∩ g| / |g|",
+        unit="share",
+        better="lower",
+        compute=_insult_rate,
+    ),
+    Metric(
+        name="step_up_rate",
+        tier="product",
+        meaning="payments that are asked for 3-D Secure",
+        formula="|stepped up| / n",
+        unit="share",
+        better="lower",
+        compute=_step_up_rate,
+    ),
+    Metric(
+        name="review_rate",
+        tier="product",
+        meaning="payments that analysts look at: the load of the queue",
+        formula="|reviewed| / n",
+        unit="share",
+        better="lower",
+        compute=_review_rate,
+    ),
+    Metric(
+        name="block_rate",
+        tier="product",
+        meaning="payments that are refused outright",
+        formula="|blocked| / n",
+        unit="share",
+        better="lower",
+        compute=_block_rate,
+    ),
+    Metric(
+        name="value_weighted_recall",
+        tier="business",
+        meaning="share of the fraudulent money that met a block, a review or a step-up",
+        formula="Σ A over (f not allowed) / Σ A over f",
+        unit="share",
+        better="higher",
+        compute=measured(_value_weighted_recall),
+    ),
+    Metric(
+        name="net_loss_per_1000",
+        tier="business",
+        meaning="fraud losses, chargeback fees, lost margin and goodwill, reviews and step-ups, a thousand payments",
+        formula="1000 · mean of what the action cost once the label was known (FraudPolicy.cost_minor)",
+        unit="minor units",
+        better="lower",
+        compute=measured(_net_loss),
+    ),
+)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from decalog.errors import DataError
+from decalog.metrics import Evaluated, Measurement
+from decalog.systems.fraud.metrics import METRICS
+from decalog.systems.fraud.policy import ALLOW, BLOCK, REVIEW, STEP_UP
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+
+
+def measure(name: str, rows: Evaluated) -> Measurement:
+    return BY_NAME[name].compute(rows)
+
+
+def known() -> Evaluated:
+    """Eight payments: two frauds, of 100 and 300; the dear one is blocked, the cheap one allowed; one good one blocked."""
+    return Evaluated(
+        labels=np.array([1.0, 1.0, 0, 0, 0, 0, 0, 0]),
+        predictions=np.array([0.9, 0.2, 0.8, 0.1, 0.1, 0.1, 0.05, 0.05]),
+        amounts=np.array([300, 100, 50, 50, 50, 50, 50, 50]),
+        times=np.arange(8),
+        actions=np.array([BLOCK, ALLOW, BLOCK, STEP_UP, REVIEW, ALLOW, ALLOW, ALLOW]),
+        costs=np.array([0, 1_600, 900, 9, 201, 0, 0, 0]),
+        entities={"card": np.arange(8)},
+    )
+
+
+def test_what_customers_and_analysts_meet() -> None:
+    values = {
+        name: measure(name, known()).value for name in ("insult_rate", "step_up_rate", "review_rate", "block_rate")
+    }
+    assert values == {"insult_rate": 1 / 6, "step_up_rate": 1 / 8, "review_rate": 1 / 8, "block_rate": 2 / 8}
+
+
+def test_money() -> None:
+    assert measure("net_loss_per_1000", known()).value == pytest.approx(1_000 * 2_710 / 8)
+    assert measure("value_weighted_recall", known()).value == 0.75
+
+
+def test_ranking_and_probabilities_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(5)
+    labels = (rng.random(3_000) < 0.05).astype(np.float64)
+    predictions = np.clip(0.1 * labels + rng.random(3_000), 0, 1).round(2) * 0.9
+    rows = Evaluated(labels=labels, predictions=predictions, amounts=np.ones(3_000, np.int64), times=np.arange(3_000))
+    assert measure("average_precision", rows).value == pytest.approx(average_precision_score(labels, predictions))
+    assert measure("roc_auc", rows).value == pytest.approx(roc_auc_score(labels, predictions))
+    assert measure("brier", rows).value == pytest.approx(brier_score_loss(labels, predictions))
+
+
+def test_recall_at_one_percent_of_good_payments_flagged() -> None:
+    good = np.linspace(0, 0.5, 1_000)  # the ten highest, from 0.4955 on, are one percent
+    rows = Evaluated(
+        labels=np.concatenate([np.ones(4), np.zeros(1_000)]),
+        predictions=np.concatenate([[0.9, 0.499, 0.496, 0.4], good]),
+        amounts=np.ones(1_004, np.int64),
+        times=np.arange(1_004),
+    )
+    assert measure("recall_at_1pct_fpr", rows).value == 0.75
+
+
+def test_card_precision_is_over_the_cards_that_analysts_can_see() -> None:
+    measurement = measure("card_precision_100", known())
+    assert measurement.value == 2 / 100
+
+
+def test_a_perfectly_calibrated_prediction_has_no_calibration_error() -> None:
+    labels = np.tile([1.0, 0, 0, 0], 500)
+    rows = Evaluated(
+        labels=labels, predictions=np.full(2_000, 0.25), amounts=np.ones(2_000, np.int64), times=np.arange(2_000)
+    )
+    assert measure("calibration_error", rows).value == pytest.approx(0.0)
+
+
+def test_card_precision_needs_cards() -> None:
+    with pytest.raises(DataError, match="tokens of the entity 'card'"):
+        measure("card_precision_100", Evaluated(**{**_fields(known()), "entities": {}}))
+
+
+def _fields(rows: Evaluated) -> dict[str, object]:
+    return {name: getattr(rows, name) for name in rows.__struct_fields__}
+
+
+def test_every_metric_says_what_it_is_and_how_it_is_computed() -> None:
+    assert [metric.tier for metric in METRICS] == ["model"] * 6 + ["product"] * 4 + ["business"] * 2
+    assert all(metric.meaning and metric.formula and metric.unit for metric in METRICS)
