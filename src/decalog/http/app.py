@@ -1,0 +1,327 @@
+"""The server's edge, as one ASGI application: who may come in, which route it is, and one form for every refusal.
+
+It is plain ASGI, without a framework between: `docs/howto/serve.md` has the figures.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import traceback
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from prometheus_client import Counter, Histogram
+
+from decalog.access import Access, Scope, is_loopback, require
+from decalog.errors import (
+    AccessError,
+    DecalogError,
+    LimitError,
+    LogUnavailableError,
+    RequestError,
+    UnknownRecordError,
+    near,
+)
+from decalog.host import Host
+from decalog.http.limits import ClientGoneError, RateLimit, Receive, caller_of, too_deep
+from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal
+from decalog.http.routes import Call, Route, Routes
+from decalog.http.settings import HttpSettings
+
+log = logging.getLogger("decalog.http")
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = dict[bytes, bytes]
+
+_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_PATH_PARTS = 5
+_SINGLE = (b"authorization", b"content-type", b"content-encoding", b"content-length", b"host", b"idempotency-key")
+_HOSTS_KEPT = 64
+
+
+class App:
+    """The ASGI application of one host.
+
+    Args:
+        host: decides.
+        settings: limits.
+        access: verifies tokens; None only where settings say that none are needed.
+        monotonic: seconds, for rates and latencies.
+
+    Raises:
+        ConfigError: the settings do not make sense.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        settings: HttpSettings,
+        *,
+        access: Access | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        settings.check()
+        self.settings = settings
+        self.draining = False
+        self.in_flight = 0
+        self._host = host
+        self._access = access if settings.tokens else None
+        self._monotonic = monotonic
+        self._rates = RateLimit(settings.rate_per_s, settings.burst, monotonic=monotonic)
+        self._routes = Routes(host, settings, is_draining=lambda: self.draining)
+        self._direct = {
+            b"/v1/" + system.encode() + b"/" + name: (route, system, "")
+            for system in host.systems
+            for name, route in self._routes.by_system.items()
+        } | {path: (route, "", "") for path, route in self._routes.of_server.items()}
+        self._loopback_names: set[bytes] = set()
+        self._seconds = Histogram(
+            "decalog_http_request_seconds",
+            "Time from the request's head to its answer.",
+            ("route", "status"),
+            buckets=_BOUNDS,
+            registry=host.meter.registry,
+        )
+        self._unexpected = Counter(
+            "decalog_http_unexpected_errors", "Errors that nobody foresaw.", ("error",), registry=host.meter.registry
+        )
+        self._bound: dict[tuple[str, int], Histogram] = {}
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answers one request; see the ASGI specification, version 3."""
+        if scope["type"] != "http":
+            await _refuse_protocol(scope, receive, send)
+            return
+        started = self._monotonic()
+        self.in_flight += 1
+        name = ["unknown"]
+        try:
+            answer = await self._answer(scope, receive, name)
+            await _send(send, answer, is_head=scope["method"] == "HEAD")
+        except ClientGoneError:
+            return
+        finally:
+            self.in_flight -= 1
+        self._observe(name[0], answer.status, self._monotonic() - started)
+
+    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, name: list[str]) -> Answer:
+        try:
+            route, call = self._let_in(scope, receive, name)
+            return await route.answer(call)
+        except (DecalogError, Refusal) as error:
+            return answer_of(error)
+        except RecursionError:
+            return answer_of(too_deep())
+        except ClientGoneError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the edge of the request: nothing of the inside goes out, and it is counted
+            self._unexpected.labels(type(error).__name__).inc()
+            # Where, never what: a message might hold what the caller sent.
+            frames = traceback.extract_tb(error.__traceback__)[-3:]
+            at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+            log.error("unexpected error: route=%s error=%s at=%s", name[0], type(error).__name__, at)  # noqa: TRY400
+            return internal()
+
+    def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, name: list[str]) -> tuple[Route, Call]:
+        headers = _headers(scope["headers"])
+        route, system, id_ = self._find(scope)
+        name[0] = route.name
+        self._check_open(route)
+        self._check_caller(scope, headers, route, system)
+        if scope.get("query_string") and system:
+            raise Refusal(400, _no_query())
+        return route, Call(headers, system, id_, receive)
+
+    def _find(self, scope: MutableMapping[str, Any]) -> tuple[Route, str, str]:
+        path = scope.get("raw_path") or scope["path"].encode()
+        found = self._direct.get(path) or self._find_decision(path)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if found[0].method != method:
+            allowed = "GET, HEAD" if found[0].method == "GET" else found[0].method
+            error = RequestError(
+                where=f"request, {found[0].name}",
+                given="another method",
+                expected=allowed,
+                fix="GET /openapi.json lists the routes.",
+            )
+            raise Refusal(405, error, ((b"allow", allowed.encode()),))
+        return found
+
+    def _find_decision(self, path: bytes) -> tuple[Route, str, str]:
+        """Returns the route of a path that holds an id, or of one that was percent-encoded."""
+        parts = [unquote_to_bytes(part) for part in path.split(b"/")[1:]]
+        if len(parts) < 3 or len(parts) > _PATH_PARTS or parts[0] != b"v1":  # noqa: PLR2004  # v1, system, verb
+            raise _no_route()
+        system = parts[1].decode(errors="replace")
+        if system not in self._host.systems:
+            raise UnknownRecordError(
+                where="request, path",
+                given="a system that is not served here",
+                expected=near(system[:64], self._host.systems),
+                fix="Start it with `decalog serve`.",
+            )
+        verb, rest = parts[2], parts[3:]
+        if verb in self._routes.by_system and not rest:
+            return self._routes.by_system[verb], system, ""
+        if verb != b"decisions" or not rest or rest[1:] not in ([], [b"replay"]):
+            raise _no_route()
+        return self._routes.replay_route if rest[1:] else self._routes.decision_route, system, _id(rest[0])
+
+    def _check_open(self, route: Route) -> None:
+        if route.probe:
+            return
+        if self.draining:
+            error = LogUnavailableError(
+                where="server",
+                given="a server on its way out",
+                expected="a server that takes requests",
+                fix="Send it again with the same id, to another server or in a moment: nothing is doubled.",
+            )
+            raise Refusal(503, error, RETRY + CLOSE)
+        if self.in_flight > self.settings.in_flight:
+            error = LogUnavailableError(
+                where="server",
+                given="more requests than can be at work at once",
+                expected=f"at most {self.settings.in_flight}",
+                fix="Send it again with the same id in a moment: nothing is doubled.",
+            )
+            raise Refusal(503, error, RETRY)
+
+    def _check_caller(self, scope: MutableMapping[str, Any], headers: Headers, route: Route, system: str) -> None:
+        if self._access is None:
+            self._check_host(headers[b"host"])
+        if route.scope is None:
+            return
+        if self._access is None:
+            self._check_rate(_address(scope))
+            return
+        try:
+            token = self._access.verify(headers.get(b"authorization"))
+        except AccessError as error:
+            self._check_rate(_address(scope))
+            raise Refusal(401, error, _challenge("invalid_token" if b"authorization" in headers else "")) from None
+        self._check_rate(token.id)
+        try:
+            require(token, route.scope, system=system)
+        except AccessError as error:
+            raise Refusal(403, error, _challenge("insufficient_scope", route.scope)) from None
+
+    def _check_rate(self, caller: str) -> None:
+        wait_s = self._rates.wait_s(caller)
+        if wait_s:
+            error = LimitError(
+                where="request, rate",
+                given="more requests than this caller may send",
+                expected=f"at most {self.settings.rate_per_s:g} a second",
+                fix="Wait as long as Retry-After says; batches count as one request.",
+            )
+            raise Refusal(429, error, ((b"retry-after", str(math.ceil(wait_s)).encode()),))
+
+    def _check_host(self, name: bytes) -> None:
+        # Without tokens, a page in a browser on this machine could reach us under a name of its own (DNS rebinding),
+        # and a proxy could show us to others by mistake: only names of this machine are answered.
+        if name in self._loopback_names:
+            return
+        if not is_loopback(_host_name(name)):
+            error = AccessError(
+                where="request, Host",
+                given="a name other than this machine's loopback, on a server without tokens",
+                expected="127.0.0.1, [::1] or localhost",
+                fix="Call it by a loopback name, or serve with tokens.",
+            )
+            raise Refusal(403, error)
+        if len(self._loopback_names) < _HOSTS_KEPT:
+            self._loopback_names.add(name)
+
+    def _observe(self, name: str, status: int, seconds: float) -> None:
+        bound = self._bound.get((name, status))
+        if bound is None:
+            bound = self._bound[(name, status)] = self._seconds.labels(name, str(status))
+        bound.observe(seconds)
+
+
+def _headers(sent: list[tuple[bytes, bytes]]) -> Headers:
+    """Returns the headers by name; one that may come only once must not come twice (RFC 9110, section 5.3)."""
+    headers = dict(sent)
+    if len(headers) != len(sent):
+        names = [name for name, _ in sent]
+        for name in _SINGLE:
+            if names.count(name) > 1:
+                raise Refusal(400, _bad_header(name.decode(), "a header sent twice", "it once"))
+    if b"host" not in headers:
+        raise Refusal(400, _bad_header("Host", "no such header", "the server's name (RFC 9112, section 3.2)"))
+    length = headers.get(b"content-length")
+    if length is not None and not length.isdigit():
+        raise Refusal(400, _bad_header("Content-Length", "no number", "a number of bytes"))
+    return headers
+
+
+def _bad_header(name: str, given: str, expected: str) -> RequestError:
+    return RequestError(where=f"request, {name}", given=given, expected=expected, fix="Mend the client.")
+
+
+def _no_query() -> RequestError:
+    return RequestError(
+        where="request, query",
+        given="query parameters",
+        expected="none: everything stands in the body",
+        fix="Leave them out; a token belongs into the Authorization header.",
+    )
+
+
+def _no_route() -> UnknownRecordError:
+    return UnknownRecordError(
+        where="request, path",
+        given="a path that is no route",
+        expected="/v1/{system}/decide and the like",
+        fix="GET /openapi.json lists the routes.",
+    )
+
+
+def _id(part: bytes) -> str:
+    try:
+        return part.decode()
+    except UnicodeDecodeError:
+        raise _no_route() from None
+
+
+def _address(scope: MutableMapping[str, Any]) -> str:
+    client = scope.get("client")
+    return caller_of(client[0]) if client else ""
+
+
+def _host_name(header: bytes) -> str:
+    name = header.decode("latin-1").lower()
+    return name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+
+
+def _challenge(error: str, scope: Scope | None = None) -> tuple[tuple[bytes, bytes], ...]:
+    """Returns the challenge of RFC 6750, section 3; without credentials it names no error."""
+    parts = ['Bearer realm="decalog"']
+    if error:
+        parts.append(f'error="{error}"')
+    if scope is not None:
+        parts.append(f'scope="{scope}"')
+    return ((b"www-authenticate", ", ".join(parts).encode()),)
+
+
+async def _send(send: Send, answer: Answer, *, is_head: bool) -> None:
+    length = (b"content-length", str(len(answer.body)).encode())
+    await send({"type": "http.response.start", "status": answer.status, "headers": [length, *answer.headers]})
+    await send({"type": "http.response.body", "body": b"" if is_head else answer.body})
+
+
+async def _refuse_protocol(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    """Answers what is not HTTP: the host is started and stopped by `serve`, and there are no websockets."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1003})
+        return
+    while scope["type"] == "lifespan":
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

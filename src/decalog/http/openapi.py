@@ -1,0 +1,435 @@
+"""OpenAPI 3.1 out of the systems' schemas: what the parser checks and what the document says come from one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from decalog import __version__
+from decalog.http.settings import HttpSettings
+from decalog.money import EXPONENTS, MAX_MINOR
+from decalog.schema import ID_LENGTH, Entity, EventKind, Field, Schema
+
+Json = dict[str, Any]
+
+_INT64 = 2**63 - 1
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
+_TYPES = {
+    "int": "integer",
+    "float": "number",
+    "text": "string",
+    "flag": "boolean",
+    "amount_minor": "integer",
+    "currency": "string",
+}
+_EXAMPLES: Mapping[str, Any] = {"int": 1, "float": 0.5, "flag": True, "amount_minor": 1234, "currency": "EUR"}
+
+
+def document(schemas: Iterable[Schema], settings: HttpSettings) -> Json:
+    """Returns the OpenAPI document of a server.
+
+    Args:
+        schemas: of the systems it serves.
+        settings: whose limits and need of tokens it states.
+    """
+    schemas = list(schemas)
+    parts = dict(_SHARED)
+    paths: Json = {}
+    for schema in schemas:
+        parts |= _system_parts(schema)
+        paths |= _system_paths(schema, settings)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "decalog",
+            "version": __version__,
+            "description": f"Decisions of: {', '.join(schema.system for schema in schemas)}. Each is logged, durable, "
+            "before it is answered; a retry with the same id gets the decision that was logged.",
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths | _server_paths(settings),
+        "components": {
+            "schemas": parts,
+            "responses": _responses(),
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "dlg_<id>_<secret>",
+                    "description": "A token of `decalog tokens create`; scopes: decide, outcomes, admin.",
+                }
+            },
+        },
+    }
+
+
+def _system_parts(schema: Schema) -> Json:
+    name = _title(schema.system)
+    kinds = (schema.request, *schema.events)
+    events = {f"{name}Event{_title(kind.name)}": _event(kind, schema) for kind in kinds}
+    return {
+        f"{name}Request": _request(schema),
+        **events,
+        f"{name}Outcome": _outcome(schema),
+        f"{name}Decision": _decision(schema, told=False),
+        f"{name}LoggedDecision": _decision(schema, told=True),
+    }
+
+
+def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
+    name, system, noun = _title(schema.system), schema.system, schema.noun
+    events = [f"{name}Event{_title(kind.name)}" for kind in (schema.request, *schema.events)]
+    id_ = _parameter("id", "path", f"The decision's id, or the {noun}'s.")
+    key = _parameter("Idempotency-Key", "header", "Optional; if sent, the same as the body's id.")
+    decide = {
+        "summary": f"Decide one {noun}.",
+        "parameters": [key],
+        "requestBody": _body(_ref(f"{name}Request"), _example(schema)),
+        "responses": {
+            "200": _ok("The decision, logged.", _ref(f"{name}Decision"), _REPLAYED_HEADER),
+            **_refusals(400, 409, 413, 415, 422, 503),
+        },
+    }
+    replay = {
+        "summary": "Recompute one decision from the log alone.",
+        "parameters": [id_],
+        "responses": {"200": _ok("What came out, and every difference.", {"type": "object"}), **_refusals(404, 409)},
+    }
+    logged = {
+        "summary": "Read one decision back.",
+        "parameters": [id_],
+        "responses": {"200": _ok("The decision as logged.", _ref(f"{name}LoggedDecision")), **_refusals(404)},
+    }
+    calls = {
+        "decide": ("post", "decide", decide),
+        "events": ("post", "decide", _batch_call("Add events.", [_ref(event) for event in events], _example(schema))),
+        "outcomes": (
+            "post",
+            "outcomes",
+            _batch_call("Add outcomes.", [_ref(f"{name}Outcome")], _outcome_example(schema)),
+        ),
+        "decisions/{id}": ("get", "decide", logged),
+        "decisions/{id}/replay": ("post", "admin", replay),
+    }
+    return {
+        f"/v1/{system}/{path}": {method: _operation(f"{system}_{_verb(path)}", call, scope, settings)}
+        for path, (method, scope, call) in calls.items()
+    }
+
+
+def _server_paths(settings: HttpSettings) -> Json:
+    alive = {"summary": "Whether the process answers.", "responses": {"200": _ok("It does.", _STATUS)}}
+    ready = {
+        "summary": "Whether to send requests here.",
+        "responses": {"200": _ok("Yes.", _STATUS), **_refusals(503)},
+    }
+    metrics = {
+        "summary": "Metrics for Prometheus.",
+        "responses": {"200": {"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
+    }
+    openapi = {"summary": "This document.", "responses": {"200": _ok("OpenAPI 3.1.", {"type": "object"})}}
+    return {
+        "/healthz": {"get": _operation("healthz", alive, "", settings)},
+        "/readyz": {"get": _operation("readyz", ready, "", settings)},
+        "/metrics": {"get": _operation("metrics", metrics, "admin", settings)},
+        "/openapi.json": {"get": _operation("openapi", openapi, "", settings)},
+    }
+
+
+def _operation(name: str, call: Json, scope: str, settings: HttpSettings) -> Json:
+    if not scope:
+        return {"operationId": name, "security": [], **call}
+    security: list[Json] = [{"token": []}] if settings.tokens else []
+    also = _refusals(401, 403, 429) if settings.tokens else _refusals(403, 429)
+    described = {"description": f"Takes scope `{scope}`."} if settings.tokens else {}
+    return {"operationId": name, "security": security, **described, **call, "responses": call["responses"] | also}
+
+
+def _batch_call(summary: str, rows: list[Json], example: Json) -> Json:
+    row = rows[0] if len(rows) == 1 else {"anyOf": rows}
+    one_or_more = {"anyOf": [row, {"type": "array", "items": row}]}
+    body = _body(one_or_more, example)
+    # A schema cannot say what stands on each line.
+    body["content"]["application/x-ndjson"] = {"schema": {"type": "string"}}
+    return {
+        "summary": summary,
+        "description": "One object, an array, or one object a line. Bad rows go to quarantine; their neighbours stay.",
+        "requestBody": body,
+        "responses": {
+            "200": _ok("What became of each row.", _ref("Batch")),
+            **_refusals(400, 413, 415, 422, 503),
+        },
+    }
+
+
+def _body(schema: Json, example: Json) -> Json:
+    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
+
+
+def _request(schema: Schema) -> Json:
+    kind = schema.request
+    taken = {"type": ["string", "null"], "enum": [*schema.actions, None]}
+    taken["description"] = "The action that your own system took, where ours runs in its shadow."
+    return _object(
+        {"id": _id(f"Your key of the {schema.noun}; a retry repeats it."), "event_time": _TIME, "taken": taken}
+        | _values(kind),
+        ["id", *_required(kind)],
+        kind.meaning,
+    )
+
+
+def _event(kind: EventKind, schema: Schema) -> Json:
+    corrects = _text(ID_LENGTH, "Id of the event that this one replaces, whole.")
+    kind_name: Json = {"const": kind.name, "description": f"Default: {schema.request.name}."}
+    body = _object(
+        {"id": _id("Your key of the event."), "event_time": _TIME, "kind": kind_name, "corrects": corrects}
+        | {"taken": {"type": ["string", "null"], "enum": [*schema.actions, None]}}
+        | _values(kind),
+        ["id", *_required(kind), *([] if kind is schema.request else ["kind"])],
+        kind.meaning,
+    )
+    return {"anyOf": [body, _ref("Deletion")]}
+
+
+def _outcome(schema: Schema) -> Json:
+    shared = {
+        "id": _id("The reporter's key."),
+        schema.noun: _id(f"Id of the {schema.noun} it is about; it may arrive before the {schema.noun} does."),
+        "event_time": _TIME,
+        "ref": _text(ID_LENGTH, "Which slot or candidate it is about."),
+        "corrects": _text(ID_LENGTH, "Id of the outcome that this one replaces."),
+    }
+    money = {"amount_minor": _amount("Money it concerns, in minor units."), "currency": _currency()}
+    kinds = [
+        _object(
+            shared
+            | {
+                "kind": {"const": kind.name, "description": kind.meaning},
+                "source": {"enum": list(kind.sources)},
+                "value": {"type": "number", "description": _label_words(kind.labels)},
+            }
+            | money,
+            ["id", schema.noun, "kind", "source", "value"],
+            kind.meaning,
+        )
+        | {"dependentRequired": {"amount_minor": ["currency"]}}
+        for kind in schema.outcomes
+    ]
+    return {"anyOf": [*kinds, _ref("Deletion")]}
+
+
+def _decision(schema: Schema, *, told: bool) -> Json:
+    """Returns the schema of a decision as `host.reply` tells of it; `told`: with what only reading it back adds."""
+    text, number = {"type": "string"}, {"type": "number"}
+    properties: Json = {
+        "decision_id": {"type": "string", "format": "uuid"},
+        schema.noun: text,
+        "action": {"enum": list(schema.actions)},
+        "predictions": {"type": "object", "additionalProperties": number},
+        "reasons": {"type": "array", "items": text},
+        "expected_minor": {"type": "integer"},
+        "currency": text,
+        "mode": {"enum": ["live", "shadow", "fallback", "imported"]},
+        "fallback": text,
+        "guardrails": {"type": "array", "items": {"type": "object", "additionalProperties": text}},
+        "versions": {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
+        "seq": {"type": "integer", "minimum": 0},
+        "known_time": {"type": "string", "format": "date-time"},
+    }
+    if told:
+        properties |= {
+            "features": {"type": "object", "additionalProperties": number},
+            "attributes": {"type": "object"},
+            "event_time": {"type": "string", "format": "date-time"},
+            "state_seq": {"type": "integer", "minimum": 0},
+            "taken": text,
+        }
+    return {"type": "object", "properties": properties, "required": sorted(properties)}
+
+
+def _values(kind: EventKind) -> Json:
+    return {f.name: _field(f) for f in kind.fields} | {e.name: _entity(e) for e in kind.entities}
+
+
+def _required(kind: EventKind) -> list[str]:
+    required = [f.name for f in kind.fields if f.required]
+    amounts = any(f.kind == "amount_minor" and f.required for f in kind.fields)
+    # An amount without a currency means nothing, whatever the declaration says.
+    return required + [f.name for f in kind.fields if amounts and f.kind == "currency" and not f.required]
+
+
+def _field(field: Field) -> Json:
+    if field.kind == "amount_minor":
+        found = _amount(field.meaning)
+    elif field.kind == "currency":
+        found = _currency()
+    elif field.choices:
+        found = {"type": "string", "enum": list(field.choices)}
+    elif field.kind == "text":
+        found = _text(field.max_length, field.meaning)
+    else:
+        found = {"type": _TYPES[field.kind]}
+        found |= {"minimum": -_INT64, "maximum": _INT64} if field.kind == "int" else {}
+    bounds = {"minimum": field.least, "maximum": field.most}
+    found |= {name: bound for name, bound in bounds.items() if bound is not None}
+    found["description"] = f"{field.meaning} ({field.privacy})"
+    return found if field.required else _nullable(found)
+
+
+def _entity(entity: Entity) -> Json:
+    return _nullable(_text(entity.max_length, f"{entity.meaning} ({entity.privacy})") | {"minLength": 1})
+
+
+def _nullable(schema: Json) -> Json:
+    wider = schema | {"type": [schema["type"], "null"]}
+    return wider | {"enum": [*wider["enum"], None]} if "enum" in wider else wider
+
+
+def _object(properties: Json, required: list[str], meaning: str) -> Json:
+    return {
+        "type": "object",
+        "description": meaning,
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _id(meaning: str) -> Json:
+    return _text(ID_LENGTH, meaning) | {"minLength": 1}
+
+
+def _text(longest: int, meaning: str) -> Json:
+    return {"type": "string", "maxLength": longest, "pattern": _PRINTABLE, "description": meaning}
+
+
+def _amount(meaning: str) -> Json:
+    return {"type": "integer", "minimum": 0, "maximum": MAX_MINOR, "description": meaning}
+
+
+def _currency() -> Json:
+    return {"type": "string", "enum": sorted(EXPONENTS), "description": "ISO 4217 code."}
+
+
+def _label_words(labels: Mapping[int, int]) -> str:
+    return "; ".join(f"{value}: label {label}" for value, label in sorted(labels.items(), reverse=True))
+
+
+def _example(schema: Schema) -> Json:
+    kind = schema.request
+    shown = [*(f for f in kind.fields if f.required or f.choices)]
+    values = {f.name: f.choices[0] if f.choices else _EXAMPLES.get(f.kind, "text") for f in shown}
+    entities = {entity.name: f"{entity.name}-1" for entity in kind.entities[:2]}
+    return {"id": f"{schema.noun}-1", **values, **entities}
+
+
+def _outcome_example(schema: Schema) -> Json:
+    kind = schema.outcomes[-1]
+    return {"id": "o-1", schema.noun: f"{schema.noun}-1", "kind": kind.name, "source": kind.sources[0], "value": 1}
+
+
+def _parameter(name: str, place: str, meaning: str) -> Json:
+    schema = {"type": "string", "minLength": 1, "maxLength": ID_LENGTH}
+    return {"name": name, "in": place, "required": place == "path", "schema": schema, "description": meaning}
+
+
+def _ok(meaning: str, schema: Json, headers: Json | None = None) -> Json:
+    found: Json = {"description": meaning, "content": {"application/json": {"schema": schema}}}
+    return found | ({"headers": headers} if headers else {})
+
+
+def _refusals(*statuses: int) -> Json:
+    return {str(status): {"$ref": f"#/components/responses/{_REFUSALS[status]}"} for status in statuses}
+
+
+def _responses() -> Json:
+    content = {"application/problem+json": {"schema": _ref("Problem")}}
+    return {name: {"description": _REFUSAL_WORDS[name], "content": content} for name in _REFUSALS.values()}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _title(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _verb(path: str) -> str:
+    return {"decisions/{id}": "decision", "decisions/{id}/replay": "replay"}.get(path, path)
+
+
+_TIME: Json = {
+    "type": ["string", "null"],
+    "format": "date-time",
+    "maxLength": 40,
+    "description": "When it happened, RFC 3339 with an offset; the time of arrival if left out.",
+}
+_STATUS: Json = _object({"status": {"type": "string"}}, ["status"], "A status.")
+_REPLAYED_HEADER: Json = {
+    "Idempotent-Replayed": {
+        "description": "`true` if this decision had been logged before.",
+        "schema": {"type": "string"},
+    }
+}
+_REFUSALS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    413: "TooLarge",
+    415: "UnsupportedMediaType",
+    422: "Unprocessable",
+    429: "TooManyRequests",
+    503: "Unavailable",
+}
+_REFUSAL_WORDS = {
+    "BadRequest": "No JSON, or a head that makes no sense.",
+    "Unauthorized": "No token, or one that is unknown, expired or revoked.",
+    "Forbidden": "The token lacks the scope or the system.",
+    "NotFound": "No such record or route.",
+    "Conflict": "The id was used with another body, or the decision cannot be recomputed.",
+    "TooLarge": "Too many bytes or rows.",
+    "UnsupportedMediaType": "Not JSON, or compressed.",
+    "Unprocessable": "JSON that breaks the schema; nothing was decided.",
+    "TooManyRequests": "Above the rate; see Retry-After.",
+    "Unavailable": "The log takes nothing now; retry with the same id.",
+}
+_ROW = _object(
+    {
+        "id": {"type": "string"},
+        "status": {"enum": ["accepted", "duplicate", "rejected"]},
+        "seq": {"type": "integer", "minimum": 0},
+        "reason": {"type": "string", "description": "Code of a rejection."},
+        "message": {"type": "string", "description": "The four parts of a rejection in one sentence."},
+    },
+    ["id", "status", "seq"],
+    "What became of one row.",
+)
+_COUNTS = {name: {"type": "integer", "minimum": 0} for name in ("accepted", "duplicate", "rejected")}
+_SHARED: Json = {
+    "Problem": {
+        "type": "object",
+        "description": "RFC 9457, with the four parts of the error.",
+        "properties": {
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            **{part: {"type": "string"} for part in ("detail", "where", "given", "expected", "fix")},
+            "results": {"type": "array", "items": _ref("Row")},
+        },
+        "required": ["title", "status", "detail", "where", "given", "expected", "fix"],
+    },
+    "Row": _ROW,
+    "Batch": _object(
+        _COUNTS | {"results": {"type": "array", "items": _ref("Row")}},
+        [*_COUNTS, "results"],
+        "A batch's rows in order.",
+    ),
+    "Deletion": _object(
+        {"id": _id("Your key of this deletion."), "deletes": _id("Id of what is withdrawn.")},
+        ["id", "deletes"],
+        "Withdraws what was logged; the log keeps both.",
+    ),
+}
