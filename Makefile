@@ -28,11 +28,12 @@ lint: $(VENV)/dev.stamp  ## check style, types and the floors of the house
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-slow: $(VENV)/dev.stamp  ## run the tests that take time or load
+slow: $(VENV)/dev.stamp  ## run the tests that take time or load, and the benchmarks that have a short form
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m slow
+	@$(call run_benches,--short)
 
 bench: $(VENV)/dev.stamp  ## run every benchmark and print its table
-	@set -e; for b in bench/*/*.py; do [ -e "$$b" ] || continue; echo "== $$b"; $(BIN)/python "$$b"; done
+	@$(call run_benches)
 
 docs: $(VENV)/dev.stamp  ## run every code block of the docs
 	@$(BIN)/python -m pytest tests/test_docs.py
@@ -51,6 +52,11 @@ clean:  ## remove the environment and all caches (never var/, where the decision
 
 help:  ## list the verbs
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+
+# A benchmark is a script under bench/ that knows --json; the others there are its parts. $(1) is an option it must know.
+run_benches = for bench in $$(grep -l -e --json bench/*/*.py 2>/dev/null); do \
+  grep -q -e "$(or $(1),--json)" "$$bench" || continue; \
+  echo "== $$bench $(1)"; $(BIN)/python "$$bench" $(1) || exit 1; done
 
 # What `up` needs is a subset of what `test` needs: making the second makes the first, and the first undoes the second.
 $(VENV)/core.stamp: requirements-core.lock pyproject.toml $(VENV)/uv.stamp

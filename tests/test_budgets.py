@@ -20,7 +20,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "src" / "decalog"
 
 # (module, function or class, budget): the reason. The name "*" stands for every name of the module.
 # An entry that nothing needs any more fails the test.
-EXCEPTIONS: dict[tuple[str, str, str], str] = {}
+EXCEPTIONS: dict[tuple[str, str, str], str] = {
+    ("features/kernel.py", "*", "parameters"): "compiled functions take arrays and ints, and no object to hold them",
+    ("features/kernel.py", "*", "positional parameters"): "numba passes by position; keywords cost more than the work",
+}
 
 MODULE_LINES = 400
 FUNCTION_LINES = 60

@@ -18,7 +18,7 @@ LOCKS = ("requirements.lock", "requirements-core.lock", "requirements-uv.lock")
 README_LINES = 150
 
 # Written so that this file does not match itself.
-MACHINE_PATHS = re.compile(r"(?<![\w.~])/(?:work|root|home/\w+|Users/\w+|tmp/brief|opt/pypi)(?=/|\b)")
+MACHINE_PATHS = re.compile(r"(?<![\w.~`})])/(?:work|root|home/\w+|Users/\w+|tmp/brief|opt/pypi)(?=/|\b)")
 REGISTRY_HOSTS = re.compile(
     r"\b(?:pypi[.]org|files[.]pythonhosted[.]org|registry[.]npmjs[.]org|test[.]pypi)", re.IGNORECASE
 )
@@ -58,6 +58,7 @@ def test_no_file_names_a_path_of_one_machine() -> None:
         ("~/work/decalog", False),
         ("https://example.org/work/x", False),
         ("$(pwd)/workers", False),
+        ("files below `folder`/" + "root", False),
     ],
 )
 def test_a_path_of_one_machine_is_recognised(line: str, is_found: bool) -> None:
