@@ -158,7 +158,9 @@ class Deployment:
                 expected=f"one of feature set {expected}",
                 fix="Train again: the declarations changed.",
             )
-        return load_model(artefact, allowed=self.setup.allowed), artefact.manifest.head
+        manifest = artefact.manifest
+        model = load_model(manifest.format, artefact.folder, settings=manifest.settings, allowed=self.setup.allowed)
+        return model, manifest.head
 
     def _notes(self, decision: Decision) -> tuple[str, ...]:
         then = self.tables.get("", "runtime", before=decision.versions.runtime + 1) or {}

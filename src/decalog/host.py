@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal
 
 import msgspec
 
@@ -14,13 +14,16 @@ from decalog.clock import rfc3339
 from decalog.decisions import Decision, decode_decision
 from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError, near
 from decalog.events import Record
-from decalog.ingest import RowResult
+from decalog.ingest import Ingest, RowResult
 from decalog.log import Committer, Log
 from decalog.meter import Meter
+from decalog.models.formats import is_blocking
 from decalog.serving import Service, Underway, reply
 
 _ROWS_AT_ONCE = 100
 """Rows of a batch between two looks at the event loop: a batch must not stop the decisions beside it."""
+
+_REFRESH_S = 1.0
 
 Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
 
@@ -33,10 +36,19 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class HostState(msgspec.Struct, frozen=True):
-    """How the host is: ready to decide, failed and why, how far the log goes, and what each system decides with."""
+    """How the host is.
+
+    Args:
+        ready: to decide.
+        failed: why not for good, or "".
+        now: by the host's clock, RFC 3339: simulated worlds run on an accelerated one.
+        position, durable: how far the log goes, and how far it is durable.
+        systems: name → what it decides with.
+    """
 
     ready: bool
     failed: str
+    now: str
     position: int
     durable: int
     systems: dict[str, dict[str, str]]
@@ -50,13 +62,24 @@ class Host:
         services: system name → service.
         replay: (system, decision id) → replay's report; runs outside this process.
         meter: counters.
+        refresh: called about every second: gives services the champion of now.
     """
 
-    def __init__(self, log: Log, services: Mapping[str, Service], *, replay: Replay, meter: Meter) -> None:
+    def __init__(
+        self,
+        log: Log,
+        services: Mapping[str, Service],
+        *,
+        replay: Replay,
+        meter: Meter,
+        refresh: Callable[[], None] | None = None,
+    ) -> None:
         self.log = log
         self.services = dict(services)
         self.meter = meter
         self._replay = replay
+        self._refresh = refresh
+        self._refreshing: asyncio.Task[None] | None = None
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._committer: Committer | None = None
@@ -69,16 +92,19 @@ class Host:
         return tuple(self.services)
 
     async def start(self) -> None:
-        """Starts committing. Long-lived objects are frozen out of garbage collection, whose full pass stalls replies."""
+        """Starts committing. Long-lived objects are frozen out of garbage collection: a full pass stalls replies."""
         self._loop = asyncio.get_running_loop()
         self._committer = Committer(self.log, self._from_committer)
         self._committer.notify()
         gc.collect()
         gc.freeze()
+        self._refreshing = asyncio.create_task(self._keep_fresh())
 
     async def stop(self) -> None:
         """Refuses what is new, commits what was stamped, and ends."""
         self._stopping = True
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         if self._committer is not None:
             await asyncio.to_thread(self._committer.stop)
         self._settle(self.log.durable)
@@ -104,12 +130,12 @@ class Host:
     async def add_events(self, system: str, raw: bytes) -> list[RowResult]:
         """Returns what became of each event of a batch: one JSON object, an array, or one object a line."""
         service = self._service(system)
-        return await self._add(system, "event", rows_of(raw), service.ingest.event)
+        return await self._add(service.ingest, "event", rows_of(raw))
 
     async def add_outcomes(self, system: str, raw: bytes) -> list[RowResult]:
         """Returns what became of each outcome of a batch; formats as for events."""
         service = self._service(system)
-        return await self._add(system, "outcome", rows_of(raw), service.ingest.outcome)
+        return await self._add(service.ingest, "outcome", rows_of(raw))
 
     async def decision(self, system: str, id_: str) -> dict[str, Any]:
         """Returns a decision by its id or its request's; tokens and personal values stay inside."""
@@ -135,14 +161,20 @@ class Host:
         return HostState(
             ready=self._committer is not None and self._failed is None and not self._stopping,
             failed="" if self._failed is None else str(self._failed),
+            now=rfc3339(self.log.clock.now_us()),
             position=self.log.position,
             durable=self.log.durable,
             systems={name: service.describe() for name, service in self.services.items()},
         )
 
+    async def _keep_fresh(self) -> None:
+        while self._refresh is not None:
+            await asyncio.sleep(_REFRESH_S)
+            self._refresh()
+
     async def _finish(self, service: Service, draft: Underway) -> tuple[Record, Decision]:
         model = service.serving.model
-        if getattr(model, "blocking", False) and not draft.fallback:
+        if model is not None and is_blocking(model) and not draft.fallback:
             await self._predict_aside(service, draft)
             # While the model thought, a retry of the same request may have been logged.
             logged = service.ingest.logged("request", draft.event.id, draft.mark)
@@ -168,16 +200,12 @@ class Host:
             draft.prediction, draft.fallback = copy.prediction, copy.fallback
             draft.stages_us.update(copy.stages_us)
 
-    async def _add(
-        self, system: str, kind: str, rows: Sequence[object], admit: Callable[[Mapping[str, Any]], RowResult]
-    ) -> list[RowResult]:
+    async def _add(self, ingest: Ingest, kind: Literal["event", "outcome"], rows: Sequence[object]) -> list[RowResult]:
         self._check_open()
-        ingest = self.services[system].ingest
         results = []
         for number, row in enumerate(rows):
-            bad = None if isinstance(row, Mapping) else _not_an_object(system, kind)
-            result = ingest.reject(kind, row, bad) if bad is not None else admit(cast("Mapping[str, Any]", row))
-            self.meter.row(system, kind, result.status)
+            result = ingest.admit(kind, row)
+            self.meter.row(ingest.schema.system, kind, result.status)
             results.append(result)
             if number % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
                 self._notify()
@@ -292,9 +320,3 @@ def _line(line: bytes) -> object:
         return _any_json(line)
     except _NO_JSON:
         return line.decode(errors="replace")
-
-
-def _not_an_object(system: str, kind: str) -> RequestError:
-    return RequestError(
-        where=f"{system} {kind}", given="a row that is no JSON object", expected="an object", fix="Send {…} a row."
-    )

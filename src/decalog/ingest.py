@@ -139,6 +139,18 @@ class Ingest:
         sealed = seal(cipher, private, parsed.id) if private and cipher is not None else b""
         return Event(parsed.id, kind, event_time, subject, entities, public, sealed, parsed.corrects)
 
+    def admit(self, kind: Literal["event", "outcome"], row: object) -> RowResult:
+        """Admits one row of a batch, whatever it is; what is no object goes to quarantine too."""
+        if isinstance(row, Mapping):
+            return self.event(row) if kind == "event" else self.outcome(row)
+        error = RequestError(
+            where=f"{self.schema.system} {kind}",
+            given="a row that is no JSON object",
+            expected="an object",
+            fix="Send one {…} a row.",
+        )
+        return self.reject(kind, row, error)
+
     def event(self, raw: Mapping[str, Any]) -> RowResult:
         """Admits one event of a batch, or quarantines it; never raises for a bad row."""
         try:

@@ -136,6 +136,11 @@ class Log:
                 self.failed = _fault()
         return self.durable
 
+    def close(self) -> None:
+        """Releases store and vault; what was not committed is not in the log."""
+        self.store.close()
+        self.vault.close()
+
     def find(self, index: str, key: str) -> list[int]:
         """Returns the seqs under a key of an index, ascending, stamped but unwritten ones included."""
         # Unwritten first: a commit in the other thread may move a record from there to the store between the two looks.

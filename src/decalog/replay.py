@@ -243,3 +243,31 @@ def _bits(value: float) -> str:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def trace_text(trace: Trace) -> str:
+    """Returns a trace for people: every intermediate, and each difference with both values."""
+    lines = [
+        f"decision {trace.decision_id} (seq {trace.seq}, views at {trace.state_seq}, {trace.mode})",
+        *(f"  {name:28} {value!r}" for name, value in trace.features.items()),
+        *(f"  {head:28} {value!r}" for head, value in trace.predictions.items()),
+        f"  fallback                     {trace.fallback}" if trace.fallback else "",
+        f"  action                       {trace.action}",
+        f"  expected_minor               {trace.expected_minor}",
+        *(f"  because                      {reason}" for reason in trace.reasons),
+        *(f"  version of {name:17} {version}" for name, version in trace.versions.items()),
+        *(f"  note                         {note}" for note in trace.notes),
+        *difference_lines(trace),
+        "identical" if trace.identical else f"{len(trace.differences)} differences",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def difference_lines(trace: Trace) -> list[str]:
+    """Returns one line a difference: as logged, as replayed."""
+    return [f"  DIFFERS {d.name}: logged {d.logged}, replayed {d.replayed}" for d in trace.differences]
+
+
+def range_text(found: Range) -> str:
+    """Returns a replayed range for people: `1,000/1,000 identical`, and the first difference whole."""
+    return found.text() if found.first is None else f"{found.text()}\nfirst difference:\n{trace_text(found.first)}"

@@ -33,10 +33,14 @@ class World(Protocol):
     Attributes:
         start_us: the first moment of the world, int microseconds since the Unix epoch, UTC.
         params_hash: sha256 of the canonical JSON of the parameters; frozen before any policy is tuned on the world.
+        base: currency in which its money is counted, ISO 4217.
+        rates: units of `base` for one unit of each other currency that it uses, as decimal text.
     """
 
     start_us: int
     params_hash: str
+    base: str
+    rates: Mapping[str, str]
 
     def advance(self, until_us: int) -> list[Message]:
         """Returns all that reaches the system after the last call and up to `until_us`, ordered by `at`."""

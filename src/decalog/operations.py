@@ -1,0 +1,170 @@
+"""What the commands do, as plain functions: the same calls work from a notebook."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
+from decalog.deployment import Deployment, Setup, replay_aside
+from decalog.errors import ConfigError
+from decalog.home import Home
+from decalog.host import Host, rows_of
+from decalog.ingest import RowResult
+from decalog.meter import Meter
+from decalog.serving import reply
+
+if TYPE_CHECKING:
+    from decalog.training import TrainingResult
+
+Say = Callable[[str], None]
+
+
+def quiet(_line: str) -> None:
+    """Says nothing."""
+
+
+def train_on_world(home: Home, name: str, *, days: int, seed: int, say: Say = quiet) -> TrainingResult:
+    """Fills a new home with a simulated history and trains on it.
+
+    Raises:
+        ConfigError: the home already holds a log; what it holds is never mixed with a world.
+    """
+    from decalog.simulation import fill, rates_of, world_of
+    from decalog.system import find_system
+
+    if home.exists:
+        raise ConfigError(
+            where=f"home {home.root}",
+            given="a home that already holds a log",
+            expected="a new home for a simulated world",
+            fix="Train on what it holds (leave --world-days out), or name another --home.",
+        )
+    world = world_of(find_system(name), seed)
+    clock = ManualClock(world.start_us)
+    log = home.writer(clock)
+    try:
+        deployment = Deployment(home, name, log, Setup(rates=rates_of(world)))
+        fill(world, deployment.prepare(), clock, days=days, say=say)
+        return _train(deployment, seed, say)
+    finally:
+        log.close()
+
+
+def train_on_data(
+    home: Home, name: str, *, data: Path, mapping: Path, seed: int = 0, say: Say = quiet
+) -> TrainingResult:
+    """Imports a user's own data by a mapping and trains on it; importing the same rows again adds nothing."""
+    from decalog.data.importing import import_rows
+    from decalog.data.mapping import read_mapping
+    from decalog.system import find_system
+
+    plan = read_mapping(mapping, find_system(name))
+    clock = ManualClock(0)
+    log = home.writer(clock)
+    try:
+        setup = Setup(rates=plan.rates, signals=plan.signals)
+        deployment = Deployment(home, name, log, setup)
+        report = import_rows(data, plan, deployment.prepare(), clock=clock, say=say)
+        say(report.text())
+        return _train(deployment, seed, say)
+    finally:
+        log.close()
+
+
+def train_on_log(home: Home, name: str, *, seed: int = 0, say: Say = quiet) -> TrainingResult:
+    """Trains on what the log of a home holds; a server may be writing to it meanwhile."""
+    log = home.reader()
+    try:
+        return _train(Deployment(home, name, log), seed, say)
+    finally:
+        log.close()
+
+
+def open_host(
+    home: Home, names: Iterable[str], *, setups: Mapping[str, Setup] | None = None, clock: Clock | None = None
+) -> Host:
+    """Returns a host over a home's log, its services ready; this process becomes the log's writer."""
+    log = home.writer(clock or SystemClock())
+    deployments = [Deployment(home, name, log, (setups or {}).get(name)) for name in names]
+    services = {d.system.name: d.service() for d in deployments}
+
+    def refresh() -> None:
+        for deployment in deployments:
+            deployment.refresh(services[deployment.system.name])
+
+    return Host(log, services, replay=replay_aside(home), meter=Meter(), refresh=refresh)
+
+
+def decide_here(home: Home, name: str, raw: bytes) -> dict[str, Any]:
+    """Returns one decision made in this process, durable; for trying out, not for load: it folds the log first."""
+    log = home.writer()
+    try:
+        service = Deployment(home, name, log).service()
+        record, decision, _ = service.decide(raw)
+        log.commit()
+        return reply(record, decision, service.system.schema.noun)
+    finally:
+        log.close()
+
+
+def add_here(home: Home, name: str, kind: str, raw: bytes) -> list[RowResult]:
+    """Returns what became of each row of a batch of `event`s or `outcome`s, admitted by this process, durable."""
+    log = home.writer()
+    try:
+        ingest = Deployment(home, name, log).prepare()
+        results = [ingest.admit(kind, row) for row in rows_of(raw)]
+        log.commit()
+        return results
+    finally:
+        log.close()
+
+
+def read_policy(path: Path, params: type[msgspec.Struct]) -> msgspec.Struct:
+    """Returns policy parameters from a TOML file; what it leaves out keeps the system's default.
+
+    Raises:
+        ConfigError: the file is no TOML, or a parameter is unknown or out of range.
+    """
+    return _read_toml(path, params)
+
+
+def read_rates(path: Path) -> Any:
+    """Returns exchange rates from a TOML file with `base` and `[rates]`.
+
+    Raises:
+        ConfigError: the file is no TOML, or a rate is no decimal text.
+    """
+    from decalog.ingest import Rates
+
+    return _read_toml(path, Rates)
+
+
+def clock_of(start: str | None, speed: float) -> Clock:
+    """Returns the system clock, or an accelerated one that starts at an RFC 3339 time."""
+    from decalog.clock import time_us
+
+    return SystemClock() if start is None else AcceleratedClock(time_us(start), speed)
+
+
+def _train(deployment: Deployment, seed: int, say: Say) -> TrainingResult:
+    from decalog.training import train
+
+    say("training: baselines and champion")
+    return train(deployment.system, deployment.log, deployment.registry, seed=seed, policy=deployment.policy_params())
+
+
+def _read_toml(path: Path, kind: type[Any]) -> Any:
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), kind)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, msgspec.ValidationError) as error:
+        raise ConfigError(
+            where=path.name,
+            given=str(error),
+            expected=f"TOML with {', '.join(kind.__struct_fields__)}",
+            fix="Mend the file.",
+        ) from None
