@@ -84,7 +84,7 @@ _step = st.tuples(
     _entities,
     _attributes,
 )
-steps = st.lists(_step, min_size=1, max_size=40)
+steps = st.lists(_step, min_size=15, max_size=60)
 
 
 class Writer:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
+from tests.features.logs import Writer, features, steps
 
 from decalog.errors import DataError
 from decalog.features.definition import FeatureSet
@@ -15,7 +16,6 @@ from decalog.features.facts import Change, Point
 from decalog.features.offline import fold, refused
 from decalog.features.online import OnlineState
 from decalog.features.reference import evaluate
-from tests.features.logs import Writer, features, steps
 
 Float64s = npt.NDArray[np.float64]
 FEATURES = features()

@@ -1,4 +1,4 @@
-"""Changes as int64 columns, for whatever reads a whole log at once: the offline fold and the start of the online state."""
+"""Changes as int64 columns, for what reads a whole log at once: the offline fold, and the start of the online state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.features import kernel
-from decalog.features.facts import Change
+from decalog.features.facts import Change, Fact
 from decalog.features.kernel import MISSING, Int64s
 from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import missing_row, out_of_order, row_twice
@@ -63,23 +63,18 @@ def images(plan: Plan, changes: Sequence[Change]) -> Images:
     acts, origins, cells = array("q"), array("q"), array("q")
     tokens = tuple(array("q") for _ in plan.entities)
     unusable: Counter[str] = Counter()
-    for origin, change in enumerate(changes):
-        for act, fact in ((kernel.RETRACT, change.minus), (kernel.INSERT, change.plus)):
-            if fact is None or fact.kind not in plan.bits:
-                continue
-            row = plan.row(fact)
-            if act == kernel.INSERT and MISSING in row:
-                unusable.update(plan.unusable(fact))
-            acts.append(act)
-            origins.append(origin)
-            cells.extend(row)
-            for entity, column in zip(plan.entities, tokens, strict=True):
-                token = entity.token_of(fact.entities) if fact.kind in entity.kinds else None
-                column.append(MISSING if token is None else token)
-    seqs = np.fromiter((change.seq for change in changes), np.int64, len(changes))
+    for origin, act, fact in _facts(plan, changes):
+        row = plan.row(fact)
+        if act == kernel.INSERT and MISSING in row:
+            unusable.update(plan.unusable(fact))
+        acts.append(act)
+        origins.append(origin)
+        cells.extend(row)
+        for entity, column in zip(plan.entities, tokens, strict=True):
+            token = entity.token_of(fact)
+            column.append(MISSING if token is None else token)
+    seqs = _in_order(np.fromiter((change.seq for change in changes), np.int64, len(changes)))
     known = np.fromiter((change.known_time for change in changes), np.int64, len(changes))
-    for fault in np.flatnonzero(seqs[1:] < seqs[:-1])[:1]:
-        raise out_of_order(int(seqs[fault + 1]), int(seqs[fault]))
     return Images(
         seqs=seqs,
         watermarks=np.maximum.accumulate(known),
@@ -89,6 +84,21 @@ def images(plan: Plan, changes: Sequence[Change]) -> Images:
         tokens=tuple(_int64s(column) for column in tokens),
         unusable=unusable,
     )
+
+
+def _in_order(seqs: Int64s) -> Int64s:
+    for fault in np.flatnonzero(seqs[1:] < seqs[:-1])[:1]:
+        raise out_of_order(int(seqs[fault + 1]), int(seqs[fault]))
+    return seqs
+
+
+def _facts(plan: Plan, changes: Sequence[Change]) -> Iterator[tuple[int, int, Fact]]:
+    """Yields (index of the change, act, image) for the kinds that features read."""
+    for origin, change in enumerate(changes):
+        if change.minus is not None and change.minus.kind in plan.bits:
+            yield origin, kernel.RETRACT, change.minus
+        if change.plus is not None and change.plus.kind in plan.bits:
+            yield origin, kernel.INSERT, change.plus
 
 
 def live_rows(plan: Plan, changes: Sequence[Change], *, kept_us: int) -> LiveRows:

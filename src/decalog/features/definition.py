@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,7 @@ import msgspec
 from decalog.clock import DAY, duration_us
 from decalog.errors import ConfigError, near
 from decalog.features.facts import ALL
-from decalog.schema import Schema
+from decalog.schema import EventKind, Schema
 
 AggregateName = Literal["count", "sum", "mean", "distinct", "time_since"]
 Use = Literal["model", "policy"]
@@ -105,6 +105,7 @@ class Aggregate(Declared, frozen=True, kw_only=True, tag="aggregate"):
         return float(self.missing)
 
     def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the declaration, each with the near match."""
         yield from Declared.problems(self)
         yield from _duration_problems("window", self.window, least_us=1)
         yield from _missing_problems(self.missing)
@@ -115,8 +116,9 @@ class Aggregate(Declared, frozen=True, kw_only=True, tag="aggregate"):
         if not self.over or len(set(self.over)) < len(self.over):
             yield f"over {self.over!r}, expected at least one kind of row, each once"
         wants_column = self.aggregate in ("sum", "mean", "distinct")
+        wanted = "the name of one" if wants_column else "none"
         if wants_column != bool(self.column):
-            yield f"column {self.column!r}, expected {'the name of one' if wants_column else 'none'} for {self.aggregate}"
+            yield f"column {self.column!r}, expected {wanted} for {self.aggregate}"
         if self.aggregate == "time_since" and self.unit != "s":
             yield f"unit {self.unit!r}, expected 's': time_since is measured in seconds"
 
@@ -138,6 +140,7 @@ class _FromRequest(Declared, frozen=True, kw_only=True):
         return float(self.missing)
 
     def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the declaration, each with the near match."""
         yield from Declared.problems(self)
         yield from _missing_problems(self.missing)
 
@@ -168,6 +171,7 @@ class Category(_FromRequest, frozen=True, kw_only=True, tag="category"):
     vocabulary: tuple[str, ...]
 
     def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the declaration, each with the near match."""
         yield from _FromRequest.problems(self)
         if not self.vocabulary or len(set(self.vocabulary)) < len(self.vocabulary):
             yield f"vocabulary {self.vocabulary!r}, expected at least one text, each once"
@@ -206,6 +210,7 @@ class Calendar(Declared, frozen=True, kw_only=True, tag="calendar"):
         return -1.0
 
     def problems(self) -> Iterator[str]:
+        """Yields what is wrong with the declaration, each with the near match."""
         yield from Declared.problems(self)
         if self.part not in get_args(Part):
             yield f"part {self.part!r}, expected {near(str(self.part), get_args(Part))}"
@@ -277,7 +282,7 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """The features over windows."""
         return tuple(feature for feature in self.features if isinstance(feature, Aggregate))
 
-    @property
+    @cached_property
     def lateness_us(self) -> int:
         """D in µs."""
         return duration_us(self.lateness)
@@ -362,32 +367,38 @@ def _stated(value: msgspec.Struct) -> dict[str, Any]:
 
 
 def _set_problems(features: FeatureSet) -> Iterator[str]:
-    if not features.system:
-        yield "no system, expected its name"
     given: object = features.features
     if not (isinstance(given, tuple) and all(isinstance(feature, Declared) for feature in given)):
         yield "features is not a tuple of features, expected one, even for a single feature: (feature,)"
         return
+    if not features.system:
+        yield "no system, expected its name"
     yield from _duration_problems("lateness", features.lateness, least_us=0)
+    yield from _repetition_problems(features)
+    for feature in features.features:
+        yield from (f"feature {feature.name!r}: {found}" for found in _feature_problems(feature, features.retain))
+
+
+def _repetition_problems(features: FeatureSet) -> Iterator[str]:
     for name, times in Counter(feature.name for feature in features.features).items():
         if times > 1:
             yield f"feature {name!r}: declared {times} times, expected once"
-    for feature in features.features:
-        mistyped = _type_problem(feature)
-        for problem in [mistyped] if mistyped else [*feature.problems(), *_bound_problems(feature, features.retain)]:
-            yield f"feature {feature.name!r}: {problem}"
     kinds = {kind for feature in features.aggregates for kind in feature.over}
     if len(kinds) > _MOST_KINDS:
         yield f"{len(kinds)} kinds of rows, expected at most {_MOST_KINDS}"
 
 
-def _type_problem(feature: Feature) -> str:
-    """Returns what msgspec finds about types; unknown words of closed lists are left to `problems`, which knows better."""
+def _feature_problems(feature: Feature, retain: int) -> Iterator[str]:
+    """Yields what is wrong with one feature; where types are, nothing else is looked at."""
     try:
         msgspec.convert(msgspec.to_builtins(feature), type(feature))
     except msgspec.ValidationError as error:
-        return "" if str(error).startswith("Invalid enum value") else str(error)
-    return ""
+        # `problems` knows better about words outside a closed list: it names the near match.
+        if not str(error).startswith("Invalid enum value"):
+            yield str(error)
+            return
+    yield from feature.problems()
+    yield from _bound_problems(feature, retain)
 
 
 def _bound_problems(feature: Feature, retain: int) -> Iterator[str]:
@@ -415,26 +426,32 @@ def _missing_problems(missing: float | None) -> Iterator[str]:
 
 
 def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
-    kinds = (schema.request, *schema.events)
     if isinstance(feature, Aggregate):
-        rows = [kind.name for kind in kinds] + [f"decision.{action}" for action in schema.actions]
-        entities = {entity.name for kind in kinds for entity in kind.entities}
-        for row in feature.over:
-            yield from _unknown("kind", row, rows)
-        yield from _unknown("entity", feature.entity, entities | {ALL})
-        public = {field.name for kind in kinds for field in kind.fields if field.privacy == "public"}
-        if feature.column:
-            yield from _unknown(
-                "column", feature.column, public | entities if feature.aggregate == "distinct" else public
-            )
+        yield from _aggregate_problems(feature, schema)
         return
-    public = {field.name for field in schema.request.fields if field.privacy == "public"}
+    public = _public_names(schema.request)
     for part in ("attribute", "left", "right"):
         if hasattr(feature, part):
-            yield from _unknown(part, getattr(feature, part), public)
+            yield from _unknown(part, getattr(feature, part), known=public)
 
 
-def _unknown(part: str, name: str, known: Iterable[str]) -> Iterator[str]:
-    names = list(known)
-    if name not in names:
-        yield f"{part} {name!r}, expected {near(name, names)}"
+def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
+    kinds = (schema.request, *schema.events)
+    rows = [kind.name for kind in kinds] + [f"decision.{action}" for action in schema.actions]
+    entities = {entity.name for kind in kinds for entity in kind.entities}
+    for row in feature.over:
+        yield from _unknown("kind", row, known=rows)
+    yield from _unknown("entity", feature.entity, known=entities | {ALL})
+    if feature.column:
+        public = set().union(*(_public_names(kind) for kind in kinds))
+        columns = public | entities if feature.aggregate == "distinct" else public
+        yield from _unknown("column", feature.column, known=columns)
+
+
+def _public_names(kind: EventKind) -> set[str]:
+    return {field.name for field in kind.fields if field.privacy == "public"}
+
+
+def _unknown(part: str, name: str, *, known: Collection[str]) -> Iterator[str]:
+    if name not in known:
+        yield f"{part} {name!r}, expected {near(name, known)}"

@@ -21,7 +21,7 @@ class Fact(msgspec.Struct, frozen=True):
     """One image of one row: what happened, when, to whom.
 
     Args:
-        root: seq of the first record in its chain of corrections; at most one image of a (root, kind) is live at a time.
+        root: seq of the first record in its chain of corrections; of a (root, kind) at most one image is live.
         event_time: when it happened, µs since the epoch, UTC.
         kind: `payment`, or `decision.<action>` for a view over decisions.
         entities: entity name → token (int64); an absent name is a missing entity.

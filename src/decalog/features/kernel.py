@@ -27,12 +27,16 @@ MISSING = -(2**63)
 
 # Columns of a row.
 TIME, ROOT, KIND, FIRST_COLUMN = 0, 1, 2, 3
-# Columns of a lane: what is accumulated while the scan goes back in time.
-OPERATION, KINDS, COLUMN, OWN, SET = 0, 1, 2, 3, 4
+# Columns of a lane: what is accumulated while the scan goes back in time. COLUMN is where the value stands in the
+# entity's own rows, OWN_COLUMN where it stands in a row over all columns.
+OPERATION, KINDS, COLUMN, OWN_COLUMN, OWN, SET, LANE_WIDTH = 0, 1, 2, 3, 4, 5, 6
 # Columns of an output: which lane is read, when the scan leaves which window, into which place of the vector.
 LANE, WINDOW, PLACE = 0, 1, 2
 # Columns of a lane's total.
 ENTERED, TOTAL = 0, 1
+# Rows of a job, and what its ASKED row says: t, the root that is not seen (−1 for none), most rows in a window.
+ASKED, OWN_ROW = 0, 1
+AT, SKIPPED, RETAIN = 0, 1, 2
 
 COUNT, SUM, MEAN, DISTINCT, TIME_SINCE = 0, 1, 2, 3, 4
 
@@ -45,8 +49,6 @@ DONE, FULL, TWICE, ABSENT, CROWDED = 0, 1, 2, 3, 4
 # Columns of a step of the offline fold, and its acts.
 ACT, INDEX, TOKEN = 0, 1, 2
 RETRACT, INSERT, READ = 0, 1, 2
-# Columns of a point.
-AT, SKIPPED = 0, 1
 
 
 def _numba_wanted() -> bool:
@@ -191,23 +193,28 @@ def _empty_sets(lanes: Int64s, rows: int) -> Int64s:
 
 
 @_inner
-def _enter(lanes: Int64s, totals: Int64s, sets: Int64s, table: Int64s, index: int, is_own: bool) -> None:
+def _enter(lanes: Int64s, totals: Int64s, sets: Int64s, table: Int64s, index: int, is_own: int) -> None:
     """Adds table[index] to every lane that takes it."""
     kind = table[index, KIND]
     for lane in range(lanes.shape[0]):
-        if kind & lanes[lane, KINDS] == 0 or (is_own and lanes[lane, OWN] == 0):
+        if kind & lanes[lane, KINDS] == 0 or is_own > lanes[lane, OWN]:
             continue
-        value = table[index, lanes[lane, COLUMN]]
-        if value == MISSING:
-            continue
-        operation = lanes[lane, OPERATION]
-        if operation == DISTINCT and not _add(sets, lanes[lane, SET], value):
-            continue
-        totals[lane, ENTERED] += 1
-        if operation == SUM or operation == MEAN:
-            totals[lane, TOTAL] += value
-        elif operation == TIME_SINCE and totals[lane, ENTERED] == 1:
-            totals[lane, TOTAL] = value  # going back in time, the first one met is the newest
+        value = table[index, lanes[lane, COLUMN + is_own]]
+        if value != MISSING:
+            _accumulate(lanes, totals, sets, lane, value)
+
+
+@_inner
+def _accumulate(lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, value: int) -> None:
+    """Adds one value to a lane."""
+    operation = lanes[lane, OPERATION]
+    if operation == DISTINCT and not _add(sets, lanes[lane, SET], value):
+        return
+    totals[lane, ENTERED] += 1
+    if operation == SUM or operation == MEAN:  # noqa: PLR1714, SIM109 -- two comparisons of ints beat a tuple
+        totals[lane, TOTAL] += value
+    elif operation == TIME_SINCE and totals[lane, ENTERED] == 1:
+        totals[lane, TOTAL] = value  # going back in time, the first one met is the newest
 
 
 @_inner
@@ -227,33 +234,17 @@ def _value(operation: int, entered: int, total: int, time: int, missing: float) 
 
 
 @_inner
-def _leave(
-    lanes: Int64s, outputs: Int64s, totals: Int64s, done: int, age: int, time: int, missing: Float64s, out: Float64s
-) -> int:
+def _leave(lanes: Int64s, outputs: Int64s, totals: Int64s, done: int, age: int, time: int, out: Float64s) -> int:
     """Writes every output whose window ends at or before `age`; returns how many are written by now."""
     while done < outputs.shape[0] and age >= outputs[done, WINDOW]:
         lane, place = outputs[done, LANE], outputs[done, PLACE]
-        out[place] = _value(lanes[lane, OPERATION], totals[lane, ENTERED], totals[lane, TOTAL], time, missing[place])
+        out[place] = _value(lanes[lane, OPERATION], totals[lane, ENTERED], totals[lane, TOTAL], time, out[place])
         done += 1
     return done
 
 
-@_door(
-    "int64(int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1], float64[::1],"
-    " int64, int64, int64, int64[::1], float64[::1])"
-)
-def scan(
-    rows: Int64s,
-    picks: Int64s,
-    lanes: Int64s,
-    outputs: Int64s,
-    missing: Float64s,
-    time: int,
-    skipped_root: int,
-    retain: int,
-    own: Int64s,
-    out: Float64s,
-) -> int:
+@_door("int64(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[::1])")
+def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, out: Float64s) -> int:
     """Writes all features of one entity at time t by one walk back over its longest window; returns DONE or CROWDED.
 
     The walk goes from the newest row with event_time ≤ t; a feature is written when the walk leaves its window, so
@@ -261,57 +252,49 @@ def scan(
 
     Args:
         rows: of the entity.
-        picks: the columns of `own` that this entity keeps.
-        lanes, outputs: the entity's plan (`plan.EntityPlan`); outputs ascend by window.
-        missing: value of each feature where nothing entered.
-        time: t, µs.
-        skipped_root: rows of this root are not seen; −1 for none.
-        retain: CROWDED is returned when more rows than this lie in the longest window.
-        own: the request's own row over all columns, last among ties; own[KIND] = 0 for none.
-        out: the vector, float64; only this entity's places are written.
+        lanes: what the entity accumulates (`plan.EntityPlan`).
+        outputs: what is written when, ascending by window; the longest is the walk's reach.
+        job: shape (2, width over all columns). job[ASKED] says t, the root that is not seen, and the most rows that
+            may lie in the longest window; job[OWN_ROW] is the request's own row, last among ties, KIND = 0 for none.
+        out: the vector, which holds the value of every missing feature; only this entity's places are written.
     """
+    time, skipped, retain = job[ASKED, AT], job[ASKED, SKIPPED], job[ASKED, RETAIN]
+    own_time = job[OWN_ROW, TIME]
+    waits = job[OWN_ROW, KIND] != 0 and own_time <= time
     index = last_until(rows, time)
     oldest = last_until(rows, time - outputs[outputs.shape[0] - 1, WINDOW])
-    own_row = np.empty((1, picks.shape[0]), np.int64)
-    for column in range(picks.shape[0]):
-        own_row[0, column] = own[picks[column]]
-    waits = own[KIND] != 0 and own[TIME] <= time
     totals = np.zeros((lanes.shape[0], 2), np.int64)
     sets = _empty_sets(lanes, index - oldest + 1)
     done = seen = 0
     while index > oldest or waits:
-        is_own = waits and (index == oldest or own[TIME] >= rows[index, TIME])
-        if is_own:
+        if waits and (index == oldest or own_time >= rows[index, TIME]):
             waits = False
-            done = _leave(lanes, outputs, totals, done, time - own[TIME], time, missing, out)
+            done = _leave(lanes, outputs, totals, done, time - own_time, time, out)
             if done < outputs.shape[0]:
-                _enter(lanes, totals, sets, own_row, 0, is_own)
+                _enter(lanes, totals, sets, job, OWN_ROW, 1)
             continue
-        if rows[index, ROOT] != skipped_root:
+        if rows[index, ROOT] != skipped:
             seen += 1
             if seen > retain:
                 return CROWDED
-            done = _leave(lanes, outputs, totals, done, time - rows[index, TIME], time, missing, out)
-            _enter(lanes, totals, sets, rows, index, is_own)
+            done = _leave(lanes, outputs, totals, done, time - rows[index, TIME], time, out)
+            _enter(lanes, totals, sets, rows, index, 0)
         index -= 1
-    _leave(lanes, outputs, totals, done, 2**63 - 1, time, missing, out)
+    _leave(lanes, outputs, totals, done, 2**63 - 1, time, out)
     return DONE
 
 
 @_door(
-    "int64(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[::1], int64[:, ::1], int64[:, ::1],"
-    " float64[::1], int64, int64, float64[:, ::1])"
+    "int64(int64[:, ::1], int64[:, ::1], int64[:, :, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64,"
+    " float64[:, ::1])"
 )
 def fold(
     steps: Int64s,
     table: Int64s,
-    points: Int64s,
-    owns: Int64s,
+    jobs: Int64s,
     picks: Int64s,
     lanes: Int64s,
     outputs: Int64s,
-    missing: Float64s,
-    retain: int,
     room: int,
     out: Float64s,
 ) -> int:
@@ -319,13 +302,14 @@ def fold(
 
     Args:
         steps: (act, index, token), sorted by token and then in the log's order; index is into `table` for RETRACT and
-            INSERT, into `points`, `owns` and `out` for READ.
+            INSERT, into `jobs` and `out` for READ.
         table: rows over all columns.
-        points: (t, skipped root) of each point.
-        owns: the own row of each point, KIND = 0 for none.
-        picks, lanes, outputs, missing, retain: as for `scan`.
+        jobs: shape (points, 2, width over all columns), as for `scan`.
+        picks: as for `insert`.
+        lanes: as for `scan`.
+        outputs: as for `scan`.
         room: the most rows that one entity can hold.
-        out: shape (points, features).
+        out: shape (points, features), holding the value of every missing feature.
     """
     rows = np.zeros((room + 1, picks.shape[0]), np.int64)
     for step in range(steps.shape[0]):
@@ -337,8 +321,7 @@ def fold(
         elif act == RETRACT:
             state = retract(rows, table[index])
         else:
-            time, skipped = points[index, AT], points[index, SKIPPED]
-            state = scan(rows, picks, lanes, outputs, missing, time, skipped, retain, owns[index], out[index])
+            state = scan(rows, lanes, outputs, jobs[index], out[index])
         if state != DONE:
             return 8 * step + state
     return 0

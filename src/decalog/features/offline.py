@@ -1,4 +1,4 @@
-"""The same features over a whole log at once: each entity's changes and points in the log's order, through the kernel."""
+"""The same features over a whole log: each entity's changes and points in the log's order, through the same kernel."""
 
 from __future__ import annotations
 
@@ -45,21 +45,17 @@ def fold(features: FeatureSet, changes: Sequence[Change], *, points: Sequence[Po
         watermark = _watermarks(log, points)[first]
         raise inadmissible(points[first].time, int(watermark), lateness=features.lateness)
     out = np.tile(plan.blank, (len(points), 1))
-    owns = _own_rows(plan, points)
-    asked = np.array([(point.time, point.root) for point in points], np.int64).reshape(-1, 2)
+    jobs = _jobs(plan, points)
     order = _log_order(log, points)
     for entity, tokens in zip(plan.entities, log.tokens, strict=True):
         steps = _steps(entity, log, tokens=tokens, points=points, order=order)
         fault = kernel.fold(
             steps,
             log.table,
-            asked,
-            owns,
+            jobs,
             entity.picks,
             entity.lanes,
             entity.outputs,
-            plan.blank,
-            features.retain,
             _room(steps),
             out,
         )
@@ -85,19 +81,21 @@ def _refused(features: FeatureSet, log: Images, *, points: Sequence[Point]) -> B
 
 
 def _watermarks(log: Images, points: Sequence[Point]) -> Int64s:
-    """Returns wm(p) of each point: the largest known_time of the changes before it; before every time if there is none."""
+    """Returns wm(p) of each point: the largest known_time of the changes before it, or before every time."""
     positions = np.fromiter((point.state_seq for point in points), np.int64, len(points))
     seen = np.searchsorted(log.seqs, positions, side="left")
     watermarks: Int64s = np.concatenate([np.array([kernel.BEFORE_ALL], np.int64), log.watermarks])
     return watermarks[seen]
 
 
-def _own_rows(plan: Plan, points: Sequence[Point]) -> Int64s:
-    owns = np.zeros((len(points), plan.width), np.int64)
-    for index, point in enumerate(points):
+def _jobs(plan: Plan, points: Sequence[Point]) -> Int64s:
+    """Returns one job of `kernel.scan` a point."""
+    jobs = np.zeros((len(points), 2, plan.width), np.int64)
+    for job, point in zip(jobs, points, strict=True):
+        job[kernel.ASKED, [kernel.AT, kernel.SKIPPED, kernel.RETAIN]] = point.time, point.root, plan.features.retain
         if point.own is not None and point.own.kind in plan.bits:
-            owns[index] = plan.row(point.own)
-    return owns
+            job[kernel.OWN_ROW] = plan.row(point.own)
+    return jobs
 
 
 def _log_order(log: Images, points: Sequence[Point]) -> Int64s:
@@ -109,7 +107,7 @@ def _log_order(log: Images, points: Sequence[Point]) -> Int64s:
 
 def _steps(plan: EntityPlan, log: Images, *, tokens: Int64s, points: Sequence[Point], order: Int64s) -> Int64s:
     """Returns the entity's steps for `kernel.fold`: by token, and inside a token in the log's order."""
-    asked = (plan.token_of(point.subjects) for point in points)
+    asked = (plan.asked_token(point.subjects) for point in points)
     asked_tokens = np.fromiter((MISSING if token is None else token for token in asked), np.int64, len(points))
     steps = np.empty((len(order), 3), np.int64)
     steps[:, kernel.ACT] = np.concatenate([log.acts, np.full(len(points), kernel.READ, np.int64)])
@@ -117,7 +115,8 @@ def _steps(plan: EntityPlan, log: Images, *, tokens: Int64s, points: Sequence[Po
     steps[:, kernel.TOKEN] = np.concatenate([tokens, asked_tokens])
     steps = steps[order]
     steps = steps[steps[:, kernel.TOKEN] != MISSING]
-    return steps[np.argsort(steps[:, kernel.TOKEN], kind="stable")]
+    by_token: Int64s = steps[np.argsort(steps[:, kernel.TOKEN], kind="stable")]
+    return by_token
 
 
 def _room(steps: Int64s) -> int:
@@ -129,7 +128,7 @@ def _room(steps: Int64s) -> int:
 def _fault(fault: int, steps: Int64s, *, log: Images, plan: EntityPlan, features: FeatureSet) -> DataError:
     step, state = divmod(fault, 8)
     if state == kernel.CROWDED:
-        return crowded(plan.entity, features.retain)
+        return crowded(plan.entity, retain=features.retain)
     image = steps[step, kernel.INDEX]
     seq, root = int(log.seqs[log.changes[image]]), int(log.table[image, kernel.ROOT])
     return (row_twice if state == kernel.TWICE else missing_row)(seq, root, entity=plan.entity)

@@ -1,4 +1,4 @@
-"""The state of all windows in memory: changes go in as they are logged, vectors come out at the state's own position."""
+"""The state of all windows in memory: changes go in as they are logged, vectors come out at the state's position."""
 
 from __future__ import annotations
 
@@ -104,13 +104,14 @@ class OnlineState:
             kind: tuple(entity for entity in self._entities if kind in entity.plan.kinds) for kind in self._plan.bits
         }
         self._row_cells = array("q", bytes(8 * self._plan.width))
-        self._own_cells = array("q", bytes(8 * self._plan.width))
+        self._job_cells = array("q", bytes(16 * self._plan.width))
         # The kernel's views of the cells above: packing into cells costs a third of filling a numpy array.
         self._row = np.frombuffer(self._row_cells, np.int64)
-        self._own = np.frombuffer(self._own_cells, np.int64)
+        self._job = np.frombuffer(self._job_cells, np.int64).reshape(2, -1)
         self._pack = struct.Struct(f"{self._plan.width}q").pack_into
         self._seq = -1
         self._watermark = kernel.BEFORE_ALL
+        self._lateness_us = features.lateness_us
         self._kept_us = features.lateness_us + features.longest_window_us
         self._unusable: Counter[str] = Counter()
 
@@ -163,7 +164,7 @@ class OnlineState:
 
     def refused(self, point: Point) -> bool:
         """Returns whether the point lies before the watermark by more than the declared lateness."""
-        return point.time < self._watermark - self.features.lateness_us
+        return point.time < self._watermark - self._lateness_us
 
     def vector(self, point: Point) -> Float64s:
         """Returns the features at a point, float64 of shape (features,), in the order of declaration, never NaN.
@@ -177,27 +178,16 @@ class OnlineState:
         if self.refused(point):
             raise inadmissible(point.time, self._watermark, lateness=self.features.lateness)
         out = self._plan.blank.copy()
-        self._set_own(point.own)
+        self._set_job(point)
         subjects = point.subjects
         for entity in self._entities:
             plan = entity.plan
-            token = plan.token_of(subjects)
+            token = plan.asked_token(subjects)
             if token is None:
                 continue
-            state = kernel.scan(
-                entity.rows(token),
-                plan.picks,
-                plan.lanes,
-                plan.outputs,
-                self._plan.blank,
-                point.time,
-                point.root,
-                self.features.retain,
-                self._own,
-                out,
-            )
+            state = kernel.scan(entity.rows(token), plan.lanes, plan.outputs, self._job, out)
             if state == kernel.CROWDED:
-                raise crowded(plan.entity, self.features.retain)
+                raise crowded(plan.entity, retain=self.features.retain)
         self._plan.write_request(point, out)
         return out
 
@@ -211,16 +201,18 @@ class OnlineState:
             unusable=dict(self._unusable),
         )
 
-    def _set_own(self, own: Fact | None) -> None:
+    def _set_job(self, point: Point) -> None:
+        cells, own = self._job_cells, point.own
+        cells[kernel.AT], cells[kernel.SKIPPED], cells[kernel.RETAIN] = point.time, point.root, self.features.retain
         if own is None or own.kind not in self._by_kind:
-            self._own_cells[kernel.KIND] = 0
+            cells[self._plan.width + kernel.KIND] = 0
         else:
-            self._pack(self._own_cells, 0, *self._plan.row(own))
+            self._pack(cells, 8 * self._plan.width, *self._plan.row(own))
 
     def _withdraw(self, fact: Fact, seq: int, *, horizon: int) -> None:
         self._pack(self._row_cells, 0, *self._plan.row(fact))
         for entity in self._by_kind[fact.kind]:
-            token = entity.plan.token_of(fact.entities)
+            token = entity.plan.asked_token(fact.entities)
             if token is None:
                 continue
             state = kernel.retract(entity.rows(token), self._row)
@@ -235,7 +227,7 @@ class OnlineState:
             return
         self._pack(self._row_cells, 0, *row)
         for entity in self._by_kind[fact.kind]:
-            token = entity.plan.token_of(fact.entities)
+            token = entity.plan.asked_token(fact.entities)
             if token is not None and entity.insert(token, self._row, horizon=horizon) == kernel.TWICE:
                 raise row_twice(seq, fact.root, entity=entity.plan.entity)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -35,25 +34,29 @@ class Column(msgspec.Struct, frozen=True):
 
     Args:
         name: of the attribute, or of the entity.
-        mode: `number` for sums and means, `identity` for distinct.
-        bound: most |value| of a number; 0 for identities.
+        bound: most |value| of a number in sums and means; 0 for identities in distinct.
     """
 
     name: str
-    mode: Literal["number", "identity"]
     bound: int
 
-    def encode(self, fact: Fact) -> int:
-        """Returns the fact's value as int64, MISSING where it is absent, of another type or out of bounds."""
-        if self.mode == "number":
-            value = fact.attributes.get(self.name)
-            return int(value) if isinstance(value, int) and -self.bound <= value <= self.bound else MISSING
-        token = fact.entities.get(self.name)
-        return identity(fact.attributes.get(self.name)) if token is None else token
+    def encoder(self) -> Callable[[Fact], int]:
+        """Returns the function that reads the column from a fact as int64; MISSING where it is absent or unusable."""
+        name, bound = self.name, self.bound
+
+        def number(fact: Fact) -> int:
+            value = fact.attributes.get(name)
+            return value if isinstance(value, int) and -bound <= value <= bound else MISSING
+
+        def token_or_identity(fact: Fact) -> int:
+            token = fact.entities.get(name)
+            return identity(fact.attributes.get(name)) if token is None else token
+
+        return number if bound else token_or_identity
 
 
 def identity(value: Value | None) -> int:
-    """Returns an int64 that stands for a value in distinct: an int itself, a text's 63-bit BLAKE2b; MISSING for the rest.
+    """Returns an int64 for a value in distinct: an int itself, a text's 63-bit BLAKE2b, MISSING for the rest.
 
     >>> identity(5), identity("EUR"), identity(1.5) == MISSING
     (5, 8778131238696673193, True)
@@ -84,8 +87,12 @@ class EntityPlan(msgspec.Struct, frozen=True):
         """The entity's longest window in µs."""
         return int(self.outputs[-1, kernel.WINDOW])
 
-    def token_of(self, entities: Mapping[str, int]) -> int | None:
-        """Returns whose rows are meant; None where the entity is missing."""
+    def token_of(self, fact: Fact) -> int | None:
+        """Returns whose row the fact is; None where the entity is missing or keeps no such kind."""
+        return self.asked_token(fact.entities) if fact.kind in self.kinds else None
+
+    def asked_token(self, entities: Mapping[str, int]) -> int | None:
+        """Returns whose rows are asked for; None where the entity is missing."""
         return ALL_TOKEN if self.entity == ALL else entities.get(self.entity)
 
 
@@ -108,6 +115,7 @@ class Plan:
         kinds = sorted({kind for feature in aggregates for kind in feature.over})
         self.bits = {kind: 1 << index for index, kind in enumerate(kinds)}
         self.columns = tuple(dict.fromkeys(column for f in aggregates if (column := _column(f)) is not None))
+        self._encoders = tuple(column.encoder() for column in self.columns)
         self.width = kernel.FIRST_COLUMN + len(self.columns)
         self.entities = tuple(self._entity_plan(name) for name in dict.fromkeys(f.entity for f in aggregates))
         self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
@@ -120,15 +128,21 @@ class Plan:
 
     def row(self, fact: Fact) -> list[int]:
         """Returns the fact over all columns; its kind must be in `bits`."""
-        return [fact.event_time, fact.root, self.bits[fact.kind], *(column.encode(fact) for column in self.columns)]
+        row = [fact.event_time, fact.root, self.bits[fact.kind]]
+        row += [read(fact) for read in self._encoders]
+        return row
 
     def unusable(self, fact: Fact) -> list[str]:
         """Returns the columns whose value is there but cannot enter: another type, or beyond the declared bound."""
         return [
             column.name
-            for column in self.columns
-            if column.encode(fact) == MISSING and fact.attributes.get(column.name) is not None
+            for column, read in zip(self.columns, self._encoders, strict=True)
+            if read(fact) == MISSING and fact.attributes.get(column.name) is not None
         ]
+
+    def _place_of(self, column: Column | None) -> int:
+        """Returns where a column stands in a row over all columns; counts and times read event_time."""
+        return kernel.TIME if column is None else kernel.FIRST_COLUMN + self.columns.index(column)
 
     def write_request(self, point: Point, out: Float64s) -> None:
         """Writes the features of the request itself into the vector."""
@@ -136,24 +150,22 @@ class Plan:
             out[self._places] = [read(point) for _, read in self._readers]
 
     def _entity_plan(self, entity: str) -> EntityPlan:
-        mine = [(p, f) for p, f in enumerate(self.features.features) if isinstance(f, Aggregate) and f.entity == entity]
-        kept = sorted({self.columns.index(column) for _, f in mine if (column := _column(f)) is not None})
-        where = {self.columns[index]: kernel.FIRST_COLUMN + at for at, index in enumerate(kept)}
-        lanes: dict[tuple[int, int, int, int], int] = {}
+        mine = [feature for feature in self.features.aggregates if feature.entity == entity]
+        mine.sort(key=lambda feature: feature.window_us)
+        used = {self._place_of(_column(feature)) for feature in mine}
+        picks = sorted(used | set(range(kernel.FIRST_COLUMN)))
+        lanes: dict[tuple[int, int, int, int, int], int] = {}
         outputs = []
-        for place, feature in sorted(mine, key=lambda item: item[1].window_us):
-            column = _column(feature)
-            lane = (
-                _OPERATIONS[feature.aggregate],
-                sum(self.bits[kind] for kind in feature.over),
-                kernel.TIME if column is None else where[column],
-                int(feature.own),
-            )
+        for feature in mine:
+            column = self._place_of(_column(feature))
+            kinds = sum(self.bits[kind] for kind in feature.over)
+            lane = (_OPERATIONS[feature.aggregate], kinds, picks.index(column), column, int(feature.own))
+            place = self.features.names.index(feature.name)
             outputs.append((lanes.setdefault(lane, len(lanes)), feature.window_us, place))
         return EntityPlan(
             entity=entity,
-            kinds=frozenset(kind for _, feature in mine for kind in feature.over),
-            picks=np.array([*range(kernel.FIRST_COLUMN), *(kernel.FIRST_COLUMN + k for k in kept)], np.int64),
+            kinds=frozenset(kind for feature in mine for kind in feature.over),
+            picks=np.array(picks, np.int64),
             lanes=_numbered_sets(list(lanes)),
             outputs=np.array(outputs, np.int64),
         )
@@ -161,16 +173,16 @@ class Plan:
 
 def _column(feature: Aggregate) -> Column | None:
     if feature.aggregate in ("sum", "mean"):
-        return Column(feature.column, "number", feature.bound)
-    return Column(feature.column, "identity", 0) if feature.aggregate == "distinct" else None
+        return Column(feature.column, feature.bound)
+    return Column(feature.column, 0) if feature.aggregate == "distinct" else None
 
 
-def _numbered_sets(lanes: list[tuple[int, int, int, int]]) -> Int64s:
+def _numbered_sets(lanes: list[tuple[int, int, int, int, int]]) -> Int64s:
     """Returns the lanes as a table, with a set for each distinct one."""
-    table = np.full((len(lanes), 5), -1, np.int64)
+    table = np.full((len(lanes), kernel.LANE_WIDTH), -1, np.int64)
     sets = 0
     for index, lane in enumerate(lanes):
-        table[index, :4] = lane
+        table[index, : kernel.SET] = lane
         if lane[kernel.OPERATION] == kernel.DISTINCT:
             table[index, kernel.SET] = sets
             sets += 1
@@ -185,7 +197,9 @@ def _reader(feature: Feature) -> Callable[[Point], float]:
             return lambda point: _number(point.attributes.get(name), missing)
         case Category():
             indexes = {text: float(index) for index, text in enumerate(feature.vocabulary)}
-            return lambda point: _category(point.attributes.get(feature.attribute), indexes, feature.missing_value)
+            return lambda point: _category(
+                point.attributes.get(feature.attribute), indexes, missing=feature.missing_value
+            )
         case Same():
             return lambda point: _same(point.attributes, feature)
         case Calendar(part="hour_of_day"):
@@ -200,7 +214,7 @@ def _number(value: Value | None, missing: float) -> float:
     return float(value) if isinstance(value, int) and -_INT64 <= value < _INT64 else missing
 
 
-def _category(value: Value | None, indexes: Mapping[str, float], missing: float) -> float:
+def _category(value: Value | None, indexes: Mapping[str, float], *, missing: float) -> float:
     if value is None:
         return missing
     return indexes.get(value, float(len(indexes))) if isinstance(value, str) else float(len(indexes))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from decalog.clock import duration_us
-from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet
-from decalog.features.facts import ALL, ALL_TOKEN, Change, Fact, Point
+from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Same
+from decalog.features.facts import ALL, Change, Fact, Point
 from decalog.features.refusals import crowded, inadmissible, missing_row, row_twice
 
 
@@ -53,88 +53,95 @@ def visible(changes: Sequence[Change]) -> list[Fact]:
     """
     live: dict[tuple[int, str], Fact] = {}
     for change in changes:
-        if change.minus is not None:
-            if live.pop((change.minus.root, change.minus.kind), None) is None:
-                raise missing_row(change.seq, change.minus.root, entity="any")
-        if change.plus is not None:
-            if (change.plus.root, change.plus.kind) in live:
-                raise row_twice(change.seq, change.plus.root, entity="any")
-            live[change.plus.root, change.plus.kind] = change.plus
+        minus, plus = change.minus, change.plus
+        if minus is not None and live.pop((minus.root, minus.kind), None) is None:
+            raise missing_row(change.seq, minus.root, entity="any")
+        if plus is not None and (plus.root, plus.kind) in live:
+            raise row_twice(change.seq, plus.root, entity="any")
+        if plus is not None:
+            live[plus.root, plus.kind] = plus
     return sorted(live.values(), key=lambda fact: (fact.event_time, fact.root))
 
 
 def _check_crowding(features: FeatureSet, rows: list[Fact], *, point: Point) -> None:
     for entity in {feature.entity for feature in features.aggregates}:
         mine = [feature for feature in features.aggregates if feature.entity == entity]
-        kinds = {kind for feature in mine for kind in feature.over}
         longest = max(duration_us(feature.window) for feature in mine)
-        held = [
-            f
-            for f in rows
-            if f.kind in kinds and _belongs(f, entity, point=point) and _inside(f, point.time, window_us=longest)
-        ]
-        if len(held) > features.retain:
-            raise crowded(entity, features.retain)
+        kinds = {kind for feature in mine for kind in feature.over}
+        if len(_entered(rows, point, entity=entity, kinds=kinds, window_us=longest)) > features.retain:
+            raise crowded(entity, retain=features.retain)
+
+
+def _entered(rows: list[Fact], point: Point, *, entity: str, kinds: Collection[str], window_us: int) -> list[Fact]:
+    """Returns the rows of the point's entity, of these kinds, in (t − w, t]."""
+    inside = [fact for fact in rows if point.time - window_us < fact.event_time <= point.time and fact.kind in kinds]
+    if entity == ALL:
+        return inside
+    token = point.subjects.get(entity)
+    return [fact for fact in inside if token is not None and fact.entities.get(entity) == token]
 
 
 def _value(feature: Feature, rows: list[Fact], *, point: Point) -> float:
-    if isinstance(feature, Aggregate):
-        if feature.entity != ALL and feature.entity not in point.subjects:
-            return feature.missing_value
-        return _aggregate(feature, rows, point=point)
-    if isinstance(feature, Calendar):
-        moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=point.time)
-        return float(moment.hour if feature.part == "hour_of_day" else moment.weekday())
-    if isinstance(feature, Attribute):
-        return _attribute(feature, point)
-    if isinstance(feature, Category):
-        if feature.attribute not in point.attributes:
-            return feature.missing_value
-        known = [float(i) for i, text in enumerate(feature.vocabulary) if text == point.attributes[feature.attribute]]
-        return known[0] if known else float(len(feature.vocabulary))
-    if feature.left not in point.attributes or feature.right not in point.attributes:
-        return feature.missing_value
-    return 1.0 if point.attributes[feature.left] == point.attributes[feature.right] else 0.0
+    match feature:
+        case Aggregate():
+            known = feature.entity == ALL or feature.entity in point.subjects
+            return _aggregate(feature, rows, point=point) if known else feature.missing_value
+        case Calendar():
+            moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=point.time)
+            return float(moment.hour if feature.part == "hour_of_day" else moment.weekday())
+        case Attribute():
+            return _attribute(feature, point)
+        case Category():
+            return _category(feature, point)
+        case Same():
+            return _same(feature, point)
+
+
+def _same(feature: Same, point: Point) -> float:
+    values = [point.attributes.get(name) for name in (feature.left, feature.right)]
+    return feature.missing_value if None in values else float(values[0] == values[1])
 
 
 def _attribute(feature: Attribute, point: Point) -> float:
     value = point.attributes.get(feature.attribute)
-    usable = isinstance(value, int) and -(2**63) <= value < 2**63 or isinstance(value, float) and math.isfinite(value)
-    return float(value) if usable and value is not None else feature.missing_value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return float(value) if isinstance(value, int) and -(2**63) <= value < 2**63 else feature.missing_value
+
+
+def _category(feature: Category, point: Point) -> float:
+    if feature.attribute not in point.attributes:
+        return feature.missing_value
+    value = point.attributes[feature.attribute]
+    return float(feature.vocabulary.index(value) if value in feature.vocabulary else len(feature.vocabulary))
 
 
 def _aggregate(feature: Aggregate, rows: list[Fact], *, point: Point) -> float:
     own = [point.own] if feature.own and point.own is not None else []
     window = duration_us(feature.window)
-    entered = [
-        fact
-        for fact in rows + own
-        if fact.kind in feature.over
-        and _belongs(fact, feature.entity, point=point)
-        and _inside(fact, point.time, window_us=window)
-    ]
-    if feature.aggregate == "count":
-        return float(len(entered))
-    if feature.aggregate == "time_since":
-        newest = max((fact.event_time for fact in entered), default=None)
-        return feature.missing_value if newest is None else float(point.time - newest) / 1e6
-    if feature.aggregate == "distinct":
-        seen = {value for fact in entered if (value := _identity(fact, feature.column)) is not None}
-        return float(len(seen)) if seen else feature.missing_value
+    entered = _entered(rows + own, point, entity=feature.entity, kinds=feature.over, window_us=window)
+    match feature.aggregate:
+        case "count":
+            return float(len(entered))
+        case "time_since":
+            return _time_since(feature, entered, point=point)
+        case "distinct":
+            seen = {_identity(fact, feature.column) for fact in entered} - {None}
+            return float(len(seen)) if seen else feature.missing_value
+        case _:
+            return _sum_or_mean(feature, entered)
+
+
+def _time_since(feature: Aggregate, entered: list[Fact], *, point: Point) -> float:
+    newest = max((fact.event_time for fact in entered), default=None)
+    return feature.missing_value if newest is None else float(point.time - newest) / 1e6
+
+
+def _sum_or_mean(feature: Aggregate, entered: list[Fact]) -> float:
     numbers = [number for fact in entered if (number := _number(fact, feature)) is not None]
     if feature.aggregate == "sum":
         return float(sum(numbers))
     return float(sum(numbers)) / float(len(numbers)) if numbers else feature.missing_value
-
-
-def _belongs(fact: Fact, entity: str, *, point: Point) -> bool:
-    if entity == ALL:
-        return True
-    return entity in point.subjects and fact.entities.get(entity) == point.subjects[entity]
-
-
-def _inside(fact: Fact, time: int, *, window_us: int) -> bool:
-    return time - window_us < fact.event_time <= time
 
 
 def _number(fact: Fact, feature: Aggregate) -> int | None:

@@ -15,7 +15,7 @@ def inadmissible(time: int, watermark: int, *, lateness: str) -> DataError:
     )
 
 
-def crowded(entity: str, retain: int) -> DataError:
+def crowded(entity: str, *, retain: int) -> DataError:
     """Returns the error of an entity that holds more rows than declared (rule 11 of the log)."""
     return DataError(
         where=f"features of entity {entity!r}",
