@@ -46,7 +46,8 @@ def lines_matching(pattern: re.Pattern[str], paths: Iterator[Path]) -> list[str]
 
 
 def test_no_file_names_a_path_of_one_machine() -> None:
-    assert not lines_matching(MACHINE_PATHS, project_files())
+    found = lines_matching(MACHINE_PATHS, project_files())
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +67,8 @@ def test_a_path_of_one_machine_is_recognised(line: str, is_found: bool) -> None:
 
 
 def test_no_file_names_a_registry_host() -> None:
-    assert not lines_matching(REGISTRY_HOSTS, project_files())
+    found = lines_matching(REGISTRY_HOSTS, project_files())
+    assert not found, "\n".join(found)
 
 
 def test_a_registry_host_is_recognised() -> None:
@@ -122,7 +124,8 @@ def test_an_ignored_rule_without_a_reason_is_found() -> None:
 
 def test_every_ignore_in_the_code_names_its_rule_and_reason() -> None:
     sources = (path for path in project_files() if path.suffix == ".py" and path != Path(__file__).resolve())
-    assert not lines_matching(BARE_IGNORE, sources)
+    found = lines_matching(BARE_IGNORE, sources)
+    assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(
