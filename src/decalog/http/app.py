@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 from decalog.access import Access, Scope, is_loopback, require
 from decalog.errors import (
     AccessError,
+    ConfigError,
     DecalogError,
     LimitError,
     LogUnavailableError,
@@ -52,7 +53,7 @@ class App:
         monotonic: seconds, for rates and latencies.
 
     Raises:
-        ConfigError: the settings do not make sense.
+        ConfigError: the settings do not make sense, or there are no tokens to verify.
     """
 
     def __init__(
@@ -64,6 +65,13 @@ class App:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         settings.check()
+        if settings.tokens and access is None:
+            raise ConfigError(
+                where="serve, authentication",
+                given="tokens are needed, but there is nothing that verifies them",
+                expected="the home's tokens",
+                fix="Pass `access`, or turn authentication off on a loopback address.",
+            )
         self.settings = settings
         self.draining = False
         self.in_flight = 0
