@@ -2,7 +2,8 @@
 
 SQLite documents that in WAL mode with synchronous=FULL the WAL is synced after each transaction
 (sqlite.org/pragma.html#pragma_synchronous). A failed write or sync closes the store for good: after a failed fsync the
-kernel may report success for pages it dropped, so nothing is ever retried.
+kernel may report success for pages it dropped, so nothing is ever retried. Checkpoints are steps of their own: run
+inside a commit, as SQLite would by itself, their errors are swallowed (sqlite.org/c3ref/wal_autocheckpoint.html).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ CREATE TABLE IF NOT EXISTS keys (idx TEXT NOT NULL, key TEXT NOT NULL, seq INTEG
     PRIMARY KEY (idx, key, seq)) WITHOUT ROWID;
 """
 _CHUNK = 2_000
+_PAGE = 4_096
+_CHECKPOINT_PAGES = 1_000
 _WAL_KEPT_BYTES = 64 * 2**20
 
 
@@ -46,11 +49,64 @@ def connect(path: Path, *, writer: bool, tables: str = "") -> sqlite3.Connection
         if writer:
             _make_durable(connection)
             connection.executescript(tables)
+        # A reader holds the file from here on, so that a writer that failed is not the last to close it.
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (sqlite3.Error, OSError) as error:
         if connection is not None:
             connection.close()
         raise _unopened(path, error, writer=writer) from None
     return connection
+
+
+class Writer:
+    """The one connection that writes a file. A failure of any kind is final: nothing is retried, nothing else written.
+
+    Args:
+        path: of the file; it and its folder are created.
+        tables: SQL that creates what is not there yet.
+
+    Raises:
+        LogUnavailableError: the file cannot be opened, or what it holds cannot be synced.
+    """
+
+    def __init__(self, path: Path, tables: str) -> None:
+        self.failed = False
+        self.checkpoint_pages = _CHECKPOINT_PAGES
+        self.connection = connect(path, writer=True, tables=tables)
+        self._pages = 0
+        try:
+            # A writer that was killed may have left what it had written but not synced. From here on it may be told.
+            self._checkpoint()
+        except sqlite3.Error as error:
+            self.connection.close()
+            raise _unopened(path, error, writer=True) from None
+
+    def write(self, *inserts: tuple[str, Sequence[tuple[object, ...]]]) -> None:
+        """Makes the rows of all statements durable in one transaction; returns after its fsync.
+
+        Raises:
+            sqlite3.Error: this or an earlier write failed.
+        """
+        if self.failed:
+            raise sqlite3.OperationalError("a write failed before, and is never retried")
+        self.failed = True
+        if self._pages > self.checkpoint_pages:
+            self._checkpoint()
+        self.connection.execute("BEGIN IMMEDIATE")
+        for statement, rows in inserts:
+            self.connection.executemany(statement, rows)
+            # At most a page a row, and those that the values fill.
+            self._pages += len(rows) + sum(len(v) for row in rows for v in row if isinstance(v, bytes)) // _PAGE
+        self.connection.execute("COMMIT")
+        self.failed = False
+
+    def close(self) -> None:
+        """Releases the file."""
+        self.connection.close()
+
+    def _checkpoint(self) -> None:
+        self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._pages = 0
 
 
 class SqliteLogStore:
@@ -66,14 +122,13 @@ class SqliteLogStore:
 
     def __init__(self, path: Path, *, writer: bool = False) -> None:
         self.path = path
-        self._failed = False
-        self._writer: sqlite3.Connection | None = None
+        self._writer: Writer | None = None
         self._lock_file: int | None = None
         if writer:
             self._lock_file = _take_lock(path.with_suffix(".lock"))
         try:
             if writer:
-                self._writer = connect(path, writer=True, tables=_TABLES)
+                self._writer = Writer(path, _TABLES)
             self._reader = connect(path, writer=False)
         except LogUnavailableError:
             self._release()
@@ -82,23 +137,18 @@ class SqliteLogStore:
 
     def append(self, entries: Sequence[Entry]) -> None:
         """See `LogStore.append`."""
-        if self._writer is None or self._failed:
+        if self._writer is None:
             raise LogUnavailableError(
                 where=str(self.path.name),
-                given="an append to a store that is closed, read only, or failed before",
+                given="an append to a store that is closed or read only",
                 expected="the partition's writer",
                 fix="Restart the writer; it recovers everything that was acknowledged.",
             )
-        write = self._writer
-        # Failed until the commit has returned, so that no error of any kind leaves half a group behind and goes on.
-        self._failed = True
         try:
-            write.execute("BEGIN IMMEDIATE")
-            write.executemany("INSERT INTO records VALUES (?, ?, ?)", [(e.seq, e.blob, e.hash) for e in entries])
-            write.executemany(
-                "INSERT INTO keys VALUES (?, ?, ?)", [(index, key, e.seq) for e in entries for index, key in e.keys]
+            self._writer.write(
+                ("INSERT INTO records VALUES (?, ?, ?)", [(e.seq, e.blob, e.hash) for e in entries]),
+                ("INSERT INTO keys VALUES (?, ?, ?)", [(index, key, e.seq) for e in entries for index, key in e.keys]),
             )
-            write.execute("COMMIT")
         except sqlite3.Error as error:
             raise LogUnavailableError(
                 where=str(self.path.name),
@@ -106,7 +156,6 @@ class SqliteLogStore:
                 expected="a durable commit",
                 fix="Free disk space or mend the disk, then restart: nothing acknowledged is lost.",
             ) from error
-        self._failed = False
 
     def read(self, start: int, stop: int | None = None) -> Iterator[Entry]:
         """See `LogStore.read`."""
@@ -116,8 +165,7 @@ class SqliteLogStore:
                 "SELECT seq, blob, hash FROM records WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT ?",
                 (start, last, _CHUNK),
             )
-            for seq, blob, hash_ in rows:
-                yield Entry(seq, blob, hash_)
+            yield from (self._entry(*row) for row in rows)
             if len(rows) < _CHUNK:
                 return
             start = rows[-1][0] + 1
@@ -130,16 +178,22 @@ class SqliteLogStore:
     def head(self) -> Entry | None:
         """See `LogStore.head`."""
         rows = self._select("SELECT seq, blob, hash FROM records ORDER BY seq DESC LIMIT 1", ())
-        return Entry(*rows[0]) if rows else None
+        return self._entry(*rows[0]) if rows else None
 
     def close(self) -> None:
         """See `LogStore.close`."""
         # The last connection to close moves the WAL into the file. After a failure that must not happen, since it would
         # sync again: there the reader, which cannot write, is the last.
-        if not self._failed:
+        if self._writer is not None and not self._writer.failed:
             self._reader.close()
         self._release()
         self._reader.close()
+
+    def _entry(self, seq: int, blob: object, hash_: object) -> Entry:
+        # A damaged page may give any value for any column.
+        if not (isinstance(blob, bytes) and isinstance(hash_, bytes)):
+            raise _damaged(self.path, f"row {seq} without a record or its hash")
+        return Entry(seq, blob, hash_)
 
     def _release(self) -> None:
         if self._writer is not None:
@@ -160,17 +214,21 @@ class SqliteLogStore:
 def _unreadable(path: Path, error: sqlite3.Error) -> LogError:
     # SQLite's own word for damage is a plain DatabaseError; a locked or closed file is one of its subclasses.
     if type(error) is sqlite3.DatabaseError:
-        return CorruptLogError(
-            where=str(path.name),
-            given=f"SQLite says: {error}",
-            expected="a readable log",
-            fix="Run `decalog verify`; restore from a backup if the file is damaged.",
-        )
+        return _damaged(path, f"SQLite says: {error}")
     return LogUnavailableError(
         where=str(path.name),
         given=f"SQLite says: {error}",
         expected="a log that is open and was written by decalog",
         fix="Check the path, its permissions and the disk, then start again.",
+    )
+
+
+def _damaged(path: Path, given: str) -> CorruptLogError:
+    return CorruptLogError(
+        where=str(path.name),
+        given=given,
+        expected="a readable log",
+        fix="Run `decalog verify`; restore from a backup if the file is damaged.",
     )
 
 
@@ -204,6 +262,7 @@ def _make_durable(connection: sqlite3.Connection) -> None:
     # macOS: fsync leaves data in the drive's cache unless F_FULLFSYNC is asked for; no effect elsewhere.
     connection.execute("PRAGMA fullfsync=1")
     connection.execute("PRAGMA checkpoint_fullfsync=1")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
     # A long import leaves a long WAL; it is cut to this when it next starts over.
     connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT_BYTES}")
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from decalog.crypto import digest, new_key, new_token
 from decalog.errors import LogUnavailableError
-from decalog.stores.sqlite import connect
+from decalog.stores.sqlite import Writer, connect
 
 _TABLES = """
 PRAGMA secure_delete=ON;
@@ -46,8 +46,7 @@ class SqliteVault:
     """
 
     def __init__(self, path: Path, *, writer: bool = False) -> None:
-        self._writer = connect(path, writer=True, tables=_TABLES) if writer else None
-        self._failed = False
+        self._writer = Writer(path, _TABLES) if writer else None
         self._reader = connect(path, writer=False)
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -114,7 +113,7 @@ class SqliteVault:
             known = new_key()
             try:
                 with self._writing:
-                    self._writer.execute("INSERT INTO secrets VALUES (?, ?)", (name, known))
+                    self._writer.write(("INSERT INTO secrets VALUES (?, ?)", [(name, known)]))
             except sqlite3.Error as error:
                 raise _unwritten(f"SQLite says: {error}") from error
         self._secrets[name] = known
@@ -122,38 +121,29 @@ class SqliteVault:
 
     def flush(self) -> None:
         """See `Vault.flush`."""
-        if self._failed:
-            raise _unwritten("a commit that failed before; it is never retried")
         if not (self._new_tokens or self._new_keys) or self._writer is None:
             return
         with self._lock:
             tokens, keys = dict(self._new_tokens), dict(self._new_keys)
-        # Failed until the commit has returned, as in the log's store.
-        self._failed = True
+        rows = [(mark, token, kind) for mark, (token, kind) in tokens.items()]
         try:
             with self._writing:
-                self._insert(self._writer, tokens, keys)
+                self._writer.write(
+                    ("INSERT INTO tokens VALUES (?, ?, ?)", rows),
+                    ("INSERT INTO keys VALUES (?, ?)", list(keys.items())),
+                )
         except sqlite3.Error as error:
             raise _unwritten(f"SQLite says: {error}") from error
-        self._failed = False
         with self._lock:
             for mark in tokens:
                 del self._new_tokens[mark]
             for subject in keys:
                 del self._new_keys[subject]
 
-    @staticmethod
-    def _insert(write: sqlite3.Connection, tokens: dict[bytes, tuple[int, str]], keys: dict[int, bytes]) -> None:
-        write.execute("BEGIN IMMEDIATE")
-        rows = [(mark, token, kind) for mark, (token, kind) in tokens.items()]
-        write.executemany("INSERT INTO tokens VALUES (?, ?, ?)", rows)
-        write.executemany("INSERT INTO keys VALUES (?, ?)", list(keys.items()))
-        write.execute("COMMIT")
-
     def close(self) -> None:
         """See `Vault.close`."""
         # As in the log's store: after a failure the reader closes last, so that nothing is synced again.
-        if not self._failed:
+        if self._writer is not None and not self._writer.failed:
             self._reader.close()
         if self._writer is not None:
             self._writer.close()
