@@ -70,6 +70,7 @@ class Deployment:
         self.signals = own if own is not None else msgspec.convert(stored or [], tuple[Field, ...])
         self.system: System = plain.with_signals(self.signals)
         self.problem = ""
+        self._runtimes: dict[int, dict[str, Any]] = {}
 
     def prepare(self) -> Ingest:
         """Appends what the deployment decides with to the log, where it is new, and returns its admission."""
@@ -163,13 +164,18 @@ class Deployment:
         return model, manifest.head
 
     def _notes(self, decision: Decision) -> tuple[str, ...]:
-        then = self.tables.get("", "runtime", before=decision.versions.runtime + 1) or {}
-        now: dict[str, Any] = runtime()
+        then = self._runtime_at(decision.versions.runtime)
+        now = runtime()
         return tuple(
             f"{name}: {then.get(name)} then, {now.get(name)} now"
             for name in ("code", "lock", "python", "cpu")
             if then.get(name) != now.get(name)
         )
+
+    def _runtime_at(self, seq: int) -> dict[str, Any]:
+        if seq not in self._runtimes:
+            self._runtimes[seq] = self.tables.get("", "runtime", before=seq + 1) or {}
+        return self._runtimes[seq]
 
 
 class _Past:

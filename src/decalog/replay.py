@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decalog.decisions import Decision, decode_decision, unpack_features
+from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
 from decalog.errors import ReplayError
 from decalog.events import Record
 from decalog.features.facts import Change
@@ -209,7 +209,8 @@ class _Fold:
 
     def at(self, state_seq: int, system: System) -> OnlineState:
         version = system.features.version
-        state, done = self._states.get(version, (OnlineState(system.features), 0))
+        known = self._states.get(version)
+        state, done = (OnlineState(system.features), 0) if known is None else known
         if done and self._changes[done - 1].seq >= state_seq:
             state, done = OnlineState(system.features), 0
         while done < len(self._changes) and self._changes[done].seq < state_seq:
@@ -220,7 +221,7 @@ class _Fold:
 
 
 def _feature_differences(names: Iterable[str], logged: bytes, refolded: Any) -> Iterator[Difference]:
-    if refolded is None:
+    if refolded is None or pack_features(refolded) == logged:
         return
     for name, was, now in zip(names, unpack_features(logged).tolist(), refolded.tolist(), strict=True):
         yield from _differ(name, _bits(was), _bits(now))

@@ -31,6 +31,7 @@ def lock_version() -> str:
     return hashlib.sha256(repr(sorted(numeric_packages().items())).encode()).hexdigest()[:12]
 
 
+@cache
 def numeric_packages() -> dict[str, str]:
     """Returns the packages that touch numbers, with their versions."""
     found = {}
@@ -53,6 +54,7 @@ def cpu_class() -> str:
     return f"{platform.machine()} {model}".strip()
 
 
+@cache
 def runtime() -> dict[str, object]:
     """Returns the runtime as the log's `runtime` table keeps it."""
     return {

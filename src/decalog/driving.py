@@ -1,0 +1,114 @@
+"""Live traffic: a world's messages sent to a running server as clients would send them, paced by the server's clock."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from decalog.clock import MINUTE, SECOND, rfc3339, time_us
+from decalog.errors import LogUnavailableError
+from decalog.money import convert
+from decalog.simulation import message_path
+from decalog.testing.worlds import Message, World
+
+_TIMEOUT_S = 30
+_OK = 200
+_PAUSE_S = 0.02
+
+
+class Driver:
+    """Sends a world's messages to a server and tells the world what was decided.
+
+    Args:
+        world: already advanced to the server's present.
+        address: of the server, `http://127.0.0.1:8000`.
+        system: name of the system.
+    """
+
+    def __init__(self, world: World, address: str, system: str) -> None:
+        self._world = world
+        self._system = system
+        parts = urlsplit(address)
+        self._connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=_TIMEOUT_S)
+        self._actions: Counter[str] = Counter()
+        self._sent: Counter[str] = Counter()
+        self._frauds: Counter[str] = Counter()
+        self._let_through_minor = self._stopped_minor = 0
+        self._slow_ms: list[float] = []
+        self._now_us = 0
+        self._waiting: deque[Message] = deque()
+        self._models: Mapping[str, Any] = {}
+
+    def run(self, seconds: float) -> None:
+        """Sends what the server's clock has reached, for about so many seconds of real time."""
+        end = time.monotonic() + seconds
+        self._slow_ms.clear()
+        while time.monotonic() < end:
+            state = self._call("GET", "/readyz")
+            self._now_us, self._models = time_us(state["now"]), state["systems"]
+            # A minute behind: a request must never come from the server's future.
+            self._waiting.extend(self._world.advance(max(self._world.start_us, self._now_us - MINUTE)))
+            while self._waiting and time.monotonic() < end:
+                self._send(self._waiting.popleft())
+            time.sleep(_PAUSE_S)
+
+    def line(self) -> str:
+        """Returns what happened so far in one line."""
+        decided = sum(self._actions.values())
+        share = "  ".join(f"{name} {count / max(1, decided):.1%}" for name, count in sorted(self._actions.items()))
+        frauds = sum(self._frauds.values())
+        slow = sorted(self._slow_ms)
+        p99 = slow[int(0.99 * (len(slow) - 1))] if slow else 0.0
+        return (
+            f"{rfc3339(self._now_us - self._now_us % SECOND)}  {decided:,} decisions  {share}  "
+            f"{self._sent['outcome']:,} outcomes  "
+            f"frauds not let through {frauds - self._frauds['allow']:,} of {frauds:,} "
+            f"(simulated: {self._stopped_minor / 100:,.0f} of "
+            f"{(self._stopped_minor + self._let_through_minor) / 100:,.0f} {self._world.base})  p99 {p99:.1f} ms"
+        )
+
+    def _send(self, message: Message) -> None:
+        started = time.perf_counter()
+        answer = self._call("POST", message_path(self._system, message.kind), message.body)
+        self._slow_ms.append((time.perf_counter() - started) * 1e3)
+        self._sent[message.kind] += 1
+        if message.kind == "decide":
+            self._decided(message, answer["action"])
+
+    def _decided(self, message: Message, action: str) -> None:
+        request = message.body["id"]
+        self._actions[action] += 1
+        truth = self._world.truth(request)
+        self._world.react(request, action, at_us=message.at)
+        if truth["is_fraud"]:
+            lost = convert(int(truth["loss_minor"]), message.body["currency"], self._world.base, self._world.rates)
+            self._frauds[action] += 1
+            if action == "allow":
+                self._let_through_minor += lost
+            else:
+                self._stopped_minor += lost
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        raw = None if body is None else msgspec.json.encode(body)
+        try:
+            self._connection.request(method, path, raw, {"content-type": "application/json"})
+            answer = self._connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise LogUnavailableError(
+                where=path, given=f"no answer ({error})", expected="a running server", fix="See its last lines."
+            ) from None
+        if answer.status != _OK:
+            raise LogUnavailableError(
+                where=path,
+                given=f"status {answer.status}: {text[:300].decode(errors='replace')}",
+                expected="200",
+                fix="The world sends what its schema allows: see the answer.",
+            )
+        return msgspec.json.decode(text)

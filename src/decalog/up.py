@@ -1,0 +1,178 @@
+"""`decalog up`: train on real payments and on the world, serve, and drive the server with the world's live traffic.
+
+Training and serving are processes of their own, started here and ended here, by their ids.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from decalog.clock import rfc3339
+from decalog.driving import Driver
+from decalog.errors import DecalogError, LogUnavailableError
+from decalog.home import Home
+from decalog.simulation import world_of
+from decalog.system import find_system
+
+SYSTEM = "fraud"
+REAL_SET = "ulb-creditcard"
+_EVERY_S = 2.0
+_START_S = 60.0
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What `decalog up` was asked for; see its options."""
+
+    home: Path
+    port: int
+    days: int
+    speed: float
+    seed: int
+    seconds: float
+    real: bool
+
+
+def bring_up(plan: Plan) -> int:
+    """Trains, serves and drives until stopped; returns the exit code."""
+    screen = Screen()
+    home = Home(plan.home / SYSTEM)
+    real = _start_real(plan, screen) if plan.real else None
+    try:
+        if home.exists:
+            screen.say("world", f"{home.root} holds a log already: going on with it")
+        else:
+            world = _decalog("train", SYSTEM, "--world-days", str(plan.days), "--seed", str(plan.seed), home=home.root)
+            if not screen.follow("world", world):
+                return 1
+        return _serve_and_drive(plan, home, screen)
+    finally:
+        if real is not None:
+            real.stop()
+
+
+class Screen:
+    """Lines on standard output, each with the seconds since the start and whose it is."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+
+    def say(self, who: str, line: str) -> None:
+        """Prints a line."""
+        with self._lock:
+            sys.stdout.write(f"{time.monotonic() - self._started:6.1f} s  {who:6} {line}\n")
+            sys.stdout.flush()
+
+    def follow(self, who: str, process: subprocess.Popen[str]) -> bool:
+        """Prints a process's lines until it ends; progress at most every two seconds, its report whole."""
+        assert process.stdout is not None  # noqa: S101 - started with a pipe
+        last, skipped = 0.0, ""
+        for line in process.stdout:
+            text = line.rstrip()
+            is_progress = text.startswith("day ")
+            if is_progress and time.monotonic() - last < _EVERY_S:
+                skipped = text
+                continue
+            if not is_progress and skipped:
+                self.say(who, skipped)
+                skipped = ""
+            last = time.monotonic() if is_progress else last
+            self.say(who, text)
+        return process.wait() == 0
+
+
+class RealTraining:
+    """Fetching and training on the real set, beside everything else; what fails there is said and stops nothing."""
+
+    def __init__(self, plan: Plan, screen: Screen) -> None:
+        self._plan, self._screen = plan, screen
+        self._process: subprocess.Popen[str] | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends what still runs."""
+        self._stopped = True
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        from decalog.data.fetch import fetch, packaged_mapping
+
+        home = Home(self._plan.home / "real")
+        if home.exists:
+            self._screen.say("real", f"{home.root} holds a log already: see `decalog models list fraud --home …`")
+            return
+        try:
+            data = fetch(REAL_SET, self._plan.home / "data", say=lambda line: self._screen.say("real", line))
+        except DecalogError as error:
+            self._screen.say("real", f"{error} Going on with the world alone.")
+            return
+        mapping = str(packaged_mapping(REAL_SET))
+        if not self._stopped:
+            self._process = _decalog("train", SYSTEM, "--data", str(data), "--map", mapping, home=home.root)
+            self._screen.follow("real", self._process)
+
+
+def _start_real(plan: Plan, screen: Screen) -> RealTraining:
+    return RealTraining(plan, screen)
+
+
+def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
+    world = world_of(find_system(SYSTEM), plan.seed)
+    log = home.reader()
+    start_us = log.known_time
+    log.close()
+    world.advance(start_us)
+    clock = ("--clock-start", rfc3339(start_us), "--clock-speed", str(plan.speed))
+    server = _decalog("serve", SYSTEM, "--port", str(plan.port), "--no-auth", *clock, home=home.root)
+    try:
+        address = _await_listening(server, screen)
+        screen.say("live", f"{address}/openapi.json; the clock runs {plan.speed:g} times as fast; Ctrl-C ends it")
+        driver = Driver(world, address, SYSTEM)
+        end = time.monotonic() + plan.seconds if plan.seconds else float("inf")
+        while time.monotonic() < end and server.poll() is None:
+            driver.run(min(_EVERY_S, max(0.0, end - time.monotonic())))
+            screen.say("live", driver.line())
+    except KeyboardInterrupt:
+        screen.say("live", "stopping: what was acknowledged is in the log")
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+    screen.say("live", f"`decalog replay {SYSTEM} --all --home {home.root}` proves every decision of it")
+    return server.returncode
+
+
+def _await_listening(server: subprocess.Popen[str], screen: Screen) -> str:
+    assert server.stdout is not None  # noqa: S101 - started with a pipe
+    for line in server.stdout:
+        screen.say("serve", line.rstrip())
+        if line.startswith("listening on "):
+            threading.Thread(target=_drain, args=(server.stdout, screen), daemon=True).start()
+            return line.removeprefix("listening on ").strip()
+    raise LogUnavailableError(
+        where="decalog serve",
+        given=f"a server that ended with {server.wait()} before it listened",
+        expected="a server that answers",
+        fix="Its last lines above say why; another port: `decalog up --port 0`.",
+    )
+
+
+def _drain(stream: IO[str], screen: Screen) -> None:
+    for line in stream:
+        screen.say("serve", line.rstrip())
+
+
+def _decalog(*words: str, home: Path) -> subprocess.Popen[str]:
+    command: Sequence[str] = (sys.executable, "-m", "decalog", *words, "--home", str(home))
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603 - our own
