@@ -23,7 +23,7 @@ REGISTRY_HOSTS = re.compile(
     r"\b(?:pypi[.]org|files[.]pythonhosted[.]org|registry[.]npmjs[.]org|test[.]pypi)", re.IGNORECASE
 )
 BARE_IGNORE = re.compile(
-    r"#\s*(?:noqa(?!: [A-Z]+\d+(?:, ?[A-Z]+\d+)*(?: - |  # )\w)|type: ignore(?!\[[\w, -]+\]  # \w))"
+    r"#\s*(?:noqa(?!: [A-Z]+\d+(?:, ?[A-Z]+\d+)*(?: --? |  # )\w)|type: ignore(?!\[[\w, -]+\]  # \w))"
 )
 
 
