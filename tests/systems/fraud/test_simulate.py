@@ -16,6 +16,7 @@ import scipy.stats
 from sklearn.metrics import average_precision_score
 
 from decalog.errors import ConfigError, ConflictError, RequestError, UnknownRecordError
+from decalog.money import convert
 from decalog.systems.fraud import world_params
 from decalog.systems.fraud.simulate import START_US, World, delay_days, trivial_score
 from decalog.systems.fraud.world_params import SWITCHES, WorldParams
@@ -147,14 +148,13 @@ def test_card_testing_sends_many_cards_and_small_amounts_from_one_address_within
     assert np.median([trivial_score(m.body) for m in burst]) < 25
 
 
-def test_takeover_uses_a_device_the_customer_never_used(seen: Seen) -> None:
-    owners = defaultdict[str, set[str | None]](set)
-    strange, frauds = 0, {m.body["id"] for m in frauds_of(seen, "takeover") if "device" in m.body}
+def test_takeover_uses_a_device_that_is_new_to_the_customer(seen: Seen) -> None:
+    first_us: dict[tuple[str, str | None], int] = {}
     for message in seen.requests:
-        device, customer = message.body.get("device"), message.body["customer"]
-        strange += message.body["id"] in frauds and device not in owners[customer]
-        owners[customer].add(device)
-    assert strange > 0.5 * len(frauds)
+        first_us.setdefault((message.body["customer"], message.body.get("device")), message.at)
+    frauds = [m for m in frauds_of(seen, "takeover") if "device" in m.body]
+    new = [m.at - first_us[m.body["customer"], m.body["device"]] < DAY_US for m in frauds]
+    assert np.mean(new) > 0.75
     abroad = [m.body["ip_country"] != m.body["card_country"] for m in frauds_of(seen, "takeover")]
     assert np.mean(abroad) > 0.5
 
@@ -457,6 +457,16 @@ def test_the_trivial_rule_counts_borders_and_converts() -> None:
     assert trivial_score(body) == 20.0
     assert trivial_score({**body, "ip_country": "US"}) == 30.0
     assert trivial_score({**body, "ip_country": "DE", "merchant_country": "DE"}) == 10.0
+
+
+def test_the_world_publishes_the_rates_it_counts_with(seen: Seen) -> None:
+    assert seen.world.base == "EUR"
+    assert set(seen.world.rates) == {"USD", "JPY"}
+    for message in seen.requests[:200]:
+        amount, currency = message.body["amount_minor"], message.body["currency"]
+        country = message.body["card_country"]
+        home = message.body | {"merchant_country": country, "ip_country": country}
+        assert convert(amount, currency, "EUR", seen.world.rates) == pytest.approx(100 * trivial_score(home), abs=1)
 
 
 # Settings

@@ -84,7 +84,8 @@ class World:
         self.params_hash = self.params.digest()
         self.start_us = _midnight(start_us)
         self.base = "EUR"
-        self.rates = {code: f"{1 / per_euro:.6f}" for code, (_, per_euro) in towns.CURRENCIES.items() if code != "EUR"}
+        per_euro = {code: rate for code, (_, rate) in towns.CURRENCIES.items() if code != self.base}
+        self.rates: Mapping[str, str] = {code: f"{1 / rate:.6f}" for code, rate in per_euro.items()}
         self._town = towns.build(seed, self.params)
         self._now_us = start_us - 1
         self._day = 0  # days generated so far

@@ -52,10 +52,10 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
     ip_life_days: Annotated[float, _rate("days until a home gets another IP address", 365)] = 14.0
     payday_lift: Annotated[float, _rate("factor on the number of payments from the 25th to the 2nd", 3)] = 1.15
     background_hazard: Annotated[float, _rate("mean probability of fraud of an ordinary payment, about", 0.05)] = 0.0007
-    card_testing_per_day: Annotated[float, _rate("bursts on one IP started a day, honest crowds included", 50)] = 0.45
-    takeover_per_day: Annotated[float, _rate("unusual sessions on an account started a day, honest included", 50)] = 7.0
-    ring_per_day: Annotated[float, _rate("devices shared by many accounts started a day, honest included", 20)] = 0.15
-    slow_low_per_day: Annotated[float, _rate("small quiet series on a card started a day, honest included", 50)] = 0.35
+    card_testing_per_day: Annotated[float, _rate("bursts on one IP started a day, honest crowds included", 50)] = 0.6
+    takeover_per_day: Annotated[float, _rate("unusual sessions on an account started a day, honest included", 50)] = 9.0
+    ring_per_day: Annotated[float, _rate("devices shared by many accounts started a day, honest included", 20)] = 0.2
+    slow_low_per_day: Annotated[float, _rate("small quiet series on a card started a day, honest included", 50)] = 0.5
     scheme_slope: Annotated[float, _rate("log-odds of fraud per unit of an episode's severity", 20)] = 4.5
     scheme_cut: Annotated[
         float, _fixed("severity (standard normal) at which fraud is an even bet", least=-3, most=3)
