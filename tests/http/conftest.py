@@ -48,3 +48,22 @@ def client(runner: asyncio.Runner, host: Host, store: TokenStore) -> Client:
     _, text = store.create(["decide", "outcomes", "admin"])
     app = App(host, HttpSettings(), access=Access(store))
     return Client(runner, app, {"Authorization": f"Bearer {text}"})
+
+
+@pytest.fixture(scope="session")
+def standing_runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
+def standing(tmp_path_factory: pytest.TempPathFactory, standing_runner: asyncio.Runner) -> Iterator[Client]:
+    """For tests that leave nothing behind which another could meet."""
+    folder = tmp_path_factory.mktemp("standing")
+    host = make_host(folder)
+    standing_runner.run(host.start())
+    tokens = TokenStore(folder / "control.sqlite", ManualClock(0))
+    _, text = tokens.create(["decide", "outcomes", "admin"])
+    yield Client(standing_runner, App(host, HttpSettings(), access=Access(tokens)), {"Authorization": f"Bearer {text}"})
+    tokens.close()
+    standing_runner.run(host.stop())

@@ -63,15 +63,15 @@ def test_an_idempotency_key_that_differs_is_a_conflict_and_decides_nothing(clien
     assert host.log.position == position
 
 
-def test_an_idempotency_key_does_not_stand_in_for_the_id(client: Client) -> None:
+def test_an_idempotency_key_does_not_stand_in_for_the_id(standing: Client) -> None:
     body = {key: value for key, value in payment().items() if key != "id"}
-    problem = refusal(client.post(DECIDE, body, headers={"Idempotency-Key": "p-1"}), 422)
+    problem = refusal(standing.post(DECIDE, body, headers={"Idempotency-Key": "p-1"}), 422)
     assert problem["given"] == "no id"
 
 
-def test_an_idempotency_key_beside_a_broken_body_is_about_the_body(client: Client) -> None:
+def test_an_idempotency_key_beside_a_broken_body_is_about_the_body(standing: Client) -> None:
     headers = JSON | {"Idempotency-Key": "p-1"}
-    refusal(client.post(DECIDE, content=b'{"id":', headers=headers), 400)
+    refusal(standing.post(DECIDE, content=b'{"id":', headers=headers), 400)
 
 
 @pytest.mark.parametrize("id_", ["p-1", "übung/1 & more?", "日本%2F"])
@@ -113,24 +113,24 @@ def test_a_batch_may_hold_one_object_a_line(client: Client, kind: str) -> None:
     assert [row["status"] for row in told["results"]] == ["accepted", "accepted", "rejected"]
 
 
-def test_outcomes_are_taken(client: Client) -> None:
-    told = client.post(OUTCOMES, [outcome(), outcome(), outcome(id="o-2", source="us")]).json()
+def test_outcomes_are_taken(standing: Client) -> None:
+    told = standing.post(OUTCOMES, [outcome(), outcome(), outcome(id="o-2", source="us")]).json()
     assert [row["status"] for row in told["results"]] == ["accepted", "duplicate", "rejected"]
 
 
-def test_a_batch_of_which_nothing_was_taken_is_no_success(client: Client) -> None:
-    problem = refusal(client.post(OUTCOMES, [outcome(source="us"), outcome(id="o-2", kind="guess")]), 422)
+def test_a_batch_of_which_nothing_was_taken_is_no_success(standing: Client) -> None:
+    problem = refusal(standing.post(OUTCOMES, [outcome(source="us"), outcome(id="o-2", kind="guess")]), 422)
     assert problem["given"] == "no row that could be taken"
     assert [row["reason"] for row in problem["results"]] == ["source", "kind"]
 
 
-def test_a_single_bad_row_says_what_is_wrong_with_it(client: Client) -> None:
-    problem = refusal(client.post(OUTCOMES, outcome(source="us")), 422)
+def test_a_single_bad_row_says_what_is_wrong_with_it(standing: Client) -> None:
+    problem = refusal(standing.post(OUTCOMES, outcome(source="us")), 422)
     assert "a source that is not trusted for this kind" in problem["given"]
 
 
-def test_an_empty_batch_is_taken(client: Client) -> None:
-    assert client.post(EVENTS, []).json() == {"accepted": 0, "duplicate": 0, "rejected": 0, "results": []}
+def test_an_empty_batch_is_taken(standing: Client) -> None:
+    assert standing.post(EVENTS, []).json() == {"accepted": 0, "duplicate": 0, "rejected": 0, "results": []}
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_an_empty_batch_is_taken(client: Client) -> None:
         ("text", 422, "fraud payment"),
     ],
 )
-def test_a_bad_request_gets_the_four_parts(client: Client, body: Any, status: int, where: str) -> None:
-    assert refusal(client.post(DECIDE, body), status)["where"].startswith(where)
+def test_a_bad_request_gets_the_four_parts(standing: Client, body: Any, status: int, where: str) -> None:
+    assert refusal(standing.post(DECIDE, body), status)["where"].startswith(where)
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,9 @@ def test_a_bad_request_gets_the_four_parts(client: Client, body: Any, status: in
         b'{"id":' + b"[" * 500 + b"]" * 500 + b"}",
     ],
 )
-def test_what_is_hardly_json_gets_a_4xx_everywhere(client: Client, raw: bytes) -> None:
+def test_what_is_hardly_json_gets_a_4xx_everywhere(standing: Client, raw: bytes) -> None:
     for path in (DECIDE, EVENTS, OUTCOMES):
-        answer = client.post(path, content=raw, headers=JSON)
+        answer = standing.post(path, content=raw, headers=JSON)
         if answer.status_code != 200 or raw:
             refusal(answer, answer.status_code)
             assert answer.status_code in (400, 422)
@@ -211,24 +211,24 @@ def test_a_bad_row_loses_nothing_else_of_its_batch(client: Client, rows: list[An
 @pytest.mark.parametrize(
     "path", ["/", "/v1", "/v1/fraud", "/v1/fraud/decided", "/v1/fraud/decide/", "/v2/fraud/decide"]
 )
-def test_an_unknown_path_is_not_found(client: Client, path: str) -> None:
-    assert refusal(client.post(path), 404)["where"] == "request, path"
+def test_an_unknown_path_is_not_found(standing: Client, path: str) -> None:
+    assert refusal(standing.post(path), 404)["where"] == "request, path"
 
 
 @pytest.mark.parametrize(
     "path",
     ["/v1/fraud/decisions", "/v1/fraud/decisions/a/b", "/v1/fraud/decisions/a/replay/b", "/v1/fraud/decisions/%FF"],
 )
-def test_an_unknown_path_of_a_decision_is_not_found(client: Client, path: str) -> None:
-    assert refusal(client.get(path), 404)["where"] == "request, path"
+def test_an_unknown_path_of_a_decision_is_not_found(standing: Client, path: str) -> None:
+    assert refusal(standing.get(path), 404)["where"] == "request, path"
 
 
-def test_an_unknown_system_is_not_found_with_the_near_match(client: Client) -> None:
-    assert "'fraud' (closest match)" in refusal(client.post("/v1/froud/decide", payment()), 404)["expected"]
+def test_an_unknown_system_is_not_found_with_the_near_match(standing: Client) -> None:
+    assert "'fraud' (closest match)" in refusal(standing.post("/v1/froud/decide", payment()), 404)["expected"]
 
 
-def test_an_unknown_decision_is_not_found(client: Client) -> None:
-    assert refusal(client.get("/v1/fraud/decisions/nope"), 404)["given"] == "an id that no decision has"
+def test_an_unknown_decision_is_not_found(standing: Client) -> None:
+    assert refusal(standing.get("/v1/fraud/decisions/nope"), 404)["given"] == "an id that no decision has"
 
 
 def test_a_percent_encoded_path_is_the_same_path(client: Client) -> None:
@@ -245,14 +245,14 @@ def test_a_percent_encoded_path_is_the_same_path(client: Client) -> None:
         ("GET", "/v1/fraud/decisions/x/replay", "POST"),
     ],
 )
-def test_another_method_says_which_is_allowed(client: Client, method: str, path: str, allowed: str) -> None:
-    answer = client.call(method, path)
+def test_another_method_says_which_is_allowed(standing: Client, method: str, path: str, allowed: str) -> None:
+    answer = standing.call(method, path)
     assert refusal(answer, 405)["expected"] == allowed
     assert answer.headers["allow"] == allowed
 
 
-def test_head_is_get_without_a_body(client: Client) -> None:
-    head, get = client.call("HEAD", "/openapi.json"), client.get("/openapi.json")
+def test_head_is_get_without_a_body(standing: Client) -> None:
+    head, get = standing.call("HEAD", "/openapi.json"), standing.get("/openapi.json")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
 
@@ -267,8 +267,8 @@ def test_head_is_get_without_a_body(client: Client) -> None:
         (JSON | {"Content-Encoding": "gzip"}, "request, Content-Encoding"),
     ],
 )
-def test_another_media_type_is_refused(client: Client, headers: dict[str, str], where: str) -> None:
-    answer = client.post(DECIDE, content=json.dumps(payment()), headers=headers)
+def test_another_media_type_is_refused(standing: Client, headers: dict[str, str], where: str) -> None:
+    answer = standing.post(DECIDE, content=json.dumps(payment()), headers=headers)
     assert refusal(answer, 415)["where"] == where
 
 
@@ -278,13 +278,13 @@ def test_utf8_may_be_named(client: Client, kind: str) -> None:
     assert answer.status_code == 200
 
 
-def test_query_parameters_are_refused(client: Client) -> None:
-    assert refusal(client.post(DECIDE + "?token=x", payment()), 400)["where"] == "request, query"
+def test_query_parameters_are_refused(standing: Client) -> None:
+    assert refusal(standing.post(DECIDE + "?token=x", payment()), 400)["where"] == "request, query"
 
 
-def test_a_header_that_may_come_once_must_not_come_twice(client: Client) -> None:
+def test_a_header_that_may_come_once_must_not_come_twice(standing: Client) -> None:
     headers = [("Host", "a"), ("Authorization", "Bearer a"), ("Authorization", "Bearer b")]
-    assert refusal(client.run(lambda inside: inside.get("/healthz", headers=headers)), 400)["where"] == (
+    assert refusal(standing.run(lambda inside: inside.get("/healthz", headers=headers)), 400)["where"] == (
         "request, authorization"
     )
 
@@ -294,14 +294,14 @@ def test_a_header_that_may_come_once_must_not_come_twice(client: Client) -> None
     [([], "request, Host"), ([(b"host", b"a"), (b"content-length", b"many")], "request, Content-Length")],
 )
 def test_a_head_without_sense_is_refused(
-    client: Client, runner: asyncio.Runner, headers: list[tuple[bytes, bytes]], where: str
+    standing: Client, standing_runner: asyncio.Runner, headers: list[tuple[bytes, bytes]], where: str
 ) -> None:
-    status, problem = call_plain(runner, client.app, headers=headers)
+    status, problem = call_plain(standing_runner, standing.app, headers=headers)
     assert (status, problem["where"]) == (400, where)
 
 
-def call_plain(runner: asyncio.Runner, app: App, **parts: Any) -> tuple[int, Any]:
-    """Calls the application without a client between, which would mend what is sent."""
+def call_plain(standing_runner: asyncio.Runner, app: App, **parts: Any) -> tuple[int, Any]:
+    """Calls the application without a standing between, which would mend what is sent."""
     sent: list[Any] = []
 
     async def receive() -> dict[str, Any]:
@@ -311,7 +311,7 @@ def call_plain(runner: asyncio.Runner, app: App, **parts: Any) -> tuple[int, Any
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/healthz", "raw_path": b"/healthz", "query_string": b""}
-    runner.run(app(scope | {"headers": [(b"host", b"127.0.0.1")], "client": None} | parts, receive, send))
+    standing_runner.run(app(scope | {"headers": [(b"host", b"127.0.0.1")], "standing": None} | parts, receive, send))
     return (sent[0]["status"], json.loads(sent[1]["body"])) if sent else (0, None)
 
 
@@ -322,8 +322,8 @@ def test_a_client_that_hangs_up_gets_no_answer(open_client: Client, runner: asyn
     assert (status, app.in_flight) == (0, 0)
 
 
-def test_a_server_that_gives_no_raw_path_is_served_too(client: Client, runner: asyncio.Runner) -> None:
-    assert call_plain(runner, client.app, raw_path=None) == (200, {"status": "alive"})
+def test_a_server_that_gives_no_raw_path_is_served_too(standing: Client, standing_runner: asyncio.Runner) -> None:
+    assert call_plain(standing_runner, standing.app, raw_path=None) == (200, {"status": "alive"})
 
 
 @pytest.mark.parametrize("settings", [HttpSettings(tokens=False, decide_bytes=100, batch_bytes=200, batch_rows=2)])
@@ -509,7 +509,7 @@ def test_more_at_once_than_allowed_is_refused(client: Client) -> None:
     assert client.get("/healthz").status_code == 200
 
 
-def test_websockets_are_refused_and_lifespan_is_answered(client: Client, runner: asyncio.Runner) -> None:
+def test_websockets_are_refused_and_lifespan_is_answered(standing: Client, standing_runner: asyncio.Runner) -> None:
     sent: list[Any] = []
     messages = [{"type": "websocket.connect"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
 
@@ -520,7 +520,7 @@ def test_websockets_are_refused_and_lifespan_is_answered(client: Client, runner:
         sent.append(message["type"])
 
     for kind in ("websocket", "lifespan"):
-        runner.run(client.app({"type": kind}, receive, send))
+        standing_runner.run(standing.app({"type": kind}, receive, send))
     assert sent == ["websocket.close", "lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 

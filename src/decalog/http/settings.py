@@ -53,7 +53,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
             ConfigError: names every setting that does not.
         """
         check_binding(self.host, authenticated=self.tokens)
-        least = {"port": 0, "rate_per_s": 0, "drain_s": 0} | dict.fromkeys(_AT_LEAST_ONE, 1)
+        least = {"port": 0, "rate_per_s": 0, "drain_s": 0, "request_s": 0.1} | dict.fromkeys(_AT_LEAST_ONE, 1)
         wrong = [f"{name} {getattr(self, name)}" for name, bound in least.items() if not getattr(self, name) >= bound]
         if self.port > _LAST_PORT:
             wrong.append(f"port {self.port}")
@@ -61,7 +61,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 where="serve, settings",
                 given=", ".join(wrong),
-                expected="limits of at least 1, rate_per_s and drain_s of at least 0, a port from 0 to 65535",
+                expected="a port up to 65535, rate_per_s and drain_s from 0, request_s from 0.1, other limits from 1",
                 fix="Mend these settings, or leave them out for their defaults.",
             )
 
@@ -69,5 +69,5 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 _LAST_PORT = 65_535
 _AT_LEAST_ONE = (
     *("decide_bytes", "batch_bytes", "batch_rows", "burst", "in_flight", "connections", "backlog"),
-    *("request_s", "idle_s", "stop_s"),
+    *("idle_s", "stop_s"),
 )
