@@ -368,7 +368,7 @@ def _stated(value: msgspec.Struct) -> dict[str, Any]:
 
 def _set_problems(features: FeatureSet) -> Iterator[str]:
     given: object = features.features
-    if not (isinstance(given, tuple) and all(isinstance(feature, Declared) for feature in given)):
+    if not (isinstance(given, tuple) and all(isinstance(feature, Feature) for feature in given)):
         yield "features is not a tuple of features, expected one, even for a single feature: (feature,)"
         return
     if not features.system:

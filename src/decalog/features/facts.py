@@ -16,8 +16,10 @@ ALL_TOKEN = 0
 
 Value = int | float | str | bool
 
+# gc=False: a log holds millions of these, none can be part of a cycle, and the collector need not walk them.
 
-class Fact(msgspec.Struct, frozen=True):
+
+class Fact(msgspec.Struct, frozen=True, gc=False):
     """One image of one row: what happened, when, to whom.
 
     Args:
@@ -38,7 +40,7 @@ class Fact(msgspec.Struct, frozen=True):
     attributes: Mapping[str, Value]
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One step of the normalised log: the image that stops being live and the one that becomes live.
 
     Args:
@@ -54,7 +56,7 @@ class Change(msgspec.Struct, frozen=True):
     plus: Fact | None = None
 
 
-class Point(msgspec.Struct, frozen=True):
+class Point(msgspec.Struct, frozen=True, gc=False):
     """Where features are asked for: after which records, at what time, by whom.
 
     Args:

@@ -32,8 +32,9 @@ TIME, ROOT, KIND, FIRST_COLUMN = 0, 1, 2, 3
 OPERATION, KINDS, COLUMN, OWN_COLUMN, OWN, SET, LANE_WIDTH = 0, 1, 2, 3, 4, 5, 6
 # Columns of an output: which lane is read, when the scan leaves which window, into which place of the vector.
 LANE, WINDOW, PLACE = 0, 1, 2
-# Columns of a lane's total.
-ENTERED, TOTAL = 0, 1
+# Columns of a lane's total: rows (or distinct values) entered, their sum (or newest time), the row that the walk reads
+# next, and whether the own row has yet to enter.
+ENTERED, TOTAL, NEXT, WAITS = 0, 1, 2, 3
 # Rows of a job, and what its ASKED row says: t, the root that is not seen (−1 for none), most rows in a window.
 ASKED, OWN_ROW = 0, 1
 AT, SKIPPED, RETAIN = 0, 1, 2
@@ -193,28 +194,90 @@ def _empty_sets(lanes: Int64s, rows: int) -> Int64s:
 
 
 @_inner
-def _enter(lanes: Int64s, totals: Int64s, sets: Int64s, table: Int64s, index: int, is_own: int) -> None:
-    """Adds table[index] to every lane that takes it."""
-    kind = table[index, KIND]
-    for lane in range(lanes.shape[0]):
-        if kind & lanes[lane, KINDS] == 0 or is_own > lanes[lane, OWN]:
-            continue
-        value = table[index, lanes[lane, COLUMN + is_own]]
-        if value != MISSING:
-            _accumulate(lanes, totals, sets, lane, value)
+def _walk_set(rows: Int64s, lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, until: int, skipped: int) -> None:
+    """Adds to a distinct lane the rows that it has not seen, down to but without `until`."""
+    kinds, column = lanes[lane, KINDS], lanes[lane, COLUMN]
+    for index in range(totals[lane, NEXT], until, -1):
+        value = rows[index, column]
+        if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped and value != MISSING:
+            totals[lane, ENTERED] += _add(sets, lanes[lane, SET], value)
 
 
 @_inner
-def _accumulate(lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, value: int) -> None:
-    """Adds one value to a lane."""
-    operation = lanes[lane, OPERATION]
-    if operation == DISTINCT and not _add(sets, lanes[lane, SET], value):
+def _walk_newest(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until: int, skipped: int) -> None:
+    """Goes on to the newest row of a time_since lane, down to but without `until`; once found, nothing is left."""
+    kinds = lanes[lane, KINDS]
+    index = totals[lane, NEXT]
+    while index > until and totals[lane, ENTERED] == 0:
+        if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped:
+            totals[lane, ENTERED], totals[lane, TOTAL] = 1, rows[index, TIME]
+        index -= 1
+
+
+@_inner
+def _walk_numbers(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until: int, skipped: int) -> None:
+    """Adds to a lane of counts or sums the rows that it has not seen, down to but without `until`."""
+    kinds, column = lanes[lane, KINDS], lanes[lane, COLUMN]
+    weight = 0 if lanes[lane, OPERATION] == COUNT else 1  # a count reads times, whose sum would pass 2⁶³
+    entered = total = 0
+    for index in range(totals[lane, NEXT], until, -1):
+        value = rows[index, column]
+        if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped and value != MISSING:
+            entered += 1
+            total += weight * value
+    totals[lane, ENTERED] += entered
+    totals[lane, TOTAL] += total
+
+
+@_inner
+def _walk(rows: Int64s, lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, until: int, skipped: int) -> None:
+    """Brings a lane up to the edge of a window: `until` is the newest row outside it."""
+    if lanes[lane, OPERATION] == DISTINCT:
+        _walk_set(rows, lanes, totals, sets, lane, until, skipped)
+    elif lanes[lane, OPERATION] == TIME_SINCE:
+        _walk_newest(rows, lanes, totals, lane, until, skipped)
+    else:
+        _walk_numbers(rows, lanes, totals, lane, until, skipped)
+    totals[lane, NEXT] = until
+
+
+@_inner
+def _enter_own(lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, job: Int64s) -> None:
+    """Adds the request's own row to a lane."""
+    value, operation = job[OWN_ROW, lanes[lane, OWN_COLUMN]], lanes[lane, OPERATION]
+    totals[lane, WAITS] = 0
+    if value == MISSING:
         return
-    totals[lane, ENTERED] += 1
-    if operation == SUM or operation == MEAN:  # noqa: PLR1714, SIM109 -- two comparisons of ints beat a tuple
-        totals[lane, TOTAL] += value
-    elif operation == TIME_SINCE and totals[lane, ENTERED] == 1:
-        totals[lane, TOTAL] = value  # going back in time, the first one met is the newest
+    if operation == DISTINCT:
+        totals[lane, ENTERED] += _add(sets, lanes[lane, SET], value)
+    elif operation == TIME_SINCE:
+        totals[lane, TOTAL] = value if totals[lane, ENTERED] == 0 else max(totals[lane, TOTAL], value)
+        totals[lane, ENTERED] = 1
+    else:
+        totals[lane, ENTERED] += 1
+        totals[lane, TOTAL] += 0 if operation == COUNT else value
+
+
+@_inner
+def _start(lanes: Int64s, job: Int64s, newest: int) -> Int64s:
+    """Returns the lanes' totals before the walk: nothing entered, and whether the own row waits to."""
+    totals = np.zeros((lanes.shape[0], 4), np.int64)
+    for lane in range(lanes.shape[0]):
+        totals[lane, NEXT] = newest
+        if lanes[lane, OWN] == 1 and job[OWN_ROW, KIND] & lanes[lane, KINDS] != 0:
+            totals[lane, WAITS] = job[OWN_ROW, TIME] <= job[ASKED, AT]
+    return totals
+
+
+@_inner
+def _crowded(rows: Int64s, oldest: int, newest: int, job: Int64s) -> bool:
+    """Returns whether more rows than declared lie in the longest window, the skipped root not counted."""
+    count = newest - oldest
+    if count <= job[ASKED, RETAIN]:
+        return False
+    for index in range(oldest + 1, newest + 1):
+        count -= rows[index, ROOT] == job[ASKED, SKIPPED]
+    return bool(count > job[ASKED, RETAIN])
 
 
 @_inner
@@ -233,22 +296,12 @@ def _value(operation: int, entered: int, total: int, time: int, missing: float) 
     return np.float64(time - total) / np.float64(1_000_000.0)
 
 
-@_inner
-def _leave(lanes: Int64s, outputs: Int64s, totals: Int64s, done: int, age: int, time: int, out: Float64s) -> int:
-    """Writes every output whose window ends at or before `age`; returns how many are written by now."""
-    while done < outputs.shape[0] and age >= outputs[done, WINDOW]:
-        lane, place = outputs[done, LANE], outputs[done, PLACE]
-        out[place] = _value(lanes[lane, OPERATION], totals[lane, ENTERED], totals[lane, TOTAL], time, out[place])
-        done += 1
-    return done
-
-
 @_door("int64(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[::1])")
 def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, out: Float64s) -> int:
     """Writes all features of one entity at time t by one walk back over its longest window; returns DONE or CROWDED.
 
-    The walk goes from the newest row with event_time ≤ t; a feature is written when the walk leaves its window, so
-    twelve windows over the same rows cost one pass.
+    Every lane walks from the newest row with event_time ≤ t, and pauses at the edge of each of its windows to be read,
+    so twelve windows over the same rows cost one pass.
 
     Args:
         rows: of the entity.
@@ -258,29 +311,22 @@ def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, out: Float64
             may lie in the longest window; job[OWN_ROW] is the request's own row, last among ties, KIND = 0 for none.
         out: the vector, which holds the value of every missing feature; only this entity's places are written.
     """
-    time, skipped, retain = job[ASKED, AT], job[ASKED, SKIPPED], job[ASKED, RETAIN]
-    own_time = job[OWN_ROW, TIME]
-    waits = job[OWN_ROW, KIND] != 0 and own_time <= time
-    index = last_until(rows, time)
+    time, skipped = job[ASKED, AT], job[ASKED, SKIPPED]
+    newest = until = last_until(rows, time)
     oldest = last_until(rows, time - outputs[outputs.shape[0] - 1, WINDOW])
-    totals = np.zeros((lanes.shape[0], 2), np.int64)
-    sets = _empty_sets(lanes, index - oldest + 1)
-    done = seen = 0
-    while index > oldest or waits:
-        if waits and (index == oldest or own_time >= rows[index, TIME]):
-            waits = False
-            done = _leave(lanes, outputs, totals, done, time - own_time, time, out)
-            if done < outputs.shape[0]:
-                _enter(lanes, totals, sets, job, OWN_ROW, 1)
-            continue
-        if rows[index, ROOT] != skipped:
-            seen += 1
-            if seen > retain:
-                return CROWDED
-            done = _leave(lanes, outputs, totals, done, time - rows[index, TIME], time, out)
-            _enter(lanes, totals, sets, rows, index, 0)
-        index -= 1
-    _leave(lanes, outputs, totals, done, 2**63 - 1, time, out)
+    if _crowded(rows, oldest, newest, job):
+        return CROWDED
+    totals = _start(lanes, job, newest)
+    sets = _empty_sets(lanes, newest - oldest + 1)
+    for output in range(outputs.shape[0]):
+        lane, edge, place = outputs[output, LANE], time - outputs[output, WINDOW], outputs[output, PLACE]
+        while until > oldest and rows[until, TIME] > edge:
+            until -= 1
+        if totals[lane, NEXT] > until:
+            _walk(rows, lanes, totals, sets, lane, until, skipped)
+        if totals[lane, WAITS] != 0 and job[OWN_ROW, TIME] > edge:
+            _enter_own(lanes, totals, sets, lane, job)
+        out[place] = _value(lanes[lane, OPERATION], totals[lane, ENTERED], totals[lane, TOTAL], time, out[place])
     return DONE
 
 

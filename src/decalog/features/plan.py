@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -112,19 +112,15 @@ class Plan:
     def __init__(self, features: FeatureSet) -> None:
         self.features = features
         aggregates = features.aggregates
-        kinds = sorted({kind for feature in aggregates for kind in feature.over})
-        self.bits = {kind: 1 << index for index, kind in enumerate(kinds)}
+        self.bits = _bits(aggregates)
         self.columns = tuple(dict.fromkeys(column for f in aggregates if (column := _column(f)) is not None))
         self._encoders = tuple(column.encoder() for column in self.columns)
         self.width = kernel.FIRST_COLUMN + len(self.columns)
         self.entities = tuple(self._entity_plan(name) for name in dict.fromkeys(f.entity for f in aggregates))
         self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
-        self._readers = [
-            (place, _reader(feature))
-            for place, feature in enumerate(features.features)
-            if not isinstance(feature, Aggregate)
-        ]
-        self._places = np.array([place for place, _ in self._readers], np.intp)
+        request = [(place, f) for place, f in enumerate(features.features) if not isinstance(f, Aggregate)]
+        self._readers = [_reader(feature) for _, feature in request]
+        self._places = np.array([place for place, _ in request], np.intp)
 
     def row(self, fact: Fact) -> list[int]:
         """Returns the fact over all columns; its kind must be in `bits`."""
@@ -147,7 +143,7 @@ class Plan:
     def write_request(self, point: Point, out: Float64s) -> None:
         """Writes the features of the request itself into the vector."""
         if self._readers:
-            out[self._places] = [read(point) for _, read in self._readers]
+            out[self._places] = [read(point) for read in self._readers]
 
     def _entity_plan(self, entity: str) -> EntityPlan:
         mine = [feature for feature in self.features.aggregates if feature.entity == entity]
@@ -169,6 +165,11 @@ class Plan:
             lanes=_numbered_sets(list(lanes)),
             outputs=np.array(outputs, np.int64),
         )
+
+
+def _bits(aggregates: Sequence[Aggregate]) -> dict[str, int]:
+    kinds = sorted({kind for feature in aggregates for kind in feature.over})
+    return {kind: 1 << index for index, kind in enumerate(kinds)}
 
 
 def _column(feature: Aggregate) -> Column | None:
