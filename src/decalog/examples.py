@@ -1,0 +1,294 @@
+"""The join: requests of a log with the features they were decided on and the labels that matured since.
+
+An example is a decision, or a plain event of the request's kind (imported history). Everything is read at a pinned
+position, so the same position gives the same examples, in whatever order outcomes came; and labels can be asked as
+known at any earlier time, so that a model of that time can be judged honestly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from decalog.decisions import Decision, decode_decision, unpack_features
+from decalog.events import Event, Record, decode_event
+from decalog.features.definition import FeatureSet
+from decalog.features.facts import Change, Point
+from decalog.features.offline import fold, refused
+from decalog.folding import changes_of, point
+from decalog.outcomes import LabelBook, LabelState
+from decalog.schema import Schema
+
+Floats = npt.NDArray[np.float64]
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+AMOUNT = "amount_base_minor"
+"""The money at stake in a request: the attribute that conversion to the base currency adds."""
+UNKNOWN = -1
+"""Label of a request whose outcome is not known, or not known yet."""
+NEVER = 2**62
+"""When a label becomes known that silence cannot give."""
+NO_ENTITY = -1
+"""Stands where a request lacks an entity; tokens are never negative."""
+
+
+class Examples(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests in order of time with labels as known at a moment; every array has one entry a request.
+
+    Args:
+        known_by: the moment, µs.
+        features: names of the columns of `rows`.
+        ids: of the requests.
+        seqs: int64, of their records.
+        times: int64, when each was decided, µs: known_time of a decision, event_time of imported history.
+        labels: int8, 1, 0 or UNKNOWN.
+        known_times: int64, since when each label is known, or when silence would make it known, µs.
+        why: the outcome kind that decided, `silence`, `immature` or `unobserved`.
+        acted: the action that happened; "" for plain events.
+        amounts: int64, minor units of the base currency; 0 where the request has none.
+        rows: float64, requests × features; never NaN.
+        requests: their present images, after corrections.
+        entities: entity name → int64 tokens, NO_ENTITY where absent.
+    """
+
+    known_by: int
+    features: tuple[str, ...]
+    ids: tuple[str, ...]
+    seqs: Int64s
+    times: Int64s
+    labels: npt.NDArray[np.int8]
+    known_times: Int64s
+    why: tuple[str, ...]
+    acted: tuple[str, ...]
+    amounts: Int64s
+    rows: Floats
+    requests: tuple[Event, ...]
+    entities: Mapping[str, Int64s]
+
+    @property
+    def n(self) -> int:
+        """The number of requests."""
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> Bools:
+        """Which requests have a label."""
+        known: Bools = self.labels != UNKNOWN
+        return known
+
+    def take(self, mask: Bools) -> Examples:
+        """Returns the requests of a mask."""
+        chosen = np.flatnonzero(mask)
+        places = chosen.tolist()
+        return msgspec.structs.replace(
+            self,
+            ids=tuple(self.ids[place] for place in places),
+            seqs=self.seqs[chosen],
+            times=self.times[chosen],
+            labels=self.labels[chosen],
+            known_times=self.known_times[chosen],
+            why=tuple(self.why[place] for place in places),
+            acted=tuple(self.acted[place] for place in places),
+            amounts=self.amounts[chosen],
+            rows=self.rows[chosen],
+            requests=tuple(self.requests[place] for place in places),
+            entities={name: tokens[chosen] for name, tokens in self.entities.items()},
+        )
+
+
+class _Request(msgspec.Struct, frozen=True):
+    """One request before its features: `event` is its present image, `asked` the one that was decided on.
+
+    `ids` are all its ids, the first one first: outcomes may name a corrected request by the id of the correction.
+    """
+
+    ids: tuple[str, ...]
+    seq: int
+    known: int
+    decided: int
+    acted: str
+    event: Event
+    asked: Point
+    logged: Floats | None
+
+
+class History:
+    """The requests of one system up to a pinned position, with features, and the outcomes that say what became of them.
+
+    Args:
+        records: in log order from the first to the pin.
+        schema: of the system.
+        features: that rows are made of. Logged values are used where a decision has them in this version, else the
+            log is folded: both are the same bits.
+
+    Attributes:
+        position: the pin, the number of records of the log that were read.
+        known_time: of the last record, µs.
+        late: requests that are left out, because they came later than features can be exact for.
+    """
+
+    def __init__(self, records: Iterable[Record], schema: Schema, *, features: FeatureSet) -> None:
+        self.schema, self.features = schema, features
+        by_seq = {record.seq: record for record in records}
+        self.position = max(by_seq, default=-1) + 1
+        self.known_time = by_seq[self.position - 1].known_time if by_seq else 0
+        own = [record for record in by_seq.values() if record.system == schema.system and not record.reason]
+        self._book = LabelBook(schema)
+        self._book.add_all(own)
+        bodies = {record.seq: _body(record) for record in own if record.kind in ("event", "decision")}
+        requests = sorted(_requests(own, bodies, features=features), key=lambda request: (request.decided, request.seq))
+        requests = [request for request in requests if request.event.kind == schema.request.name]
+        self._requests, self._rows = _with_features(requests, features, changes=lambda: _changes(own, bodies, by_seq))
+        self.late = len(requests) - len(self._requests)
+        self._known = np.array([request.known for request in self._requests], np.int64)
+
+    def as_of(self, known_by: int | None = None) -> Examples:
+        """Returns the requests in the log by a moment, with their labels as known then; the pin's if none is given.
+
+        Corrections and deletions of requests count as of the pin; outcomes, theirs included, as of the moment.
+        """
+        moment = self.known_time if known_by is None else known_by
+        chosen = np.flatnonzero(self._known <= moment)
+        requests = [self._requests[place] for place in chosen.tolist()]
+        states = [self._label(request, moment) for request in requests]
+        return Examples(
+            known_by=moment,
+            features=self.features.names,
+            ids=tuple(request.ids[0] for request in requests),
+            seqs=_int64s([request.seq for request in requests]),
+            times=_int64s([request.decided for request in requests]),
+            labels=np.array([UNKNOWN if s.value is None else s.value for s in states], np.int8),
+            known_times=_int64s([NEVER if s.why == "unobserved" else s.known_time for s in states]),
+            why=tuple(state.why for state in states),
+            acted=tuple(request.acted for request in requests),
+            amounts=_int64s([_amount(request.event) for request in requests]),
+            rows=self._rows[chosen],
+            requests=tuple(request.event for request in requests),
+            entities={
+                entity.name: _int64s([request.event.entities.get(entity.name, NO_ENTITY) for request in requests])
+                for entity in self.schema.request.entities
+            },
+        )
+
+    def _label(self, request: _Request, known_by: int) -> LabelState:
+        decided, acted = request.decided, request.acted
+        first = self._book.label(request.ids[0], decided=decided, acted=acted, known_by=known_by)
+        for later in request.ids[1:]:
+            state = self._book.label(later, decided=decided, acted=acted, known_by=known_by)
+            if state.why not in ("silence", "immature", "unobserved"):
+                first = state
+        return first
+
+
+def _body(record: Record) -> Event | Decision:
+    return decode_decision(record.body) if record.kind == "decision" else decode_event(record.body)
+
+
+def _requests(
+    records: Sequence[Record], bodies: Mapping[int, Event | Decision], *, features: FeatureSet
+) -> Iterator[_Request]:
+    """Yields each chain of corrections as one request, unless it was deleted in the end."""
+    chains: dict[int, list[Record]] = {}
+    for record in records:
+        if record.seq in bodies:
+            chains.setdefault(record.root, []).append(record)
+    for chain in chains.values():
+        first, last = bodies[chain[0].seq], bodies[chain[-1].seq]
+        event = last.request if isinstance(last, Decision) else last
+        if event.deleted:
+            continue
+        yield (
+            _from_decision(chain, first, event=event, features=features)
+            if isinstance(first, Decision)
+            else _from_event(chain, event)
+        )
+
+
+def _from_decision(chain: Sequence[Record], decision: Decision, *, event: Event, features: FeatureSet) -> _Request:
+    first = chain[0]
+    # A live decision cannot be older than its record; a sender's wrong clock must not make its label mature early.
+    decided = decision.request.event_time if decision.mode == "imported" else first.known_time
+    return _Request(
+        ids=tuple(record.id for record in chain),
+        seq=first.seq,
+        known=first.known_time,
+        decided=decided,
+        acted=decision.acted,
+        event=event,
+        # Serving meets requests before they are corrected, so training must as well.
+        asked=point(decision.request, decision.state_seq, first.seq),
+        logged=_logged(decision, features),
+    )
+
+
+def _from_event(chain: Sequence[Record], event: Event) -> _Request:
+    first = chain[0]
+    return _Request(
+        ids=tuple(record.id for record in chain),
+        seq=first.seq,
+        known=first.known_time,
+        decided=event.event_time,
+        acted="",
+        event=event,
+        asked=point(event, first.seq, first.seq),
+        logged=None,
+    )
+
+
+def _logged(decision: Decision, features: FeatureSet) -> Floats | None:
+    if decision.versions.features != features.version or len(decision.candidates) != 1:
+        return None
+    values = unpack_features(decision.candidates[0].features)
+    return values if len(values) == len(features.names) else None
+
+
+def _with_features(
+    requests: Sequence[_Request], features: FeatureSet, *, changes: Callable[[], list[Change]]
+) -> tuple[list[_Request], Floats]:
+    """Returns the requests whose features can be known, and their rows."""
+    rows = np.empty((len(requests), len(features.names)))
+    kept = np.ones(len(requests), np.bool_)
+    folded = []
+    for place, request in enumerate(requests):
+        if request.logged is None:
+            folded.append(place)
+        else:
+            rows[place] = request.logged
+    if folded:
+        log = changes()
+        points = [requests[place].asked for place in folded]
+        late = refused(features, log, points=points)
+        kept[folded] = ~late
+        exact = [place for place, is_late in zip(folded, late.tolist(), strict=True) if not is_late]
+        rows[exact] = fold(features, log, points=[requests[place].asked for place in exact])
+    return [request for request, is_kept in zip(requests, kept.tolist(), strict=True) if is_kept], rows[kept]
+
+
+def _changes(
+    records: Sequence[Record], bodies: Mapping[int, Event | Decision], by_seq: Mapping[int, Record]
+) -> list[Change]:
+    standing: dict[int, int] = {}
+
+    def before(root: int, _seq: int) -> Record:
+        # Records come in order, so the version that stood before this one is the last that was seen.
+        return by_seq[standing.get(root, root)]
+
+    changes: list[Change] = []
+    for record in records:
+        changes += changes_of(record, bodies.get(record.seq), before)
+        if record.root != record.seq:
+            standing[record.root] = record.seq
+    return changes
+
+
+def _amount(event: Event) -> int:
+    amount = event.attributes.get(AMOUNT, 0)
+    return amount if isinstance(amount, int) else 0
+
+
+def _int64s(values: Sequence[int]) -> Int64s:
+    return np.array(values, np.int64)
