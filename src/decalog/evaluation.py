@@ -1,0 +1,295 @@
+"""Judging models as they would have been used: learnt from what was known at a date, tried on what came after it.
+
+    requests in order of time  ───────────────────────────────────────────────────────────────▶
+    │ train: labels complete at the training date │ gap: labels still awaited │ test │ awaited at the pin │
+
+The policy is replayed over each model's predictions on the test part, so that models are compared in money too: beside
+"always allow" below, and beside the oracle above where a world's truth is given.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from decalog.decisions import Candidate
+from decalog.errors import DataError
+from decalog.examples import NEVER, NO_ENTITY, Bools, Examples, Floats, History, Int64s
+from decalog.features.definition import Aggregate, FeatureSet
+from decalog.features.facts import ALL
+from decalog.metrics import Evaluated, Measurement, Metric, difference
+from decalog.policy import Case, Policy
+from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Unmeasured
+
+AWAITED_SHARE = 0.01
+"""Labels count as complete up to the latest time before which at most this share is still awaited."""
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """A time-ordered split with the label delay left out.
+
+    Args:
+        trained_at: the training date, µs: nothing known later was used to learn.
+        train: requests whose labels were complete at that date, labels as known then.
+        test: requests decided after that date, labels as known at the pin.
+        gap: requests in between, whose labels were still awaited.
+    """
+
+    trained_at: int
+    train: Examples
+    test: Examples
+    gap: int
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model is compared in: the policy that acts on it, and the measures.
+
+    Args:
+        policy: replayed over each model's predictions.
+        actions: that "do nothing" baselines take for every request.
+        features: of the system, to know which views the policy itself moves.
+        head: name of the prediction.
+        metrics: of the system.
+        seed: of the bootstrap.
+    """
+
+    policy: Policy
+    actions: tuple[str, ...]
+    features: FeatureSet
+    head: str
+    metrics: tuple[Metric, ...]
+    seed: int = 0
+
+
+def split(history: History, *, test_share: float) -> Split:
+    """Returns train and test parts, the test part holding about `test_share` of both.
+
+    Args:
+        history: read to the pin.
+        test_share: in (0, 1).
+
+    Raises:
+        DataError: there is no date at which labels of earlier requests were complete, and requests after it whose
+            labels are complete now.
+    """
+    now = history.as_of()
+    end = _complete_until(now.times, now.known_times, history.known_time)
+    date = _training_date(now, end, test_share=test_share)
+    then = history.as_of(date)
+    until = _complete_until(then.times, then.known_times, date)
+    train = then.take((then.times < until) & then.labelled)
+    test = now.take((now.times >= date) & (now.times < end) & now.labelled)
+    gap = int(np.sum((now.times >= until) & (now.times < date)))
+    return Split(trained_at=date, train=train, test=test, gap=gap)
+
+
+def completeness(examples: Examples) -> Completeness:
+    """Returns how many labels are known, and why the others are not."""
+    why = Counter(examples.why)
+    return Completeness(
+        requests=examples.n,
+        labelled=int(np.sum(examples.labelled)),
+        positives=int(np.sum(examples.labels == 1)),
+        why=dict(sorted(why.items())),
+    )
+
+
+def contender(name: str, role: Role, *, test: Examples, predictions: Floats, outlook: Outlook) -> Contender:
+    """Returns what a model's predictions are worth on the test part, with the policy replayed over them."""
+    actions, costs = replay_policy(test, predictions, outlook=outlook)
+    rows = _evaluated(test, predictions, outlook=outlook, actions=actions, costs=costs)
+    return _measured(name, role, rows=rows, metrics=outlook.metrics, reference=_nothing(test, outlook))
+
+
+def do_nothing(test: Examples, outlook: Outlook) -> Contender:
+    """Returns what always taking the first of the outlook's actions costs; it predicts nothing, so no model metric."""
+    rows = _nothing(test, outlook)
+    metrics = tuple(metric for metric in outlook.metrics if metric.tier != "model")
+    name = f"always {outlook.actions[0]}"
+    return _measured(name, "baseline", rows=rows, metrics=metrics, reference=rows)
+
+
+def replay_policy(
+    test: Examples, predictions: Floats, *, outlook: Outlook
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
+    """Returns the action for each request and what it cost once the label was known, in minor units.
+
+    Counts of the policy's own decisions (reviews of the last day) are those of the replay; other views are as the log
+    had them. Requests without a label are not replayed, so the replay uses a little less capacity than it would live.
+    """
+    views = _OwnViews(outlook.features)
+    names, actions, costs = outlook.features.names, [], np.empty(test.n, np.int64)
+    for place, (request, row) in enumerate(zip(test.requests, test.rows, strict=True)):
+        time = int(test.times[place])
+        features = {**dict(zip(names, row.tolist(), strict=True)), **views.at(time)}
+        candidate = Candidate(request.id, "request", {outlook.head: float(predictions[place])})
+        case = Case(request, (candidate,), features, _no_draw)
+        action = outlook.policy.decide(case).choice.action
+        views.note(time, action)
+        actions.append(action)
+        costs[place] = _cost(outlook.policy, action, test, place)
+    return np.array(actions, np.str_), costs
+
+
+def report(
+    history: History, parts: Split, *, contenders: Sequence[Contender], metrics: tuple[Metric, ...], currency: str
+) -> Report:
+    """Returns the report of an evaluation."""
+    return Report(
+        system=history.schema.system,
+        noun=history.schema.noun,
+        position=history.position,
+        known_time=history.known_time,
+        trained_at=parts.trained_at,
+        train=completeness(parts.train),
+        test=completeness(parts.test),
+        gap=parts.gap,
+        labels=completeness(history.as_of()),
+        late=history.late,
+        currency=currency,
+        metrics=tuple(MetricInfo(m.name, m.tier, m.meaning, m.formula, m.unit, m.better) for m in metrics),
+        contenders=tuple(contenders),
+    )
+
+
+class _OwnViews:
+    """The policy's views over its own decisions: counts of `decision.<action>` rows over everybody."""
+
+    def __init__(self, features: FeatureSet) -> None:
+        own = [feature for feature in features.aggregates if feature.use == "policy" and _counts_decisions(feature)]
+        self._views = [(f.name, f.window_us, frozenset(f.over), deque[int]()) for f in own]
+
+    def at(self, time: int) -> dict[str, float]:
+        """Returns the counts in each window that ends at `time`; times must not run back."""
+        for _, window, _, seen in self._views:
+            while seen and seen[0] <= time - window:
+                seen.popleft()
+        return {name: float(len(seen)) for name, _, _, seen in self._views}
+
+    def note(self, time: int, action: str) -> None:
+        """Adds a decision."""
+        for _, _, over, seen in self._views:
+            if f"decision.{action}" in over:
+                seen.append(time)
+
+
+def _counts_decisions(feature: Aggregate) -> bool:
+    return (
+        feature.aggregate == "count" and feature.entity == ALL and all(k.startswith("decision.") for k in feature.over)
+    )
+
+
+def _complete_until(times: Int64s, known_times: Int64s, date: int) -> int:
+    """Returns the latest time before which at most AWAITED_SHARE of the labels are still awaited at a date.
+
+    Labels that silence never gives (after a block) are not awaited: nobody knows whether they will come.
+    """
+    knowable = known_times != NEVER
+    awaited = knowable & (known_times > date)
+    share = np.cumsum(awaited) / np.maximum(np.cumsum(knowable), 1)
+    beyond = np.flatnonzero((share <= AWAITED_SHARE) & (times <= date))
+    return int(times[beyond[-1]]) + 1 if len(beyond) else 0
+
+
+def _training_date(now: Examples, end: int, *, test_share: float) -> int:
+    """Returns the date at which the test part is about `test_share` of what train and test hold together."""
+    dates = np.unique(now.times[now.times < end])
+    # As the date moves on, the training part grows and the test part shrinks: a bisection finds the balance.
+    low, high = 0, len(dates)
+    while low < high:
+        middle = (low + high) // 2
+        trained, tested = _sizes(now, int(dates[middle]), end)
+        if tested > test_share * (trained + tested):
+            low = middle + 1
+        else:
+            high = middle
+    trained, tested = _sizes(now, int(dates[low]), end) if low < len(dates) else (0, 0)
+    if not (trained and tested):
+        raise DataError(
+            where="time-ordered split",
+            given=f"{now.n} requests, {int(np.sum(now.labelled))} of them with a label, "
+            f"over {_days(now)} days of the log",
+            expected="requests with complete labels at some date, and later ones whose labels are complete by now",
+            fix="Wait until labels mature, import older history with its outcomes, or declare a shorter maturity if "
+            "outcomes come faster.",
+        )
+    return int(dates[low])
+
+
+def _sizes(now: Examples, date: int, end: int) -> tuple[int, int]:
+    until = _complete_until(now.times, now.known_times, date)
+    trained = int(np.sum(now.labelled & (now.times < until)))
+    return trained, int(np.sum(now.labelled & (now.times >= date) & (now.times < end)))
+
+
+def _days(now: Examples) -> int:
+    return int((now.known_by - now.times[0]) // 86_400_000_000) if now.n else 0
+
+
+def _evaluated(
+    test: Examples, predictions: Floats, *, outlook: Outlook, actions: npt.NDArray[np.str_], costs: Int64s
+) -> Evaluated:
+    return Evaluated(
+        labels=test.labels.astype(np.float64),
+        predictions=predictions,
+        amounts=test.amounts,
+        times=test.times,
+        actions=actions,
+        costs=costs,
+        entities={name: tokens for name, tokens in test.entities.items() if _is_there(tokens)},
+        seed=outlook.seed,
+    )
+
+
+def _is_there(tokens: Int64s) -> Bools | bool:
+    return bool(np.any(tokens != NO_ENTITY))
+
+
+def _nothing(test: Examples, outlook: Outlook) -> Evaluated:
+    action = outlook.actions[0]
+    costs = np.array([_cost(outlook.policy, action, test, place) for place in range(test.n)], np.int64)
+    actions = np.full(test.n, action)
+    return _evaluated(test, np.zeros(test.n), outlook=outlook, actions=actions, costs=costs)
+
+
+def _cost(policy: Policy, action: str, test: Examples, place: int) -> int:
+    return policy.cost_minor(action, label=float(test.labels[place]), amount_minor=int(test.amounts[place]))
+
+
+def _measured(
+    name: str, role: Role, *, rows: Evaluated, metrics: tuple[Metric, ...], reference: Evaluated
+) -> Contender:
+    values: dict[str, Measurement] = {}
+    missing: list[Unmeasured] = []
+    for metric in metrics:
+        try:
+            values[metric.name] = metric.compute(rows)
+        except DataError as error:
+            missing.append(Unmeasured(metric.name, error.expected))
+    saved = difference(rows, reference, statistic=_cost_per_1000)
+    shares = Counter(rows.actions.tolist())
+    return Contender(
+        name=name,
+        role=role,
+        values=values,
+        missing=tuple(missing),
+        saved_per_1000=saved,
+        actions={action: shares[action] / max(rows.n, 1) for action in sorted(shares)},
+    )
+
+
+def _cost_per_1000(rows: Evaluated, weights: Floats) -> float:
+    return float(1_000 * np.sum(rows.costs * weights) / np.sum(weights))
+
+
+def _no_draw(name: str) -> float:
+    raise DataError(
+        where="policy replay over a test part",
+        given=f"a draw {name!r}",
+        expected="a policy that does not explore",
+        fix="Estimate an exploring policy from logged propensities instead.",
+    )

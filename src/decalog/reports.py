@@ -1,0 +1,217 @@
+"""The report of an evaluation: a value that prints as Markdown, as a rich table, or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from decalog.clock import rfc3339
+from decalog.metrics import Measurement
+from decalog.money import EXPONENTS
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+Role = Literal["baseline", "model", "oracle"]
+MINOR_UNITS = "minor units"
+"""Unit of metrics that are money; the report shows them in the currency."""
+
+_TIERS = {"model": "Is the prediction right?", "product": "What do people meet?", "business": "What does it cost?"}
+_WHY = {
+    "silence": "matured without a report",
+    "immature": "still awaited",
+    "unobserved": "unknown after the action that was taken",
+}
+
+
+class Completeness(msgspec.Struct, frozen=True):
+    """How far labels are known.
+
+    Args:
+        requests: all of them.
+        labelled: those with a label.
+        positives: those whose label is 1.
+        why: reason → requests: outcome kinds, `silence`, `immature`, `unobserved`.
+    """
+
+    requests: int
+    labelled: int
+    positives: int
+    why: dict[str, int]
+
+    def text(self) -> str:
+        """Returns it in words."""
+        share = 100 * self.labelled / self.requests if self.requests else 0.0
+        reasons = ", ".join(f"{_WHY.get(why, why)} {count:,}" for why, count in self.why.items())
+        return f"{share:.0f} % of {self.requests:,} labels are known, {self.positives:,} positive ({reasons})"
+
+
+class Unmeasured(msgspec.Struct, frozen=True):
+    """A metric that these rows cannot give, and what it would need."""
+
+    metric: str
+    needs: str
+
+
+class Contender(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model, baseline or oracle is worth on the test part.
+
+    Args:
+        name: of the model's kind.
+        role: baseline, model or oracle.
+        values: metric → measurement.
+        missing: metrics that the rows cannot give.
+        saved_per_1000: money against doing nothing, minor units a thousand requests, paired interval.
+        actions: action → share of requests.
+    """
+
+    name: str
+    role: Role
+    values: dict[str, Measurement]
+    missing: tuple[Unmeasured, ...]
+    saved_per_1000: Measurement
+    actions: dict[str, float]
+
+
+class MetricInfo(msgspec.Struct, frozen=True):
+    """What a metric of the report is, as the system declares it."""
+
+    name: str
+    tier: str
+    meaning: str
+    formula: str
+    unit: str
+    better: str
+
+
+class Table(NamedTuple):
+    """A table of texts: title, head, rows."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """An evaluation, whole.
+
+    Args:
+        system, noun: as in the schema.
+        position: of the log, number of records read.
+        known_time: of the last record, µs.
+        trained_at: the training date, µs.
+        train, test: labels of the two parts.
+        gap: requests between them, whose labels were awaited at the training date.
+        labels: of all requests at the pin.
+        late: requests left out because they came too late for exact features.
+        currency: of the money, ISO 4217.
+        metrics: what was measured.
+        contenders: baselines, models, and the oracle where the truth is known.
+    """
+
+    system: str
+    noun: str
+    position: int
+    known_time: int
+    trained_at: int
+    train: Completeness
+    test: Completeness
+    gap: int
+    labels: Completeness
+    late: int
+    currency: str
+    metrics: tuple[MetricInfo, ...]
+    contenders: tuple[Contender, ...]
+
+    def contender(self, name: str) -> Contender:
+        """Returns the contender of a name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return {contender.name: contender for contender in self.contenders}[name]
+
+    def to_json(self) -> str:
+        """Returns the report as canonical JSON."""
+        return msgspec.json.encode(self, order="sorted").decode()
+
+    def head(self) -> tuple[str, ...]:
+        """Returns the lines above the tables: what was read, what was learnt from, what was tried on."""
+        noun = f"{self.noun}s"
+        known = f"{self.train.labelled:,} {noun} with {self.train.positives:,} positives"
+        lines = [
+            f"{self.system} at log position {self.position:,}, known by {rfc3339(self.known_time)}",
+            f"Labels: {self.labels.text()}.",
+            f"Train: {known}, known by {rfc3339(self.trained_at)}.",
+            f"Gap: {self.gap:,} {noun} whose labels were still awaited then.",
+            f"Test: {self.test.labelled:,} later {noun} with {self.test.positives:,} positives.",
+        ]
+        if self.late:
+            lines.append(f"Left out: {self.late:,} {noun} that came too late for exact features.")
+        return tuple(lines)
+
+    def tables(self) -> tuple[Table, ...]:
+        """Returns one table a tier; the last one ends with the money saved and the actions taken."""
+        return tuple(self._table(tier, title) for tier, title in _TIERS.items())
+
+    def markdown(self) -> str:
+        """Returns the report as Markdown, readable as plain text."""
+        parts = [f"# {self.head()[0]}", "\n".join(f"- {line}" for line in self.head()[1:])]
+        parts += [_markdown(table) for table in self.tables()]
+        parts.append("\n".join(f"- {line}" for line in self._footnotes()))
+        return "\n\n".join(parts) + "\n"
+
+    def __rich__(self) -> Group:
+        """Returns the report as rich renders it."""
+        from rich.console import Group
+        from rich.table import Table as RichTable
+
+        def rich_table(table: Table) -> RichTable:
+            made = RichTable(*table.head, title=table.title, title_justify="left")
+            for row in table.rows:
+                made.add_row(*row)
+            return made
+
+        return Group(*self.head(), *(rich_table(table) for table in self.tables()), *self._footnotes())
+
+    def _table(self, tier: str, title: str) -> Table:
+        chosen = [metric for metric in self.metrics if metric.tier == tier]
+        extra = ("saved a 1,000", "actions") if tier == "business" else ()
+        contenders = [c for c in self.contenders if any(metric.name in c.values for metric in chosen)]
+        rows = tuple(
+            (
+                contender.name if contender.role == "model" else f"{contender.name} ({contender.role})",
+                *(self._cell(contender.values.get(metric.name), metric.unit) for metric in chosen),
+                *((self._cell(contender.saved_per_1000, MINOR_UNITS), _shares(contender.actions)) if extra else ()),
+            )
+            for contender in contenders
+        )
+        return Table(title, ("", *(metric.name for metric in chosen), *extra), rows)
+
+    def _cell(self, measurement: Measurement | None, unit: str) -> str:
+        if measurement is None:
+            return "–"
+        numbers = (measurement.value, measurement.low, measurement.high)
+        if unit == MINOR_UNITS:
+            factor = 10 ** EXPONENTS.get(self.currency, 2)
+            value, low, high = (f"{number / factor:,.2f}" for number in numbers)
+            return f"{value} {self.currency} ({low} to {high})"
+        value, low, high = (f"{number:.4f}" for number in numbers)
+        return f"{value} ({low} to {high})"
+
+    def _footnotes(self) -> tuple[str, ...]:
+        notes = [f"{m.name}: {m.meaning}; {m.formula}; {m.better} is better" for m in self.metrics]
+        missing = {unmeasured.metric: unmeasured.needs for c in self.contenders for unmeasured in c.missing}
+        notes += [f"{name} cannot be measured here: it needs {needs}" for name, needs in missing.items()]
+        return (*notes, "In brackets: 95 % intervals.")
+
+
+def _shares(actions: Mapping[str, float]) -> str:
+    return ", ".join(f"{action} {100 * share:.1f} %" for action, share in actions.items())
+
+
+def _markdown(table: Table) -> str:
+    lines = [table.head, tuple("---" for _ in table.head), *table.rows]
+    return f"## {table.title}\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,56 @@
+"""What is watched on fraud, over the series that /metrics exposes.
+
+Reviews are compared with a share of traffic, not with the analysts' capacity itself: that is a guardrail of the policy.
+"""
+
+from __future__ import annotations
+
+from decalog.monitoring import Monitor
+
+_OWNER = "fraud"
+_ALL = 'sum(rate(decalog_decisions_total{system="fraud"}[15m]))'
+
+MONITORS = (
+    Monitor(
+        name="fraud_fallback_share",
+        meaning="payments decided without a prediction",
+        expression=f'sum(rate(decalog_fallbacks_total{{system="fraud"}}[15m])) by (reason) / ignoring(reason) {_ALL}',
+        alert="above",
+        level=0.01,
+        slices=("reason",),
+        owner=_OWNER,
+        runbook="The slice names the reason: no_model → promote one; late_request → clocks of the senders; "
+        "model_error → roll back.",
+    ),
+    Monitor(
+        name="fraud_block_share",
+        meaning="payments refused outright: an attack, a broken feature, or a model gone wrong",
+        expression=f'sum(rate(decalog_decisions_total{{system="fraud",action="block"}}[15m])) / {_ALL}',
+        alert="above",
+        level=0.03,
+        owner=_OWNER,
+        runbook="Read ten blocked decisions with `decalog replay`: one feature behind all of them means data, one IP "
+        "address or device means an attack.",
+    ),
+    Monitor(
+        name="fraud_review_share",
+        meaning="payments sent to the analysts",
+        expression=f'sum(rate(decalog_decisions_total{{system="fraud",action="review"}}[15m])) / {_ALL}',
+        alert="above",
+        level=0.02,
+        owner=_OWNER,
+        runbook="Compare with reviews_per_day of the policy; beyond it the review_capacity guardrail takes the next "
+        "best action.",
+    ),
+    Monitor(
+        name="fraud_score_mean",
+        meaning="mean probability of fraud: it moves before labels do",
+        expression='sum(rate(decalog_prediction_sum{system="fraud"}[1h])) / '
+        'sum(rate(decalog_prediction_count{system="fraud"}[1h]))',
+        alert="above",
+        level=0.03,
+        owner=_OWNER,
+        runbook="Compare with the base rate in the model's report; look for a sender that stopped sending device or IP "
+        "address.",
+    ),
+)

@@ -1,0 +1,23 @@
+"""Fraud, assembled: is this payment a fraud, and what is the cheapest thing to do about it?"""
+
+from __future__ import annotations
+
+from decalog.system import System
+from decalog.systems.fraud.features import FEATURES
+from decalog.systems.fraud.metrics import METRICS
+from decalog.systems.fraud.models import MODELS
+from decalog.systems.fraud.monitors import MONITORS
+from decalog.systems.fraud.policy import POLICY, FraudCosts
+from decalog.systems.fraud.schema import SCHEMA
+
+SYSTEM = System(
+    schema=SCHEMA,
+    features=FEATURES,
+    models=MODELS,
+    policy=POLICY,
+    policy_params=FraudCosts,
+    metrics=METRICS,
+    monitors=MONITORS,
+    world="decalog.systems.fraud.simulate:World",
+    deadline_ms=100,
+)

@@ -1,0 +1,239 @@
+"""Training: from a pinned log position to a registered model and its report; the same inputs and seed, the same bytes.
+
+It reads the log and writes the registry, so it runs in another process than the server. Every kind of model that the
+system offers is fitted and judged on the part that came later; the chosen kind is registered as it was judged, never
+refitted on the test part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from decalog.errors import ConfigError, DataError, near
+from decalog.evaluation import Outlook, Split, contender, do_nothing, report, split
+from decalog.events import Record
+from decalog.examples import Examples, Floats, History
+from decalog.models.base import Model, ModelSpec, TrainingSet
+from decalog.registry import Manifest, Pin, Registry, this_code
+from decalog.reports import Contender, Report, Role
+from decalog.system import System
+
+REPORT = "report.json"
+"""The report's file beside the model's own: what it was judged by is part of what it is."""
+
+Truth = Callable[[str], float]
+"""Request id → true probability of the label, where a simulated world knows it."""
+
+Say = Callable[[str], None]
+
+
+class LogReader(Protocol):
+    """What training needs of a log."""
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """Yields the durable records with start ≤ seq < stop, in order."""
+
+
+class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What is decided before a training.
+
+    Args:
+        seed: of every fit and bootstrap.
+        position: read the log up to here; None for all that is durable.
+        model: kind to register; "" for the system's champion kind, the last of its MODELS.
+        policy: parameters that the money is counted with; None for the system's defaults.
+        test_share: of the labelled requests, the latest, that models are judged on.
+        least_positives: in the training part.
+        least_test_positives: in the test part.
+        currency: of the money in the report, ISO 4217.
+        at_us: when the training runs, µs; only the history of aliases keeps it.
+        by: who runs it.
+    """
+
+    seed: int = 0
+    position: int | None = None
+    model: str = ""
+    policy: msgspec.Struct | None = None
+    test_share: float = 0.2
+    least_positives: int = 30
+    least_test_positives: int = 10
+    currency: str = "EUR"
+    at_us: int = 0
+    by: str = "training"
+
+
+class TrainingResult(msgspec.Struct, frozen=True):
+    """What a training gave.
+
+    Args:
+        model: id of the registered model.
+        report: of the evaluation.
+        promoted: whether it became the champion, because there was none.
+    """
+
+    model: str
+    report: Report
+    promoted: bool
+
+    def text(self) -> str:
+        """Returns the report and what became of the model."""
+        what = "became champion" if self.promoted else "registered; `decalog models promote` makes it the champion"
+        return f"{self.report.markdown()}\nModel {self.model[:12]}: {what}.\n"
+
+
+def _quiet(_line: str) -> None:
+    """Says nothing."""
+
+
+def train(
+    system: System,
+    log: LogReader,
+    *,
+    registry: Registry,
+    plan: TrainingPlan | None = None,
+    truth: Truth | None = None,
+    say: Say = _quiet,
+) -> TrainingResult:
+    """Fits, judges and registers a model of a system.
+
+    Args:
+        system: whose.
+        log: to read; a server may be writing to it meanwhile.
+        registry: takes the model.
+        plan: what is decided before.
+        truth: of a simulated world, for the oracle.
+        say: told of progress.
+
+    Raises:
+        ConfigError: the plan names an unknown model.
+        DataError: too few labels have matured; the message says how many there are and how many are needed.
+    """
+    plan = plan or TrainingPlan()
+    chosen = _chosen(system, plan)
+    say("joining requests with their outcomes")
+    history = History(log.read(0, plan.position), system.schema, features=system.features)
+    parts = split(history, test_share=plan.test_share)
+    _check_positives(system, parts, plan)
+    outlook = _outlook(system, plan, head=chosen.head)
+    model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
+    made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
+    id_ = registry.put(_manifest(system, history, chosen=chosen, plan=plan, made=made), _writer(model, made))
+    promoted = registry.current(system.name) is None
+    if promoted:
+        registry.promote(system.name, id_, by=plan.by, why="the first model", at_us=plan.at_us)
+    return TrainingResult(id_, made, promoted)
+
+
+def training_set(system: System, examples: Examples) -> TrainingSet:
+    """Returns labelled examples as models learn from them: columns of use `model` only."""
+    known = examples.take(examples.labelled)
+    return TrainingSet(
+        names=system.features.names_for("model"),
+        rows=_model_rows(system, known),
+        labels=known.labels.astype("float64"),
+        times=known.times,
+        amounts=known.amounts,
+    )
+
+
+def _chosen(system: System, plan: TrainingPlan) -> ModelSpec:
+    kinds = {spec.name: spec for spec in system.models}
+    name = plan.model or system.models[-1].name
+    if name not in kinds:
+        raise ConfigError(
+            where=f"training of {system.name}, model",
+            given=f"'{name}'",
+            expected=near(name, kinds),
+            fix="Name a kind of the system's MODELS.",
+        )
+    return kinds[name]
+
+
+def _check_positives(system: System, parts: Split, plan: TrainingPlan) -> None:
+    for part, examples, least in (
+        ("training", parts.train, plan.least_positives),
+        ("test", parts.test, plan.least_test_positives),
+    ):
+        positives = int((examples.labels == 1).sum())
+        if positives < least:
+            raise DataError(
+                where=f"training of {system.name}, {part} part",
+                given=f"{positives} matured positive labels among {examples.n} {system.schema.noun}s",
+                expected=f"at least {least}",
+                fix="Wait until more labels mature or import older history with its outcomes; fewer positives teach "
+                "noise.",
+            )
+
+
+def _outlook(system: System, plan: TrainingPlan, *, head: str) -> Outlook:
+    params = plan.policy if plan.policy is not None else system.policy_params()
+    return Outlook(
+        policy=system.policy(params),
+        actions=system.schema.label.observed_after,
+        features=system.features,
+        head=head,
+        metrics=system.metrics,
+        seed=plan.seed,
+    )
+
+
+def _contend(
+    system: System, parts: Split, *, outlook: Outlook, chosen: ModelSpec, truth: Truth | None, say: Say
+) -> tuple[Model, tuple[Contender, ...]]:
+    """Returns the chosen model, fitted, and what every contender is worth on the test part."""
+    data = training_set(system, parts.train)
+    rows = _model_rows(system, parts.test)
+    contenders, models = [do_nothing(parts.test, outlook)], {}
+    for spec in system.models:
+        say(f"fitting {spec.name}")
+        models[spec.name] = spec.fit(data, outlook.seed)
+        role: Role = "baseline" if spec.baseline else "model"
+        predictions = models[spec.name].predict(rows)
+        contenders.append(contender(spec.name, role, test=parts.test, predictions=predictions, outlook=outlook))
+    if truth is not None:
+        best = _truths(parts.test, truth)
+        contenders.append(contender("oracle", "oracle", test=parts.test, predictions=best, outlook=outlook))
+    return models[chosen.name], tuple(contenders)
+
+
+def _truths(test: Examples, truth: Truth) -> Floats:
+    import numpy as np
+
+    return np.array([truth(id_) for id_ in test.ids], np.float64)
+
+
+def _model_rows(system: System, examples: Examples) -> Floats:
+    rows: Floats = examples.rows[:, list(system.features.places_for("model"))]
+    return rows
+
+
+def _manifest(system: System, history: History, *, chosen: ModelSpec, plan: TrainingPlan, made: Report) -> Manifest:
+    return Manifest(
+        system=system.name,
+        name=chosen.name,
+        format=chosen.format,
+        head=chosen.head,
+        features=system.features.names_for("model"),
+        feature_set=system.features.version,
+        pin=Pin((history.position,), 0, history.known_time),
+        code=this_code(),
+        seed=plan.seed,
+        parameters={
+            "test_share": plan.test_share,
+            "trained_at": made.trained_at,
+            "policy": msgspec.to_builtins(plan.policy if plan.policy is not None else system.policy_params()),
+        },
+        metrics=made.contender(chosen.name).values,
+    )
+
+
+def _writer(model: Model, made: Report) -> Callable[[Path], Mapping[str, Any]]:
+    def write(folder: Path) -> Mapping[str, Any]:
+        (folder / REPORT).write_text(made.to_json(), encoding="utf-8")
+        return model.save(folder)
+
+    return write
