@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-
 from bench.faults.crash_images import Change, Disk, read_trace
 from bench.faults.spine_workload import SYSTEM, Ack, Plan
+
 from decalog.clock import ManualClock
 from decalog.crypto import unseal
 from decalog.errors import LogError

@@ -1,8 +1,8 @@
 """A disk that loses power: from a trace of every change to a folder, the files that could be found after a crash.
 
-What a crash may leave, by POSIX and by how disks write: of a file, what its last completed sync covered, plus, sector by
-sector (512 bytes), any moment of what was written since; of a folder, the names as of its last sync plus the first few
-of the changes since. The acknowledgements file stands for the world outside: what was written to it was told.
+What a crash may leave, by POSIX and by how disks write: of a file, what its last completed sync covered, plus, sector
+by sector (512 bytes), any moment of what was written since; of a folder, the names as of its last sync plus the first
+few of the changes since. The acknowledgements file stands for the world outside: what was written to it was told.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ def read_trace(trace: bytes) -> Iterator[Change]:
         if what in "MU":
             yield Change(what, path=rest)
         elif what == "O":
-            handle, created, path = rest.split(" ", 2)
-            yield Change("O", int(handle), int(created), path=path)
+            words = rest.split(" ", 2)
+            yield Change("O", int(words[0]), int(words[1]), path=words[2])
         elif what == "W":
-            handle, offset, length = (int(word) for word in rest.split())
+            number, offset, length = (int(word) for word in rest.split())
             if at + length > len(trace):
                 return
-            yield Change("W", handle, offset, trace[at : at + length])
+            yield Change("W", number, offset, trace[at : at + length])
             at += length
         elif what == "R":
             source, _, target = trace[at : at + int(rest)].partition(b"\0")
             yield Change("R", path=source.decode(), target=target.decode())
             at += int(rest)
         else:
-            handle, _, offset = rest.partition(" ")
-            yield Change(what, int(handle), int(offset or 0))
+            handle, _, size = rest.partition(" ")
+            yield Change(what, int(handle), int(size or 0))
 
 
 class _File:
@@ -141,7 +141,7 @@ class Disk:
     def told(self, path: str) -> bytes:
         """Returns what was written to a file so far, synced or not: what the outside world was told."""
         file = self._top.names.get(path)
-        return file.after_crash(random.Random(0), kept=1) if isinstance(file, _File) else b""  # noqa: S311  # unused
+        return file.after_crash(random.Random(0), kept=1) if isinstance(file, _File) else b""
 
     def crash(self, target: Path, rng: random.Random) -> None:
         """Writes the folder that could be found after a crash now into an empty one."""
@@ -188,7 +188,7 @@ def _first(changes: list[Change], rng: random.Random) -> list[Change]:
     count = rng.randint(0, len(changes))
     torn = changes[count : count + 1]
     if torn and torn[0].what == "W":
-        return changes[:count] + [torn[0]._replace(data=torn[0].data[: rng.randint(0, len(torn[0].data))])]
+        return [*changes[:count], torn[0]._replace(data=torn[0].data[: rng.randint(0, len(torn[0].data))])]
     return changes[:count]
 
 

@@ -1,4 +1,4 @@
-"""A writer as production has it, which tells a file each record that became durable: the child process of spine_crash."""
+"""The child process of spine_crash: a writer as production has it, which tells a file each record that is durable."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class _Writer:
         self.store.close()
         self.vault.close()
 
-    def _tell(self, position: int, error: LogUnavailableError | None) -> None:
+    def _tell(self, position: int, _error: LogUnavailableError | None) -> None:
         with self.durable:
             lines = b""
             for seq in range(self.told, position):
@@ -129,7 +129,7 @@ def run(root: Path, plan: Plan) -> int:
 
     Returns 0, or 3 where the log became unavailable and stayed so.
     """
-    rng = random.Random(plan.seed)  # noqa: S311  # a workload to be repeated
+    rng = random.Random(plan.seed)
     clock = ManualClock(1_700_000_000 * SECOND)
     acks = os.open(root / "acks", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     number, again = 0, plan.resume

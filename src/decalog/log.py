@@ -261,14 +261,22 @@ def verify_chain(entries: Iterable[Entry], partition: int = 0) -> int:
     return count
 
 
-def checked(entries: Iterable[Entry], partition: int = 0) -> Iterator[tuple[Entry, Record]]:
+def checked(
+    entries: Iterable[Entry], partition: int = 0, *, start: int = 0, before: bytes = b""
+) -> Iterator[tuple[Entry, Record]]:
     """Yields each entry with its record, having checked that it follows from the one before.
+
+    Args:
+        entries: from `start` on, in order.
+        partition: whose they are.
+        start: seq of the first.
+        before: hash of the record before `start`; not needed for 0.
 
     Raises:
         CorruptLogError: as for `verify_chain`.
     """
-    previous, known_time = genesis(partition), 0
-    for count, entry in enumerate(entries):
+    previous, known_time = before or genesis(partition), 0
+    for count, entry in enumerate(entries, start):
         previous = chain(previous, entry.blob)
         if entry.seq != count or entry.hash != previous:
             raise _broken(count, "a record whose seq or hash does not follow from the one before")

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 class Entry(NamedTuple):
     """A stored record: its place, its bytes, the chain's hash after it, and the keys it is found by.
 
-    `keys` are (index, key) pairs; they can be recomputed from the blob (`log.index_keys`).
+    `keys` are (index, key) pairs; they can be recomputed from the blob (`verification.index_keys`).
     """
 
     seq: int
@@ -43,6 +43,13 @@ class LogStore(Protocol):
         """Releases the store; what was appended is durable already."""
 
 
+class StoredKeys(Protocol):
+    """What a LogStore also gives, so that its index can be checked against the records."""
+
+    def keys(self) -> Iterator[tuple[str, str, int]]:
+        """Yields every (index, key, seq) stored."""
+
+
 class Vault(Protocol):
     """Keys per subject and the erasable map from entity values to tokens. `flush` runs before each append."""
 
@@ -64,3 +71,13 @@ class Vault(Protocol):
 
     def close(self) -> None:
         """Releases the vault."""
+
+
+class StoredTokens(Protocol):
+    """What a Vault also gives, so that it can be checked against the records."""
+
+    def tokens(self) -> Iterator[int]:
+        """Yields every token in the map."""
+
+    def subjects(self) -> Iterator[int]:
+        """Yields every subject that has a key."""

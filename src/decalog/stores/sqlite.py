@@ -14,6 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from decalog.errors import CorruptLogError, LogError, LogUnavailableError
 from decalog.stores.base import Entry
@@ -175,6 +176,16 @@ class SqliteLogStore:
         rows = self._select("SELECT seq FROM keys WHERE idx = ? AND key = ? ORDER BY seq", (index, key))
         return [row[0] for row in rows]
 
+    def keys(self) -> Iterator[tuple[str, str, int]]:
+        """See `StoredKeys.keys`."""
+        last: tuple[str, str, int] = ("", "", -1)
+        while rows := self._select(
+            "SELECT idx, key, seq FROM keys WHERE (idx, key, seq) > (?, ?, ?) ORDER BY idx, key, seq LIMIT ?",
+            (*last, _CHUNK),
+        ):
+            yield from rows
+            last = rows[-1]
+
     def head(self) -> Entry | None:
         """See `LogStore.head`."""
         rows = self._select("SELECT seq, blob, hash FROM records ORDER BY seq DESC LIMIT 1", ())
@@ -203,7 +214,7 @@ class SqliteLogStore:
             os.close(self._lock_file)
             self._lock_file = None
 
-    def _select(self, sql: str, values: tuple[object, ...]) -> list[tuple[int, bytes, bytes]]:
+    def _select(self, sql: str, values: tuple[object, ...]) -> list[Any]:
         try:
             with self._reading:
                 return self._reader.execute(sql, values).fetchall()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -140,6 +141,14 @@ class SqliteVault:
             for subject in keys:
                 del self._new_keys[subject]
 
+    def tokens(self) -> Iterator[int]:
+        """See `StoredTokens.tokens`."""
+        return self._all("SELECT token FROM tokens")
+
+    def subjects(self) -> Iterator[int]:
+        """See `StoredTokens.subjects`."""
+        return self._all("SELECT subject FROM keys WHERE length(key) > 0")
+
     def close(self) -> None:
         """See `Vault.close`."""
         # As in the log's store: after a failure the reader closes last, so that nothing is synced again.
@@ -173,13 +182,24 @@ class SqliteVault:
         try:
             row = self._reader.execute(sql, (value,)).fetchone()
         except sqlite3.Error as error:
-            raise LogUnavailableError(
-                where="vault",
-                given=f"SQLite says: {error}",
-                expected="a vault that is open and was written by decalog",
-                fix="Check the path and the disk; restore the vault from a backup if it is damaged.",
-            ) from error
+            raise _unreadable(error) from error
         return None if row is None else row[0]
+
+    def _all(self, sql: str) -> Iterator[int]:
+        try:
+            for row in self._reader.execute(sql):
+                yield int(row[0])
+        except (sqlite3.Error, TypeError, ValueError) as error:
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> LogUnavailableError:
+    return LogUnavailableError(
+        where="vault",
+        given=f"SQLite says: {error}",
+        expected="a vault that is open and was written by decalog",
+        fix="Check the path and the disk; restore the vault from a backup if it is damaged.",
+    )
 
 
 def _unwritten(given: str) -> LogUnavailableError:

@@ -1,0 +1,61 @@
+"""The one place that knows which engine a short name means; engines are imported when they are opened."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from decalog.errors import ConfigError, near
+from decalog.stores.base import LogStore, Vault
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """Dotted paths `module:Class` of what an engine offers; each class takes (path, writer=…)."""
+
+    log: str
+    vault: str
+
+
+ENGINES: Mapping[str, Engine] = {
+    "sqlite": Engine(log="decalog.stores.sqlite:SqliteLogStore", vault="decalog.stores.vault:SqliteVault"),
+}
+"""Short name → engine. A new engine adds its line here and passes `tests/stores/test_every_store.py`."""
+
+
+def open_log(engine: str, path: Path, *, writer: bool = False) -> LogStore:
+    """Returns one partition of the log.
+
+    Args:
+        engine: short name.
+        path: where it lives.
+        writer: open it as the partition's single writer.
+
+    Raises:
+        ConfigError: there is no such engine.
+        LogUnavailableError: another process is the writer, or it cannot be opened.
+    """
+    store: LogStore = _load(_engine(engine).log)(path, writer=writer)
+    return store
+
+
+def open_vault(engine: str, path: Path, *, writer: bool = False) -> Vault:
+    """Returns the vault; arguments and errors as for `open_log`."""
+    vault: Vault = _load(_engine(engine).vault)(path, writer=writer)
+    return vault
+
+
+def _engine(name: str) -> Engine:
+    if name not in ENGINES:
+        raise ConfigError(
+            where="storage engine", given=repr(name), expected=near(name, ENGINES), fix="Name one that is built in."
+        )
+    return ENGINES[name]
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
