@@ -142,8 +142,9 @@ def _operation(name: str, call: Json, scope: str, settings: HttpSettings) -> Jso
         return {"operationId": name, "security": [], **call}
     security: list[Json] = [{"token": []}] if settings.tokens else []
     also = _refusals(401, 403, 429) if settings.tokens else _refusals(403, 429)
-    described = {"description": f"Takes scope `{scope}`."} if settings.tokens else {}
-    return {"operationId": name, "security": security, **described, **call, "responses": call["responses"] | also}
+    words = [call.get("description", ""), f"Takes scope `{scope}`." if settings.tokens else ""]
+    described = {"description": " ".join(filter(None, words))}
+    return {"operationId": name, "security": security, **call, **described, "responses": call["responses"] | also}
 
 
 def _batch_call(summary: str, rows: list[Json], example: Json) -> Json:
