@@ -24,8 +24,6 @@ REGISTRY_HOSTS = re.compile(
 )
 BARE_NOQA = re.compile(r"#\s*noqa(?!: [A-Z]+\d+(?:, ?[A-Z]+\d+)*(?: --? |  # )\w)")
 BARE_TYPE_IGNORE = re.compile(r"#\s*type: ignore(?!\[[\w, -]+\]  # \w)")
-    r"#\s*(?:noqa(?!: [A-Z]+\d+(?:, ?[A-Z]+\d+)*(?: --? |  # )\w)|type: ignore(?!\[[\w, -]+\]  # \w))"
-)
 
 
 def project_files() -> Iterator[Path]:
