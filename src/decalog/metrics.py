@@ -113,7 +113,9 @@ def measured(statistic: Statistic, *, repeats: int = _REPEATS) -> Callable[[Eval
     """Returns a computation of a statistic with the 95 % percentile interval of a bootstrap stratified by label.
 
     Positives and negatives are drawn apart, each as often as they stand in the rows, so that rare positives are in
-    every sample (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 8.3 and 13.3).
+    every sample; the interval is one for this share of positives. Rows count as independent: payments of one attack are
+    not, and intervals are then too narrow. (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 8.3
+    and 13.3.)
     """
 
     def compute(evaluated: Evaluated) -> Measurement:
@@ -236,12 +238,12 @@ def threshold_at_fpr(labels: Floats, predictions: Floats, *, fpr: float) -> floa
     Raises:
         DataError: there is no negative.
     """
-    negatives = np.sort(predictions[labels <= 0])[::-1]
+    negatives = np.sort(predictions[labels <= 0])
     _need(len(negatives) > 0, "threshold at a false-positive rate", "a negative label")
-    for value in np.unique(predictions):
-        if np.count_nonzero(negatives >= value) / len(negatives) <= fpr:
-            return float(value)
-    return float("inf")
+    values = np.unique(predictions)
+    alarms = len(negatives) - np.searchsorted(negatives, values, side="left")
+    within = values[alarms / len(negatives) <= fpr]
+    return float(within[0]) if len(within) else float("inf")
 
 
 def precision_at_k(labels: Floats, predictions: Floats, *, k: int) -> float:

@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 import decalog
-from decalog.errors import ConfigError, ModelError, UnknownRecordError, near
+from decalog.errors import ConfigError, LogUnavailableError, ModelError, UnknownRecordError, near
 from decalog.metrics import Measurement
 from decalog.stores.sqlite import connect
 
@@ -260,14 +260,18 @@ class Registry:
             return ()
         reader = connect(self._control, writer=False)
         try:
-            return tuple(_select(reader, system, None))
+            # The file may have been made for the tokens that lie beside the history.
+            made = reader.execute("SELECT 1 FROM sqlite_master WHERE name = 'alias_history'").fetchone()
+            return tuple(_select(reader, system, None)) if made else ()
+        except sqlite3.Error as error:
+            raise _unavailable(error) from None
         finally:
             reader.close()
 
     def _publish(self, draft: Path, model: str) -> None:
         """Makes a draft visible under its name: first its files are on disk, then the rename is."""
-        for name in (*_names(draft), "."):
-            _sync(draft / name)
+        for path in (*draft.rglob("*"), draft):
+            _sync(path)
         target = self._models / model
         if target.exists():
             if self._is_whole(model):
@@ -317,10 +321,13 @@ class Registry:
         self._control.parent.mkdir(parents=True, exist_ok=True)
         connection = connect(self._control, writer=True)
         try:
+            self._control.chmod(0o600)
             connection.executescript(_TABLES)
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _unavailable(error) from None
         finally:
             connection.close()  # what was not committed is rolled back
 
@@ -373,6 +380,15 @@ def _damage(model: str, name: str, what: str) -> ModelError:
         given=f"a file that {what}",
         expected="the file as the training run wrote it",
         fix="Roll back with `decalog models rollback`, restore it from a backup, or train it again on the same inputs.",
+    )
+
+
+def _unavailable(error: sqlite3.Error) -> LogUnavailableError:
+    return LogUnavailableError(
+        where="control.sqlite, alias history",
+        given=f"SQLite says: {error}",
+        expected="a readable history and a durable change of it",
+        fix="Nothing was changed. Free disk space or mend the disk; restore a damaged control.sqlite from a backup.",
     )
 
 

@@ -19,6 +19,9 @@ from decalog.models.rows import checked
 
 FORMAT = "onnx"
 FILE = "model.onnx"
+_CLASSES = (("0", "1"), ("0.0", "1.0"), ("False", "True"))
+_ROUNDING = 1e-4
+"""How far sums in float32 may carry a probability beyond 0 and 1."""
 _TYPES: Mapping[str, type[np.floating[Any]]] = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 
 
@@ -52,14 +55,14 @@ class OnnxModel:
         """
         matrix = checked(rows, width=len(self._features))
         found = np.array([self._one(matrix[i : i + 1]) for i in range(len(matrix))], np.float64)
-        if not ((found >= 0) & (found <= 1)).all():
+        if not ((found >= -_ROUNDING) & (found <= 1 + _ROUNDING)).all():
             raise ModelError(
                 where="ONNX model, output",
                 given="a value that is NaN or outside 0…1",
                 expected="probabilities",
                 fix="Export the model with its probability output (a sigmoid or softmax at the end).",
             )
-        return found
+        return np.clip(found, 0.0, 1.0)
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """See `Model.save`."""
@@ -67,18 +70,15 @@ class OnnxModel:
         return {"features": list(self._features), "sha256": hashlib.sha256(self._content).hexdigest()}
 
     def _one(self, row: Floats) -> float:
-        outputs = self._run(row, [self._session.get_outputs()[self._output].name])
-        value = _positive(outputs[0])
-        return float("nan") if value is None else value
+        values = _values(self._run(row, [self._output])[0])
+        return values[-1] if values else float("nan")
 
     def _run(self, row: Floats, names: list[str] | None) -> list[Any]:
-        from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException as GraphError
-
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and its prediction is checked
             values = row.astype(self._type)
         try:
             return list(self._session.run(names, {self._input: values}))
-        except (GraphError, RuntimeError, ValueError) as error:
+        except _runtime_errors() as error:
             raise ModelError(
                 where="ONNX model",
                 given=f"onnxruntime says: {str(error)[:200]}",
@@ -86,19 +86,26 @@ class OnnxModel:
                 fix="Run the file in onnxruntime with one row of zeros, and export it again.",
             ) from None
 
-    def _find_output(self) -> int:
-        """Returns which output holds the probability, seen on a row of zeros."""
-        outputs = self._run(np.zeros((1, len(self._features))), None)
-        named = ["prob" in output.name.lower() for output in self._session.get_outputs()]
-        fitting = [i for i, output in enumerate(outputs) if _positive(output) is not None]
-        if not fitting:
-            raise ConfigError(
-                where="ONNX model, outputs",
-                given=", ".join(f"{o.name}: {o.type} {o.shape}" for o in self._session.get_outputs()),
-                expected="probabilities: two columns (class 0, class 1), one column, or a map from 0 and 1",
-                fix="Export a yes-or-no classifier with its probabilities.",
-            )
-        return min(fitting, key=lambda i: (not named[i], i))
+    def _find_output(self) -> str:
+        """Returns the output that holds the probability, found by what a row of zeros gives."""
+        names = [str(output.name) for output in self._session.get_outputs()]
+        values = [_values(output) for output in self._run(np.zeros((1, len(self._features))), names)]
+        shares = [v for v in zip(names, values, strict=True) if _is_probability(v[1])]
+        # Both classes' probabilities leave no doubt; a single number may be class 0's.
+        for count in (2, 1):
+            fitting = [name for name, v in shares if len(v) == count]
+            named = [name for name in fitting if "prob" in name.lower()]
+            for chosen in (fitting, named):
+                if len(chosen) == 1:
+                    return chosen[0]
+            if fitting:
+                break
+        raise ConfigError(
+            where="ONNX model, outputs",
+            given=", ".join(f"{o.name}: {o.type} {o.shape}" for o in self._session.get_outputs()),
+            expected="one output of probabilities: two columns (class 0, class 1), one column, or a map from 0 and 1",
+            fix="Export a yes-or-no classifier with its probabilities in one tensor (skl2onnx: zipmap=False).",
+        )
 
 
 def from_file(path: Path, features: Sequence[str]) -> OnnxModel:
@@ -159,7 +166,6 @@ def _session(content: bytes) -> Any:
             expected="the extra `onnx`",
             fix="Install it: pip install decalog[onnx].",
         ) from None
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -167,19 +173,21 @@ def _session(content: bytes) -> Any:
     options.log_severity_level = 4
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except (
-        errors.InvalidProtobuf,
-        errors.InvalidGraph,
-        errors.InvalidArgument,
-        errors.Fail,
-        errors.NotImplemented,
-    ) as error:
+    except _runtime_errors() as error:
         raise ModelError(
             where="ONNX model",
             given=f"onnxruntime says: {str(error)[:200]}",
             expected="a file in ONNX format that this onnxruntime reads",
             fix="Export the model again, or install another onnxruntime.",
         ) from None
+
+
+def _runtime_errors() -> tuple[type[Exception], ...]:
+    """Returns what onnxruntime raises: siblings without a common class of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = "EPFail Fail InvalidArgument InvalidGraph InvalidProtobuf NoModel NotImplemented RuntimeException"
+    return (RuntimeError, ValueError, *(getattr(state, name) for name in names.split()))
 
 
 def _single_input(session: Any, width: int) -> tuple[str, type[np.floating[Any]]]:
@@ -197,17 +205,18 @@ def _single_input(session: Any, width: int) -> tuple[str, type[np.floating[Any]]
     return inputs[0].name, _TYPES[inputs[0].type]
 
 
-def _positive(output: Any) -> float | None:
-    """Returns the probability of class 1 in one row's output; None where the output is not one of probabilities."""
+def _values(output: Any) -> tuple[float, ...]:
+    """Returns one row's numbers, class 1 last; empty where the output cannot be a probability."""
     if isinstance(output, list):  # a sequence of maps: skl2onnx's ZipMap
-        maps = [entry for entry in output if isinstance(entry, dict)]
-        if len(maps) != 1 or len(maps[0]) != 2:  # noqa: PLR2004 - two classes
-            return None
-        keyed = {str(key): value for key, value in maps[0].items()}
-        return next((float(keyed[key]) for key in ("1", "1.0", "True") if key in keyed), None)
-    if not isinstance(output, np.ndarray) or not np.issubdtype(output.dtype, np.floating) or output.size not in (1, 2):
-        return None
-    return float(output.reshape(-1)[-1])
+        keyed = {str(key): float(value) for key, value in output[0].items()} if isinstance(output[0], dict) else {}
+        return next(((keyed[no], keyed[yes]) for no, yes in _CLASSES if {no, yes} == set(keyed)), ())
+    floating = isinstance(output, np.ndarray) and np.issubdtype(output.dtype, np.floating)
+    return tuple(output.reshape(-1).tolist()) if floating and output.size in (1, 2) else ()
+
+
+def _is_probability(values: tuple[float, ...]) -> bool:
+    whole = len(values) == 1 or abs(sum(values) - 1) <= _ROUNDING
+    return bool(values) and whole and all(-_ROUNDING <= value <= 1 + _ROUNDING for value in values)
 
 
 def _damage(given: str) -> ModelError:
