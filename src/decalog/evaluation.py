@@ -30,19 +30,22 @@ AWAITED_SHARE = 0.01
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """A time-ordered split with the label delay left out.
+    """A time-ordered split.
 
     Args:
-        trained_at: the training date, µs: nothing known later was used to learn.
-        train: requests whose labels were complete at that date, labels as known then.
+        trained_at: the training date, µs.
+        train: requests decided before it, with their labels.
         test: requests decided after that date, labels as known at the pin.
-        gap: requests in between, whose labels were still awaited.
+        gap: requests in between, whose labels were still awaited at the training date.
+        delay_left_out: whether `train` holds only what was known at the training date; otherwise its labels are those
+            of the pin, as a model of that date could not have known them.
     """
 
     trained_at: int
     train: Examples
     test: Examples
     gap: int
+    delay_left_out: bool
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,25 +69,36 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def split(history: History, *, test_share: float) -> Split:
-    """Returns train and test parts, the test part holding about `test_share` of both.
+    """Returns train and test parts with the label delay left out: what a model of the training date could have known.
+
+    Either part is empty where the log is too short for that: then no date has complete labels of earlier requests.
 
     Args:
         history: read to the pin.
-        test_share: in (0, 1).
-
-    Raises:
-        DataError: there is no date at which labels of earlier requests were complete, and requests after it whose
-            labels are complete now.
+        test_share: of the two parts together that the test part holds, about; in (0, 1).
     """
     now = history.as_of()
-    end = _complete_until(now.times, now.known_times, history.known_time)
+    end = _complete_until(now.times, now.known_times, date=history.known_time)
     date = _training_date(now, end, test_share=test_share)
     then = history.as_of(date)
-    until = _complete_until(then.times, then.known_times, date)
-    train = then.take((then.times < until) & then.labelled)
-    test = now.take((now.times >= date) & (now.times < end) & now.labelled)
-    gap = int(np.sum((now.times >= until) & (now.times < date)))
-    return Split(trained_at=date, train=train, test=test, gap=gap)
+    until = min(date, _complete_until(then.times, then.known_times, date=date))
+    return Split(
+        trained_at=date,
+        train=then.take((then.times < until) & then.labelled),
+        test=now.take((now.times >= date) & (now.times < end) & now.labelled),
+        gap=int(np.sum((now.times >= until) & (now.times < date))),
+        delay_left_out=True,
+    )
+
+
+def plain_split(history: History, *, test_share: float) -> Split:
+    """Returns train and test parts by time alone, labels as known at the pin: for logs too short for a gap."""
+    now = history.as_of()
+    end = _complete_until(now.times, now.known_times, date=history.known_time)
+    known = now.take(now.labelled & (now.times < end))
+    date = int(known.times[int(known.n * (1 - test_share))]) if known.n else 0
+    before = known.times < date
+    return Split(trained_at=date, train=known.take(before), test=known.take(~before), gap=0, delay_left_out=False)
 
 
 def completeness(examples: Examples) -> Completeness:
@@ -131,7 +145,7 @@ def replay_policy(
         action = outlook.policy.decide(case).choice.action
         views.note(time, action)
         actions.append(action)
-        costs[place] = _cost(outlook.policy, action, test, place)
+        costs[place] = _cost(outlook, action, test=test, place=place)
     return np.array(actions, np.str_), costs
 
 
@@ -148,6 +162,7 @@ def report(
         train=completeness(parts.train),
         test=completeness(parts.test),
         gap=parts.gap,
+        delay_left_out=parts.delay_left_out,
         labels=completeness(history.as_of()),
         late=history.late,
         currency=currency,
@@ -183,7 +198,7 @@ def _counts_decisions(feature: Aggregate) -> bool:
     )
 
 
-def _complete_until(times: Int64s, known_times: Int64s, date: int) -> int:
+def _complete_until(times: Int64s, known_times: Int64s, *, date: int) -> int:
     """Returns the latest time before which at most AWAITED_SHARE of the labels are still awaited at a date.
 
     Labels that silence never gives (after a block) are not awaited: nobody knows whether they will come.
@@ -202,32 +217,18 @@ def _training_date(now: Examples, end: int, *, test_share: float) -> int:
     low, high = 0, len(dates)
     while low < high:
         middle = (low + high) // 2
-        trained, tested = _sizes(now, int(dates[middle]), end)
+        trained, tested = _sizes(now, int(dates[middle]), end=end)
         if tested > test_share * (trained + tested):
             low = middle + 1
         else:
             high = middle
-    trained, tested = _sizes(now, int(dates[low]), end) if low < len(dates) else (0, 0)
-    if not (trained and tested):
-        raise DataError(
-            where="time-ordered split",
-            given=f"{now.n} requests, {int(np.sum(now.labelled))} of them with a label, "
-            f"over {_days(now)} days of the log",
-            expected="requests with complete labels at some date, and later ones whose labels are complete by now",
-            fix="Wait until labels mature, import older history with its outcomes, or declare a shorter maturity if "
-            "outcomes come faster.",
-        )
-    return int(dates[low])
+    return int(dates[low]) if low < len(dates) else end
 
 
-def _sizes(now: Examples, date: int, end: int) -> tuple[int, int]:
-    until = _complete_until(now.times, now.known_times, date)
+def _sizes(now: Examples, date: int, *, end: int) -> tuple[int, int]:
+    until = min(date, _complete_until(now.times, now.known_times, date=date))
     trained = int(np.sum(now.labelled & (now.times < until)))
     return trained, int(np.sum(now.labelled & (now.times >= date) & (now.times < end)))
-
-
-def _days(now: Examples) -> int:
-    return int((now.known_by - now.times[0]) // 86_400_000_000) if now.n else 0
 
 
 def _evaluated(
@@ -251,13 +252,13 @@ def _is_there(tokens: Int64s) -> Bools | bool:
 
 def _nothing(test: Examples, outlook: Outlook) -> Evaluated:
     action = outlook.actions[0]
-    costs = np.array([_cost(outlook.policy, action, test, place) for place in range(test.n)], np.int64)
+    costs = np.array([_cost(outlook, action, test=test, place=place) for place in range(test.n)], np.int64)
     actions = np.full(test.n, action)
     return _evaluated(test, np.zeros(test.n), outlook=outlook, actions=actions, costs=costs)
 
 
-def _cost(policy: Policy, action: str, test: Examples, place: int) -> int:
-    return policy.cost_minor(action, label=float(test.labels[place]), amount_minor=int(test.amounts[place]))
+def _cost(outlook: Outlook, action: str, *, test: Examples, place: int) -> int:
+    return outlook.policy.cost_minor(action, label=float(test.labels[place]), amount_minor=int(test.amounts[place]))
 
 
 def _measured(

@@ -26,6 +26,12 @@ _WHY = {
 }
 
 
+_NO_GAP = (
+    "No gap: with the label delay left out too few labels remain, so the training part uses labels that were not known "
+    "at its end. Take the figures as optimistic."
+)
+
+
 class Completeness(msgspec.Struct, frozen=True):
     """How far labels are known.
 
@@ -104,6 +110,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         trained_at: the training date, µs.
         train, test: labels of the two parts.
         gap: requests between them, whose labels were awaited at the training date.
+        delay_left_out: whether models learnt only from what was known at the training date.
         labels: of all requests at the pin.
         late: requests left out because they came too late for exact features.
         currency: of the money, ISO 4217.
@@ -119,6 +126,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     train: Completeness
     test: Completeness
     gap: int
+    delay_left_out: bool
     labels: Completeness
     late: int
     currency: str
@@ -144,8 +152,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         lines = [
             f"{self.system} at log position {self.position:,}, known by {rfc3339(self.known_time)}",
             f"Labels: {self.labels.text()}.",
-            f"Train: {known}, known by {rfc3339(self.trained_at)}.",
-            f"Gap: {self.gap:,} {noun} whose labels were still awaited then.",
+            f"Train: {known}, decided before {rfc3339(self.trained_at)}.",
+            f"Gap: {self.gap:,} {noun} whose labels were still awaited then." if self.delay_left_out else _NO_GAP,
             f"Test: {self.test.labelled:,} later {noun} with {self.test.positives:,} positives.",
         ]
         if self.late:
@@ -195,8 +203,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             return "–"
         numbers = (measurement.value, measurement.low, measurement.high)
         if unit == MINOR_UNITS:
-            factor = 10 ** EXPONENTS.get(self.currency, 2)
-            value, low, high = (f"{number / factor:,.2f}" for number in numbers)
+            places = EXPONENTS.get(self.currency, 2)
+            value, low, high = (f"{number / 10**places:,.{places}f}" for number in numbers)
             return f"{value} {self.currency} ({low} to {high})"
         value, low, high = (f"{number:.4f}" for number in numbers)
         return f"{value} ({low} to {high})"

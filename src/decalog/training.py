@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from decalog.errors import ConfigError, DataError, near
-from decalog.evaluation import Outlook, Split, contender, do_nothing, report, split
+from decalog.evaluation import Outlook, Split, completeness, contender, do_nothing, plain_split, report, split
 from decalog.events import Record
 from decalog.examples import Examples, Floats, History
 from decalog.models.base import Model, ModelSpec, TrainingSet
@@ -116,8 +116,7 @@ def train(
     chosen = _chosen(system, plan)
     say("joining requests with their outcomes")
     history = History(log.read(0, plan.position), system.schema, features=system.features)
-    parts = split(history, test_share=plan.test_share)
-    _check_positives(system, parts, plan)
+    parts = _parts(history, plan)
     outlook = _outlook(system, plan, head=chosen.head)
     model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
@@ -153,20 +152,29 @@ def _chosen(system: System, plan: TrainingPlan) -> ModelSpec:
     return kinds[name]
 
 
-def _check_positives(system: System, parts: Split, plan: TrainingPlan) -> None:
-    for part, examples, least in (
-        ("training", parts.train, plan.least_positives),
-        ("test", parts.test, plan.least_test_positives),
-    ):
-        positives = int((examples.labels == 1).sum())
-        if positives < least:
-            raise DataError(
-                where=f"training of {system.name}, {part} part",
-                given=f"{positives} matured positive labels among {examples.n} {system.schema.noun}s",
-                expected=f"at least {least}",
-                fix="Wait until more labels mature or import older history with its outcomes; fewer positives teach "
-                "noise.",
-            )
+def _parts(history: History, plan: TrainingPlan) -> Split:
+    """Returns the honest split; where that has too few positives, the split by time alone, which the report says."""
+    parts = split(history, test_share=plan.test_share)
+    if not _shortage(parts, plan):
+        return parts
+    parts = plain_split(history, test_share=plan.test_share)
+    short = _shortage(parts, plan)
+    if short:
+        raise DataError(
+            where=f"training of {history.schema.system}",
+            given=f"{short}; {completeness(history.as_of()).text()}",
+            expected=f"at least {plan.least_positives} positives to learn from and {plan.least_test_positives} later "
+            "ones to be judged on",
+            fix="Wait until more labels mature, or import older history with its outcomes; fewer teach noise.",
+        )
+    return parts
+
+
+def _shortage(parts: Split, plan: TrainingPlan) -> str:
+    """Returns in words what the parts lack; "" where they hold enough."""
+    train, test = (int((part.labels == 1).sum()) for part in (parts.train, parts.test))
+    enough = train >= plan.least_positives and test >= plan.least_test_positives
+    return "" if enough else f"{train} matured positive labels in the training part and {test} in the test part"
 
 
 def _outlook(system: System, plan: TrainingPlan, *, head: str) -> Outlook:
