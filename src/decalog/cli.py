@@ -72,7 +72,8 @@ def _example(line: str) -> str:
 def up(
     home: HomeOption = HOME,
     port: Annotated[int, typer.Option(help="Where the server listens on 127.0.0.1; 0 takes a free port.")] = 8000,
-    days: Annotated[int, typer.Option(help="Simulated days of history to train on.")] = 45,
+    days: Annotated[int, typer.Option(help="Simulated days of history to train on.")] = 180,
+    scale: Annotated[float, typer.Option(help="Size of the simulated town; 1 is 2,450 payments a day.")] = 0.25,
     speed: Annotated[float, typer.Option(help="Simulated seconds a second.")] = 3600.0,
     seed: Annotated[int, typer.Option(help="Of the world.")] = 7,
     seconds: Annotated[float, typer.Option(help="End after this many seconds of live traffic; 0: when stopped.")] = 0.0,
@@ -81,7 +82,7 @@ def up(
     """Train fraud on real payments and on its world, serve it, and drive it with live traffic."""
     from decalog.up import Plan, bring_up
 
-    plan = Plan(home=home, port=port, days=days, speed=speed, seed=seed, seconds=seconds, real=real)
+    plan = Plan(home=home, port=port, days=days, scale=scale, speed=speed, seed=seed, seconds=seconds, real=real)
     raise typer.Exit(bring_up(plan))
 
 
@@ -91,6 +92,7 @@ def train(
     data: Annotated[Path | None, typer.Option(help="CSV or Parquet file of your own.")] = None,
     mapping: Annotated[Path | None, typer.Option("--map", help="TOML; `decalog data inspect` drafts one.")] = None,
     world_days: Annotated[int, typer.Option(help="Fill a new home with this many days of the system's world.")] = 0,
+    world_scale: Annotated[float, typer.Option(help="Size of the world, as a share of its default.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the training, and of the world.")] = 0,
     home: HomeOption = HOME,
     as_json: JsonOption = False,
@@ -105,7 +107,7 @@ def train(
     elif data is not None or mapping is not None:
         raise typer.BadParameter("--data and --map go together; `decalog data inspect FILE` drafts the mapping")
     elif world_days:
-        result = operations.train_on_world(place, system, days=world_days, seed=seed, say=_say)
+        result = operations.train_on_world(place, system, days=world_days, seed=seed, scale=world_scale, say=_say)
     else:
         result = operations.train_on_log(place, system, seed=seed, say=_say)
     _print(result.report.to_json() if as_json else result.text())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -19,7 +19,8 @@ from decalog.meter import Meter
 from decalog.serving import reply
 
 if TYPE_CHECKING:
-    from decalog.training import TrainingResult
+    from decalog.data.frames import Source
+    from decalog.training import TrainingResult, Truth
 
 Say = Callable[[str], None]
 
@@ -28,7 +29,9 @@ def quiet(_line: str) -> None:
     """Says nothing."""
 
 
-def train_on_world(home: Home, name: str, *, days: int, seed: int, say: Say = quiet) -> TrainingResult:
+def train_on_world(
+    home: Home, name: str, *, days: int, seed: int, scale: float = 1.0, say: Say = quiet
+) -> TrainingResult:
     """Fills a new home with a simulated history and trains on it.
 
     Raises:
@@ -44,34 +47,44 @@ def train_on_world(home: Home, name: str, *, days: int, seed: int, say: Say = qu
             expected="a new home for a simulated world",
             fix="Train on what it holds (leave --world-days out), or name another --home.",
         )
-    world = world_of(find_system(name), seed)
+    world = world_of(find_system(name), seed, scale=scale)
     clock = ManualClock(world.start_us)
     log = home.writer(clock)
     try:
         deployment = Deployment(home, name, log, Setup(rates=rates_of(world)))
         fill(world, deployment.prepare(), clock, days=days, say=say)
-        return _train(deployment, seed, say)
+        head = deployment.system.models[-1].head
+        return _train(deployment, seed=seed, say=say, truth=lambda id_: float(world.truth(id_)[head]))
     finally:
         log.close()
 
 
 def train_on_data(
-    home: Home, name: str, *, data: Path, mapping: Path, seed: int = 0, say: Say = quiet
+    home: Home, name: str, *, data: Source, mapping: Path, seed: int = 0, say: Say = quiet
 ) -> TrainingResult:
-    """Imports a user's own data by a mapping and trains on it; importing the same rows again adds nothing."""
+    """Imports a user's own data by a mapping and trains on it; importing the same rows again adds nothing.
+
+    Args:
+        home: of the deployment; made if it is not there.
+        name: of the system.
+        data: a CSV or Parquet file, or any frame that speaks Arrow.
+        mapping: TOML file; `decalog data inspect` drafts one.
+        seed: of the training.
+        say: told of progress.
+    """
     from decalog.data.importing import import_rows
-    from decalog.data.mapping import read_mapping
+    from decalog.data.mapping import load_map
     from decalog.system import find_system
 
-    plan = read_mapping(mapping, find_system(name))
-    clock = ManualClock(0)
-    log = home.writer(clock)
+    plan = load_map(mapping, find_system(name).schema)
+    log = home.writer()
     try:
-        setup = Setup(rates=plan.rates, signals=plan.signals)
-        deployment = Deployment(home, name, log, setup)
-        report = import_rows(data, plan, deployment.prepare(), clock=clock, say=say)
+        deployment = Deployment(home, name, log, Setup(rates=plan.rates, signals=plan.signal_fields))
+        report = import_rows(
+            data, mapping=plan, ingest=deployment.prepare(), on_progress=lambda rows: say(f"row {rows:,}")
+        )
         say(report.text())
-        return _train(deployment, seed, say)
+        return _train(deployment, seed=seed, say=say)
     finally:
         log.close()
 
@@ -80,7 +93,7 @@ def train_on_log(home: Home, name: str, *, seed: int = 0, say: Say = quiet) -> T
     """Trains on what the log of a home holds; a server may be writing to it meanwhile."""
     log = home.reader()
     try:
-        return _train(Deployment(home, name, log), seed, say)
+        return _train(Deployment(home, name, log), seed=seed, say=say)
     finally:
         log.close()
 
@@ -112,7 +125,7 @@ def decide_here(home: Home, name: str, raw: bytes) -> dict[str, Any]:
         log.close()
 
 
-def add_here(home: Home, name: str, kind: str, raw: bytes) -> list[RowResult]:
+def add_here(home: Home, name: str, *, kind: Literal["event", "outcome"], raw: bytes) -> list[RowResult]:
     """Returns what became of each row of a batch of `event`s or `outcome`s, admitted by this process, durable."""
     log = home.writer()
     try:
@@ -130,7 +143,8 @@ def read_policy(path: Path, params: type[msgspec.Struct]) -> msgspec.Struct:
     Raises:
         ConfigError: the file is no TOML, or a parameter is unknown or out of range.
     """
-    return _read_toml(path, params)
+    read: msgspec.Struct = _read_toml(path, params)
+    return read
 
 
 def read_rates(path: Path) -> Any:
@@ -151,11 +165,16 @@ def clock_of(start: str | None, speed: float) -> Clock:
     return SystemClock() if start is None else AcceleratedClock(time_us(start), speed)
 
 
-def _train(deployment: Deployment, seed: int, say: Say) -> TrainingResult:
-    from decalog.training import train
+def _train(deployment: Deployment, *, seed: int, say: Say, truth: Truth | None = None) -> TrainingResult:
+    from decalog.training import TrainingPlan, train
 
-    say("training: baselines and champion")
-    return train(deployment.system, deployment.log, deployment.registry, seed=seed, policy=deployment.policy_params())
+    plan = TrainingPlan(
+        seed=seed,
+        policy=deployment.policy_params(),
+        currency=deployment.rates().base,
+        at_us=SystemClock().now_us(),
+    )
+    return train(deployment.system, deployment.log, registry=deployment.registry, plan=plan, truth=truth, say=say)
 
 
 def _read_toml(path: Path, kind: type[Any]) -> Any:

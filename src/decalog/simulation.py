@@ -24,8 +24,8 @@ class Filled(msgspec.Struct, frozen=True):
     until_us: int
 
 
-def world_of(system: System, seed: int) -> World:
-    """Returns the system's world, seeded.
+def world_of(system: System, seed: int, *, scale: float = 1.0) -> World:
+    """Returns the system's world, seeded, its size a share of the default one.
 
     Raises:
         ConfigError: the system names none.
@@ -38,7 +38,7 @@ def world_of(system: System, seed: int) -> World:
             expected="a dotted path module:Class",
             fix="Name the world in SYSTEM, or train with --data.",
         )
-    world: World = getattr(importlib.import_module(module), name)(seed)
+    world: World = getattr(importlib.import_module(module), name)(seed, scale=scale)
     return world
 
 

@@ -34,6 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     home: Path
     port: int
     days: int
+    scale: float
     speed: float
     seed: int
     seconds: float
@@ -49,7 +50,8 @@ def bring_up(plan: Plan) -> int:
         if home.exists:
             screen.say("world", f"{home.root} holds a log already: going on with it")
         else:
-            world = _decalog("train", SYSTEM, "--world-days", str(plan.days), "--seed", str(plan.seed), home=home.root)
+            size = ("--world-days", str(plan.days), "--world-scale", str(plan.scale), "--seed", str(plan.seed))
+            world = _decalog("train", SYSTEM, *size, home=home.root)
             if not screen.follow("world", world):
                 return 1
         return _serve_and_drive(plan, home, screen)
@@ -129,7 +131,7 @@ def _start_real(plan: Plan, screen: Screen) -> RealTraining:
 
 
 def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
-    world = world_of(find_system(SYSTEM), plan.seed)
+    world = world_of(find_system(SYSTEM), plan.seed, scale=plan.scale)
     log = home.reader()
     start_us = log.known_time
     log.close()

@@ -73,14 +73,17 @@ class World:
     Args:
         seed: two worlds of one seed, parameters, start and reactions are the same in every byte.
         params: the settings; the defaults if not given.
+        scale: size of the town as a share of the settings', > 0.
         start_us: a midnight UTC, int microseconds since the Unix epoch, not before 1970.
 
     Raises:
         ConfigError: a setting is out of range, or the start is not a midnight.
     """
 
-    def __init__(self, seed: int, params: WorldParams | None = None, *, start_us: int = START_US) -> None:
-        self.params = checked(params or WorldParams())
+    def __init__(
+        self, seed: int, params: WorldParams | None = None, *, scale: float = 1.0, start_us: int = START_US
+    ) -> None:
+        self.params = checked((params or WorldParams()).scaled(scale))
         self.params_hash = self.params.digest()
         self.start_us = _midnight(start_us)
         self.base = "EUR"

@@ -93,6 +93,17 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
         moved = {name: self._moved(name, meta, key=key) for name, meta in metas().items() if meta.extra}
         return msgspec.structs.replace(self, **moved)
 
+    def scaled(self, share: float) -> WorldParams:
+        """Returns a smaller or larger town of the same kind: people, shops, payments and episodes times `share`."""
+        sizes = ("customers", "merchants", "payments_day", *(name for name in metas() if name.endswith("_per_day")))
+        sized = {name: self._sized(name, share) for name in sizes}
+        return msgspec.structs.replace(self, **sized)
+
+    def _sized(self, name: str, share: float) -> float:
+        meta, value = metas()[name], getattr(self, name) * share
+        bounded = float(np.clip(value, meta.ge, meta.le))
+        return round(bounded) if isinstance(getattr(self, name), int) else bounded
+
     def _moved(self, name: str, meta: Meta, *, key: draws.Keys) -> float:
         factor = np.exp((meta.extra or {})["spread"] * draws.normal(key, name)[0])
         return float(np.clip(getattr(self, name) * factor, meta.ge, meta.le))
