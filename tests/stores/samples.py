@@ -41,7 +41,7 @@ def draft(kind: str, id_: str, body: msgspec.Struct, **stamps: object) -> Draft:
     return msgspec.convert({"kind": kind, "system": SYSTEM, "id": id_, "body": encode(body), **given}, Draft)
 
 
-def event(log: Log, id_: str, card: str, **attributes: int | float | str | bool) -> Event:
+def event(log: Log, id_: str, card: str, **attributes: float | str | bool) -> Event:
     """Returns a payment of a card, its name sealed."""
     token = log.vault.token("card", card)
     cipher = log.vault.cipher(token)
@@ -49,7 +49,7 @@ def event(log: Log, id_: str, card: str, **attributes: int | float | str | bool)
     return Event(id_, "payment", START, token, {"card": token}, dict(attributes), seal(cipher, {"card": card}, id_))
 
 
-def decision(log: Log, id_: str, card: str, **attributes: int | float | str | bool) -> Decision:
+def decision(log: Log, id_: str, card: str, **attributes: float | str | bool) -> Decision:
     """Returns a decision on a payment."""
     values = pack_features(np.array([1.5, -0.0, 2.0**-1074]))
     return Decision(
