@@ -50,7 +50,7 @@ def test_outcomes_and_silence_become_labels_and_the_rest_stays_unknown(tmp_path:
         "young": (0, "analyst_verdict"),
     }
     assert found.acted == ("", "", "allow", "block", "")
-    assert found.known_times[3] == NEVER
+    assert found.settled[3] == NEVER
     assert found.amounts.tolist() == [1_000, 1_000, 1_000, 60_000, 1_000]
 
 

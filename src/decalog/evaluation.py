@@ -25,8 +25,12 @@ from decalog.metrics import Evaluated, Measurement, Metric, difference
 from decalog.policy import Case, Policy
 from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Unmeasured
 
-AWAITED_SHARE = 0.01
-"""Labels count as complete up to the latest time before which at most this share is still awaited."""
+AWAITED_SHARE = 0.001
+"""Labels count as complete up to the latest time before which at most this share is still awaited.
+
+Not zero, so that a few labels that were lost do not stop training; not more, because beyond the delay only positives
+are known, and a part that reached into it would hold too many of them.
+"""
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,10 +82,10 @@ def split(history: History, *, test_share: float) -> Split:
         test_share: of the two parts together that the test part holds, about; in (0, 1).
     """
     now = history.as_of()
-    end = _complete_until(now.times, now.known_times, date=history.known_time)
+    end = _complete_until(now.times, now.settled, date=history.known_time)
     date = _training_date(now, end, test_share=test_share)
     then = history.as_of(date)
-    until = min(date, _complete_until(then.times, then.known_times, date=date))
+    until = min(date, _complete_until(then.times, then.settled, date=date))
     return Split(
         trained_at=date,
         train=then.take((then.times < until) & then.labelled),
@@ -94,7 +98,7 @@ def split(history: History, *, test_share: float) -> Split:
 def plain_split(history: History, *, test_share: float) -> Split:
     """Returns train and test parts by time alone, labels as known at the pin: for logs too short for a gap."""
     now = history.as_of()
-    end = _complete_until(now.times, now.known_times, date=history.known_time)
+    end = _complete_until(now.times, now.settled, date=history.known_time)
     known = now.take(now.labelled & (now.times < end))
     date = int(known.times[int(known.n * (1 - test_share))]) if known.n else 0
     before = known.times < date
@@ -198,13 +202,13 @@ def _counts_decisions(feature: Aggregate) -> bool:
     )
 
 
-def _complete_until(times: Int64s, known_times: Int64s, *, date: int) -> int:
+def _complete_until(times: Int64s, settled: Int64s, *, date: int) -> int:
     """Returns the latest time before which at most AWAITED_SHARE of the labels are still awaited at a date.
 
     Labels that silence never gives (after a block) are not awaited: nobody knows whether they will come.
     """
-    knowable = known_times != NEVER
-    awaited = knowable & (known_times > date)
+    knowable = settled != NEVER
+    awaited = knowable & (settled > date)
     share = np.cumsum(awaited) / np.maximum(np.cumsum(knowable), 1)
     beyond = np.flatnonzero((share <= AWAITED_SHARE) & (times <= date))
     return int(times[beyond[-1]]) + 1 if len(beyond) else 0
@@ -226,7 +230,7 @@ def _training_date(now: Examples, end: int, *, test_share: float) -> int:
 
 
 def _sizes(now: Examples, date: int, *, end: int) -> tuple[int, int]:
-    until = min(date, _complete_until(now.times, now.known_times, date=date))
+    until = min(date, _complete_until(now.times, now.settled, date=date))
     trained = int(np.sum(now.labelled & (now.times < until)))
     return trained, int(np.sum(now.labelled & (now.times >= date) & (now.times < end)))
 

@@ -46,7 +46,8 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
         seqs: int64, of their records.
         times: int64, when each was decided, µs: known_time of a decision, event_time of imported history.
         labels: int8, 1, 0 or UNKNOWN.
-        known_times: int64, since when each label is known, or when silence would make it known, µs.
+        settled: int64, since when each request has had a label, or will have one by silence, µs; NEVER where only a
+            word could give it. A label may change after that: silence first, a late chargeback then.
         why: the outcome kind that decided, `silence`, `immature` or `unobserved`.
         acted: the action that happened; "" for plain events.
         amounts: int64, minor units of the base currency; 0 where the request has none.
@@ -61,7 +62,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
     seqs: Int64s
     times: Int64s
     labels: npt.NDArray[np.int8]
-    known_times: Int64s
+    settled: Int64s
     why: tuple[str, ...]
     acted: tuple[str, ...]
     amounts: Int64s
@@ -90,7 +91,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
             seqs=self.seqs[chosen],
             times=self.times[chosen],
             labels=self.labels[chosen],
-            known_times=self.known_times[chosen],
+            settled=self.settled[chosen],
             why=tuple(self.why[place] for place in places),
             acted=tuple(self.acted[place] for place in places),
             amounts=self.amounts[chosen],
@@ -162,7 +163,7 @@ class History:
             seqs=_int64s([request.seq for request in requests]),
             times=_int64s([request.decided for request in requests]),
             labels=np.array([UNKNOWN if s.value is None else s.value for s in states], np.int8),
-            known_times=_int64s([NEVER if s.why == "unobserved" else s.known_time for s in states]),
+            settled=_int64s([self._settled(*both) for both in zip(requests, states, strict=True)]),
             why=tuple(state.why for state in states),
             acted=tuple(request.acted for request in requests),
             amounts=_int64s([_amount(request.event) for request in requests]),
@@ -173,6 +174,12 @@ class History:
                 for entity in self.schema.request.entities
             },
         )
+
+    def _settled(self, request: _Request, state: LabelState) -> int:
+        by_silence = NEVER
+        if not request.acted or request.acted in self.schema.label.observed_after:
+            by_silence = request.decided + self.schema.label.maturity_us
+        return by_silence if state.value is None else min(state.known_time, by_silence)
 
     def _label(self, request: _Request, known_by: int) -> LabelState:
         decided, acted = request.decided, request.acted
