@@ -70,7 +70,7 @@ class FraudLog:
         """Returns all records; time goes on to a day first, which a table of nobody's marks."""
         if until_day is not None:
             self._at(until_day)
-            self.ingest.reject("event", {"id": f"marks day {until_day}"}, _refused())
+            self.ingest.reject("event", {"id": f"marks day {until_day}"}, error=_refused())
         self.log.commit()
         return list(self.log.read())
 

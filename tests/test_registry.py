@@ -18,7 +18,7 @@ from decalog.errors import ConfigError, LogUnavailableError, ModelError, Unknown
 from decalog.metrics import Measurement
 from decalog.models.formats import load_model
 from decalog.models.linear import Prior
-from decalog.registry import AliasChange, Artefact, Code, Manifest, Pin, Registry, canonical, source_hash, this_code
+from decalog.registry import AliasChange, Code, Manifest, Pin, Registry, canonical, source_hash, this_code
 
 CODE = Code("0.1.0", "a" * 64, "b" * 64, {"numpy": "2.4.6"})
 
@@ -349,8 +349,3 @@ def test_this_code_names_what_can_move_a_bit() -> None:
         code.lock
         == hashlib.sha256(json.dumps(code.packages, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
     )
-
-
-def test_an_artefact_prints_as_what_it_is(registry: Registry) -> None:
-    artefact: Artefact = registry.get(put(registry))
-    assert artefact.id in repr(artefact)

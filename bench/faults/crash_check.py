@@ -128,7 +128,7 @@ def _as_told(ack: Ack, records: Sequence[Record], store: SqliteLogStore, vault: 
     if (record.digest, event.subject, vault.find("card", ack.card)) != (ack.digest, ack.token, ack.token):
         return False
     try:
-        return cipher is not None and unseal(cipher, event.sealed, record.id) == {"note": ack.note}
+        return cipher is not None and unseal(cipher, event.sealed, bound_to=record.id) == {"note": ack.note}
     except LogError:
         return False
 

@@ -75,7 +75,7 @@ class _Writer:
         token = self.vault.token("card", card)
         cipher = self.vault.cipher(token)
         id_ = f"event {number}"
-        sealed = seal(cipher, {"note": note}, id_) if cipher is not None else b""
+        sealed = seal(cipher, {"note": note}, bound_to=id_) if cipher is not None else b""
         pad = "x" * rng.choice((0, 100, 700, 6_000))
         event = Event(id_, "payment", 0, token, {"card": token}, {"number": number, "pad": pad}, sealed)
         mark = digest(b"bodies", id_.encode())

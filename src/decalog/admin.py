@@ -71,7 +71,7 @@ def models_text(listed: ListedModels) -> str:
     return "\n".join(lines) or "no models yet: `decalog train` makes one"
 
 
-def promote(home: Home, name: str, model: str, *, alias: Alias, why: str) -> str:
+def promote(home: Home, name: str, *, model: str, alias: Alias, why: str) -> str:
     """Points an alias at a model and returns the line of its history."""
     system = find_system(name).name
     change = Registry(home.root).promote(

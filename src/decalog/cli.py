@@ -186,7 +186,7 @@ def decide(
     if url:
         _print_json(admin.post(f"{url}/v1/{system}/decide", raw, token=token))
         return
-    _print_json(operations.decide_here(Home(home), system, raw))
+    _print_json(operations.decide_here(Home(home), system, raw=raw))
 
 
 @app.command(epilog=_example("decalog replay fraud --all"))
@@ -270,7 +270,7 @@ def models_promote(
     from decalog import admin
     from decalog.home import Home
 
-    _print(admin.promote(Home(home), system, model, alias=alias, why=why))
+    _print(admin.promote(Home(home), system, model=model, alias=alias, why=why))
 
 
 @models_app.command("rollback", epilog=_example("decalog models rollback fraud"))

@@ -33,6 +33,7 @@ class SystemClock:
     """The machine's clock. It may jump; the log's known_time never goes back for it."""
 
     def now_us(self) -> int:
+        """See `Clock.now_us`."""
         return time.time_ns() // 1_000
 
 
@@ -49,6 +50,7 @@ class ManualClock:
         self._now_us = now_us
 
     def now_us(self) -> int:
+        """See `Clock.now_us`."""
         return self._now_us
 
     def advance(self, by_us: int) -> None:
@@ -78,6 +80,7 @@ class AcceleratedClock:
         self._zero_ns = time.monotonic_ns()
 
     def now_us(self) -> int:
+        """See `Clock.now_us`."""
         return self._start_us + int((time.monotonic_ns() - self._zero_ns) * self.speed / 1_000)
 
 

@@ -35,7 +35,7 @@ def new_token() -> int:
     return (int.from_bytes(os.urandom(8), "big") >> 1) or 1
 
 
-def seal(cipher: AESGCM, values: dict[str, Any], bound_to: str) -> bytes:
+def seal(cipher: AESGCM, values: dict[str, Any], *, bound_to: str) -> bytes:
     """Returns personal values as nonce + ciphertext, bound to the id of the record they belong to.
 
     Args:
@@ -49,7 +49,7 @@ def seal(cipher: AESGCM, values: dict[str, Any], bound_to: str) -> bytes:
     return nonce + cipher.encrypt(nonce, _pack(values), bound_to.encode())
 
 
-def unseal(cipher: AESGCM, envelope: bytes, bound_to: str) -> dict[str, int | float | str | bool]:
+def unseal(cipher: AESGCM, envelope: bytes, *, bound_to: str) -> dict[str, int | float | str | bool]:
     """Returns the personal values of an envelope.
 
     Raises:

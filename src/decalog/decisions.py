@@ -152,7 +152,7 @@ def new_decision_id(now_us: int, entropy: bytes) -> str:
     return str(uuid.UUID(int=(high << 64) | low))
 
 
-def draw(secret: bytes, decision_id: str, name: str) -> float:
+def draw(secret: bytes, decision_id: str, *, name: str) -> float:
     """Returns a uniform draw in [0, 1) that depends on nothing but its arguments, so replay draws the same.
 
     Args:

@@ -75,11 +75,11 @@ class Deployment:
     def prepare(self) -> Ingest:
         """Appends what the deployment decides with to the log, where it is new, and returns its admission."""
         name = self.system.name
-        self.tables.put(name, "signals", self.signals)
-        self.tables.put(name, "features", msgspec.Raw(self.system.features.to_json()))
-        self.tables.put(name, "policy", self.policy_params())
+        self.tables.put(name, "signals", content=self.signals)
+        self.tables.put(name, "features", content=msgspec.Raw(self.system.features.to_json()))
+        self.tables.put(name, "policy", content=self.policy_params())
         rates = self.rates()
-        self.tables.put("", "rates", rates)
+        self.tables.put("", "rates", content=rates)
         self.log.commit()
         return Ingest(self.system.schema, self.log, rates=rates)
 
@@ -96,10 +96,10 @@ class Deployment:
     def service(self) -> Service:
         """Returns the online service, its views folded up to the log's position."""
         ingest = self.prepare()
-        self.tables.put("", "runtime", runtime())
+        self.tables.put("", "runtime", content=runtime())
         self.log.commit()
         state = OnlineState(self.system.features)
-        state.apply_many(changes(self.log.read(), self.system.name, self.log.before))
+        state.apply_many(changes(self.log.read(), self.system.name, before=self.log.before))
         return Service(self.system, ingest, state, serving=self.serving())
 
     def serving(self) -> Serving:
@@ -213,7 +213,7 @@ class _Past:
         return past, Serving(model=model, head=head, policy=policy, versions=versions)
 
     def _table(self, name: str, version: str) -> Any:
-        content = self._deployment.tables.version(self._deployment.system.name, name, version)
+        content = self._deployment.tables.version(self._deployment.system.name, name, version=version)
         if content is None:
             raise _gone(self._deployment.system.name, f"{name} {version}", "the log holds no table of that version")
         return content

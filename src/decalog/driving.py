@@ -85,7 +85,9 @@ class Driver:
         truth = self._world.truth(request)
         self._world.react(request, action, at_us=message.at)
         if truth["is_fraud"]:
-            lost = convert(int(truth["loss_minor"]), message.body["currency"], self._world.base, self._world.rates)
+            lost = convert(
+                int(truth["loss_minor"]), message.body["currency"], base=self._world.base, rates=self._world.rates
+            )
             self._frauds[action] += 1
             if action == "allow":
                 self._let_through_minor += lost

@@ -227,7 +227,7 @@ def _from_decision(chain: Sequence[Record], decision: Decision, *, event: Event,
         acted=decision.acted,
         event=event,
         # Serving meets requests before they are corrected, so training must as well.
-        asked=point(decision.request, decision.state_seq, first.seq),
+        asked=point(decision.request, decision.state_seq, root=first.seq),
         logged=_logged(decision, features),
     )
 
@@ -241,7 +241,7 @@ def _from_event(chain: Sequence[Record], event: Event) -> _Request:
         decided=event.event_time,
         acted="",
         event=event,
-        asked=point(event, first.seq, first.seq),
+        asked=point(event, first.seq, root=first.seq),
         logged=None,
     )
 
@@ -286,7 +286,7 @@ def _changes(
 
     changes: list[Change] = []
     for record in records:
-        changes += changes_of(record, bodies.get(record.seq), before)
+        changes += changes_of(record, bodies.get(record.seq), before=before)
         if record.root != record.seq:
             standing[record.root] = record.seq
     return changes

@@ -25,7 +25,7 @@ def decision_fact(decision: Decision, root: int) -> Fact:
     return Fact(root, request.event_time, f"decision.{decision.acted}", request.entities, request.attributes)
 
 
-def point(event: Event, state_seq: int, root: int = -1) -> Point:
+def point(event: Event, state_seq: int, *, root: int = -1) -> Point:
     """Returns where a request's features are asked for: at its own time, its own event folded last among ties.
 
     `root` is the seq of its logged record, for hindsight at a position that already holds it.
@@ -33,7 +33,7 @@ def point(event: Event, state_seq: int, root: int = -1) -> Point:
     return Point(state_seq, event.event_time, root, fact(event, LAST_ROOT))
 
 
-def changes_of(record: Record, body: Event | Decision | None, before: Before) -> tuple[Change, ...]:
+def changes_of(record: Record, body: Event | Decision | None, *, before: Before) -> tuple[Change, ...]:
     """Returns what a record changes in the views of its system; outcomes, tables and rejected rows change nothing.
 
     Args:
@@ -57,7 +57,7 @@ def changes_of(record: Record, body: Event | Decision | None, before: Before) ->
     return (Change(seq, known, minus, plus),)
 
 
-def changes(records: Iterable[Record], system: str, before: Before) -> Iterator[Change]:
+def changes(records: Iterable[Record], system: str, *, before: Before) -> Iterator[Change]:
     """Yields the changes of one system's records, in their order.
 
     Args:
@@ -67,7 +67,7 @@ def changes(records: Iterable[Record], system: str, before: Before) -> Iterator[
     """
     for record in records:
         if record.system == system:
-            yield from changes_of(record, None, before)
+            yield from changes_of(record, None, before=before)
 
 
 def _image(record: Record) -> Event:

@@ -125,7 +125,7 @@ class Host:
         else:
             (record, decision), repeated = begun, True
         await self._until_durable(record.seq)
-        return Reply(reply(record, decision, service.system.schema.noun), repeated)
+        return Reply(reply(record, decision, noun=service.system.schema.noun), repeated)
 
     async def add_events(self, system: str, raw: bytes) -> list[RowResult]:
         """Returns what became of each event of a batch: one JSON object, an array, or one object a line."""
@@ -141,7 +141,7 @@ class Host:
         """Returns a decision by its id or its request's; tokens and personal values stay inside."""
         service = self._service(system)
         record, decision = self._find(service, id_)
-        told = reply(record, decision, service.system.schema.noun)
+        told = reply(record, decision, noun=service.system.schema.noun)
         features = decision.candidates[0].features if decision.candidates else b""
         told["features"] = service.name_features(features)
         told["attributes"] = decision.request.attributes
@@ -177,13 +177,13 @@ class Host:
         if model is not None and is_blocking(model) and not draft.fallback:
             await self._predict_aside(service, draft)
             # While the model thought, a retry of the same request may have been logged.
-            logged = service.ingest.logged("request", draft.event.id, draft.mark)
+            logged = service.ingest.logged("request", draft.event.id, mark=draft.mark)
             if logged is not None:
                 return logged, decode_decision(logged.body)
         else:
             service.predict(draft)
         record, decision = service.finish(draft)
-        self.meter.decided(service.system.name, decision.choice.action, decision.mode, decision.fallback)
+        self.meter.decided(service.system.name, decision.choice.action, mode=decision.mode, fallback=decision.fallback)
         self.meter.took(service.system.name, draft.stages_us)
         self.meter.predicted(service.system.name, decision.candidates[0].predictions)
         return record, decision
@@ -205,7 +205,7 @@ class Host:
         results = []
         for number, row in enumerate(rows):
             result = ingest.admit(kind, row)
-            self.meter.row(ingest.schema.system, kind, result.status)
+            self.meter.row(ingest.schema.system, kind, status=result.status)
             results.append(result)
             if number % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
                 self._notify()

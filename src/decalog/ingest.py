@@ -93,7 +93,7 @@ class Ingest:
         """Returns the keyed digest by which a retry is told from a conflict."""
         return digest(self._secret, encode(parsed))
 
-    def logged(self, space: str, id_: str, mark: bytes) -> Record | None:
+    def logged(self, space: str, id_: str, *, mark: bytes) -> Record | None:
         """Returns the record that was logged under an id before, or None.
 
         Args:
@@ -136,7 +136,7 @@ class Ingest:
             # The subject was erased and comes back: a new person to us, under a new token.
             subject = new_token()
             cipher = vault.cipher(subject)
-        sealed = seal(cipher, private, parsed.id) if private and cipher is not None else b""
+        sealed = seal(cipher, private, bound_to=parsed.id) if private and cipher is not None else b""
         return Event(parsed.id, kind, event_time, subject, entities, public, sealed, parsed.corrects)
 
     def admit(self, kind: Literal["event", "outcome"], row: object) -> RowResult:
@@ -149,19 +149,19 @@ class Ingest:
             expected="an object",
             fix="Send one {…} a row.",
         )
-        return self.reject(kind, row, error)
+        return self.reject(kind, row, error=error)
 
     def event(self, raw: Mapping[str, Any]) -> RowResult:
         """Admits one event of a batch, or quarantines it; never raises for a bad row."""
         try:
             parsed = self.parser.event(raw)
             mark = self.body_digest(parsed)
-            before = self.logged("request", parsed.id, mark)
+            before = self.logged("request", parsed.id, mark=mark)
             if before is not None:
                 return RowResult(parsed.id, "duplicate", before.seq)
             event, root = self._event_of(parsed)
         except RequestError as error:
-            return self.reject("event", raw, error)
+            return self.reject("event", raw, error=error)
         body: Event | Decision = self._imported(event, parsed.taken) if parsed.taken else event
         record = self.log.stamp(
             Draft(
@@ -183,7 +183,7 @@ class Ingest:
         try:
             parsed = self.parser.outcome(raw)
             mark = self.body_digest(parsed)
-            before = self.logged("outcome", parsed.id, mark)
+            before = self.logged("outcome", parsed.id, mark=mark)
             if before is not None:
                 return RowResult(parsed.id, "duplicate", before.seq)
             corrected = parsed.corrects or parsed.deletes
@@ -193,7 +193,7 @@ class Ingest:
             if event_time > now + FUTURE_TOLERANCE_US or event_time < 0:
                 raise _future_error(self.schema.system, "outcome")
         except RequestError as error:
-            return self.reject("outcome", raw, error)
+            return self.reject("outcome", raw, error=error)
         outcome = Outcome(
             parsed.id,
             parsed.target,
@@ -222,7 +222,7 @@ class Ingest:
         )
         return RowResult(parsed.id, "accepted", record.seq)
 
-    def reject(self, meant: str, raw: object, error: RequestError) -> RowResult:
+    def reject(self, meant: str, raw: object, *, error: RequestError) -> RowResult:
         """Puts a bad row into quarantine with its reason, sealed; the same row twice is kept once."""
         packed = msgspec.json.encode(raw, enc_hook=str)[:QUARANTINE_BYTES]
         mark = digest(self._secret, meant.encode(), packed)
@@ -234,7 +234,7 @@ class Ingest:
             return RowResult(id_, "rejected", seqs[0], reason, str(error))
         subject = self._subject_of(raw)
         cipher = self.log.vault.cipher(subject)
-        sealed = b"" if cipher is None else seal(cipher, {"row": packed.decode(errors="replace")}, mark.hex())
+        sealed = b"" if cipher is None else seal(cipher, {"row": packed.decode(errors="replace")}, bound_to=mark.hex())
         body = encode(Rejected(meant, str(error), subject, sealed))
         record = self.log.stamp(
             Draft(
@@ -291,7 +291,7 @@ class Ingest:
 
     def _in_base(self, kind: str, minor: int, currency: str) -> int:
         try:
-            return convert(minor, currency, self.rates.base, self.rates.rates)
+            return convert(minor, currency, base=self.rates.base, rates=self.rates.rates)
         except ValueError:
             raise RequestError(
                 where=f"{self.schema.system} {kind}, currency",

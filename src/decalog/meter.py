@@ -38,7 +38,7 @@ class Meter:
         self._position = Gauge("decalog_log_position", "Durable position of the log.", registry=self.registry)
         self._bound: dict[tuple[str, str], Histogram] = {}
 
-    def decided(self, system: str, action: str, mode: str, fallback: str) -> None:
+    def decided(self, system: str, action: str, *, mode: str, fallback: str) -> None:
         """Counts a decision."""
         self._decisions.labels(system, action, mode).inc()
         if fallback:
@@ -57,7 +57,7 @@ class Meter:
                 bound = self._bound[(system, stage)] = self._stages.labels(system, stage)
             bound.observe(micros / 1e6)
 
-    def row(self, system: str, kind: str, status: str) -> None:
+    def row(self, system: str, kind: str, *, status: str) -> None:
         """Counts a row of a batch."""
         self._rows.labels(system, kind, status).inc()
 

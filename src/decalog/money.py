@@ -12,15 +12,16 @@ _EXPONENTS = {
     **dict.fromkeys(("BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"), 3),
     **dict.fromkeys(("CLF", "UYW"), 4),
 }
-_TWO = """
-AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CNY COP CRC
-CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES
-KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR
-NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT
-TOP TRY TTD TWD TZS UAH USD UYU UZS VES WST XCD YER ZAR ZMW ZWG
-""".split()
+_TWO = (
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF "
+    "CHF CNY COP CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL "
+    "HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP "
+    "MRU MUR MVR MWK MXN MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD "
+    "SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD UYU UZS "
+    "VES WST XCD YER ZAR ZMW ZWG"
+)
 
-EXPONENTS: Mapping[str, int] = {**dict.fromkeys(_TWO, 2), **_EXPONENTS}
+EXPONENTS: Mapping[str, int] = {**dict.fromkeys(_TWO.split(), 2), **_EXPONENTS}
 """ISO 4217 code → number of decimal places between the major and the minor unit."""
 
 MAX_MINOR = 10**12
@@ -54,7 +55,7 @@ def to_minor(text: str, currency: str) -> int:
     return int(minor)
 
 
-def convert(minor: int, currency: str, base: str, rates: Mapping[str, str]) -> int:
+def convert(minor: int, currency: str, *, base: str, rates: Mapping[str, str]) -> int:
     """Returns an amount in the base currency's minor units, rounded half to even.
 
     Args:
@@ -66,7 +67,7 @@ def convert(minor: int, currency: str, base: str, rates: Mapping[str, str]) -> i
     Raises:
         ValueError: there is no rate for the currency.
 
-    >>> convert(1000, "JPY", "EUR", {"JPY": "0.0061"})
+    >>> convert(1000, "JPY", base="EUR", rates={"JPY": "0.0061"})
     610
     """
     if currency == base:

@@ -52,7 +52,7 @@ def train_on_world(
     log = home.writer(clock)
     try:
         deployment = Deployment(home, name, log, Setup(rates=rates_of(world)))
-        fill(world, deployment.prepare(), clock, days=days, say=say)
+        fill(world, deployment.prepare(), clock=clock, days=days, say=say)
         head = deployment.system.models[-1].head
         return _train(deployment, seed=seed, say=say, truth=lambda id_: float(world.truth(id_)[head]))
     finally:
@@ -79,7 +79,7 @@ def train_on_data(
     plan = load_map(mapping, find_system(name).schema)
     log = home.writer()
     try:
-        deployment = Deployment(home, name, log, Setup(rates=plan.rates, signals=plan.signal_fields))
+        deployment = Deployment(home, name, log, Setup(rates=plan.rates, signals=plan.signal_fields()))
         report = import_rows(
             data, mapping=plan, ingest=deployment.prepare(), on_progress=lambda rows: say(f"row {rows:,}")
         )
@@ -113,14 +113,14 @@ def open_host(
     return Host(log, services, replay=replay_aside(home), meter=Meter(), refresh=refresh)
 
 
-def decide_here(home: Home, name: str, raw: bytes) -> dict[str, Any]:
+def decide_here(home: Home, name: str, *, raw: bytes) -> dict[str, Any]:
     """Returns one decision made in this process, durable; for trying out, not for load: it folds the log first."""
     log = home.writer()
     try:
         service = Deployment(home, name, log).service()
         record, decision, _ = service.decide(raw)
         log.commit()
-        return reply(record, decision, service.system.schema.noun)
+        return reply(record, decision, noun=service.system.schema.noun)
     finally:
         log.close()
 

@@ -1,4 +1,4 @@
-"""Policies turn predictions into a choice. They are pure: all they may know stands in the `Case`, so replay repeats them."""
+"""Policies turn predictions into a choice. They are pure: all they may know stands in the `Case`, and so replay works."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Policy(Protocol):
         """Returns the declared fallback: the choice where features or predictions are missing."""
 
     def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
-        """Returns what an action costs once the truth is known, in minor units of the base currency: evaluation's money.
+        """Returns what an action costs once the truth is known, in minor units of the base currency.
 
-        What the truth does not settle (would a reviewed fraud have been found?) enters at the shares that the parameters
+        What the truth does not settle (would a review have found the fraud?) enters at the shares that the parameters
         declare.
         """
 

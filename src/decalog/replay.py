@@ -166,7 +166,7 @@ class Replayer:
         judge = Judge(system, serving)
         if not decision.fallback:
             judge.predict(draft)
-        verdict, candidate = judge.choose(draft, decision.id, self._draw_secret)
+        verdict, candidate = judge.choose(draft, decision.id, draw_secret=self._draw_secret)
         names = system.features.names
         differences = (
             *_feature_differences(names, logged.features, refolded),
@@ -205,7 +205,7 @@ class _Fold:
         self._states: dict[str, tuple[OnlineState, int]] = {}
 
     def add(self, record: Record) -> None:
-        self._changes.extend(changes_of(record, None, self._log.before))
+        self._changes.extend(changes_of(record, None, before=self._log.before))
 
     def at(self, state_seq: int, system: System) -> OnlineState:
         version = system.features.version

@@ -22,9 +22,9 @@ FieldKind = Literal["int", "float", "text", "flag", "amount_minor", "currency"]
 
 ID_LENGTH = 128
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_LEAST = {"amount_minor": 0}
-_MOST = {"amount_minor": MAX_MINOR}
 _INT64 = 2**63 - 1
+_INT_RANGES = {"int": (-_INT64, _INT64), "amount_minor": (0, MAX_MINOR)}
+_CODE_LENGTH = 3
 
 
 class Field(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +34,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         name: its name in requests, in the log and in feature declarations; the unit stands in it (`_minor`, `_s`).
         kind: int, float (finite), text, flag, amount_minor (int ≥ 0 in minor units) or currency (ISO 4217).
         meaning: one line in the field's words.
-        privacy: public values stand in the log in the clear; personal and sensitive ones only in the subject's envelope.
+        privacy: public values stand in the log in the clear; others only in the subject's envelope.
         required: whether a request without it is refused.
         least, most: inclusive range of a number.
         max_length: of a text, in characters.
@@ -336,7 +336,7 @@ class _KindParser:
                 ("id", _ID),
                 ("event_time", _TIME | None, None),
                 ("corrects", _REF, ""),
-                ("taken", Literal[actions] | None, None),  # type: ignore[valid-type]  # built at run time
+                ("taken", Literal[actions] | None, None),
                 *(_field_slot(f) for f in kind.fields),
                 *(_entity_slot(e) for e in kind.entities),
             ],
@@ -381,23 +381,25 @@ class _KindParser:
 
 
 def _field_slot(field: Field) -> tuple[Any, ...]:
-    kinds: dict[str, Any] = {"int": int, "float": float, "text": str, "flag": bool, "amount_minor": int, "currency": str}
-    base = kinds[field.kind]
-    least = field.least if field.least is not None else _LEAST.get(field.kind)
-    most = field.most if field.most is not None else _MOST.get(field.kind)
-    if field.kind == "int":
-        least, most = (-_INT64 if least is None else least), (_INT64 if most is None else most)
-    if field.choices:
-        base = Literal[field.choices]
-    elif field.kind in ("int", "amount_minor"):
-        base = Annotated[int, msgspec.Meta(ge=int(least or 0), le=int(most or 0))]
-    elif field.kind == "float" and (least is not None or most is not None):
-        base = Annotated[float, msgspec.Meta(ge=least, le=most)]
-    elif field.kind == "text":
-        base = Annotated[str, msgspec.Meta(max_length=field.max_length)]
-    elif field.kind == "currency":
-        base = Annotated[str, msgspec.Meta(min_length=3, max_length=3)]
+    base: Any = Literal[field.choices] if field.choices else _field_type(field)
     return (field.name, base) if field.required else (field.name, base | None, None)
+
+
+def _field_type(field: Field) -> Any:
+    match field.kind:
+        case "int" | "amount_minor":
+            least, most = _INT_RANGES[field.kind]
+            least = least if field.least is None else int(field.least)
+            most = most if field.most is None else int(field.most)
+            return Annotated[int, msgspec.Meta(ge=least, le=most)]
+        case "float":
+            return Annotated[float, msgspec.Meta(ge=field.least, le=field.most)]
+        case "text":
+            return Annotated[str, msgspec.Meta(max_length=field.max_length)]
+        case "currency":
+            return Annotated[str, msgspec.Meta(min_length=_CODE_LENGTH, max_length=_CODE_LENGTH)]
+        case "flag":
+            return bool
 
 
 def _entity_slot(entity: Entity) -> tuple[Any, ...]:
@@ -427,7 +429,7 @@ def _readable(where: str, message: str, struct: Any) -> RequestError:
     unknown = re.search(r"unknown field `(.*)`", message, re.DOTALL)
     missing = re.search(r"missing required field `([^`]+)`", message)
     if unknown:
-        known = [f for f in struct.__struct_fields__]
+        known = list(struct.__struct_fields__)
         return RequestError(
             where=place, given="an unknown field", expected=near(unknown[1][:64], known), fix="Remove or rename it."
         )
@@ -443,7 +445,7 @@ def _readable(where: str, message: str, struct: Any) -> RequestError:
             expected="one of the schema's choices for this field",
             fix="See GET /openapi.json, or `decalog data inspect`.",
         )
-    wanted, _, got = message.split(" - at ")[0].removeprefix("Expected ").partition(", got ")
+    wanted, _, got = message.partition(" - at ")[0].removeprefix("Expected ").partition(", got ")
     return RequestError(
         where=place, given=got or "a value out of range", expected=wanted, fix="Mend the value and send it again."
     )

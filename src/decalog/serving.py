@@ -106,13 +106,13 @@ class Judge:
                 draft.fallback = "model_not_finite"
         _stage(draft, "model", started)
 
-    def choose(self, draft: Underway, decision_id: str, draw_secret: bytes) -> tuple[Verdict, Candidate]:
+    def choose(self, draft: Underway, decision_id: str, *, draw_secret: bytes) -> tuple[Verdict, Candidate]:
         """Returns the policy's verdict on a draft, and the candidate as it is logged."""
         packed = b"" if draft.features is None else pack_features(draft.features)
         predictions = {} if draft.prediction is None else {self.serving.head: draft.prediction}
         candidate = Candidate(draft.event.id, "request", predictions, packed)
         values = {} if draft.features is None else dict(zip(self._names, draft.features.tolist(), strict=True))
-        case = Case(draft.event, (candidate,), values, lambda name: draw(draw_secret, decision_id, name))
+        case = Case(draft.event, (candidate,), values, lambda name: draw(draw_secret, decision_id, name=name))
         policy = self.serving.policy
         return (policy.fall_back(case, draft.fallback) if draft.fallback else policy.decide(case)), candidate
 
@@ -182,7 +182,7 @@ class Service:
                 fix="Send corrections to /events: a decision that was made stays made.",
             )
         mark = self.ingest.body_digest(parsed)
-        before = self.ingest.logged("request", parsed.id, mark)
+        before = self.ingest.logged("request", parsed.id, mark=mark)
         if before is not None:
             return before, self._repeated(before)
         event = self.ingest.build(parsed)
@@ -229,7 +229,7 @@ class Service:
 
     def fold(self, record: Record, body: Event | Decision | None = None) -> None:
         """Folds an admitted record into the live views."""
-        for change in changes_of(record, body, self._log.before):
+        for change in changes_of(record, body, before=self._log.before):
             self.state.apply(change)
 
     def _featurise(self, draft: Underway) -> None:
@@ -248,7 +248,7 @@ class Service:
     def _decision(self, draft: Underway) -> Decision:
         serving = self.serving
         id_ = new_decision_id(max(self._log.known_time, self._log.clock.now_us()), self._entropy(10))
-        verdict, candidate = self.judge.choose(draft, id_, self._draw_secret)
+        verdict, candidate = self.judge.choose(draft, id_, draw_secret=self._draw_secret)
         mode: Mode = "shadow" if serving.shadow else "fallback" if draft.fallback else "live"
         return Decision(
             id=id_,
@@ -277,7 +277,7 @@ class Service:
         return decode_decision(record.body)
 
 
-def reply(record: Record, decision: Decision, noun: str) -> dict[str, Any]:
+def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
     """Returns what a caller is told about a decision; the same for a retry, nothing personal in it."""
     return {
         "decision_id": decision.id,

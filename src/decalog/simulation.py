@@ -47,7 +47,7 @@ def rates_of(world: World) -> Rates:
     return Rates(world.base, dict(world.rates))
 
 
-def fill(world: World, ingest: Ingest, clock: ManualClock, *, days: int, say: Callable[[str], None]) -> Filled:
+def fill(world: World, ingest: Ingest, *, clock: ManualClock, days: int, say: Callable[[str], None]) -> Filled:
     """Brings a world's first days into the log as history: requests that another system let through, and outcomes.
 
     Args:

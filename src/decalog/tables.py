@@ -19,7 +19,7 @@ class Tables:
     def __init__(self, log: Log) -> None:
         self._log = log
 
-    def put(self, system: str, name: str, content: object) -> int:
+    def put(self, system: str, name: str, *, content: object) -> int:
         """Appends a version and returns its seq; the same content as the latest version appends nothing."""
         table = make_table(name, content)
         seqs = self._log.find("table", f"{system}/{name}")
@@ -35,7 +35,7 @@ class Tables:
         known = [seq for seq in seqs if before is None or seq < before]
         return msgspec.json.decode(decode_table(self._log.get(known[-1]).body).content) if known else None
 
-    def version(self, system: str, name: str, version: str) -> Any:
+    def version(self, system: str, name: str, *, version: str) -> Any:
         """Returns the content of the version of that hash, or None where the log holds none."""
         for seq in reversed(self._log.find("table", f"{system}/{name}")):
             table = decode_table(self._log.get(seq).body)

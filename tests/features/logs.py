@@ -112,7 +112,8 @@ class Writer:
     def _decide(self, fact: Fact, which: int) -> None:
         asked = Fact(fact.root, fact.event_time, "payment", fact.entities, fact.attributes)
         state_seq = max(0, self._seq - which % 2)  # a decision may have seen an earlier position than its own
-        point = Point(state_seq, asked.event_time, asked.root, asked)
+        # Mostly asked at its own time; sometimes later, or earlier than it happened.
+        point = Point(state_seq, asked.event_time + (0, 0, 3, -1)[which % 4], asked.root, asked)
         self.points.append(point)
         self._decided.append(point)
         verdict = Fact(fact.root, fact.event_time, "decision.review", fact.entities, fact.attributes)

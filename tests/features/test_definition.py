@@ -148,7 +148,7 @@ def test_every_problem_is_listed_at_once() -> None:
             Calendar(name="a", meaning="a", unit="h", part="hour_of_dya"),  # type: ignore[arg-type]
             "part 'hour_of_dya', expected 'hour_of_day' (closest match)",
         ),
-        (Declared(name="a", meaning="a", unit="1"), "features is not a tuple of features"),  # type: ignore[arg-type]
+        (Declared(name="a", meaning="a", unit="1"), "features is not a tuple of features"),
     ],
 )
 def test_each_problem_says_what_is_expected(feature: Feature, text: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from decalog.errors import ModelError
 from decalog.models import boosted, linear, onnx, own
+from decalog.models.base import Floats
 from decalog.models.formats import FORMATS, is_blocking, load_model
 
 
@@ -31,7 +32,7 @@ def test_trees_and_numbers_answer_at_once_and_what_does_not_say_so_may_take_long
     assert boosted.Boosted.blocking is False
 
     class Silent:
-        def predict(self, rows: linear.Floats) -> linear.Floats:
+        def predict(self, rows: Floats) -> Floats:
             return rows[:, 0]
 
         def save(self, folder: Path) -> dict[str, str]:

@@ -189,12 +189,12 @@ def test_a_subject_keeps_its_key(vault: OpenVault) -> None:
     one = vault()
     cipher = one.cipher(7)
     assert cipher is not None
-    envelope = seal(cipher, {"name": "Ada"}, "r1")
+    envelope = seal(cipher, {"name": "Ada"}, bound_to="r1")
     one.flush()
     one.close()
     again = vault().cipher(7)
     assert again is not None
-    assert unseal(again, envelope, "r1") == {"name": "Ada"}
+    assert unseal(again, envelope, bound_to="r1") == {"name": "Ada"}
 
 
 def test_a_reader_makes_no_keys_and_no_tokens(vault: OpenVault) -> None:

@@ -20,6 +20,7 @@ LONGEST_ROW = 4 * 2**20
 """Bytes of a row; a longer one is set aside unread, so that a missing line end cannot fill the memory."""
 LONGEST_QUOTED_LINES = 100
 """Lines that one quoted field may span; beyond it the opening quote counts as broken."""
+_TOGETHER = 500
 
 ENCODINGS = ("utf-8", "latin-1", "cp1252")
 DELIMITERS = (",", ";", "\t", "|")
@@ -106,12 +107,43 @@ class _Reader:
         self._number = 0
 
     def rows(self) -> Iterator[Row | BrokenRow]:
-        while (numbered := self._next_line()) is not None:
-            line, raw = numbered
-            if not raw.strip(b"\r\n"):
+        while lines := self._take():
+            rows = self._together([raw for _, raw in lines])
+            if rows is None:
+                self._again.extendleft(reversed(lines))
+                yield from self._one_by_one()
                 continue
-            self._number += 1
-            yield self._row(line, raw)
+            for (line, _), cells in zip(lines, rows, strict=True):
+                self._number += 1
+                yield Row(self._number, line, cells)
+
+    def _take(self) -> list[tuple[int, bytes]]:
+        lines: list[tuple[int, bytes]] = []
+        size = 0
+        while len(lines) < _TOGETHER and size < LONGEST_ROW and (numbered := self._next_line()) is not None:
+            lines.append(numbered)
+            size += len(numbered[1])
+        return lines
+
+    def _together(self, lines: list[bytes]) -> list[list[str]] | None:
+        """Returns the cells of lines that are a whole row each, or None where any of them is not."""
+        if any(b"\x00" in raw or len(raw) > LONGEST_ROW for raw in lines):
+            return None
+        try:
+            texts = [raw.decode(self._encoding) for raw in lines]
+            rows = list(csv.reader(texts, delimiter=self._delimiter, strict=True))
+        except (UnicodeDecodeError, csv.Error):
+            return None
+        # As many rows as lines, all of full width: no quoted field can have crossed a line end.
+        fit = len(rows) == len(lines) and set(map(len, rows)) == {self._width}
+        return rows if fit and self._width > 1 else None
+
+    def _one_by_one(self) -> Iterator[Row | BrokenRow]:
+        while self._again:
+            line, raw = self._again.popleft()
+            if raw.strip(b"\r\n"):
+                self._number += 1
+                yield self._row(line, raw)
 
     def _next_line(self) -> tuple[int, bytes] | None:
         if self._again:

@@ -131,20 +131,30 @@ class _Spool:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("PRAGMA page_size = 16384")
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute("CREATE TABLE spool (known INTEGER, what TEXT, line INTEGER, body BLOB)")
         self._database.execute("BEGIN")
+        self._waiting: list[tuple[int, str, int, bytes]] = []
 
     def add(self, row: _Spooled) -> None:
-        self._database.execute("INSERT INTO spool VALUES (?, ?, ?, ?)", (*row[:3], _pack(row.body)))
+        known, what, line, body = row
+        self._waiting.append((known, what, line, _pack(body)))
+        if len(self._waiting) >= GROUP:
+            self._write()
 
     def read(self) -> Iterator[_Spooled]:
+        self._write()
         rows = self._database.execute("SELECT known, what, line, body FROM spool ORDER BY known, rowid")
         for known, what, line, body in rows:
             yield _Spooled(known, what, line, _unpack(body))
 
     def close(self) -> None:
         self._database.close()
+
+    def _write(self) -> None:
+        self._database.executemany("INSERT INTO spool VALUES (?, ?, ?, ?)", self._waiting)
+        self._waiting.clear()
 
 
 def import_rows(
@@ -180,7 +190,7 @@ def import_rows(
     finally:
         ingest.log.clock = present
         spool.close()
-    Tables(ingest.log).put(ingest.schema.system, "import", _summary(tally, mapping))
+    Tables(ingest.log).put(ingest.schema.system, "import", content=_summary(tally, mapping))
     ingest.log.commit()
     tally.check(mapping.max_bad_share, written=True)
     return ImportReport(
@@ -250,7 +260,7 @@ def _admit(item: _Spooled, ingest: Ingest, tally: _Tally) -> None:
     body = item.body
     if item.what == "rejected":
         row = body.pop("row")
-        ingest.reject("event", row, RequestError(**body))
+        ingest.reject("event", row, error=RequestError(**body))
         return
     result = ingest.event(body) if item.what == "event" else ingest.outcome(body)
     if result.status == "rejected":

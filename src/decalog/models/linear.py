@@ -87,11 +87,11 @@ class Logistic(msgspec.Struct, frozen=True, tag="logistic"):
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`."""
         matrix = checked(rows, width=len(self.weights))
-        # Feature by feature: a matrix product may add up in another order for one row than for many.
-        logits = np.full(len(matrix), self.intercept)
-        for column, (mean, scale, weight) in enumerate(zip(self.means, self.scales, self.weights, strict=True)):
-            if scale > 0:
-                logits += _standard(matrix[:, column], mean, scale=scale) * weight
+        terms = np.empty((len(matrix), len(self.weights) + 1))
+        terms[:, 0] = self.intercept
+        terms[:, 1:] = _standard(matrix, np.array(self.means), scales=np.array(self.scales)) * np.array(self.weights)
+        # A running sum, not a matrix product: that may add up in another order for one row than for many.
+        logits = np.cumsum(terms, axis=1)[:, -1]
         return sigmoid(logits)
 
     def save(self, folder: Path) -> Mapping[str, Any]:
@@ -159,9 +159,9 @@ def fit_logistic(data: TrainingSet, seed: int, *, l2: float = 1.0) -> Logistic:
     means, scales = np.mean(data.rows, axis=0), np.std(data.rows, axis=0)
     scales[scales <= _CLOSE * np.abs(means)] = 0.0
     used = np.flatnonzero(scales > 0)
-    columns = [np.ones(len(data.labels))]
-    columns += [_standard(data.rows[:, j], float(means[j]), scale=float(scales[j])) for j in used]
-    found = _newton(np.array(columns), data.labels, l2=l2)
+    columns = np.ones((len(used) + 1, len(data.labels)))
+    columns[1:] = _standard(data.rows[:, used], means[used], scales=scales[used]).T
+    found = _newton(columns, data.labels, l2=l2)
     weights = np.zeros(len(means))
     weights[used] = found[1:]
     return Logistic(tuple(means.tolist()), tuple(scales.tolist()), tuple(weights.tolist()), float(found[0]))
@@ -185,8 +185,9 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Simple:
         ) from None
 
 
-def _standard(values: Floats, mean: float, *, scale: float) -> Floats:
-    return np.clip((values - mean) / scale, -_FAR, _FAR)
+def _standard(rows: Floats, means: Floats, *, scales: Floats) -> Floats:
+    with np.errstate(over="ignore"):  # what overflows is held at the limit as well
+        return np.clip((rows - means) / np.where(scales > 0, scales, 1.0), -_FAR, _FAR)
 
 
 def _rule(data: TrainingSet, column: int, *, limit: float) -> Threshold:

@@ -89,23 +89,16 @@ class OnnxModel:
     def _find_output(self) -> str:
         """Returns the output that holds the probability, found by what a row of zeros gives."""
         names = [str(output.name) for output in self._session.get_outputs()]
-        values = [_values(output) for output in self._run(np.zeros((1, len(self._features))), names)]
-        shares = [v for v in zip(names, values, strict=True) if _is_probability(v[1])]
-        # Both classes' probabilities leave no doubt; a single number may be class 0's.
-        for count in (2, 1):
-            fitting = [name for name, v in shares if len(v) == count]
-            named = [name for name in fitting if "prob" in name.lower()]
-            for chosen in (fitting, named):
-                if len(chosen) == 1:
-                    return chosen[0]
-            if fitting:
-                break
-        raise ConfigError(
-            where="ONNX model, outputs",
-            given=", ".join(f"{o.name}: {o.type} {o.shape}" for o in self._session.get_outputs()),
-            expected="one output of probabilities: two columns (class 0, class 1), one column, or a map from 0 and 1",
-            fix="Export a yes-or-no classifier with its probabilities in one tensor (skl2onnx: zipmap=False).",
-        )
+        found = self._run(np.zeros((1, len(self._features))), names)
+        chosen = _choose({name: _values(output) for name, output in zip(names, found, strict=True)})
+        if chosen is None:
+            raise ConfigError(
+                where="ONNX model, outputs",
+                given=", ".join(f"{o.name}: {o.type} {o.shape}" for o in self._session.get_outputs()),
+                expected="one output of probabilities: two columns (class 0, class 1), one column, or a map from 0 and 1",
+                fix="Export a yes-or-no classifier with its probabilities in one tensor (skl2onnx: zipmap=False).",
+            )
+        return chosen
 
 
 def from_file(path: Path, features: Sequence[str]) -> OnnxModel:
@@ -192,17 +185,29 @@ def _runtime_errors() -> tuple[type[Exception], ...]:
 
 def _single_input(session: Any, width: int) -> tuple[str, type[np.floating[Any]]]:
     inputs = session.get_inputs()
-    shape = inputs[0].shape if inputs else []
-    free = [isinstance(size, int) and size >= 0 for size in shape]
-    fits = len(inputs) == 1 and inputs[0].type in _TYPES and len(shape) == 2  # noqa: PLR2004 - rows × features
-    if not fits or (free[1] and shape[1] != width) or (free[0] and shape[0] != 1):
-        raise ConfigError(
-            where="ONNX model, inputs",
-            given=", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs) or "none",
-            expected=f"one input, rows × {width} features, tensor(float) or tensor(double)",
-            fix="Export the model with one matrix input whose columns are the declared features in their order.",
-        )
-    return inputs[0].name, _TYPES[inputs[0].type]
+    if len(inputs) == 1 and inputs[0].type in _TYPES and _takes_a_row(inputs[0].shape, width):
+        return inputs[0].name, _TYPES[inputs[0].type]
+    raise ConfigError(
+        where="ONNX model, inputs",
+        given=", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs) or "none",
+        expected=f"one input, rows × {width} features, tensor(float) or tensor(double)",
+        fix="Export the model with one matrix input whose columns are the declared features in their order.",
+    )
+
+
+def _takes_a_row(shape: Sequence[object], width: int) -> bool:
+    """Returns whether a 1 × width matrix fits a declared shape; a size that is no number is free."""
+    fits = [not isinstance(size, int) or size == needed for size, needed in zip(shape, (1, width), strict=False)]
+    return len(shape) == 2 and all(fits)  # noqa: PLR2004 - rows × features
+
+
+def _choose(outputs: Mapping[str, tuple[float, ...]]) -> str | None:
+    """Returns the name of the output that is a probability; None where there is none, or a doubt."""
+    shares = {name: values for name, values in outputs.items() if _is_probability(values)}
+    both = [name for name, values in shares.items() if len(values) == 2]  # noqa: PLR2004 - both classes leave no doubt
+    fitting = both or list(shares)
+    named = [name for name in fitting if "prob" in name.lower()]
+    return next((names[0] for names in (fitting, named) if len(names) == 1), None)
 
 
 def _values(output: Any) -> tuple[float, ...]:

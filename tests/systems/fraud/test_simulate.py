@@ -466,7 +466,7 @@ def test_the_world_publishes_the_rates_it_counts_with(seen: Seen) -> None:
         amount, currency = message.body["amount_minor"], message.body["currency"]
         country = message.body["card_country"]
         home = message.body | {"merchant_country": country, "ip_country": country}
-        assert convert(amount, currency, "EUR", seen.world.rates) == pytest.approx(100 * trivial_score(home), abs=1)
+        assert convert(amount, currency, base="EUR", rates=seen.world.rates) == pytest.approx(100 * trivial_score(home), abs=1)
 
 
 # Settings
