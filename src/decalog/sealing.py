@@ -46,7 +46,7 @@ _NOTHING = Candidate("")
 _NO_SLOT = Slot("", propensity=None)
 
 
-def seal(store: LogStore, folder: Path, upto: int, *, rows: int = SEGMENT_ROWS) -> tuple[Segment, ...]:
+def seal(store: LogStore, folder: Path, *, upto: int, rows: int = SEGMENT_ROWS) -> tuple[Segment, ...]:
     """Seals the records below `upto` that are not sealed yet; returns the new segments.
 
     A second call, or one after a crash, goes on where the last whole segment ends. Where another process is sealing
@@ -161,7 +161,7 @@ def _seal_group(folder: Path, last_hash: bytes, records: Sequence[Record]) -> Se
         places.setdefault((record.system, record.kind), []).append(flatten(record))
     files: list[SegmentFile] = []
     for place, rows in sorted(places.items()):
-        files.append(parquet.write_file(folder, place, span, _columns(rows)))
+        files.append(parquet.write_file(folder, place=place, span=span, columns=_columns(rows)))
     segment = Segment(
         format=parquet.FORMAT,
         partition=records[0].partition,
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             head, done = store.head(), parquet.segments(folder)
             upto = 0 if head is None else head.seq + 1
             new = upto - (done[-1].stop if done else 0)
-            sealed = seal(store, folder, upto) if new >= options.at_least else ()
+            sealed = seal(store, folder, upto=upto) if new >= options.at_least else ()
         finally:
             store.close()
     except DecalogError as error:

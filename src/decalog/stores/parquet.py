@@ -81,7 +81,9 @@ def segments(folder: Path) -> tuple[Segment, ...]:
     return tuple(sorted(found, key=lambda segment: segment.start))
 
 
-def write_file(folder: Path, place: tuple[str, str], span: tuple[int, int], columns: Sequence[Column]) -> SegmentFile:
+def write_file(
+    folder: Path, *, place: tuple[str, str], span: tuple[int, int], columns: Sequence[Column]
+) -> SegmentFile:
     """Writes one Parquet file, durably, and returns what the manifest says of it.
 
     Args:
@@ -113,7 +115,7 @@ def write_manifest(folder: Path, segment: Segment) -> None:
     publish(draft, path)
 
 
-def read(folder: Path, system: str, kind: str, *, columns: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
+def read(folder: Path, *, system: str, kind: str, columns: Sequence[str] = ()) -> dict[str, npt.NDArray[Any]]:
     """Returns the columns of one kind of records, rows in order of seq; a masked array where values are missing.
 
     Args:
