@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from prometheus_client import generate_latest
+
+from decalog.meter import Meter
+from decalog.models.base import ModelSpec
+from decalog.policy import Policy
+from decalog.system import find_system, load
+from decalog.systems.fraud.monitors import MONITORS
+from decalog.systems.fraud.policy import HEAD, REVIEWS, FraudPolicy
+from decalog.systems.fraud.system import SYSTEM
+
+
+def test_the_system_is_found_by_its_name() -> None:
+    assert find_system("fraud") is SYSTEM
+    assert SYSTEM.name == SYSTEM.features.system == "fraud"
+
+
+def test_the_policy_takes_the_declared_actions_and_reads_declared_features() -> None:
+    policy: Policy = SYSTEM.policy(SYSTEM.policy_params())
+    assert isinstance(policy, FraudPolicy)
+    assert {"allow", "block", "review", "step_up"} == set(SYSTEM.schema.actions)
+    assert REVIEWS in SYSTEM.features.names_for("policy")
+
+
+@pytest.mark.parametrize("spec", SYSTEM.models, ids=lambda spec: spec.name)
+def test_every_model_predicts_what_the_policy_reads(spec: ModelSpec) -> None:
+    assert spec.head == HEAD
+
+
+def test_the_world_is_named_and_there() -> None:
+    assert load(SYSTEM.world) is not None
+
+
+def test_every_monitor_watches_a_series_that_is_exposed() -> None:
+    meter = Meter()
+    meter.decided("fraud", "block", mode="fallback", fallback="no_model")
+    meter.predicted("fraud", {"p_fraud": 0.1})
+    exposed = set(re.findall(r"^(decalog_\w+)\{", generate_latest(meter.registry).decode(), re.MULTILINE))
+    for monitor in MONITORS:
+        watched = set(re.findall(r"decalog_\w+", monitor.expression))
+        assert watched, monitor.name
+        assert watched <= exposed, monitor.name
+        assert monitor.meaning
+        assert monitor.owner
+        assert monitor.runbook
+    assert len({monitor.name for monitor in MONITORS}) == len(MONITORS)
