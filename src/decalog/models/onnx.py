@@ -95,7 +95,7 @@ class OnnxModel:
             raise ConfigError(
                 where="ONNX model, outputs",
                 given=", ".join(f"{o.name}: {o.type} {o.shape}" for o in self._session.get_outputs()),
-                expected="one output of probabilities: two columns (class 0, class 1), one column, or a map from 0 and 1",
+                expected="one output of probabilities: two columns (classes 0, 1), one column, or a map from 0 and 1",
                 fix="Export a yes-or-no classifier with its probabilities in one tensor (skl2onnx: zipmap=False).",
             )
         return chosen
