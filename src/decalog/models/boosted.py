@@ -42,7 +42,7 @@ class BoostedParams(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     trees: int = 500
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     leaves: int = 31
     rows_a_leaf: int = 20
     l2: float = 10.0
@@ -50,7 +50,7 @@ class BoostedParams(msgspec.Struct, frozen=True, kw_only=True):
     row_share: float = 1.0
     rising: tuple[str, ...] = ()
     held_out: float = 0.2
-    patience: int = 30
+    patience: int = 20
     calibration: Literal["sigmoid", "isotonic"] = "sigmoid"
 
 
