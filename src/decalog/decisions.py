@@ -23,16 +23,22 @@ class Candidate(msgspec.Struct, frozen=True, array_like=True):
     """Something that could be chosen.
 
     Args:
-        ref: its name: a post, an ad, a price, the payment itself.
-        source: which retriever or list it came from.
+        ref: its name: a post, an ad, a price, the payment itself; never a person's, whose token stands in `entities`.
+        source: which retriever or list it came from; several are joined by "+".
         predictions: head → calibrated value, for the ones that the policy saw.
         features: float64 little endian in the feature set's order, for up to 20 candidates; else empty.
+        entities: entity name → token, of the candidate itself: its post, its author, its campaign.
+        attributes: public facts that the policy saw and that no earlier record holds: a bid, a rank in each leg.
+        dropped: name of the filter or rule that took it out before the choice; "" where it competed.
     """
 
     ref: str
     source: str = ""
     predictions: dict[str, float] = {}
     features: bytes = b""
+    entities: dict[str, int] = {}
+    attributes: dict[str, int | float | str | bool] = {}
+    dropped: str = ""
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True):
@@ -41,9 +47,12 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
     Args:
         ref: candidate or action.
         position: 0 is the first.
-        propensity: probability with which the policy would choose it here, in (0, 1]; None where it is not known.
+        propensity: probability with which the policy would choose it here, given the slots above it, in (0, 1]; None
+            where it is not known.
         value: a number that is the choice itself (a quantity, an arrival time in s), or None.
-        money_minor: a price in minor units, or None.
+        money_minor: a price in minor units of the decision's currency, or None.
+        per: how many that price is for: 1,000 where it is a price a thousand impressions.
+        attributes: what else was chosen, the unit in the name: the band of an arrival, the span of a citation.
     """
 
     ref: str
@@ -51,18 +60,27 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
     propensity: float | None = 1.0
     value: float | None = None
     money_minor: int | None = None
+    per: int = 1
+    attributes: dict[str, int | float | str | bool] = {}
 
 
 class Choice(msgspec.Struct, frozen=True, array_like=True):
-    """What the policy chose: slots in order, and the reasons in the field's words."""
+    """What the policy chose.
+
+    Args:
+        slots: in order; empty where nothing was (no bid, no result).
+        reasons: in the field's words.
+        verb: the action, where slots hold things and not actions: `show`, `award`, `answer`; else "".
+    """
 
     slots: tuple[Slot, ...]
     reasons: tuple[str, ...] = ()
+    verb: str = ""
 
     @property
     def action(self) -> str:
-        """The first slot's ref: the action, where there is one."""
-        return self.slots[0].ref
+        """The action, one of the schema's: the verb, or else the first slot's ref."""
+        return self.verb or self.slots[0].ref
 
 
 class GuardrailVerdict(msgspec.Struct, frozen=True, array_like=True):
@@ -103,6 +121,10 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
         parent: id of the decision that this one continues or supersedes, or "".
         batch: id of the batch it belongs to, or "".
         stages_us: stage → microseconds it took.
+        theirs: what the other system chose, where the action alone does not say it: a slate, a price, a quantity.
+        blobs: as for events, of what the decision made: a heat map, a proposal.
+        sealed: personal values of what was chosen (the text of an answer), under the key of the request's subject and
+            bound to this decision's id.
     """
 
     id: str
@@ -121,6 +143,9 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     parent: str = ""
     batch: str = ""
     stages_us: dict[str, int] = {}
+    theirs: Choice | None = None
+    blobs: dict[str, str] = {}
+    sealed: bytes = b""
 
     @property
     def acted(self) -> str:

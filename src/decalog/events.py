@@ -32,6 +32,9 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
         sealed: personal values, encrypted (`crypto.seal`).
         corrects: id of the event that this one replaces as a full after-image, or "".
         deleted: this record withdraws the event it corrects.
+        lists: public values of which there are several: blocked categories, groups, filters.
+        blobs: name → address in the blob store of what is too large for the log (an image, a mail): `sha256-` and the
+            hash of the bytes as stored, which are encrypted wherever they are personal.
     """
 
     id: str
@@ -43,6 +46,8 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     sealed: bytes = b""
     corrects: str = ""
     deleted: bool = False
+    lists: dict[str, tuple[str, ...]] = {}
+    blobs: dict[str, str] = {}
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True):

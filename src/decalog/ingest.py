@@ -206,6 +206,8 @@ class Ingest:
             parsed.ref,
             corrected,
             bool(parsed.deletes),
+            parsed.attributes,
+            parsed.per,
         )
         target = (("target", f"{self.schema.system}/{parsed.target}"),) if parsed.target else ()
         record = self.log.stamp(

@@ -27,6 +27,12 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
         ref: which slot or candidate it is about, or "".
         corrects: id of the outcome that this one replaces, or "".
         deleted: this record withdraws the outcome it corrects.
+        attributes: further public values that the kind declares: whether sales were cut short by an empty shelf.
+        per: how many the amount is for: 1,000 where it is a price a thousand impressions.
+        entities: entity name → token of who said so (an operator), or of what it is about besides its target.
+        subject: token of the person under whose key `sealed` lies; 0 for none.
+        sealed: personal values (a comment), bound to the outcome's id.
+        blobs: as for events: the mask that an operator drew.
     """
 
     id: str
@@ -40,6 +46,12 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True):
     ref: str = ""
     corrects: str = ""
     deleted: bool = False
+    attributes: dict[str, int | float | str | bool] = {}
+    per: int = 1
+    entities: dict[str, int] = {}
+    subject: int = 0
+    sealed: bytes = b""
+    blobs: dict[str, str] = {}
 
 
 _outcome = msgspec.msgpack.Decoder(Outcome).decode

@@ -21,6 +21,8 @@ Privacy = Literal["public", "personal", "sensitive"]
 FieldKind = Literal["int", "float", "text", "flag", "amount_minor", "currency"]
 
 ID_LENGTH = 128
+MAX_PER = 1_000_000
+_OUTCOME_FIELDS = ("int", "float", "text", "flag")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _INT64 = 2**63 - 1
 _INT_RANGES = {"int": (-_INT64, _INT64), "amount_minor": (0, MAX_MINOR)}
@@ -86,6 +88,7 @@ class OutcomeKind(msgspec.Struct, frozen=True, kw_only=True):
         sources: the only sources trusted to report it; the system itself is never one.
         labels: value reported → label (1 positive, 0 negative); a value that is absent says nothing.
         rank: where kinds disagree, the higher rank decides.
+        fields: further values of it: public, and of kind int, float, text or flag.
     """
 
     name: str
@@ -93,6 +96,7 @@ class OutcomeKind(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...]
     labels: Mapping[int, int]
     rank: int = 0
+    fields: tuple[Field, ...] = ()
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +150,8 @@ class ParsedOutcome(msgspec.Struct, frozen=True, kw_only=True):
     ref: str = ""
     corrects: str = ""
     deletes: str = ""
+    attributes: dict[str, int | float | str | bool] = {}
+    per: int = 1
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,7 +238,8 @@ class SchemaParser:
         kinds = (schema.request, *schema.events)
         actions = schema.actions
         self._kinds = {kind.name: _KindParser(schema.system, kind, actions) for kind in kinds}
-        self._outcome = _outcome_struct(schema)
+        self._outcomes = {kind.name: _OutcomeParser(schema, kind) for kind in schema.outcomes}
+        self._outcome = _outcome_struct(schema, ())
 
     def request(self, raw: bytes | Mapping[str, Any]) -> Parsed:
         """Returns a checked decision request.
@@ -258,42 +265,24 @@ class SchemaParser:
             )
         return self._kinds[kind.name].parse(body)
 
-    def outcome(self, raw: bytes | Mapping[str, Any]) -> ParsedOutcome:
+    def outcome(self, raw: Mapping[str, Any]) -> ParsedOutcome:
         """Returns a checked outcome from a source that is trusted for its kind.
 
         Raises:
             RequestError: a field is wrong, or the source is not trusted for the kind.
         """
         where = f"{self.schema.system} outcome"
-        if isinstance(raw, Mapping) and "deletes" in raw:
+        if "deletes" in raw:
             gone = _convert(where, raw, _Deletion)
             return ParsedOutcome(
                 id=gone.id, target="", kind="", source="", event_time=None, value=0.0, deletes=gone.deletes
             )
-        sent = _convert(where, raw, self._outcome)
-        kind = self.schema.outcome(sent.kind)
-        if sent.source not in kind.sources:
-            raise RequestError(
-                where=f"{where}, source",
-                given="a source that is not trusted for this kind",
-                expected=near(sent.source, kind.sources),
-                fix="The system's own verdict is never an outcome; send what the source itself reported.",
-            )
-        if not math.isfinite(sent.value):
-            raise _range_error(where, "value", "a finite number")
-        _check_money(where, sent.amount_minor, sent.currency)
-        return ParsedOutcome(
-            id=_clean(where, "id", sent.id),
-            target=_clean(where, self.schema.noun, getattr(sent, self.schema.noun)),
-            kind=sent.kind,
-            source=sent.source,
-            event_time=_parse_time(where, sent.event_time),
-            value=float(sent.value),
-            amount_minor=sent.amount_minor,
-            currency=sent.currency,
-            ref=sent.ref,
-            corrects=sent.corrects,
-        )
+        name = raw.get("kind")
+        parser = self._outcomes.get(name) if isinstance(name, str) else None
+        if parser is None:
+            sent = _convert(where, raw, self._outcome)
+            parser = self._outcomes[self.schema.outcome(sent.kind).name]
+        return parser.parse(raw)
 
 
 class _Deletion(msgspec.Struct, forbid_unknown_fields=True):
@@ -306,7 +295,7 @@ _REF = Annotated[str, msgspec.Meta(max_length=ID_LENGTH)]
 _TIME = Annotated[str, msgspec.Meta(max_length=40)]
 
 
-def _outcome_struct(schema: Schema) -> Any:
+def _outcome_struct(schema: Schema, fields: tuple[Field, ...]) -> Any:
     return msgspec.defstruct(
         "Outcome",
         [
@@ -318,12 +307,66 @@ def _outcome_struct(schema: Schema) -> Any:
             ("event_time", _TIME | None, None),
             ("amount_minor", Annotated[int, msgspec.Meta(ge=0, le=MAX_MINOR)] | None, None),
             ("currency", Annotated[str, msgspec.Meta(max_length=3)], ""),
+            ("per", Annotated[int, msgspec.Meta(ge=1, le=MAX_PER)], 1),
             ("ref", _REF, ""),
             ("corrects", _REF, ""),
+            *(_field_slot(field) for field in fields),
         ],
         forbid_unknown_fields=True,
         kw_only=True,
     )
+
+
+class _OutcomeParser:
+    def __init__(self, schema: Schema, kind: OutcomeKind) -> None:
+        self._where = f"{schema.system} outcome"
+        self._noun = schema.noun
+        self._kind = kind
+        shared = set(_outcome_struct(schema, ()).__struct_fields__) | {"deletes"}
+        for field in kind.fields:
+            if field.privacy != "public" or field.kind not in _OUTCOME_FIELDS or field.name in shared:
+                raise ConfigError(
+                    where=f"{schema.system} schema, outcome {kind.name}, field {field.name}",
+                    given=f"a {field.privacy} field of kind {field.kind}",
+                    expected=f"a public one of kind {', '.join(_OUTCOME_FIELDS)}, with a name of its own",
+                    fix="Money has its own fields, amount_minor and currency; leave personal values out.",
+                )
+        self._struct = _outcome_struct(schema, kind.fields)
+        self._names = tuple(field.name for field in kind.fields)
+
+    def parse(self, raw: Mapping[str, Any]) -> ParsedOutcome:
+        where, kind = self._where, self._kind
+        sent = _convert(where, raw, self._struct)
+        if sent.source not in kind.sources:
+            raise RequestError(
+                where=f"{where}, source",
+                given="a source that is not trusted for this kind",
+                expected=near(sent.source, kind.sources),
+                fix="The system's own verdict is never an outcome; send what the source itself reported.",
+            )
+        if not math.isfinite(sent.value):
+            raise _range_error(where, "value", "a finite number")
+        _check_money(where, sent.amount_minor, sent.currency)
+        attributes = _present(sent, self._names)
+        for name, value in attributes.items():
+            if isinstance(value, str):
+                _clean(where, name, value)
+            elif not math.isfinite(value):
+                raise _range_error(where, name, "a finite number")
+        return ParsedOutcome(
+            id=_clean(where, "id", sent.id),
+            target=_clean(where, self._noun, getattr(sent, self._noun)),
+            kind=sent.kind,
+            source=sent.source,
+            event_time=_parse_time(where, sent.event_time),
+            value=float(sent.value),
+            amount_minor=sent.amount_minor,
+            currency=sent.currency,
+            ref=_clean(where, "ref", sent.ref),
+            corrects=_clean(where, "corrects", sent.corrects),
+            attributes=attributes,
+            per=sent.per,
+        )
 
 
 class _KindParser:
@@ -371,7 +414,7 @@ class _KindParser:
             public=_present(sent, self._public),
             private=_present(sent, self._private),
             taken=sent.taken or "",
-            corrects=sent.corrects,
+            corrects=_clean(self._where, "corrects", sent.corrects),
         )
 
     def _check_amounts(self, sent: Any) -> None:
@@ -414,7 +457,7 @@ def _convert(where: str, raw: bytes | Mapping[str, Any], struct: Any, decoder: A
         return msgspec.convert(raw, struct)
     except msgspec.ValidationError as error:
         raise _readable(where, str(error), struct) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeError):
         raise RequestError(
             where=where,
             given="a body that is not JSON in UTF-8",

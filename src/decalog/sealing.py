@@ -3,9 +3,10 @@
     python -m decalog.sealing HOME [--at-least 10000]
 
 Columns of every kind: seq, root, known_time, event_time (µs), id, reason. Entities are `entity_<name>` (int64 tokens),
-public values `attribute_<name>`, predictions of the first candidate `prediction_<head>`, its features the list
-`features` in the order of the feature set named by `features_version`. Of several slots or candidates the first stands
-here; the log has them all. Personal values are not in the copy, not even encrypted.
+public values `attribute_<name>` and `list_<name>`, addresses in the blob store `blob_<name>`, predictions of the first
+candidate `prediction_<head>`, its features the list `features` in the order of the feature set named by
+`features_version`. Of several slots or candidates the first stands here; the log has them all. Personal values are not
+in the copy, not even encrypted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from decalog.decisions import Candidate, Decision, Slot, decode_decision, unpack
 from decalog.events import Event, Record, decode_event, decode_table
 from decalog.ingest import Rejected
 from decalog.log import checked
-from decalog.outcomes import decode_outcome
+from decalog.outcomes import Outcome, decode_outcome
 from decalog.stores import parquet
 from decalog.stores.base import LogStore
 from decalog.stores.parquet import Column, ColumnType, Segment, SegmentFile
@@ -35,13 +36,18 @@ SEGMENT_ROWS = 100_000
 
 _TYPES: Mapping[str, ColumnType] = {
     **dict.fromkeys(("seq", "root", "known_time", "event_time", "subject", "state_seq", "runtime"), "BIGINT"),
-    **dict.fromkeys(("expected_minor", "amount_minor", "money_minor", "candidates"), "BIGINT"),
+    **dict.fromkeys(("expected_minor", "amount_minor", "money_minor", "per", "candidates"), "BIGINT"),
     **dict.fromkeys(("propensity", "value", "slot_value"), "DOUBLE"),
     **dict.fromkeys(("reasons", "guardrails"), "VARCHAR[]"),
     "deleted": "BOOLEAN",
     "features": "DOUBLE[]",
 }
-_PREFIXES: Mapping[str, ColumnType] = {"entity_": "BIGINT", "prediction_": "DOUBLE"}
+_PREFIXES: Mapping[str, ColumnType] = {
+    "entity_": "BIGINT",
+    "prediction_": "DOUBLE",
+    "list_": "VARCHAR[]",
+    "blob_": "VARCHAR",
+}
 _NOTHING = Candidate("")
 _NO_SLOT = Slot("", propensity=None)
 
@@ -99,21 +105,29 @@ def _event_columns(event: Event) -> dict[str, Any]:
         "corrects": event.corrects,
         "deleted": event.deleted,
     }
-    row |= {f"entity_{name}": token for name, token in event.entities.items()}
-    return row | {f"attribute_{name}": value for name, value in event.attributes.items()}
+    row |= {f"list_{name}": values for name, values in event.lists.items()}
+    return row | _named_columns(event)
+
+
+def _named_columns(body: Event | Outcome) -> dict[str, Any]:
+    row: dict[str, Any] = {f"entity_{name}": token for name, token in body.entities.items()}
+    row |= {f"blob_{name}": address for name, address in body.blobs.items()}
+    return row | {f"attribute_{name}": value for name, value in body.attributes.items()}
 
 
 def _decision(body: bytes) -> dict[str, Any]:
     decision = decode_decision(body)
     first = decision.candidates[0] if decision.candidates else _NOTHING
     slot = decision.choice.slots[0] if decision.choice.slots else _NO_SLOT
+    action = decision.choice.verb or slot.ref
     row: dict[str, Any] = {
         "decision_id": decision.id,
-        "action": slot.ref,
+        "action": action,
         "propensity": slot.propensity,
         "slot_value": slot.value,
         "money_minor": slot.money_minor,
-        "acted": decision.acted if decision.choice.slots else decision.taken,
+        "per": slot.per,
+        "acted": decision.acted if action else decision.taken,
         "candidates": len(decision.candidates),
         "candidate": first.ref,
         "features": unpack_features(first.features) if first.features else None,
@@ -137,9 +151,16 @@ _PLAIN = tuple(
 
 
 def _outcome(body: bytes) -> dict[str, Any]:
-    row = msgspec.structs.asdict(decode_outcome(body))
-    del row["id"], row["event_time"]
-    return row | {"outcome_kind": row.pop("kind")}
+    outcome = decode_outcome(body)
+    row = {name: getattr(outcome, name) for name in _SAID} | {"outcome_kind": outcome.kind}
+    return row | _named_columns(outcome)
+
+
+_SAID = tuple(
+    name
+    for name in Outcome.__struct_fields__
+    if name not in {"id", "event_time", "kind", "attributes", "entities", "blobs", "sealed"}
+)
 
 
 def _table(body: bytes) -> dict[str, Any]:

@@ -217,11 +217,16 @@ class _Survey:
 
 
 def _collect(body: msgspec.Struct, tokens: set[int], subjects: set[int]) -> None:
-    event = getattr(body, "request", body)
-    if isinstance(event, Event):
+    event = body.request if isinstance(body, Decision) else body
+    if isinstance(event, Event | Outcome):
         tokens.update(event.entities.values())
-    if isinstance(event, Event | Rejected) and event.sealed:
+    if isinstance(event, Event | Outcome | Rejected) and event.sealed:
         subjects.add(event.subject)
+    if isinstance(body, Decision):
+        for candidate in body.candidates:
+            tokens.update(candidate.entities.values())
+        if body.sealed:
+            subjects.add(body.request.subject)
 
 
 def _key_hash(index: str, key: str, seq: int) -> int:

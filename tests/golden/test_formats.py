@@ -81,6 +81,8 @@ PAYMENT = Event(
         "big": 2**63 - 1,
     },
     SEALED,
+    lists={"groups": ("staff", "Zürich 東京"), "none": ()},
+    blobs={"image": "sha256-00ff"},
 )
 DECISION = Decision(
     id="018bcfe5-6800-7000-8000-000000000001",
@@ -89,8 +91,19 @@ DECISION = Decision(
     candidates=(
         Candidate("payment", "request", {"p_fraud": 0.0625}, struct.pack("<3d", 1.5, -0.0, 5e-324)),
         Candidate("empty"),
+        Candidate(
+            "ad-1", "a+b", entities={"campaign": 5}, attributes={"bid_minor": 235, "rank": 0.5}, dropped="budget"
+        ),
     ),
-    choice=Choice((Slot("review", 0, 0.9, 3.5, 1_234), Slot("allow", 1, None)), ("velocity", "new device")),
+    choice=Choice(
+        (
+            Slot("review", 0, 0.9, 3.5, 1_234),
+            Slot("allow", 1, None),
+            Slot("ad-1", 2, money_minor=7, per=1_000, attributes={"low_s": 1, "new": True}),
+        ),
+        ("velocity", "new device"),
+        "award",
+    ),
     versions=Versions("3f" * 32, "a1b2c3d4e5f6", "0f1e2d3c4b5a", 0),
     mode="fallback",
     fallback="model_timeout",
@@ -102,9 +115,28 @@ DECISION = Decision(
     parent="018bcfe5-6800-7000-8000-000000000000",
     batch="night 7",
     stages_us={"features": 12, "model": 40},
+    theirs=Choice((Slot("allow", propensity=None),)),
+    blobs={"map": "sha256-0f"},
+    sealed=SEALED,
 )
 TABLE = make_table("rates", {"base": "EUR", "rates": {"JPY": "0.0061", "USD": "0.92"}})
-OUTCOME = Outcome("out-1", "pay-1", "chargeback", "issuer", 1_700_000_100_000_000, 1.0, 1_234, "EUR", "slot 0")
+OUTCOME = Outcome(
+    "out-1",
+    "pay-1",
+    "chargeback",
+    "issuer",
+    1_700_000_100_000_000,
+    1.0,
+    1_234,
+    "EUR",
+    "slot 0",
+    attributes={"censored": True, "share": 0.5},
+    per=1_000,
+    entities={"operator": 3},
+    subject=2**63 - 1,
+    sealed=SEALED,
+    blobs={"mask": "sha256-f0"},
+)
 WITHDRAWN = Outcome("out-2", "", "", "", 1_700_000_200_000_000, 0.0, None, "", "", "out-1", deleted=True)
 CORRECTION = Event("pay-1b", "payment", 1_699_999_999_000_000, 7, {}, {}, b"", "pay-1", deleted=True)
 QUARANTINED = Rejected("event", "fraud payment, amount_minor: -5. Expected `int` >= 0.", 9, SEALED)

@@ -8,7 +8,7 @@ from typing import Any
 from decalog import __version__
 from decalog.http.settings import HttpSettings
 from decalog.money import EXPONENTS, MAX_MINOR
-from decalog.schema import ID_LENGTH, Entity, EventKind, Field, Schema
+from decalog.schema import ID_LENGTH, MAX_PER, Entity, EventKind, Field, Schema
 
 Json = dict[str, Any]
 
@@ -201,7 +201,7 @@ def _outcome(schema: Schema) -> Json:
         "ref": _text(ID_LENGTH, "Which slot or candidate it is about."),
         "corrects": _text(ID_LENGTH, "Id of the outcome that this one replaces."),
     }
-    money = {"amount_minor": _amount("Money it concerns, in minor units."), "currency": _currency()}
+    money = {"amount_minor": _amount("Money it concerns, in minor units."), "currency": _currency(), "per": _PER}
     kinds = [
         _object(
             shared
@@ -210,8 +210,9 @@ def _outcome(schema: Schema) -> Json:
                 "source": {"enum": list(kind.sources)},
                 "value": {"type": "number", "description": _label_words(kind.labels)},
             }
-            | money,
-            ["id", schema.noun, "kind", "source", "value"],
+            | money
+            | {field.name: _field(field) for field in kind.fields},
+            ["id", schema.noun, "kind", "source", "value", *(field.name for field in kind.fields if field.required)],
             kind.meaning,
         )
         | {"dependentRequired": {"amount_minor": ["currency"]}}
@@ -366,6 +367,12 @@ _TIME: Json = {
     "format": "date-time",
     "maxLength": 40,
     "description": "When it happened, RFC 3339 with an offset; the time of arrival if left out.",
+}
+_PER: Json = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": MAX_PER,
+    "description": "How many the amount is for; 1 if left out.",
 }
 _STATUS: Json = _object({"status": {"type": "string"}}, ["status"], "A status.")
 _REPLAYED_HEADER: Json = {
