@@ -18,7 +18,8 @@ from decalog.errors import ConfigError, LogUnavailableError, ModelError, Unknown
 from decalog.metrics import Measurement
 from decalog.models.formats import load_model
 from decalog.models.linear import Prior
-from decalog.registry import AliasChange, Code, Manifest, Pin, Registry, canonical, source_hash, this_code
+from decalog.registry import AliasChange, Manifest, Pin, Registry, canonical
+from decalog.runtime import Code, source_hash, this_code
 
 CODE = Code("0.1.0", "a" * 64, "b" * 64, {"numpy": "2.4.6"})
 

@@ -91,6 +91,9 @@ def train(
     system: SystemArgument,
     data: Annotated[Path | None, typer.Option(help="CSV or Parquet file of your own.")] = None,
     mapping: Annotated[Path | None, typer.Option("--map", help="TOML; `decalog data inspect` drafts one.")] = None,
+    onnx: Annotated[Path | None, typer.Option(help="A model of yours as an ONNX file, judged and registered.")] = None,
+    own: Annotated[str, typer.Option(help="module:Class of a model of yours, with --files.")] = "",
+    files: Annotated[Path | None, typer.Option(help="Folder that the class of --own loads from.")] = None,
     world_days: Annotated[int, typer.Option(help="Fill a new home with this many days of the system's world.")] = 0,
     world_scale: Annotated[float, typer.Option(help="Size of the world, as a share of its default.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the training, and of the world.")] = 0,
@@ -109,7 +112,8 @@ def train(
     elif world_days:
         result = operations.train_on_world(place, system, days=world_days, seed=seed, scale=world_scale, say=_say)
     else:
-        result = operations.train_on_log(place, system, seed=seed, say=_say)
+        mine = operations.own_model(system, onnx=onnx, path=own, files=files) if onnx or own else None
+        result = operations.train_on_log(place, system, seed=seed, own=mine, say=_say)
     _print(result.report.to_json() if as_json else result.text())
 
 

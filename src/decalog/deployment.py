@@ -69,6 +69,7 @@ class Deployment:
         stored = self.tables.get(plain.name, "signals")
         self.signals = own if own is not None else msgspec.convert(stored or [], tuple[Field, ...])
         self.system: System = plain.with_signals(self.signals)
+        self.system.features.check(self.system.schema)
         self.problem = ""
         self._runtimes: dict[int, dict[str, Any]] = {}
 
@@ -168,7 +169,7 @@ class Deployment:
         now = runtime()
         return tuple(
             f"{name}: {then.get(name)} then, {now.get(name)} now"
-            for name in ("code", "lock", "python", "cpu")
+            for name in ("code", "lock", "cpu")
             if then.get(name) != now.get(name)
         )
 

@@ -9,8 +9,10 @@ import msgspec
 from decalog.clock import Clock, SystemClock
 from decalog.errors import ConfigError
 from decalog.log import Log
-from decalog.stores.sqlite import SqliteLogStore
-from decalog.stores.vault import SqliteVault
+from decalog.stores.table import open_log, open_vault
+
+ENGINE = "sqlite"
+"""Short name of the storage engine; the first release has one."""
 
 
 class Home(msgspec.Struct, frozen=True):
@@ -48,8 +50,9 @@ class Home(msgspec.Struct, frozen=True):
         Raises:
             LogUnavailableError: another process is the writer.
         """
-        vault = SqliteVault(self.vault, writer=True)
-        return Log(SqliteLogStore(self.log, writer=True), vault, clock or SystemClock())
+        # The log first: it takes the single writer's lock, and a second writer must not get as far as the vault.
+        store = open_log(ENGINE, self.log, writer=True)
+        return Log(store, open_vault(ENGINE, self.vault, writer=True), clock or SystemClock())
 
     def reader(self) -> Log:
         """Returns the log, opened for reading beside a writer.
@@ -64,4 +67,4 @@ class Home(msgspec.Struct, frozen=True):
                 expected="the home of a deployment",
                 fix="Run `decalog up`, or name it with --home or DECALOG_HOME.",
             )
-        return Log(SqliteLogStore(self.log), SqliteVault(self.vault), SystemClock())
+        return Log(open_log(ENGINE, self.log), open_vault(ENGINE, self.vault), SystemClock())

@@ -20,6 +20,7 @@ from decalog.serving import reply
 
 if TYPE_CHECKING:
     from decalog.data.frames import Source
+    from decalog.models.base import ModelSpec
     from decalog.training import TrainingResult, Truth
 
 Say = Callable[[str], None]
@@ -89,13 +90,52 @@ def train_on_data(
         log.close()
 
 
-def train_on_log(home: Home, name: str, *, seed: int = 0, say: Say = quiet) -> TrainingResult:
-    """Trains on what the log of a home holds; a server may be writing to it meanwhile."""
+def train_on_log(
+    home: Home, name: str, *, seed: int = 0, own: ModelSpec | None = None, say: Say = quiet
+) -> TrainingResult:
+    """Trains on what the log of a home holds; a server may be writing to it meanwhile.
+
+    Args:
+        home: of the deployment.
+        name: of the system.
+        seed: of the training.
+        own: a model of the user's (`own_model`), judged beside the system's and registered in their place.
+        say: told of progress.
+    """
     log = home.reader()
     try:
-        return _train(Deployment(home, name, log), seed=seed, say=say)
+        return _train(Deployment(home, name, log), seed=seed, say=say, own=own)
     finally:
         log.close()
+
+
+def own_model(name: str, *, onnx: Path | None = None, path: str = "", files: Path | None = None) -> ModelSpec:
+    """Returns a user's own model as a kind of model of a system: an ONNX file, or a class of theirs.
+
+    Args:
+        name: of the system.
+        onnx: the file.
+        path: dotted path `my_module:MyModel` of a class with `load(folder)` and `predict(rows)`; naming it allows it.
+        files: folder that the class loads from.
+
+    Raises:
+        ConfigError: neither is given, or both.
+    """
+    from decalog.models import onnx as graphs
+    from decalog.models import own as classes
+    from decalog.system import find_system
+
+    head = find_system(name).models[-1].head
+    if onnx is not None and not path:
+        return graphs.spec(onnx, head=head)
+    if onnx is None and path and files is not None:
+        return classes.spec(path, files, head=head, allowed=(path,))
+    raise ConfigError(
+        where="own model",
+        given="both a file and a class" if onnx is not None else "a class without its folder, or nothing",
+        expected="an ONNX file, or a class and the folder it loads from",
+        fix="--onnx model.onnx, or --own my_module:MyModel --files folder.",
+    )
 
 
 def open_host(
@@ -165,16 +205,21 @@ def clock_of(start: str | None, speed: float) -> Clock:
     return SystemClock() if start is None else AcceleratedClock(time_us(start), speed)
 
 
-def _train(deployment: Deployment, *, seed: int, say: Say, truth: Truth | None = None) -> TrainingResult:
+def _train(
+    deployment: Deployment, *, seed: int, say: Say, truth: Truth | None = None, own: ModelSpec | None = None
+) -> TrainingResult:
     from decalog.training import TrainingPlan, train
 
+    system = deployment.system
+    if own is not None:
+        system = msgspec.structs.replace(system, models=(*system.models, own))
     plan = TrainingPlan(
         seed=seed,
         policy=deployment.policy_params(),
         currency=deployment.rates().base,
         at_us=SystemClock().now_us(),
     )
-    return train(deployment.system, deployment.log, registry=deployment.registry, plan=plan, truth=truth, say=say)
+    return train(system, deployment.log, registry=deployment.registry, plan=plan, truth=truth, say=say)
 
 
 def _read_toml(path: Path, kind: type[Any]) -> Any:

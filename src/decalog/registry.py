@@ -10,9 +10,7 @@ A manifest holds no wall-clock time and no path of a machine: the same inputs gi
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
-import platform
 import shutil
 import sqlite3
 import tempfile
@@ -23,9 +21,9 @@ from typing import Any, Literal, get_args
 
 import msgspec
 
-import decalog
 from decalog.errors import ConfigError, LogUnavailableError, ModelError, UnknownRecordError, near
 from decalog.metrics import Measurement
+from decalog.runtime import Code
 from decalog.stores.sqlite import connect
 
 MANIFEST = "manifest.json"
@@ -33,9 +31,6 @@ Alias = Literal["champion", "challenger", "shadow"]
 Act = Literal["promote", "rollback"]
 SHORT = 12
 """Digits of a short model id."""
-
-_PACKAGES = ("lightgbm", "llvmlite", "msgspec", "numba", "numpy", "onnxruntime", "scipy")
-"""Packages whose version can move a bit of a feature or a prediction."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS alias_history (
@@ -60,22 +55,6 @@ class Pin(msgspec.Struct, frozen=True):
     position: tuple[int, ...]
     erasure_position: int
     known_time: int
-
-
-class Code(msgspec.Struct, frozen=True):
-    """The code and libraries that made a model.
-
-    Args:
-        version: of decalog.
-        sources: SHA-256 over decalog's own source files.
-        lock: SHA-256 over `packages`.
-        packages: Python and the packages that can move a bit → version.
-    """
-
-    version: str
-    sources: str
-    lock: str
-    packages: dict[str, str]
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,26 +314,6 @@ class Registry:
 def canonical(manifest: Manifest) -> bytes:
     """Returns a manifest as canonical JSON: keys sorted, floats in their shortest exact form, no white space."""
     return msgspec.json.encode(manifest, order="sorted")
-
-
-def this_code() -> Code:
-    """Returns the code and libraries of this process."""
-    packages = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    lock = hashlib.sha256(msgspec.json.encode(packages, order="sorted")).hexdigest()
-    return Code(decalog.__version__, source_hash(Path(decalog.__file__).parent), lock, packages)
-
-
-def source_hash(package: Path) -> str:
-    """Returns the SHA-256 over names and contents of a package's Python files, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py"), key=lambda p: p.relative_to(package).as_posix()):
-        digest.update(f"{path.relative_to(package).as_posix()}\0{_sha256(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def _check_alias(alias: str) -> None:

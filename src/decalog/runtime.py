@@ -1,46 +1,63 @@
-"""What replay's bits are promised for: decalog's own code, the lock file, Python, and the class of CPU."""
+"""What replay's bits are promised for: decalog's own code, the libraries that touch numbers, and the class of CPU."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import platform
+from collections.abc import Mapping
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
-_NUMERIC = ("numpy", "numba", "lightgbm", "onnxruntime", "msgspec")
+import msgspec
+
+_PACKAGES = ("lightgbm", "llvmlite", "msgspec", "numba", "numpy", "onnxruntime", "scipy")
+"""Packages whose version can move a bit of a feature or a prediction."""
 
 
-@cache
-def code_version() -> str:
-    """Returns the hash of decalog's own source files, 12 hex digits."""
-    root = Path(__file__).parent
-    state = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        state.update(path.relative_to(root).as_posix().encode() + b"\0")
-        state.update(path.read_bytes() + b"\0")
-    return state.hexdigest()[:12]
+class Code(msgspec.Struct, frozen=True):
+    """The code and libraries that made a model or a decision.
 
-
-@cache
-def lock_version() -> str:
-    """Returns the hash of the versions of the numeric packages that are installed, 12 hex digits.
-
-    Two environments made from one lock file agree; so do two locks that differ only in tools.
+    Args:
+        version: of decalog.
+        sources: SHA-256 over decalog's own source files.
+        lock: SHA-256 over `packages`: two environments from one lock file agree.
+        packages: Python and the packages that can move a bit → version.
     """
-    return hashlib.sha256(repr(sorted(numeric_packages().items())).encode()).hexdigest()[:12]
+
+    version: str
+    sources: str
+    lock: str
+    packages: dict[str, str]
 
 
 @cache
-def numeric_packages() -> dict[str, str]:
-    """Returns the packages that touch numbers, with their versions."""
-    found = {}
-    for name in _NUMERIC:
+def this_code() -> Code:
+    """Returns the code and libraries of this process."""
+    found = packages()
+    lock = hashlib.sha256(msgspec.json.encode(found, order="sorted")).hexdigest()
+    version = importlib.metadata.version("decalog")
+    return Code(version, source_hash(Path(__file__).parent), lock, found)
+
+
+def packages() -> dict[str, str]:
+    """Returns Python and the installed packages that can move a bit, with their versions."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def source_hash(package: Path) -> str:
+    """Returns the SHA-256 over names and contents of a package's Python files, in the order of their names."""
+    state = hashlib.sha256()
+    for path in sorted(package.rglob("*.py"), key=lambda p: p.relative_to(package).as_posix()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        state.update(f"{path.relative_to(package).as_posix()}\0{content}\n".encode())
+    return state.hexdigest()
 
 
 @cache
@@ -55,12 +72,7 @@ def cpu_class() -> str:
 
 
 @cache
-def runtime() -> dict[str, object]:
+def runtime() -> Mapping[str, object]:
     """Returns the runtime as the log's `runtime` table keeps it."""
-    return {
-        "code": code_version(),
-        "lock": lock_version(),
-        "packages": numeric_packages(),
-        "python": platform.python_version(),
-        "cpu": cpu_class(),
-    }
+    code = this_code()
+    return {"code": code.sources, "lock": code.lock, "packages": code.packages, "cpu": cpu_class()}

@@ -18,8 +18,9 @@ from decalog.evaluation import Outlook, Split, completeness, contender, do_nothi
 from decalog.events import Record
 from decalog.examples import Examples, Floats, History
 from decalog.models.base import Model, ModelSpec, TrainingSet
-from decalog.registry import Manifest, Pin, Registry, this_code
+from decalog.registry import Manifest, Pin, Registry
 from decalog.reports import Contender, Report, Role
+from decalog.runtime import this_code
 from decalog.system import System
 
 REPORT = "report.json"
