@@ -79,10 +79,7 @@ class Ingest:
         self.rates = rates
         self._entropy = entropy
         self._secret = log.vault.secret("bodies")
-        self._amounts = {
-            kind.name: tuple((f.name, base_name(f.name)) for f in kind.fields if f.kind == "amount_minor")
-            for kind in (schema.request, *schema.events)
-        }
+        self._amounts = {kind.name: tuple(kind.amounts.items()) for kind in (schema.request, *schema.events)}
         self._public_entities = {
             kind.name: frozenset(e.name for e in kind.entities if e.privacy == "public")
             for kind in (schema.request, *schema.events)
@@ -310,15 +307,6 @@ class Ingest:
                 if isinstance(value, str) and 0 < len(value) <= ID_LENGTH:
                     return self.log.vault.token(name, value)
         return new_token()
-
-
-def base_name(field: str) -> str:
-    """Returns the attribute that holds an amount in the base currency.
-
-    >>> base_name("amount_minor")
-    'amount_base_minor'
-    """
-    return field.removesuffix("_minor") + "_base_minor"
 
 
 def request_of(record: Record) -> Event:

@@ -1,4 +1,4 @@
-"""Policies turn predictions into a choice. They are pure: all they may know stands in the `Case`, and so replay works."""
+"""Policies turn predictions into a choice. They are pure: all they may know stands in `Case`, and so replay works."""
 
 from __future__ import annotations
 

@@ -79,6 +79,18 @@ class EventKind(msgspec.Struct, frozen=True, kw_only=True):
     entities: tuple[Entity, ...]
     subject: tuple[str, ...]
 
+    @property
+    def amounts(self) -> dict[str, str]:
+        """Amount field → the attribute that holds it in the base currency."""
+        return {f.name: f"{f.name.removesuffix('_minor')}_base_minor" for f in self.fields if f.kind == "amount_minor"}
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """Names of the public values that an event may carry, those that admission adds included."""
+        public = {f.name for f in self.fields if f.privacy == "public"}
+        open_entities = {e.name for e in self.entities if e.privacy == "public"}
+        return frozenset(public | open_entities | set(self.amounts.values()))
+
 
 class OutcomeKind(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of outcome: who may report it, and what it says about the label.

@@ -46,7 +46,8 @@ def event(log: Log, id_: str, card: str, **attributes: float | str | bool) -> Ev
     token = log.vault.token("card", card)
     cipher = log.vault.cipher(token)
     assert cipher is not None
-    return Event(id_, "payment", START, token, {"card": token}, dict(attributes), seal(cipher, {"card": card}, bound_to=id_))
+    sealed = seal(cipher, {"card": card}, bound_to=id_)
+    return Event(id_, "payment", START, token, {"card": token}, dict(attributes), sealed)
 
 
 def decision(log: Log, id_: str, card: str, **attributes: float | str | bool) -> Decision:

@@ -18,7 +18,7 @@ import msgspec
 from decalog.clock import DAY, duration_us
 from decalog.errors import ConfigError, near
 from decalog.features.facts import ALL
-from decalog.schema import EventKind, Schema
+from decalog.schema import Schema
 
 AggregateName = Literal["count", "sum", "mean", "distinct", "time_since"]
 Use = Literal["model", "policy"]
@@ -429,7 +429,7 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
     if isinstance(feature, Aggregate):
         yield from _aggregate_problems(feature, schema)
         return
-    public = _public_names(schema.request)
+    public = schema.request.attributes
     for part in ("attribute", "left", "right"):
         if hasattr(feature, part):
             yield from _unknown(part, getattr(feature, part), known=public)
@@ -443,13 +443,9 @@ def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
         yield from _unknown("kind", row, known=rows)
     yield from _unknown("entity", feature.entity, known=entities | {ALL})
     if feature.column:
-        public = set().union(*(_public_names(kind) for kind in kinds))
+        public = frozenset().union(*(kind.attributes for kind in kinds))
         columns = public | entities if feature.aggregate == "distinct" else public
         yield from _unknown("column", feature.column, known=columns)
-
-
-def _public_names(kind: EventKind) -> set[str]:
-    return {field.name for field in kind.fields if field.privacy == "public"}
 
 
 def _unknown(part: str, name: str, *, known: Collection[str]) -> Iterator[str]:
