@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -146,11 +149,38 @@ def open_host(
     deployments = [Deployment(home, name, log, (setups or {}).get(name)) for name in names]
     services = {d.system.name: d.service() for d in deployments}
 
+    sealer = Sealer(home)
+
     def refresh() -> None:
         for deployment in deployments:
             deployment.refresh(services[deployment.system.name])
+        sealer.seal_when_due()
 
     return Host(log, services, replay=replay_aside(home), meter=Meter(), refresh=refresh)
+
+
+class Sealer:
+    """Seals the log into Parquet now and then, in a process of its own: a busy thread here would stall replies.
+
+    Args:
+        home: whose log is sealed.
+        every_s: seconds between two starts.
+        at_least: new records below which a start does nothing.
+    """
+
+    def __init__(self, home: Home, *, every_s: float = 60.0, at_least: int = 10_000) -> None:
+        self._command = [sys.executable, "-m", "decalog.sealing", str(home.root), "--at-least", str(at_least)]
+        self._every_s = every_s
+        self._due = time.monotonic() + every_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def seal_when_due(self) -> None:
+        """Starts a sealing process if it is time and the last one has ended."""
+        if time.monotonic() < self._due or (self._process is not None and self._process.poll() is None):
+            return
+        self._due = time.monotonic() + self._every_s
+        quiet_pipe = subprocess.DEVNULL
+        self._process = subprocess.Popen(self._command, stdout=quiet_pipe, stderr=quiet_pipe)  # noqa: S603 - our own
 
 
 def decide_here(home: Home, name: str, *, raw: bytes) -> dict[str, Any]:
