@@ -317,7 +317,7 @@ def _read_time(table: Table, name: str, *, required: bool = False) -> TimeCell |
     cell = table.cell(name, required=required)
     if cell is None:
         return None
-    column, unit = cell.text("column", None), cell.choice("unit", TIME_UNITS, "rfc3339")
+    column, unit = cell.text("column", None), cell.choice("unit", TIME_UNITS, default="rfc3339")
     since, style = cell.text("since", ""), cell.text("format", "")
     if since and unit == "rfc3339":
         cell.problem("since", 'stated without a unit of numbers, expected unit = "s", "ms" or "us"')
@@ -354,7 +354,7 @@ def _read_amount(request: Table, key: str, *, required: bool) -> AmountCell | No
     cell = request.cell(key, required=required)
     if cell is None:
         return None
-    column, unit = cell.text("column", None), cell.choice("unit", MONEY_UNITS, None)
+    column, unit = cell.text("column", None), cell.choice("unit", MONEY_UNITS, default=None)
     currency, from_column = "", ""
     if isinstance(cell.raw("currency"), dict):
         inner = cell.cell("currency", required=True)
@@ -380,7 +380,7 @@ def _read_outcomes(table: Table | None, schema: Schema) -> tuple[OutcomeCell, ..
 
 
 def _read_outcome(table: Table, kind: OutcomeKind) -> OutcomeCell:
-    source = table.choice("source", kind.sources, None)
+    source = table.choice("source", kind.sources, default=None)
     values = table.numbers("values")
     if not values:
         table.problem("values", 'not there, expected what the column says → the outcome\'s value, such as { "1" = 1 }')
@@ -414,9 +414,9 @@ def _read_file(table: Table | None) -> FileOptions:
     if table is None:
         return FileOptions()
     made = FileOptions(
-        table.choice("delimiter", DELIMITERS, ""),
-        table.choice("encoding", ENCODINGS, "utf-8"),
-        table.choice("decimal", (".", ","), "."),
+        table.choice("delimiter", DELIMITERS, default=""),
+        table.choice("encoding", ENCODINGS, default="utf-8"),
+        table.choice("decimal", (".", ","), default="."),
         table.text("timezone", ""),
     )
     if made.timezone and find_zone(made.timezone) is None:
@@ -437,7 +437,7 @@ def find_zone(name: str) -> zoneinfo.ZoneInfo | None:
 def _read_rates(table: Table | None) -> Rates | None:
     if table is None:
         return None
-    base = table.choice("base", tuple(EXPONENTS), None)
+    base = table.choice("base", tuple(EXPONENTS), default=None)
     rates = {}
     for code in table.others():
         text = table.text(code, None)

@@ -43,7 +43,7 @@ class Table:
             self.problem(key, f"{type(value).__name__}, expected a text in quotes")
         return value if isinstance(value, str) else default or ""
 
-    def choice(self, key: str, choices: Sequence[_T], default: _T | None) -> _T:
+    def choice(self, key: str, choices: Sequence[_T], *, default: _T | None) -> _T:
         """Returns one of the choices; a default of None makes it required."""
         value = self.text(key, default)
         found = next((choice for choice in choices if choice == value), None)

@@ -118,14 +118,13 @@ class RowMapper:
         try:
             for field, place, convert in self._plan:
                 text = cells[place]
-                if text:
-                    value = convert(text)
-                    if value is not None and value != "":
-                        raw[field] = value
+                value = convert(text) if text else None
+                if value is not None and value != "":
+                    raw[field] = value
             self._signals.read(cells, raw)
             for amount in self._amounts:
                 field = amount.field
-                amount.read(cells, raw, self._currency)
+                amount.read(cells, raw, currency=self._currency)
         except CellError as error:
             error.field = error.field or field
             raise
@@ -164,7 +163,7 @@ class _Signals:
     def __init__(self, mapping: DataMap, schema: Schema, places: Mapping[str, int]) -> None:
         fields = {field.name: field for field in schema.request.fields}
         self.places = {signal_name(column): places[column] for column in mapping.signals}
-        self._converts = [converter(fields[name], {}, mapping.file) for name in self.places]
+        self._converts = [converter(fields[name], {}, options=mapping.file) for name in self.places]
         self._names = tuple(self.places)
         # One place alone would make itemgetter give a bare value instead of a tuple.
         self._pick = itemgetter(*self.places.values()) if len(self._names) > 1 else None
@@ -203,7 +202,7 @@ class _AmountCells:
         self._currency_place = places.get(cell.currency_column, -1)
         self._reader = AmountReader(cell, options)
 
-    def read(self, cells: Sequence[str | None], raw: dict[str, Any], currency: str) -> None:
+    def read(self, cells: Sequence[str | None], raw: dict[str, Any], *, currency: str) -> None:
         text = cells[self.place]
         if not text:
             return
@@ -239,11 +238,11 @@ def _plan(
 ) -> Iterator[tuple[str, int, Convert]]:
     fields = {field.name: field for field in schema.request.fields}
     for name, cell in mapping.fields.items():
-        convert = converter(fields.get(name), cell.values, mapping.file)
+        convert = converter(fields.get(name), cell.values, options=mapping.file)
         is_key = name not in fields or fields[name].kind == "text"
         yield name, places[cell.column], _tidied(convert) if is_key and cell.column in floats else convert
     if mapping.taken is not None:
-        yield "taken", places[mapping.taken.column], converter(None, mapping.taken.values, mapping.file)
+        yield "taken", places[mapping.taken.column], converter(None, mapping.taken.values, options=mapping.file)
 
 
 def _tidied(convert: Convert) -> Convert:

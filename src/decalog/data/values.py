@@ -146,7 +146,7 @@ class TimeReader:
         raise CellError("a time without an offset", "an offset, such as Z or +02:00", fix)
 
 
-def converter(field: Field | None, values: dict[str, str], options: FileOptions) -> Convert:
+def converter(field: Field | None, values: dict[str, str], *, options: FileOptions) -> Convert:
     """Returns what turns the cells of one field into values.
 
     Args:
