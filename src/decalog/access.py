@@ -187,18 +187,21 @@ class Access:
         if match is None:
             given = "no token" if header is None else "a header that holds no token of the form dlg_<id>_<secret>"
             raise AccessError(where="request, Authorization", given=given, expected="a bearer token", fix=_HOW)
-        id_ = match[2].decode()
-        if self._monotonic() - self._checked_s >= STALE_S or id_ not in self._known:
-            self._follow()
-        token, hash_ = self._known.get(id_, (None, b""))
-        # Ids are public; only the comparison of secrets has to take the same time for every wrong one.
-        if not hmac.compare_digest(_hash(match[3]), hash_) or token is None:
+        token = self._known_token(match[2].decode(), match[3])
+        if token is None:
             raise _refused("a token that is not known")
         if token.revoked_us is not None:
             raise _refused("a token that was revoked")
         if token.expires_us is not None and self._store.clock.now_us() >= token.expires_us:
             raise _refused("a token that has expired")
         return token
+
+    def _known_token(self, id_: str, secret: bytes) -> Token | None:
+        if self._monotonic() - self._checked_s >= STALE_S or id_ not in self._known:
+            self._follow()
+        token, hash_ = self._known.get(id_, (None, b""))
+        # Ids are public; only the comparison of secrets has to take the same time for every wrong one.
+        return token if hmac.compare_digest(_hash(secret), hash_) else None
 
     def _follow(self) -> None:
         version = self._store.version()

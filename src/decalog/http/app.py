@@ -38,7 +38,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = dict[bytes, bytes]
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-_PATH_PARTS = 5
+_PATH_PARTS = range(3, 6)
 _SINGLE = (b"authorization", b"content-type", b"content-encoding", b"content-length", b"host", b"idempotency-key")
 _HOSTS_KEPT = 64
 
@@ -161,22 +161,25 @@ class App:
     def _find_decision(self, path: bytes) -> tuple[Route, str, str]:
         """Returns the route of a path that holds an id, or of one that was percent-encoded."""
         parts = [unquote_to_bytes(part) for part in path.split(b"/")[1:]]
-        if len(parts) < 3 or len(parts) > _PATH_PARTS or parts[0] != b"v1":  # noqa: PLR2004  # v1, system, verb
+        if len(parts) not in _PATH_PARTS or parts[0] != b"v1":
             raise _no_route()
-        system = parts[1].decode(errors="replace")
-        if system not in self._host.systems:
-            raise UnknownRecordError(
-                where="request, path",
-                given="a system that is not served here",
-                expected=near(system[:64], self._host.systems),
-                fix="Start it with `decalog serve`.",
-            )
-        verb, rest = parts[2], parts[3:]
+        system = self._system(parts[1].decode(errors="replace"))
+        verb, *rest = parts[2:]
         if verb in self._routes.by_system and not rest:
             return self._routes.by_system[verb], system, ""
         if verb != b"decisions" or not rest or rest[1:] not in ([], [b"replay"]):
             raise _no_route()
         return self._routes.replay_route if rest[1:] else self._routes.decision_route, system, _id(rest[0])
+
+    def _system(self, name: str) -> str:
+        if name in self._host.systems:
+            return name
+        raise UnknownRecordError(
+            where="request, path",
+            given="a system that is not served here",
+            expected=near(name[:64], self._host.systems),
+            fix="Start it with `decalog serve`.",
+        )
 
     def _check_open(self, route: Route) -> None:
         if route.probe:

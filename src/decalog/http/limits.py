@@ -26,7 +26,7 @@ class ClientGoneError(Exception):
     """The client hung up before its request was read; there is nobody to answer."""
 
 
-async def read_body(receive: Receive, declared: bytes | None, limit: int) -> bytes:
+async def read_body(receive: Receive, *, declared: bytes | None, limit: int) -> bytes:
     """Returns a request's body; stops reading as soon as it is too long.
 
     Args:
@@ -43,7 +43,7 @@ async def read_body(receive: Receive, declared: bytes | None, limit: int) -> byt
     message = await receive()
     body: bytes = message.get("body", b"")
     if message.get("more_body"):
-        body = await _rest(receive, bytearray(body), limit)
+        body = await _rest(receive, bytearray(body), limit=limit)
     elif message["type"] == "http.disconnect":
         raise ClientGoneError
     if len(body) > limit:
@@ -51,7 +51,7 @@ async def read_body(receive: Receive, declared: bytes | None, limit: int) -> byt
     return body
 
 
-async def _rest(receive: Receive, body: bytearray, limit: int) -> bytes:
+async def _rest(receive: Receive, body: bytearray, *, limit: int) -> bytes:
     more = True
     while more and len(body) <= limit:
         message = await receive()

@@ -122,7 +122,7 @@ def _server_paths(settings: HttpSettings) -> Json:
     alive = {"summary": "Whether the process answers.", "responses": {"200": _ok("It does.", _STATUS)}}
     ready = {
         "summary": "Whether to send requests here.",
-        "responses": {"200": _ok("Yes.", _STATUS), **_refusals(503)},
+        "responses": {"200": _ok("Yes.", _READY), **_refusals(503)},
     }
     metrics = {
         "summary": "Metrics for Prometheus.",
@@ -375,6 +375,11 @@ _PER: Json = {
     "description": "How many the amount is for; 1 if left out.",
 }
 _STATUS: Json = _object({"status": {"type": "string"}}, ["status"], "A status.")
+_READY: Json = _object(
+    {"status": {"type": "string"}, "now": {"type": "string", "format": "date-time", "description": "The log's clock."}},
+    ["status", "now"],
+    "A status.",
+)
 _REPLAYED_HEADER: Json = {
     "Idempotent-Replayed": {
         "description": "`true` if this decision had been logged before.",

@@ -74,7 +74,9 @@ class Routes:
     async def decide(self, call: Call) -> Answer:
         """Decides one request; a retry gets the logged decision and says so."""
         _check_type(call.headers, lines=False)
-        raw = await read_body(call.receive, call.headers.get(b"content-length"), self._settings.decide_bytes)
+        raw = await read_body(
+            call.receive, declared=call.headers.get(b"content-length"), limit=self._settings.decide_bytes
+        )
         if is_deep(raw):
             raise too_deep()
         if b"idempotency-key" in call.headers:
@@ -128,7 +130,9 @@ class Routes:
 
     async def _batch(self, call: Call, add: Callable[[str, bytes], Awaitable[list[RowResult]]]) -> Answer:
         _check_type(call.headers, lines=True)
-        raw = await read_body(call.receive, call.headers.get(b"content-length"), self._settings.batch_bytes)
+        raw = await read_body(
+            call.receive, declared=call.headers.get(b"content-length"), limit=self._settings.batch_bytes
+        )
         check_rows(raw, self._settings.batch_rows)
         try:
             rows = await add(call.system, raw)
