@@ -466,7 +466,9 @@ def test_the_world_publishes_the_rates_it_counts_with(seen: Seen) -> None:
         amount, currency = message.body["amount_minor"], message.body["currency"]
         country = message.body["card_country"]
         home = message.body | {"merchant_country": country, "ip_country": country}
-        assert convert(amount, currency, base="EUR", rates=seen.world.rates) == pytest.approx(100 * trivial_score(home), abs=1)
+        assert convert(amount, currency, base="EUR", rates=seen.world.rates) == pytest.approx(
+            100 * trivial_score(home), abs=1
+        )
 
 
 # Settings
@@ -489,7 +491,45 @@ def test_perturbed_settings_differ_by_seed_stay_in_range_and_keep_the_rate_in_a_
     assert 0.002 < watch(World(1, one), 10).fraud.mean() < 0.012
 
 
+def test_a_scaled_town_is_of_the_same_kind_and_another_size() -> None:
+    whole, half = WorldParams(), WorldParams().scaled(0.5)
+    sizes = {name for name in world_params.metas() if getattr(half, name) != getattr(whole, name)}
+    episodes = {name for name in world_params.metas() if name.endswith("_per_day")}
+    assert sizes == {"customers", "merchants", "payments_day"} | episodes
+    assert all(getattr(half, name) == getattr(whole, name) / 2 for name in sizes)
+    assert type(half.customers) is type(half.merchants) is int
+    assert whole.scaled(1.0) == whole
+    assert len({whole.digest(), half.digest(), whole.scaled(2.0).digest()}) == 3
+
+
+@pytest.mark.parametrize("share", [1e-9, 1e9])
+def test_a_scaled_town_stays_within_the_ranges_of_its_settings(share: float) -> None:
+    scaled = WorldParams().scaled(share)
+    assert world_params.checked(scaled) == scaled
+    meta = world_params.metas()["customers"]
+    assert scaled.customers == (meta.ge if share < 1 else meta.le)
+
+
+def test_a_world_of_a_scale_sends_that_share_of_payments_and_says_so_in_its_hash() -> None:
+    tenth = World(1, scale=0.1)
+    assert tenth.params == WorldParams().scaled(0.1)
+    assert tenth.params_hash == WorldParams().scaled(0.1).digest() != World(1).params_hash
+    counts = [len(watch(world, 10).requests) for world in (tenth, World(1, scale=0.2))]
+    assert counts[0] / 2_450 == pytest.approx(1.0, rel=0.15)
+    assert counts[1] / counts[0] == pytest.approx(2.0, rel=0.15)
+
+
 # What is refused, and how
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_world_without_size_is_refused(scale: float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        World(1, scale=scale)
+    assert str(caught.value) == (
+        f"size of the fraud world, scale: {scale}. Expected a finite number above 0, as a share of the default town. "
+        "Use 1 for the default town, 0.1 for a tenth of it."
+    )
 
 
 def test_settings_out_of_range_are_refused() -> None:

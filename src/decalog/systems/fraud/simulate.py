@@ -77,7 +77,7 @@ class World:
         start_us: a midnight UTC, int microseconds since the Unix epoch, not before 1970.
 
     Raises:
-        ConfigError: a setting is out of range, or the start is not a midnight.
+        ConfigError: a setting is out of range, the scale is not above 0, or the start is not a midnight.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ portfolio.
 from __future__ import annotations
 
 import hashlib
+import math
 import typing
 from typing import Annotated, Any
 
@@ -94,7 +95,20 @@ class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, **moved)
 
     def scaled(self, share: float) -> WorldParams:
-        """Returns a smaller or larger town of the same kind: people, shops, payments and episodes times `share`."""
+        """Returns a smaller or larger town of the same kind: people, shops, payments and episodes times `share`.
+
+        Each stays within its range, so a very small town has its least number of people and shops.
+
+        Raises:
+            ConfigError: the share is no finite number above 0.
+        """
+        if not 0 < share < math.inf:
+            raise ConfigError(
+                where="size of the fraud world, scale",
+                given=f"{share}",
+                expected="a finite number above 0, as a share of the default town",
+                fix="Use 1 for the default town, 0.1 for a tenth of it.",
+            )
         sizes = ("customers", "merchants", "payments_day", *(name for name in metas() if name.endswith("_per_day")))
         sized = {name: self._sized(name, share) for name in sizes}
         return msgspec.structs.replace(self, **sized)
