@@ -138,8 +138,7 @@ def read_manifest(source: Path) -> Backup:
             expected="a folder that `decalog backup` finished",
             fix="Name the folder of a finished backup; one that was cut short has no manifest.",
         ) from None
-    known = {*_DATABASES, _MODELS}
-    strange = [f.path for f in saved.files if f.path not in known and not _is_model_file(f.path)]
+    strange = [f.path for f in saved.files if f.path not in _DATABASES and not _is_model_file(f.path)]
     if saved.format != FORMAT or strange:
         raise DataError(
             where=f"backup {source.name}, {MANIFEST}",

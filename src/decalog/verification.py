@@ -5,9 +5,9 @@ Nothing is written, nothing is mended; damage is reported with the first record 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -27,7 +27,7 @@ from decalog.stores.base import Entry, LogStore, StoredKeys, StoredTokens, Vault
 from decalog.stores.parquet import Segment
 from decalog.stores.table import open_log, open_vault
 
-_GROUP = 2_000
+_GROUP = 200_000
 _SUM = 2**128
 
 
@@ -168,17 +168,16 @@ class _Survey:
         self.ends = {segment.stop: "" for segment in self.segments}
         self.position, self.known_time, self.hash = 0, 0, ""
         self.counts: Counter[str] = Counter()
+        self._starts = [segment.start for segment in self.segments]
         self.found: list[Counter[tuple[str, str]]] = [Counter() for _ in self.segments]
         self.key_count, self.key_sum = 0, 0
-        self.tokens: list[npt.NDArray[np.int64]] = []
-        self.subjects: list[npt.NDArray[np.int64]] = []
+        self.tokens, self.subjects = _Numbers(), _Numbers()
 
     def read(self, store: LogStore, stop: int) -> Check:
         """Reads records until the first that is damaged."""
-        pairs = checked(store.read(0, stop))
         try:
-            while group := list(islice(pairs, _GROUP)):
-                self._take(group)
+            for entry, record in checked(store.read(0, stop)):
+                self._take(entry, record)
         except CorruptLogError as error:
             said = f"damaged after {self.position:,} intact records: {error}"
             return Check("chain", sound=False, said=said)
@@ -193,40 +192,51 @@ class _Survey:
             checks=checks,
         )
 
-    def _take(self, group: Iterable[tuple[Entry, Record]]) -> None:
-        tokens: set[int] = set()
-        subjects: set[int] = set()
-        for entry, record in group:
-            body = read_body(record)
-            for index, key in _keys_of(record, body):
-                self.key_count += 1
-                self.key_sum = (self.key_sum + _key_hash(index, key, record.seq)) % _SUM
-            _collect(body, tokens, subjects)
-            self._count(entry, record)
-        self.tokens.append(np.fromiter(tokens, np.int64, len(tokens)))
-        self.subjects.append(np.fromiter(subjects, np.int64, len(subjects)))
-
-    def _count(self, entry: Entry, record: Record) -> None:
+    def _take(self, entry: Entry, record: Record) -> None:
+        body = read_body(record)
+        for index, key in _keys_of(record, body):
+            self.key_count += 1
+            self.key_sum = (self.key_sum + _key_hash(index, key, record.seq)) % _SUM
+        _collect(body, self.tokens, self.subjects)
         self.position, self.known_time, self.hash = record.seq + 1, record.known_time, entry.hash.hex()
         self.counts[f"{record.system or parquet.SHARED}/{record.kind}"] += 1
-        for segment, counter in zip(self.segments, self.found, strict=True):
-            if segment.start <= record.seq < segment.stop:
-                counter[record.system, record.kind] += 1
+        place = bisect_right(self._starts, record.seq) - 1
+        if place >= 0 and record.seq < self.segments[place].stop:
+            self.found[place][record.system, record.kind] += 1
         if self.position in self.ends:
             self.ends[self.position] = self.hash
 
 
-def _collect(body: msgspec.Struct, tokens: set[int], subjects: set[int]) -> None:
+class _Numbers:
+    """Distinct int64 numbers, held in 8 bytes each."""
+
+    def __init__(self) -> None:
+        self._new: set[int] = set()
+        self._held = np.empty(0, np.int64)
+
+    def update(self, numbers: Iterable[int]) -> None:
+        self._new.update(numbers)
+        if len(self._new) >= _GROUP:
+            self.all()
+
+    def all(self) -> npt.NDArray[np.int64]:
+        fresh = np.fromiter(self._new, np.int64, len(self._new))
+        self._held = np.union1d(self._held, fresh)
+        self._new.clear()
+        return self._held
+
+
+def _collect(body: msgspec.Struct, tokens: _Numbers, subjects: _Numbers) -> None:
     event = body.request if isinstance(body, Decision) else body
     if isinstance(event, Event | Outcome):
         tokens.update(event.entities.values())
     if isinstance(event, Event | Outcome | Rejected) and event.sealed:
-        subjects.add(event.subject)
+        subjects.update((event.subject,))
     if isinstance(body, Decision):
         for candidate in body.candidates:
             tokens.update(candidate.entities.values())
         if body.sealed:
-            subjects.add(body.request.subject)
+            subjects.update((body.request.subject,))
 
 
 def _key_hash(index: str, key: str, seq: int) -> int:
@@ -284,8 +294,7 @@ def _check_vault(engine: str, path: Path, survey: _Survey) -> Check:
             vault.close()
     except LogError as error:
         return Check("vault", sound=False, said=str(error))
-    lost = sum(_missing(wanted, tokens) for wanted in survey.tokens)
-    unreadable = sum(_missing(wanted, subjects) for wanted in survey.subjects)
+    lost, unreadable = _missing(survey.tokens, tokens), _missing(survey.subjects, subjects)
     if lost or unreadable:
         said = f"{lost:,} tokens and {unreadable:,} keys that records name are not in it"
         return Check("vault", sound=False, said=said)
@@ -296,8 +305,8 @@ def _all(numbers: Iterator[int]) -> npt.NDArray[np.int64]:
     return np.sort(np.fromiter(numbers, np.int64))
 
 
-def _missing(wanted: npt.NDArray[np.int64], held: npt.NDArray[np.int64]) -> int:
-    return int((~np.isin(wanted, held)).sum())
+def _missing(wanted: _Numbers, held: npt.NDArray[np.int64]) -> int:
+    return int((~np.isin(wanted.all(), held)).sum())
 
 
 def _check_copy(survey: _Survey) -> Check:
