@@ -77,6 +77,16 @@ def test_the_higher_rank_decides_and_among_equals_the_later() -> None:
     assert label(book(reported(1, 10, says("chargeback", 1)), reported(2, 20, says("chargeback", 0))), 40).value == 0
 
 
+def test_among_equals_the_later_event_decides_whichever_report_came_first() -> None:
+    disputed = Outcome("a", "p", "chargeback", "issuer", 1, 1.0)
+    won_back = Outcome("b", "p", "chargeback", "issuer", 2, 0.0)
+    same_time = Outcome("c", "p", "chargeback", "issuer", 2, 1.0)
+    for first, second in [(disputed, won_back), (won_back, disputed)]:
+        assert label(book(reported(1, 10, first), reported(2, 20, second)), 40).value == 0
+    for first, second in [(won_back, same_time), (same_time, won_back)]:
+        assert label(book(reported(1, 10, first), reported(2, 20, second)), 40).value == 1
+
+
 @pytest.mark.parametrize("value", [2.0, 0.5, -1.0])
 def test_a_value_without_a_label_says_nothing(value: float) -> None:
     assert label(book(reported(1, 10, says("chargeback", value))), 40).why == "immature"

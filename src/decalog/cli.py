@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from decalog.errors import AccessError, DecalogError, LogError
+from decalog.errors import AccessError, DataError, DecalogError, LogError
 
 if TYPE_CHECKING:
     from decalog.deployment import Setup
@@ -45,7 +45,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UrlOption = Annotated[str, typer.Option("--url", help="Address of a running server; without it, this process does it.")]
 TokenOption = Annotated[str, typer.Option("--token", envvar="DECALOG_TOKEN", help="API token for --url.")]
 RowsArgument = Annotated[
-    typer.FileBinaryRead, typer.Argument(help="JSON array or one object a line; - for standard input.")
+    Path, typer.Argument(metavar="FILE", help="JSON array or one object a line; - for standard input.")
 ]
 AliasOption = Annotated[
     Literal["champion", "challenger", "shadow"], typer.Option(help="Which of the names that decisions go by.")
@@ -55,6 +55,8 @@ HOME = Path("var")
 
 def main() -> None:
     """Runs the command line; a wrong input ends with one sentence of four parts, never a traceback."""
+    # A package of the user's own stands in the folder where the command is given. Last, so that it shadows nothing.
+    sys.path.append(str(Path.cwd()))
     try:
         app()
     except (DecalogError, BrokenPipeError) as error:
@@ -159,7 +161,7 @@ def events(
     home: HomeOption = HOME,
 ) -> None:
     """Add events to the log: accepted once, duplicates told apart, bad rows in quarantine with a reason."""
-    _batch(system, "event", file.read(), url=url, token=token, home=home)
+    _batch(system, "event", _read(file), url=url, token=token, home=home)
 
 
 @app.command(epilog=_example("decalog outcomes fraud chargebacks.jsonl"))
@@ -171,7 +173,7 @@ def outcomes(
     home: HomeOption = HOME,
 ) -> None:
     """Add outcomes: late, repeated, reordered and corrected ones end in the same training set."""
-    _batch(system, "outcome", file.read(), url=url, token=token, home=home)
+    _batch(system, "outcome", _read(file), url=url, token=token, home=home)
 
 
 @app.command(epilog=_example("""decalog decide fraud '{"id": "p1", "amount_minor": 1999, "currency": "EUR"}'"""))
@@ -186,7 +188,7 @@ def decide(
     from decalog import admin, operations
     from decalog.home import Home
 
-    raw = Path(request[1:]).read_bytes() if request.startswith("@") else request.encode()
+    raw = _read(Path(request[1:])) if request.startswith("@") else request.encode(errors="replace")
     if url:
         _print_json(admin.post(f"{url}/v1/{system}/decide", raw, token=token))
         return
@@ -200,17 +202,19 @@ def replay(
     every: Annotated[bool, typer.Option("--all", help="Replay a range and show the first difference.")] = False,
     start: Annotated[int, typer.Option("--from", help="First log position.")] = 0,
     stop: Annotated[int | None, typer.Option("--to", help="Position after the last.")] = None,
+    allow_model: Annotated[list[str] | None, typer.Option(help="module:Class of a model of yours.")] = None,
     home: HomeOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
     """Compute a logged decision again, to the same bits and action, and print every intermediate."""
-    from decalog.deployment import Deployment
+    from decalog.deployment import Deployment, Setup
     from decalog.home import Home
     from decalog.replay import range_text, trace_text
 
     if bool(id_) == every:
         raise typer.BadParameter("name one decision, or --all")
-    replayer = Deployment(Home(home), system, Home(home).reader()).replayer()
+    setup = Setup(allowed=tuple(allow_model or ()))
+    replayer = Deployment(Home(home), system, Home(home).reader(), setup).replayer()
     if every:
         found = replayer.range(start, stop)
         _print_json(found) if as_json else _print(range_text(found))
@@ -386,6 +390,20 @@ def _batch(system: str, kind: str, raw: bytes, *, url: str, token: str, home: Pa
     results = operations.add_here(Home(home), system, kind="event" if kind == "event" else "outcome", raw=raw)
     _print(admin.rows_text(results))
     raise typer.Exit(0 if all(result.status != "rejected" for result in results) else 1)
+
+
+def _read(path: Path) -> bytes:
+    if str(path) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataError(
+            where=str(path),
+            given=f"a file that cannot be read ({getattr(error, 'strerror', None) or error})",
+            expected="a file of JSON: one object, an array, or one object a line",
+            fix="Check the path; - reads standard input.",
+        ) from None
 
 
 def _say(line: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,9 +31,13 @@ def new_key() -> bytes:
     return os.urandom(KEY_BYTES)
 
 
-def new_token() -> int:
-    """Returns a random entity token, 1 ≤ token < 2⁶³; 0 is the constant entity `all`."""
-    return (int.from_bytes(os.urandom(8), "big") >> 1) or 1
+def new_token(entropy: Callable[[int], bytes] | None = None) -> int:
+    """Returns a random entity token, 1 ≤ token < 2⁶³; 0 is the constant entity `all`.
+
+    Args:
+        entropy: gives random bytes; the system's if not given.
+    """
+    return (int.from_bytes((entropy or os.urandom)(8), "big") >> 1) or 1
 
 
 def seal(cipher: AESGCM, values: dict[str, Any], *, bound_to: str) -> bytes:

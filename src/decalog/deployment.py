@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from decalog.decisions import Decision, Versions
-from decalog.errors import ConfigError, ModelError, ReplayError
+from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
 from decalog.features.definition import FeatureSet
 from decalog.features.online import OnlineState
 from decalog.folding import changes
@@ -53,18 +53,28 @@ class Deployment:
 
     Args:
         home: of the deployment.
-        name: of the system, or dotted path of a user's own.
+        system: its name, the dotted path of a user's own, or the system itself.
         log: of the home; a writer's if `prepare` or `service` is called.
         setup: settings.
+        entropy: gives random bytes for decision ids.
     """
 
-    def __init__(self, home: Home, name: str, log: Log, setup: Setup | None = None) -> None:
+    def __init__(
+        self,
+        home: Home,
+        system: str | System,
+        log: Log,
+        setup: Setup | None = None,
+        *,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
         self.home = home
         self.log = log
         self.setup = setup or Setup()
         self.tables = Tables(log)
         self.registry = Registry(home.root)
-        plain = find_system(name)
+        plain = find_system(system) if isinstance(system, str) else system
+        self._entropy = entropy
         own = self.setup.signals
         stored = self.tables.get(plain.name, "signals")
         self.signals = own if own is not None else msgspec.convert(stored or [], tuple[Field, ...])
@@ -82,7 +92,7 @@ class Deployment:
         rates = self.rates()
         self.tables.put("", "rates", content=rates)
         self.log.commit()
-        return Ingest(self.system.schema, self.log, rates=rates)
+        return Ingest(self.system.schema, self.log, rates=rates, entropy=self._entropy)
 
     def rates(self) -> Rates:
         """Returns the exchange rates in force."""
@@ -101,7 +111,7 @@ class Deployment:
         self.log.commit()
         state = OnlineState(self.system.features)
         state.apply_many(changes(self.log.read(), self.system.name, before=self.log.before))
-        return Service(self.system, ingest, state, serving=self.serving())
+        return Service(self.system, ingest, state, serving=self.serving(), entropy=self._entropy)
 
     def serving(self) -> Serving:
         """Returns model, policy and versions in force. A champion that cannot be used leaves the declared fallback."""
@@ -151,7 +161,15 @@ class Deployment:
         Raises:
             ModelError: it is missing, damaged, or was trained on another feature set.
         """
-        artefact = self.registry.get(version)
+        try:
+            artefact = self.registry.get(version)
+        except UnknownRecordError:
+            raise ModelError(
+                where=f"model {version[:12]}",
+                given="a model whose files are gone",
+                expected="its folder in models/",
+                fix="Restore it from a backup, or promote another.",
+            ) from None
         expected = features or self.system.features.version
         if artefact.manifest.feature_set != expected:
             raise ModelError(
@@ -229,8 +247,16 @@ def _gone(system: str, what: str, why: str) -> ReplayError:
     )
 
 
-def replay_aside(home: Home) -> Callable[[str, str], Any]:
-    """Returns a replay that runs as a process of its own: a busy thread beside the server would stall its replies."""
+def replay_aside(
+    home: Home, paths: Mapping[str, str], *, allowed: Mapping[str, Sequence[str]] | None = None
+) -> Callable[[str, str], Any]:
+    """Returns a replay that runs as a process of its own: a busy thread beside the server would stall its replies.
+
+    Args:
+        home: of the deployment.
+        paths: system name → what `find_system` finds it by: the name, or the dotted path of a user's own.
+        allowed: system name → model classes of the user's own that may be imported.
+    """
 
     async def replay(system: str, decision_id: str) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(
@@ -238,8 +264,9 @@ def replay_aside(home: Home) -> Callable[[str, str], Any]:
             "-m",
             "decalog",
             "replay",
-            system,
+            paths.get(system, system),
             decision_id,
+            *(word for path in (allowed or {}).get(system, ()) for word in ("--allow-model", path)),
             "--json",
             "--home",
             str(home.root),

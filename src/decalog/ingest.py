@@ -66,7 +66,7 @@ class Ingest:
         schema: of the system.
         log: where they go; the caller commits it.
         rates: for amounts in other currencies.
-        entropy: gives random bytes for the ids of imported decisions.
+        entropy: gives random bytes for the ids of imported decisions, and for tokens of subjects without an entity.
     """
 
     on_record: Callable[[Record, Event | Decision], None] | None = None
@@ -127,11 +127,11 @@ class Ingest:
             raise _future_error(self.schema.system, kind)
         entities = {name: vault.token(name, value) for name, value in parsed.entities.items()}
         public, private = self._split(parsed)
-        subject = next((entities[name] for name in self._subjects[kind] if name in entities), 0) or new_token()
+        subject = next((entities[name] for name in self._subjects[kind] if name in entities), 0) or self._new_token()
         cipher = vault.cipher(subject)
         if cipher is None:
             # The subject was erased and comes back: a new person to us, under a new token.
-            subject = new_token()
+            subject = self._new_token()
             cipher = vault.cipher(subject)
         sealed = seal(cipher, private, bound_to=parsed.id) if private and cipher is not None else b""
         return Event(parsed.id, kind, event_time, subject, entities, public, sealed, parsed.corrects)
@@ -159,7 +159,8 @@ class Ingest:
             event, root = self._event_of(parsed)
         except RequestError as error:
             return self.reject("event", raw, error=error)
-        body: Event | Decision = self._imported(event, parsed.taken) if parsed.taken else event
+        is_import = bool(parsed.taken) and not parsed.corrects
+        body: Event | Decision = self._imported(event, parsed.taken) if is_import else event
         record = self.log.stamp(
             Draft(
                 kind="event" if body is event else "decision",
@@ -264,7 +265,20 @@ class Ingest:
                 parsed.id, gone.kind, gone.event_time, gone.subject, {}, {}, b"", parsed.deletes, deleted=True
             ), root
         root = self._root("request", parsed.corrects) if parsed.corrects else -1
+        if root >= 0 and parsed.taken:
+            self._check_taken(root, parsed.taken)
         return self.build(parsed), root
+
+    def _check_taken(self, root: int, taken: str) -> None:
+        # An after-image repeats the action; it happened once, so the correction is an event and no second decision.
+        first = self.log.get(root)
+        if first.kind != "decision" or decode_decision(first.body).taken != taken:
+            raise RequestError(
+                where=f"{self.schema.system} event, taken",
+                given="a correction with another action than the one that was logged as taken",
+                expected="the same action, or none: what was done stays done",
+                fix="Leave `taken` out of the correction.",
+            )
 
     def _root(self, space: str, id_: str) -> int:
         seqs = self.log.find(space, f"{self.schema.system}/{id_}")
@@ -306,7 +320,10 @@ class Ingest:
                 value = raw.get(name)
                 if isinstance(value, str) and 0 < len(value) <= ID_LENGTH:
                     return self.log.vault.token(name, value)
-        return new_token()
+        return self._new_token()
+
+    def _new_token(self) -> int:
+        return new_token(self._entropy)
 
 
 def request_of(record: Record) -> Event:

@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,9 +18,11 @@ from decalog.deployment import Deployment, Setup, replay_aside
 from decalog.errors import ConfigError
 from decalog.home import Home
 from decalog.host import Host, rows_of
-from decalog.ingest import RowResult
+from decalog.ingest import Ingest, RowResult
 from decalog.meter import Meter
+from decalog.money import EXPONENTS, is_rate
 from decalog.serving import reply
+from decalog.system import find_system
 
 if TYPE_CHECKING:
     from decalog.data.frames import Source
@@ -42,7 +45,6 @@ def train_on_world(
         ConfigError: the home already holds a log; what it holds is never mixed with a world.
     """
     from decalog.simulation import fill, rates_of, world_of
-    from decalog.system import find_system
 
     if home.exists:
         raise ConfigError(
@@ -78,15 +80,15 @@ def train_on_data(
     """
     from decalog.data.importing import import_rows
     from decalog.data.mapping import load_map
-    from decalog.system import find_system
 
     plan = load_map(mapping, find_system(name).schema)
     log = home.writer()
     try:
         deployment = Deployment(home, name, log, Setup(rates=plan.rates, signals=plan.signal_fields()))
-        report = import_rows(
-            data, mapping=plan, ingest=deployment.prepare(), on_progress=lambda rows: say(f"row {rows:,}")
-        )
+        # `prepare` comes after: what it appends is known now, and history behind it would be known no earlier.
+        ingest = Ingest(deployment.system.schema, log, rates=deployment.rates())
+        report = import_rows(data, plan, ingest=ingest, on_progress=lambda rows: say(f"row {rows:,}"))
+        deployment.prepare()
         say(report.text())
         return _train(deployment, seed=seed, say=say)
     finally:
@@ -126,7 +128,6 @@ def own_model(name: str, *, onnx: Path | None = None, path: str = "", files: Pat
     """
     from decalog.models import onnx as graphs
     from decalog.models import own as classes
-    from decalog.system import find_system
 
     head = find_system(name).models[-1].head
     if onnx is not None and not path:
@@ -144,11 +145,22 @@ def own_model(name: str, *, onnx: Path | None = None, path: str = "", files: Pat
 def open_host(
     home: Home, names: Iterable[str], *, setups: Mapping[str, Setup] | None = None, clock: Clock | None = None
 ) -> Host:
-    """Returns a host over a home's log, its services ready; this process becomes the log's writer."""
-    log = home.writer(clock or SystemClock())
-    deployments = [Deployment(home, name, log, (setups or {}).get(name)) for name in names]
-    services = {d.system.name: d.service() for d in deployments}
+    """Returns a host over a home's log, its services ready; this process becomes the log's writer.
 
+    Raises:
+        ConfigError: there is no such system; nothing was made or opened then.
+        LogUnavailableError: another process is the log's writer.
+    """
+    systems = {name: find_system(name) for name in names}
+    settings = {name: (setups or {}).get(name) or Setup() for name in systems}
+    log = home.writer(clock or SystemClock())
+    with ExitStack() as undo:
+        undo.callback(log.close)
+        deployments = [Deployment(home, system, log, settings[name]) for name, system in systems.items()]
+        services = {d.system.name: d.service() for d in deployments}
+        undo.pop_all()
+    paths = {system.name: name for name, system in systems.items()}
+    allowed = {system.name: settings[name].allowed for name, system in systems.items()}
     sealer = Sealer(home)
 
     def refresh() -> None:
@@ -156,7 +168,7 @@ def open_host(
             deployment.refresh(services[deployment.system.name])
         sealer.seal_when_due()
 
-    return Host(log, services, replay=replay_aside(home), meter=Meter(), refresh=refresh)
+    return Host(log, services, replay=replay_aside(home, paths, allowed=allowed), meter=Meter(), refresh=refresh)
 
 
 class Sealer:
@@ -185,9 +197,10 @@ class Sealer:
 
 def decide_here(home: Home, name: str, *, raw: bytes) -> dict[str, Any]:
     """Returns one decision made in this process, durable; for trying out, not for load: it folds the log first."""
+    system = find_system(name)
     log = home.writer()
     try:
-        service = Deployment(home, name, log).service()
+        service = Deployment(home, system, log).service()
         record, decision, _ = service.decide(raw)
         log.commit()
         return reply(record, decision, noun=service.system.schema.noun)
@@ -197,9 +210,10 @@ def decide_here(home: Home, name: str, *, raw: bytes) -> dict[str, Any]:
 
 def add_here(home: Home, name: str, *, kind: Literal["event", "outcome"], raw: bytes) -> list[RowResult]:
     """Returns what became of each row of a batch of `event`s or `outcome`s, admitted by this process, durable."""
+    system = find_system(name)
     log = home.writer()
     try:
-        ingest = Deployment(home, name, log).prepare()
+        ingest = Deployment(home, system, log).prepare()
         results = [ingest.admit(kind, row) for row in rows_of(raw)]
         log.commit()
         return results
@@ -225,14 +239,39 @@ def read_rates(path: Path) -> Any:
     """
     from decalog.ingest import Rates
 
-    return _read_toml(path, Rates)
+    read: Rates = _read_toml(path, Rates)
+    wrong = [f"{code} = {rate!r}" for code, rate in read.rates.items() if code not in EXPONENTS or not is_rate(rate)]
+    wrong += [] if read.base in EXPONENTS else [f"base = {read.base!r}"]
+    if wrong:
+        raise ConfigError(
+            where=path.name,
+            given=", ".join(wrong),
+            expected='ISO 4217 codes, each with its rate to the base as decimal text above 0, such as USD = "0.92"',
+            fix="Mend the file.",
+        )
+    return read
 
 
 def clock_of(start: str | None, speed: float) -> Clock:
-    """Returns the system clock, or an accelerated one that starts at an RFC 3339 time."""
+    """Returns the system clock, or an accelerated one that starts at an RFC 3339 time.
+
+    Raises:
+        ConfigError: the start is no such time, or the speed is not above 0.
+    """
     from decalog.clock import time_us
 
-    return SystemClock() if start is None else AcceleratedClock(time_us(start), speed)
+    if start is None:
+        return SystemClock()
+    try:
+        start_us = time_us(start)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            where="--clock-start",
+            given=repr(start),
+            expected="an RFC 3339 time with an offset, such as 2026-03-01T12:00:00Z",
+            fix="Add the offset, or leave it out to use the machine's clock.",
+        ) from None
+    return AcceleratedClock(start_us, speed)
 
 
 def _train(

@@ -119,14 +119,17 @@ class LabelBook:
             acted: the action that happened; "" for a plain event, after which silence is evidence.
             known_by: the moment, µs of known_time.
         """
-        verdict: tuple[int, int, int, str] | None = None
+        verdict: LabelState | None = None
+        strongest = (0, 0, "")
         for known, outcome in self.outcomes(target, known_by):
             kind = self._kinds[outcome.kind]
             said = kind.labels.get(int(outcome.value)) if outcome.value == int(outcome.value) else None
-            if said is not None and (verdict is None or (kind.rank, known) >= verdict[:2]):
-                verdict = (kind.rank, known, said, kind.name)
+            # By when it happened, not by when it came: reports that overtake one another end in the same label.
+            strength = (kind.rank, outcome.event_time, outcome.id)
+            if said is not None and (verdict is None or strength >= strongest):
+                verdict, strongest = LabelState(said, known, kind.name), strength
         if verdict is not None:
-            return LabelState(verdict[2], verdict[1], verdict[3])
+            return verdict
         matures = decided + self._maturity_us
         if acted and acted not in self._observed_after:
             return LabelState(None, matures, "unobserved")

@@ -55,7 +55,10 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Underway(msgspec.Struct):
-    """A decision on its way: the admitted request, its mark, and what was computed so far."""
+    """A decision on its way: the admitted request, its mark, and what was computed so far.
+
+    `judge` is the one in force when it began; None in a replay, which has its own.
+    """
 
     event: Event
     mark: bytes
@@ -66,6 +69,7 @@ class Underway(msgspec.Struct):
     features: Floats | None = None
     prediction: float | None = None
     fallback: str = ""
+    judge: Judge | None = None
 
 
 class Judge:
@@ -113,8 +117,16 @@ class Judge:
         candidate = Candidate(draft.event.id, "request", predictions, packed)
         values = {} if draft.features is None else dict(zip(self._names, draft.features.tolist(), strict=True))
         case = Case(draft.event, (candidate,), values, lambda name: draw(draw_secret, decision_id, name=name))
+        return self._verdict(draft, case), candidate
+
+    def _verdict(self, draft: Underway, case: Case) -> Verdict:
         policy = self.serving.policy
-        return (policy.fall_back(case, draft.fallback) if draft.fallback else policy.decide(case)), candidate
+        if not draft.fallback:
+            try:
+                return policy.decide(case)
+            except Exception:  # noqa: BLE001  # a user's own code: what it cannot decide is a recorded fallback
+                draft.fallback = "policy_error"
+        return policy.fall_back(case, draft.fallback)
 
 
 class Service:
@@ -186,14 +198,14 @@ class Service:
         if before is not None:
             return before, self._repeated(before)
         event = self.ingest.build(parsed)
-        draft = Underway(event, mark, parsed.taken, self._log.position, started, {})
+        draft = Underway(event, mark, parsed.taken, self._log.position, started, {}, judge=self.judge)
         _stage(draft, "parse", started)
         self._featurise(draft)
         return draft
 
     def predict(self, draft: Underway) -> None:
         """Adds the model's prediction; see `Judge.predict`."""
-        self.judge.predict(draft)
+        self._judge_of(draft).predict(draft)
 
     def finish(self, draft: Underway) -> tuple[Record, Decision]:
         """Lets the policy choose, stamps the record and folds it into the views."""
@@ -232,6 +244,10 @@ class Service:
         for change in changes_of(record, body, before=self._log.before):
             self.state.apply(change)
 
+    def _judge_of(self, draft: Underway) -> Judge:
+        # While a slow model thinks, another may be adopted: what predicted is what decides and what is logged.
+        return draft.judge or self.judge
+
     def _featurise(self, draft: Underway) -> None:
         started = time.perf_counter_ns()
         if draft.event.event_time < self._log.known_time - self._lateness_us:
@@ -239,16 +255,17 @@ class Service:
         else:
             try:
                 draft.features = self.state.vector(point(draft.event, draft.state_seq))
-            except (OverflowError, ValueError):
+            except Exception:  # noqa: BLE001  # the edge of an engine, as for models
                 draft.fallback = "features_error"
         if draft.features is not None and not np.isfinite(draft.features).all():
             draft.features, draft.fallback = None, "features_not_finite"
         _stage(draft, "features", started)
 
     def _decision(self, draft: Underway) -> Decision:
-        serving = self.serving
+        judge = self._judge_of(draft)
+        serving = judge.serving
         id_ = new_decision_id(max(self._log.known_time, self._log.clock.now_us()), self._entropy(10))
-        verdict, candidate = self.judge.choose(draft, id_, draw_secret=self._draw_secret)
+        verdict, candidate = judge.choose(draft, id_, draw_secret=self._draw_secret)
         mode: Mode = "shadow" if serving.shadow else "fallback" if draft.fallback else "live"
         return Decision(
             id=id_,

@@ -78,11 +78,23 @@ def find_system(name: str) -> System:
 
 
 def load(path: str) -> Any:
-    """Returns what a dotted path `module:name` names, or None where it names nothing."""
+    """Returns what a dotted path `module:name` names, or None where it names nothing.
+
+    Raises:
+        ConfigError: the module is there, but lacks a module that it imports.
+    """
     module, _, name = path.partition(":")
-    if not name:
+    if not name or not module or module.startswith("."):
         return None
     try:
         return getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError:
-        return None
+    except ModuleNotFoundError as error:
+        lacking = error.name or ""
+        if module == lacking or module.startswith(f"{lacking}."):
+            return None
+        raise ConfigError(
+            where=path,
+            given=f"a module that imports {lacking}, which is not installed",
+            expected="a module that can be imported",
+            fix=f"Install {lacking}, or mend the import.",
+        ) from error
