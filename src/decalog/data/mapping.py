@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import tomllib
 import zoneinfo
@@ -426,8 +427,10 @@ def _read_file(table: Table | None) -> FileOptions:
     return made
 
 
-def find_zone(name: str) -> zoneinfo.ZoneInfo | None:
+def find_zone(name: str) -> dt.tzinfo | None:
     """Returns the IANA time zone of a name, or None where there is none."""
+    if name == "UTC":  # known even where the system has no time zones installed
+        return dt.UTC
     try:
         return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):

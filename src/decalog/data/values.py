@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 from decalog.data.mapping import AmountCell, FileOptions, TimeCell, find_zone
 from decalog.errors import near
@@ -110,7 +109,7 @@ class TimeReader:
         self._cell = cell
         self._decimal = options.decimal
         self._scale = _PER_UNIT.get(cell.unit, 1)
-        self._zone: ZoneInfo | None = find_zone(options.timezone) if options.timezone else None
+        self._zone: dt.tzinfo | None = find_zone(options.timezone) if options.timezone else None
 
     def us(self, text: str) -> int:
         """Returns the time of a cell.
