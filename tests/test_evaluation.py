@@ -46,7 +46,7 @@ class Gambler(FraudPolicy):
 def outlook(policy: FraudPolicy | None = None) -> Outlook:
     return Outlook(
         policy=policy or FraudPolicy(FraudCosts()),
-        actions=("allow",),
+        idle="allow",
         features=FEATURES,
         head="p_fraud",
         metrics=METRICS,
@@ -84,7 +84,7 @@ def test_the_training_part_holds_only_what_was_known_at_its_date(long_log: Histo
 
 def test_parts_and_gap_add_up_and_the_test_share_is_kept(long_log: History) -> None:
     parts = split(long_log, test_share=0.25)
-    whole = long_log.as_of()
+    whole = long_log.now
     assert parts.train.n + parts.gap == int(np.sum(whole.times < parts.trained_at))
     assert parts.test.n / (parts.train.n + parts.test.n) == pytest.approx(0.25, abs=0.02)
     assert not set(parts.train.ids) & set(parts.test.ids)
@@ -95,7 +95,7 @@ def test_a_label_that_changed_after_the_training_date_is_learnt_as_it_was(long_l
     parts = split(long_log, test_share=0.2)
     assert parts.trained_at < START + 152 * DAY
     assert int(parts.train.labels[parts.train.ids.index("p5")]) == 0
-    now = long_log.as_of()
+    now = long_log.now
     assert int(now.labels[now.ids.index("p5")]) == 1
 
 
@@ -148,7 +148,7 @@ def test_replay_counts_its_own_reviews_not_the_logs(tmp_path: Path) -> None:
     for i in range(6):
         log.decide(f"p{i}", hours(8 * i))
         log.report(f"v{i}", f"p{i}", hours(8 * i), kind="analyst_verdict", source="analyst", value=0)
-    test = History(log.records(), SCHEMA, features=FEATURES).as_of()
+    test = History(log.records(), SCHEMA, features=FEATURES).now
     assert test.rows[:, FEATURES.names.index("reviews_1d")].tolist() == [0, 1, 2, 2, 2, 2]
     actions, costs = replay_policy(test, np.zeros(6), outlook=outlook(ReviewBelowTwo(FraudCosts())))
     # (t − 24 h, t]: at hour 24 the review of hour 0 has left, the one of hour 8 leaves at 32.
@@ -193,7 +193,7 @@ def test_an_exploring_policy_is_refused(long_log: History) -> None:
 def test_the_report_says_how_many_labels_are_known(long_log: History) -> None:
     parts = split(long_log, test_share=0.2)
     made = report(long_log, parts, contenders=[do_nothing(parts.test, outlook())], metrics=METRICS, currency="EUR")
-    labels = completeness(long_log.as_of())
+    labels = completeness(long_log.now)
     assert made.labels == labels
     assert labels.requests == PAYMENTS
     assert labels.positives == 39  # 38 of the tenths by day 199.5, and p5

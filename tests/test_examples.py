@@ -41,7 +41,7 @@ def test_outcomes_and_silence_become_labels_and_the_rest_stays_unknown(tmp_path:
     log.pay("young", 50)
     log.report("cb1", "stolen", 20)
     log.report("verdict", "young", 51, kind="analyst_verdict", source="analyst", value=0)
-    found = history(log, 70).as_of()
+    found = history(log, 70).now
     assert labels(found) == {
         "old": (0, "silence"),
         "stolen": (1, "chargeback"),
@@ -58,7 +58,7 @@ def test_immature_labels_never_train(tmp_path: Path) -> None:
     log = FraudLog(tmp_path)
     log.pay("p1", 0)
     log.pay("p2", 1)
-    before, after = history(log, 59.9).as_of(), history(log, 60.5).as_of()
+    before, after = history(log, 59.9).now, history(log, 60.5).now
     assert labels(before) == {"p1": (UNKNOWN, "immature"), "p2": (UNKNOWN, "immature")}
     assert labels(after) == {"p1": (0, "silence"), "p2": (UNKNOWN, "immature")}
     assert after.take(after.labelled).ids == ("p1",)
@@ -78,7 +78,7 @@ def test_a_past_date_knows_only_what_was_known_then(tmp_path: Path) -> None:
         79: {"p1": (1, "fraud_warning")},
         80: {"p1": (0, "chargeback")},
     }
-    assert whole.as_of().ids == ("p1", "p2")
+    assert whole.now.ids == ("p1", "p2")
 
 
 STEPS: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...] = (
@@ -131,7 +131,7 @@ def _training_set(root: Path, shuffle: random.Random | None) -> Examples:
     assert statuses.count("duplicate") == (0 if shuffle is None else 3)
     late = log.pay("p5", 4)  # arrives after everything else; its outcome came before it
     assert late.status == "accepted"
-    found = History(log.records(95), SCHEMA, features=msgspec.structs.replace(FEATURES, lateness="100d")).as_of()
+    found = History(log.records(95), SCHEMA, features=msgspec.structs.replace(FEATURES, lateness="100d")).now
     return found.take(found.labelled)
 
 
@@ -146,7 +146,7 @@ def test_the_last_image_of_a_corrected_payment_is_learnt_where_the_payment_stood
     log.pay("p2", hours(1), amount_minor=99_999)
     log.pay("p3", hours(2))
     log.event(hours(3), **payment("p2b", hours(1), amount_minor=500, corrects="p2"))
-    found = history(log, 61).as_of()
+    found = history(log, 61).now
     assert found.ids == ("p1", "p2", "p3")
     assert found.amounts.tolist() == [1_000, 500, 1_000]
     assert value(found, "p2", "card_amount_1d") == 1_500
@@ -161,7 +161,7 @@ def test_a_deleted_payment_is_no_example_and_a_revived_one_is(tmp_path: Path) ->
     log.event(1, id="gone2", deletes="p2")
     log.event(1, id="gone3", deletes="p3")
     log.event(2, **payment("back3", 0, amount_minor=7, corrects="p3"))
-    found = history(log, 61).as_of()
+    found = history(log, 61).now
     assert found.ids == ("p1", "p3")
     assert found.amounts.tolist() == [1_000, 7]
 
@@ -174,7 +174,7 @@ def test_an_outcome_may_name_a_corrected_payment_by_either_id(tmp_path: Path) ->
     log.event(1, **payment("p2b", 0, amount_minor=5, corrects="p2"))
     log.report("cb1", "p1", 20)
     log.report("cb2", "p2b", 20)
-    assert labels(history(log, 61).as_of()) == {"p1": (1, "chargeback"), "p2": (1, "chargeback")}
+    assert labels(history(log, 61).now) == {"p1": (1, "chargeback"), "p2": (1, "chargeback")}
 
 
 def _busy(root: Path) -> FraudLog:
@@ -190,8 +190,8 @@ def _busy(root: Path) -> FraudLog:
 
 def test_logged_and_folded_features_are_the_same_bits(tmp_path: Path) -> None:
     records = _busy(tmp_path).records()
-    logged = History(records, SCHEMA, features=FEATURES).as_of()
-    folded = History(records, SCHEMA, features=OTHER_VERSION).as_of()
+    logged = History(records, SCHEMA, features=FEATURES).now
+    folded = History(records, SCHEMA, features=OTHER_VERSION).now
     assert logged.n == 40 + 8 - 1
     assert logged.ids == folded.ids
     assert logged.rows.tobytes() == folded.rows.tobytes()
@@ -199,7 +199,7 @@ def test_logged_and_folded_features_are_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_a_decision_keeps_the_features_it_was_made_on_when_its_request_is_corrected(tmp_path: Path) -> None:
-    found = History(_busy(tmp_path).records(), SCHEMA, features=FEATURES).as_of()
+    found = History(_busy(tmp_path).records(), SCHEMA, features=FEATURES).now
     place = found.ids.index("d36")
     assert found.amounts[place] == 77_777
     assert value(found, "d36", "amount") == 136
@@ -210,7 +210,7 @@ def test_a_shadow_decision_is_labelled_by_what_the_other_system_did(tmp_path: Pa
     log = FraudLog(tmp_path, shadow=True)
     log.decide("let", 0, taken="allow")
     log.decide("stopped", 0, taken="block")
-    found = history(log, 61).as_of()
+    found = history(log, 61).now
     assert found.acted == ("allow", "block")
     assert labels(found) == {"let": (0, "silence"), "stopped": (UNKNOWN, "unobserved")}
 
@@ -219,7 +219,7 @@ def test_a_live_decision_matures_from_its_record_not_from_the_senders_clock(tmp_
     log = FraudLog(tmp_path)
     log.clock.set(START)
     log.service.decide(payment("slow-clock", -0.9))
-    found = history(log, 59.5).as_of()
+    found = history(log, 59.5).now
     assert found.times.tolist() == [START]
     assert labels(found) == {"slow-clock": (UNKNOWN, "unobserved")}
 
@@ -231,14 +231,14 @@ def test_requests_too_late_for_exact_features_are_left_out_and_counted(tmp_path:
     assert log.ingest.event(payment("straggler", 8.5)).status == "accepted"
     found = history(log, 80)
     assert found.late == 1
-    assert found.as_of().ids == ("p1",)
+    assert found.now.ids == ("p1",)
 
 
 def test_entities_are_tokens_and_absent_ones_say_so(tmp_path: Path) -> None:
     log = FraudLog(tmp_path)
     log.pay("p1", 0)
     log.pay("p2", 0, device=None)
-    found = history(log, 61).as_of()
+    found = history(log, 61).now
     assert found.entities["card"][0] == found.entities["card"][1] != NO_ENTITY
     assert found.entities["device"][1] == NO_ENTITY
     assert set(found.entities["customer"].tolist()) == {NO_ENTITY}
@@ -249,14 +249,14 @@ def test_rejected_rows_and_other_systems_are_not_examples(tmp_path: Path) -> Non
     log.pay("p1", 0)
     assert log.pay("p2", 0, amount_minor=-5).status == "rejected"
     records = log.records()
-    assert History(records, SCHEMA, features=FEATURES).as_of().ids == ("p1",)
+    assert History(records, SCHEMA, features=FEATURES).now.ids == ("p1",)
     other = msgspec.structs.replace(SCHEMA, system="ads")
-    assert History(records, other, features=FEATURES).as_of().n == 0
+    assert History(records, other, features=FEATURES).now.n == 0
 
 
 def test_an_empty_log_has_no_examples() -> None:
     found = History([], SCHEMA, features=FEATURES)
-    assert (found.position, found.known_time, found.as_of().n) == (0, 0, 0)
+    assert (found.position, found.known_time, found.now.n) == (0, 0, 0)
 
 
 def test_the_pin_is_the_number_of_records_read(tmp_path: Path) -> None:
@@ -267,4 +267,4 @@ def test_the_pin_is_the_number_of_records_read(tmp_path: Path) -> None:
     records = log.records()
     pinned = History(records[:2], SCHEMA, features=FEATURES)
     assert (pinned.position, pinned.known_time) == (2, START + DAY)
-    assert labels(pinned.as_of()) == {"p1": (UNKNOWN, "immature"), "p2": (UNKNOWN, "immature")}
+    assert labels(pinned.now) == {"p1": (UNKNOWN, "immature"), "p2": (UNKNOWN, "immature")}

@@ -10,7 +10,7 @@ The policy is replayed over each model's predictions on the test part, so that m
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -57,7 +57,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         policy: replayed over each model's predictions.
-        actions: that "do nothing" baselines take for every request.
+        idle: the action that doing nothing amounts to.
         features: of the system, to know which views the policy itself moves.
         head: name of the prediction.
         metrics: of the system.
@@ -65,7 +65,7 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     policy: Policy
-    actions: tuple[str, ...]
+    idle: str
     features: FeatureSet
     head: str
     metrics: tuple[Metric, ...]
@@ -81,7 +81,7 @@ def split(history: History, *, test_share: float) -> Split:
         history: read to the pin.
         test_share: of the two parts together that the test part holds, about; in (0, 1).
     """
-    now = history.as_of()
+    now = history.now
     end = _complete_until(now.times, now.settled, date=history.known_time)
     date = _training_date(now, end, test_share=test_share)
     then = history.as_of(date)
@@ -97,7 +97,7 @@ def split(history: History, *, test_share: float) -> Split:
 
 def plain_split(history: History, *, test_share: float) -> Split:
     """Returns train and test parts by time alone, labels as known at the pin: for logs too short for a gap."""
-    now = history.as_of()
+    now = history.now
     end = _complete_until(now.times, now.settled, date=history.known_time)
     known = now.take(now.labelled & (now.times < end))
     date = int(known.times[int(known.n * (1 - test_share))]) if known.n else 0
@@ -120,15 +120,17 @@ def contender(name: str, role: Role, *, test: Examples, predictions: Floats, out
     """Returns what a model's predictions are worth on the test part, with the policy replayed over them."""
     actions, costs = replay_policy(test, predictions, outlook=outlook)
     rows = _evaluated(test, predictions, outlook=outlook, actions=actions, costs=costs)
-    return _measured(name, role, rows=rows, metrics=outlook.metrics, reference=_nothing(test, outlook))
+    # Against doing nothing only the costs matter; the paired difference needs the same rows, nothing else of them.
+    idle = msgspec.structs.replace(rows, costs=_idle_costs(test, outlook))
+    return _measured(name, role, rows=rows, metrics=outlook.metrics, reference=idle)
 
 
 def do_nothing(test: Examples, outlook: Outlook) -> Contender:
-    """Returns what always taking the first of the outlook's actions costs; it predicts nothing, so no model metric."""
-    rows = _nothing(test, outlook)
+    """Returns what always taking the outlook's idle action costs; it predicts nothing, so no model metric."""
+    actions, costs = np.full(test.n, outlook.idle), _idle_costs(test, outlook)
+    rows = _evaluated(test, np.zeros(test.n), outlook=outlook, actions=actions, costs=costs)
     metrics = tuple(metric for metric in outlook.metrics if metric.tier != "model")
-    name = f"always {outlook.actions[0]}"
-    return _measured(name, "baseline", rows=rows, metrics=metrics, reference=rows)
+    return _measured(f"always {outlook.idle}", "baseline", rows=rows, metrics=metrics, reference=rows)
 
 
 def replay_policy(
@@ -140,11 +142,13 @@ def replay_policy(
     had them. Requests without a label are not replayed, so the replay uses a little less capacity than it would live.
     """
     views = _OwnViews(outlook.features)
-    names, actions, costs = outlook.features.names, [], np.empty(test.n, np.int64)
-    for place, (request, row) in enumerate(zip(test.requests, test.rows, strict=True)):
-        time = int(test.times[place])
-        features = {**dict(zip(names, row.tolist(), strict=True)), **views.at(time)}
-        candidate = Candidate(request.id, "request", {outlook.head: float(predictions[place])})
+    columns = {name: column for column, name in enumerate(outlook.features.names)}
+    actions, costs = [], np.empty(test.n, np.int64)
+    times, predicted = test.times.tolist(), predictions.tolist()
+    for place, request in enumerate(test.requests):
+        time = times[place]
+        features = _RowView(columns, test.rows[place], views.at(time))
+        candidate = Candidate(request.id, "request", {outlook.head: predicted[place]})
         case = Case(request, (candidate,), features, _no_draw)
         action = outlook.policy.decide(case).choice.action
         views.note(time, action)
@@ -167,12 +171,28 @@ def report(
         test=completeness(parts.test),
         gap=parts.gap,
         delay_left_out=parts.delay_left_out,
-        labels=completeness(history.as_of()),
+        labels=completeness(history.now),
         late=history.late,
         currency=currency,
         metrics=tuple(MetricInfo(m.name, m.tier, m.meaning, m.formula, m.unit, m.better) for m in metrics),
         contenders=tuple(contenders),
     )
+
+
+class _RowView(Mapping[str, float]):
+    """A row by feature name, with the replay's own views instead of the log's; nothing is copied."""
+
+    def __init__(self, columns: Mapping[str, int], row: Floats, own: Mapping[str, float]) -> None:
+        self._columns, self._row, self._own = columns, row, own
+
+    def __getitem__(self, name: str) -> float:
+        return self._own[name] if name in self._own else float(self._row[self._columns[name]])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
 
 
 class _OwnViews:
@@ -254,11 +274,8 @@ def _is_there(tokens: Int64s) -> Bools | bool:
     return bool(np.any(tokens != NO_ENTITY))
 
 
-def _nothing(test: Examples, outlook: Outlook) -> Evaluated:
-    action = outlook.actions[0]
-    costs = np.array([_cost(outlook, action, test=test, place=place) for place in range(test.n)], np.int64)
-    actions = np.full(test.n, action)
-    return _evaluated(test, np.zeros(test.n), outlook=outlook, actions=actions, costs=costs)
+def _idle_costs(test: Examples, outlook: Outlook) -> Int64s:
+    return np.array([_cost(outlook, outlook.idle, test=test, place=place) for place in range(test.n)], np.int64)
 
 
 def _cost(outlook: Outlook, action: str, *, test: Examples, place: int) -> int:

@@ -8,6 +8,7 @@ known at any earlier time, so that a model of that time can be judged honestly.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import msgspec
 import numpy as np
@@ -138,7 +139,7 @@ class History:
         self.position = max(by_seq, default=-1) + 1
         self.known_time = by_seq[self.position - 1].known_time if by_seq else 0
         own = [record for record in by_seq.values() if record.system == schema.system and not record.reason]
-        self._book = LabelBook(schema)
+        self._book, self._maturity_us = LabelBook(schema), schema.label.maturity_us
         self._book.add_all(own)
         bodies = {record.seq: _body(record) for record in own if record.kind in ("event", "decision")}
         requests = sorted(_requests(own, bodies, features=features), key=lambda request: (request.decided, request.seq))
@@ -147,27 +148,23 @@ class History:
         self.late = len(requests) - len(self._requests)
         self._known = np.array([request.known for request in self._requests], np.int64)
 
-    def as_of(self, known_by: int | None = None) -> Examples:
-        """Returns the requests in the log by a moment, with their labels as known then; the pin's if none is given.
-
-        Corrections and deletions of requests count as of the pin; outcomes, theirs included, as of the moment.
-        """
-        moment = self.known_time if known_by is None else known_by
-        chosen = np.flatnonzero(self._known <= moment)
-        requests = [self._requests[place] for place in chosen.tolist()]
-        states = [self._label(request, moment) for request in requests]
+    @cached_property
+    def now(self) -> Examples:
+        """All requests, with their labels as known at the pin."""
+        requests = self._requests
+        labels, settled, why = self._labels(requests, self.known_time)
         return Examples(
-            known_by=moment,
+            known_by=self.known_time,
             features=self.features.names,
             ids=tuple(request.ids[0] for request in requests),
             seqs=_int64s([request.seq for request in requests]),
             times=_int64s([request.decided for request in requests]),
-            labels=np.array([UNKNOWN if s.value is None else s.value for s in states], np.int8),
-            settled=_int64s([self._settled(*both) for both in zip(requests, states, strict=True)]),
-            why=tuple(state.why for state in states),
+            labels=labels,
+            settled=settled,
+            why=why,
             acted=tuple(request.acted for request in requests),
             amounts=_int64s([_amount(request.event) for request in requests]),
-            rows=self._rows[chosen],
+            rows=self._rows,
             requests=tuple(request.event for request in requests),
             entities={
                 entity.name: _int64s([request.event.entities.get(entity.name, NO_ENTITY) for request in requests])
@@ -175,10 +172,28 @@ class History:
             },
         )
 
+    def as_of(self, known_by: int) -> Examples:
+        """Returns the requests in the log by a moment, µs, with their labels as known then.
+
+        Corrections and deletions of requests count as of the pin; outcomes, theirs included, as of the moment.
+        """
+        there = self._known <= known_by
+        requests = [self._requests[place] for place in np.flatnonzero(there).tolist()]
+        labels, settled, why = self._labels(requests, known_by)
+        return msgspec.structs.replace(self.now.take(there), known_by=known_by, labels=labels, settled=settled, why=why)
+
+    def _labels(
+        self, requests: Sequence[_Request], known_by: int
+    ) -> tuple[npt.NDArray[np.int8], Int64s, tuple[str, ...]]:
+        states = [self._label(request, known_by) for request in requests]
+        labels = np.array([UNKNOWN if state.value is None else state.value for state in states], np.int8)
+        settled = _int64s([self._settled(*both) for both in zip(requests, states, strict=True)])
+        return labels, settled, tuple(state.why for state in states)
+
     def _settled(self, request: _Request, state: LabelState) -> int:
         by_silence = NEVER
         if not request.acted or request.acted in self.schema.label.observed_after:
-            by_silence = request.decided + self.schema.label.maturity_us
+            by_silence = request.decided + self._maturity_us
         return by_silence if state.value is None else min(state.known_time, by_silence)
 
     def _label(self, request: _Request, known_by: int) -> LabelState:

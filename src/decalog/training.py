@@ -163,7 +163,7 @@ def _parts(history: History, plan: TrainingPlan) -> Split:
     if short:
         raise DataError(
             where=f"training of {history.schema.system}",
-            given=f"{short}; {completeness(history.as_of()).text()}",
+            given=f"{short}; {completeness(history.now).text()}",
             expected=f"at least {plan.least_positives} positives to learn from and {plan.least_test_positives} later "
             "ones to be judged on",
             fix="Wait until more labels mature, or import older history with its outcomes; fewer teach noise.",
@@ -182,7 +182,7 @@ def _outlook(system: System, plan: TrainingPlan, *, head: str) -> Outlook:
     params = plan.policy if plan.policy is not None else system.policy_params()
     return Outlook(
         policy=system.policy(params),
-        actions=system.schema.label.observed_after,
+        idle=system.schema.label.observed_after[0],
         features=system.features,
         head=head,
         metrics=system.metrics,
