@@ -5,6 +5,7 @@ Training and serving are processes of their own, started here and ended here, by
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -25,7 +26,8 @@ from decalog.system import find_system
 SYSTEM = "fraud"
 REAL_SET = "ulb-creditcard"
 _EVERY_S = 2.0
-_START_S = 60.0
+_BEHIND = 10
+"""Priority of the real training: the first live system must not wait for it."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +81,7 @@ class Screen:
         last, skipped = 0.0, ""
         for line in process.stdout:
             text = line.rstrip()
-            is_progress = text.startswith("day ")
+            is_progress = text.startswith(("day ", "row "))
             if is_progress and time.monotonic() - last < _EVERY_S:
                 skipped = text
                 continue
@@ -123,6 +125,7 @@ class RealTraining:
         mapping = str(packaged_mapping(REAL_SET))
         if not self._stopped:
             self._process = _decalog("train", SYSTEM, "--data", str(data), "--map", mapping, home=home.root)
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, _BEHIND)
             self._screen.follow("real", self._process)
 
 
