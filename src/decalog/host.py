@@ -12,7 +12,7 @@ import msgspec
 
 from decalog.clock import rfc3339
 from decalog.decisions import Decision, decode_decision
-from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError, near
+from decalog.errors import DecalogError, LogUnavailableError, RequestError, UnknownRecordError, near
 from decalog.events import Record
 from decalog.ingest import Ingest, RowResult
 from decalog.log import Committer, Log
@@ -170,7 +170,11 @@ class Host:
     async def _keep_fresh(self) -> None:
         while self._refresh is not None:
             await asyncio.sleep(_REFRESH_S)
-            self._refresh()
+            try:
+                self._refresh()
+            except (DecalogError, OSError):
+                # A registry that is locked or full for a moment must not keep the old champion for good.
+                self.meter.not_refreshed()
 
     async def _finish(self, service: Service, draft: Underway) -> tuple[Record, Decision]:
         model = service.serving.model

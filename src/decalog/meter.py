@@ -36,6 +36,9 @@ class Meter:
         )
         self._groups = Histogram("decalog_commit_records", "Records a commit.", buckets=_GROUPS, registry=self.registry)
         self._position = Gauge("decalog_log_position", "Durable position of the log.", registry=self.registry)
+        self._stale = Counter(
+            "decalog_refresh_failures", "Looks for a new champion that failed.", registry=self.registry
+        )
         self._bound: dict[tuple[str, str], Histogram] = {}
 
     def decided(self, system: str, action: str, *, mode: str, fallback: str) -> None:
@@ -60,6 +63,10 @@ class Meter:
     def row(self, system: str, kind: str, *, status: str) -> None:
         """Counts a row of a batch."""
         self._rows.labels(system, kind, status).inc()
+
+    def not_refreshed(self) -> None:
+        """Counts a look for a new champion that failed; the next comes within about a second."""
+        self._stale.inc()
 
     def committed(self, position: int, records: int) -> None:
         """Notes that the log is durable up to a position, and how many records the last commits held."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 
@@ -24,8 +25,19 @@ _TWO = (
 EXPONENTS: Mapping[str, int] = {**dict.fromkeys(_TWO.split(), 2), **_EXPONENTS}
 """ISO 4217 code → number of decimal places between the major and the minor unit."""
 
+_RATE = re.compile(r"\d{1,12}(\.\d{1,12})?")
+
 MAX_MINOR = 10**12
 """Largest amount accepted, in minor units: ten thousand million euro. Sums over windows stay inside int64."""
+
+
+def is_rate(text: str) -> bool:
+    """Returns whether a text is an exchange rate: a decimal number above 0, at most 12 digits before and after the dot.
+
+    >>> [is_rate(text) for text in ("0.92", "1", "0.0", "-1", "1e3", "NaN")]
+    [True, True, False, False, False, False]
+    """
+    return _RATE.fullmatch(text) is not None and Decimal(text) > 0
 
 
 def to_minor(text: str, currency: str) -> int:

@@ -225,7 +225,8 @@ class Service:
             )
         )
         self.fold(record, decision)
-        _stage(draft, "stamp", started)
+        # Not in place: the decision holds these stages as they were logged.
+        draft.stages_us = draft.stages_us | {"stamp": _since(started)}
         return record, decision
 
     def name_features(self, packed: bytes) -> dict[str, float]:
@@ -314,4 +315,8 @@ def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
 
 
 def _stage(draft: Underway, name: str, started_ns: int) -> None:
-    draft.stages_us[name] = (time.perf_counter_ns() - started_ns) // 1_000
+    draft.stages_us[name] = _since(started_ns)
+
+
+def _since(started_ns: int) -> int:
+    return (time.perf_counter_ns() - started_ns) // 1_000

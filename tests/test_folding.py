@@ -1,0 +1,109 @@
+"""What each kind of record means to the feature views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.fraud_log import START, FraudLog, payment
+
+from decalog.clock import DAY
+from decalog.events import decode_event
+from decalog.features.facts import Change
+from decalog.folding import LAST_ROOT, changes, changes_of, decision_fact, fact, point
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[FraudLog]:
+    made = FraudLog(tmp_path)
+    yield made
+    made.log.close()
+
+
+def changes_at(log: FraudLog, seq: int) -> tuple[Change, ...]:
+    return changes_of(log.log.get(seq), None, before=log.log.before)
+
+
+def test_an_event_adds_one_row(log: FraudLog) -> None:
+    seq = log.pay("a", 1).seq
+    record = log.log.get(seq)
+    event = decode_event(record.body)
+    (change,) = changes_at(log, seq)
+    assert change == Change(seq, START + DAY, None, fact(event, seq))
+    assert change.plus is not None
+    assert (change.plus.kind, change.plus.root, change.plus.event_time) == ("payment", seq, START + DAY)
+    assert (change.plus.entities, change.plus.attributes) == (event.entities, event.attributes)
+    assert changes_of(record, event, before=log.log.before) == (change,)
+
+
+def test_a_decision_adds_its_request_and_a_row_of_its_action(log: FraudLog) -> None:
+    decision = log.decide("a", 1)
+    seq = log.log.position - 1
+    request, acted = changes_at(log, seq)
+    assert request == Change(seq, START + DAY, None, fact(decision.request, seq))
+    assert acted == Change(seq, START + DAY, None, decision_fact(decision, seq))
+    assert acted.plus is not None
+    assert acted.plus.kind == "decision.review"
+    assert acted.plus.entities == decision.request.entities
+
+
+def test_the_row_of_a_decision_names_what_really_happened(tmp_path: Path) -> None:
+    log = FraudLog(tmp_path, shadow=True)
+    decision = log.decide("a", 1, taken="block")
+    assert decision.choice.action == "review"
+    assert decision_fact(decision, 0).kind == "decision.block"
+    log.log.close()
+
+
+def test_a_correction_withdraws_the_image_before_it_and_keeps_the_root(log: FraudLog) -> None:
+    first = log.pay("a", 1).seq
+    second = log.event(2, **payment("a2", 1, amount_minor=2_000, corrects="a")).seq
+    third = log.event(3, **payment("a3", 1, amount_minor=3_000, corrects="a2")).seq
+    images = [fact(decode_event(log.log.get(seq).body), first) for seq in (first, second, third)]
+    assert changes_at(log, second) == (Change(second, START + 2 * DAY, images[0], images[1]),)
+    assert changes_at(log, third) == (Change(third, START + 3 * DAY, images[1], images[2]),)
+
+
+def test_a_deletion_only_withdraws_and_a_correction_after_it_revives(log: FraudLog) -> None:
+    first = log.pay("a", 1).seq
+    gone = log.event(2, id="a2", deletes="a").seq
+    twice = log.event(3, id="a3", deletes="a").seq
+    back = log.event(4, **payment("a4", 1, corrects="a")).seq
+    image = fact(decode_event(log.log.get(first).body), first)
+    assert changes_at(log, gone) == (Change(gone, START + 2 * DAY, image, None),)
+    assert changes_at(log, twice) == (Change(twice, START + 3 * DAY, None, None),)
+    (revived,) = changes_at(log, back)
+    assert revived.minus is None
+    assert revived.plus == fact(decode_event(log.log.get(back).body), first)
+
+
+def test_a_corrected_request_keeps_the_row_of_its_decision(log: FraudLog) -> None:
+    decision = log.decide("a", 1)
+    seq = log.log.position - 1
+    later = log.event(2, **payment("a2", 1, amount_minor=5, corrects="a")).seq
+    (change,) = changes_at(log, later)
+    assert change.minus == fact(decision.request, seq)
+    assert change.plus is not None
+    assert change.plus.attributes["amount_minor"] == 5
+
+
+def test_outcomes_and_refused_rows_change_nothing(log: FraudLog) -> None:
+    outcome, bad = log.report("cb", "a", 1), log.pay("bad", 1, amount_minor=-1)
+    assert changes_at(log, outcome.seq) == changes_at(log, bad.seq) == ()
+
+
+def test_only_the_records_of_a_system_are_its_changes(log: FraudLog) -> None:
+    log.pay("a", 1)
+    log.decide("b", 2)
+    records = log.records()
+    assert [change.seq for change in changes(records, "fraud", before=log.log.before)] == [0, 1, 1]
+    assert list(changes(records, "ads", before=log.log.before)) == []
+
+
+def test_a_request_is_the_last_among_ties_at_its_own_time(log: FraudLog) -> None:
+    event = log.decide("a", 1).request
+    asked = point(event, 7)
+    assert (asked.state_seq, asked.time, asked.root) == (7, event.event_time, -1)
+    assert asked.own == fact(event, LAST_ROOT)
+    assert point(event, 7, root=3).root == 3
