@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import http.client
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -142,7 +143,14 @@ def post(url: str, raw: bytes, *, token: str = "") -> Any:
             return msgspec.json.decode(answer.read())
     except urllib.error.HTTPError as error:
         raise _said(error) from None
-    except OSError as error:
+    except (msgspec.DecodeError, UnicodeError):
+        raise RequestError(
+            where=url,
+            given="an answer that is not JSON",
+            expected="a decalog server",
+            fix="Check the address: something else listens there.",
+        ) from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise LogUnavailableError(
             where=url, given=f"no answer ({error})", expected="a running server", fix="Start `decalog serve`."
         ) from None

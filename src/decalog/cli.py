@@ -188,7 +188,7 @@ def decide(
     from decalog import admin, operations
     from decalog.home import Home
 
-    raw = _read(Path(request[1:])) if request.startswith("@") else request.encode(errors="replace")
+    raw = _read(Path(request[1:])) if request.startswith("@") else os.fsencode(request)
     if url:
         _print_json(admin.post(f"{url}/v1/{system}/decide", raw, token=token))
         return
