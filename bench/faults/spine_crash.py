@@ -1,11 +1,12 @@
 """Crashes: nothing acknowledged is lost or doubled, and a writer whose syncs are left out is caught.
 
-    python bench/faults/spine_crash.py [--images 500] [--json]
+    python bench/faults/spine_crash.py [--images 500] [--kills 10] [--json]
 
 Power failures are simulated from a trace of every change that a real writer makes (`trace_shim.c`): each image holds
-what was synced plus an arbitrary part of what was not, and is opened by production code. Keys: crashes (images, failed
-syncs and full disks included), lost_or_doubled (acknowledged records, over all of them), sabotage_detected (every one
-of the planted faults was caught).
+what was synced plus an arbitrary part of what was not, and is opened by production code. The workload's clock jumps
+back now and then. A live server is killed under load over HTTP; bytes of a log are flipped and have to be found by
+`verify`. Keys: crashes (images and kills), lost_or_doubled (acknowledged records over all of them, and flips that were
+not found), sabotage_detected (whether every planted fault was caught).
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.faults.crash_check import Found, build_shim, crash_points, images, traced
 from bench.faults.crash_images import Change
-from bench.faults.spine_workload import Plan
+from bench.faults.server_kills import kill_servers
+from bench.faults.spine_workload import Plan, run
+
+from decalog.verification import verify
 
 HONEST = (
     ("long WAL, two runs", Plan(records=150, seed=1, restarts=2)),
@@ -66,7 +70,7 @@ class Row:
         told = sum(f.told for f in self.found)
         lost, doubled = sum(f.lost for f in self.found), sum(f.doubled for f in self.found)
         bad = sum(f.bad for f in self.found)
-        return f"{self.name:42}{len(self.found):>8}{told:>10}{lost:>8}{doubled:>9}{bad:>8}  {self.wrong}"
+        return f"{self.name:42}{len(self.found):>8}{told:>10}{lost:>8}{doubled:>9}{bad:>8}  {self.wrong[:100]}"
 
 
 HEADER = f"{'crash':42}{'images':>8}{'told':>10}{'lost':>8}{'doubled':>9}{'bad':>8}"
@@ -94,6 +98,33 @@ def run_killed(shim: Path, sync: int, count: int) -> Row:
         points = [len(before) + point for point in crash_points(after, count, rng)]
         found = images(before + after, root / "root", points, rng)
         return Row(f"killed before sync {sync}, then power off", found, wrong=wrong)
+
+
+def run_flips(count: int) -> Row:
+    """Flips one byte of a log's file at a time: `verify` has to say so, unless no record and no key changed."""
+    rng = random.Random(0)
+    found = []
+    with tempfile.TemporaryDirectory(dir=fast()) as folder:
+        status = run(Path(folder), Plan(records=100, seed=6))
+        home = Path(folder) / "home"
+        path = home / "log" / "0.sqlite"
+        content, sound = path.read_bytes(), verify(home)
+        for _ in range(count):
+            place, flip = rng.randrange(len(content)), rng.randint(1, 255)
+            path.write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
+            seen = verify(home)
+            missed = seen.sound and (seen.position, seen.hash) != (sound.position, sound.hash)
+            found.append(Found(sound.position, lost=int(missed)))
+    return Row("flipped byte, verified", found, wrong="" if sound.sound and not status else sound.text())
+
+
+def run_kills(count: int) -> Row:
+    """Kills a live server under load."""
+    with tempfile.TemporaryDirectory() as folder:
+        came = kill_servers(Path(folder) / "home", count)
+    told = came.decisions + came.outcomes
+    found = [Found(told, came.lost, came.doubled), *(Found(0) for _ in range(came.kills - 1))]
+    return Row("kill -9 of a live server under load", found, wrong=came.wrong)
 
 
 def fast() -> str | None:
@@ -132,6 +163,7 @@ def main() -> int:
     """Prints the table; exit status 1 where a promise is broken or a planted fault was not caught."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=500, help="crash images of honest writers")
+    parser.add_argument("--kills", type=int, default=10, help="kills of a live server")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=fast()) as folder:
@@ -145,9 +177,13 @@ def main() -> int:
             honest.append(_told(run_images(shim, name, plan, -(-options.images // len(HONEST)))))
         honest += [_told(run_killed(shim, sync, 12)) for sync in KILLS]
         honest += [_told(run_fault(shim, name, fault, 3)) for name, fault in FAULTS]
+        if options.kills:
+            honest.append(_told(run_kills(options.kills)))
         for name, plan in SABOTAGE:
             planted.append(_told(run_images(shim, name, plan, 40)))
-    lost = sum(row.lost_or_doubled for row in honest) + sum(bool(row.wrong) for row in honest)
+        flips = _told(run_flips(60))
+    rows = [*honest, flips]
+    lost = sum(row.lost_or_doubled for row in rows) + sum(bool(row.wrong) for row in rows)
     caught = all(row.lost_or_doubled for row in planted)
     if options.json:
         crashes = sum(len(row.found) for row in honest)
