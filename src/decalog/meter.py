@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -39,26 +40,27 @@ class Meter:
         self._stale = Counter(
             "decalog_refresh_failures", "Looks for a new champion that failed.", registry=self.registry
         )
-        self._bound: dict[tuple[str, str], Histogram] = {}
+        # A series is looked up by its labels once: prometheus-client takes a lock and builds a tuple for each.
+        self._decision = cache(self._decisions.labels)
+        self._fallback = cache(self._fallbacks.labels)
+        self._stage = cache(self._stages.labels)
+        self._prediction = cache(self._predictions.labels)
 
     def decided(self, system: str, action: str, *, mode: str, fallback: str) -> None:
         """Counts a decision."""
-        self._decisions.labels(system, action, mode).inc()
+        self._decision(system, action, mode).inc()
         if fallback:
-            self._fallbacks.labels(system, fallback).inc()
+            self._fallback(system, fallback).inc()
 
     def predicted(self, system: str, predictions: Mapping[str, float]) -> None:
         """Counts predictions by size, so that a shift shows before labels do."""
         for head, value in predictions.items():
-            self._predictions.labels(system, head).observe(value)
+            self._prediction(system, head).observe(value)
 
     def took(self, system: str, stages_us: Mapping[str, int]) -> None:
         """Counts how long the stages of a decision took, in µs."""
         for stage, micros in stages_us.items():
-            bound = self._bound.get((system, stage))
-            if bound is None:
-                bound = self._bound[(system, stage)] = self._stages.labels(system, stage)
-            bound.observe(micros / 1e6)
+            self._stage(system, stage).observe(micros / 1e6)
 
     def row(self, system: str, kind: str, *, status: str) -> None:
         """Counts a row of a batch."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -308,10 +309,15 @@ def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
         "mode": decision.mode,
         "fallback": decision.fallback,
         "guardrails": [msgspec.structs.asdict(verdict) for verdict in decision.guardrails],
-        "versions": msgspec.structs.asdict(decision.versions),
+        "versions": _versions(decision.versions),
         "seq": record.seq,
         "known_time": rfc3339(record.known_time),
     }
+
+
+@lru_cache(maxsize=64)
+def _versions(versions: Versions) -> Mapping[str, str | int]:
+    return msgspec.structs.asdict(versions)
 
 
 def _stage(draft: Underway, name: str, started_ns: int) -> None:
