@@ -2,7 +2,7 @@
 
     python bench/faults/spine_crash.py [--images 500] [--kills 10] [--json]
 
-Power failures are simulated from a trace of every change that a real writer makes (`trace_shim.c`): each image holds
+Power failures are simulated from a trace of every change that a real writer makes (`crash/trace_shim.c`): each image holds
 what was synced plus an arbitrary part of what was not, and is opened by production code. The workload's clock jumps
 back now and then. A live server is killed under load over HTTP; bytes of a log are flipped and have to be found by
 `verify`. Keys: crashes (images and kills), lost_or_doubled (acknowledged records over all of them, and flips that were
@@ -22,10 +22,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.faults.crash_check import Found, build_shim, crash_points, images, traced
-from bench.faults.crash_images import Change
-from bench.faults.server_kills import kill_servers
-from bench.faults.spine_workload import Plan, run
+from bench.faults.crash.check import Found, build_shim, crash_points, images, traced
+from bench.faults.crash.images import Change
+from bench.faults.crash.kills import kill_servers
+from bench.faults.crash.workload import Plan, run
 
 from decalog.verification import verify
 

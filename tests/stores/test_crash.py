@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from bench.faults.crash_check import build_shim, crash_points, images, traced
-from bench.faults.crash_images import Change, Disk, read_trace
+from bench.faults.crash.check import build_shim, crash_points, images, traced
+from bench.faults.crash.images import Change, Disk, read_trace
 from bench.faults.spine_crash import HONEST, Row, run_fault, run_images, run_killed, went_on
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-from bench.faults.crash_images import Change, Disk, read_trace
-from bench.faults.spine_workload import SYSTEM, Ack, Plan
+from bench.faults.crash.images import Change, Disk, read_trace
+from bench.faults.crash.workload import SYSTEM, Ack, Plan
 
 from decalog.clock import ManualClock
 from decalog.crypto import unseal
@@ -63,9 +63,9 @@ def traced(shim: Path, folder: Path, plan: Plan, faults: Mapping[str, str] | Non
     """Runs the workload with its files below `folder`/root; returns its exit status and every change it made."""
     root, trace = folder / "root", folder / "trace"
     root.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(_HERE.parents[1]), *sys.path))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(_HERE.parents[2]), *sys.path))}
     environment |= {"LD_PRELOAD": str(shim), "DECALOG_TRACE_ROOT": str(root), "DECALOG_TRACE": str(trace)}
-    command = [sys.executable, str(_HERE / "spine_workload.py"), str(root), msgspec.json.encode(plan).decode()]
+    command = [sys.executable, str(_HERE / "workload.py"), str(root), msgspec.json.encode(plan).decode()]
     status = subprocess.run(command, env=environment | dict(faults or {}), check=False, timeout=600).returncode
     return status, list(read_trace(trace.read_bytes()))
 
