@@ -58,7 +58,7 @@ def plain_costs(p: Fraction, amount: int) -> dict[str, Fraction]:
 
 @given(st.integers(0, 10**9), st.integers(0, 10**12))
 def test_costs_are_the_formulas_exactly(p_ppb: int, amount: int) -> None:
-    costs = expected_costs(COSTS, p_ppb / 1e9, amount)
+    costs = expected_costs(COSTS, p_ppb / 1e9, amount_minor=amount)
     plain = plain_costs(Fraction(p_ppb, 10**9), amount)
     assert {action: Fraction(cost, 10**17) for action, cost in costs.items()} == plain
 
@@ -66,7 +66,7 @@ def test_costs_are_the_formulas_exactly(p_ppb: int, amount: int) -> None:
 @given(st.floats(0, 1), st.integers(0, 10**7))
 def test_the_cheapest_action_is_chosen_and_its_cost_logged(p_fraud: float, amount: int) -> None:
     verdict = FraudPolicy(COSTS).decide(case(p_fraud, amount))
-    costs = expected_costs(COSTS, p_fraud, amount)
+    costs = expected_costs(COSTS, p_fraud, amount_minor=amount)
     assert costs[verdict.choice.action] == min(costs.values())
     assert verdict.expected_minor == -in_minor(min(costs.values()))
     assert verdict.choice.slots[0].propensity == 1.0
@@ -78,7 +78,7 @@ def test_blocking_beats_allowing_beyond_the_threshold_of_the_amount() -> None:
     insult = Fraction(amount * COSTS.margin_bp, 10_000) + COSTS.goodwill_minor
     threshold = insult / (insult + amount + COSTS.chargeback_fee_minor)
     for step, blocks in ((-1e-6, False), (1e-6, True)):
-        costs = expected_costs(COSTS, float(threshold) + step, amount)
+        costs = expected_costs(COSTS, float(threshold) + step, amount_minor=amount)
         assert (costs[BLOCK] < costs[ALLOW]) is blocks
 
 
@@ -106,7 +106,7 @@ def test_review_stops_at_the_analysts_capacity_and_says_so() -> None:
     assert (guardrail.name, guardrail.before, guardrail.after) == ("review_capacity", REVIEW, STEP_UP)
     assert guardrail.why == "40 reviews in the last 24 h, capacity 40"
     assert "review_capacity: 40 reviews in the last 24 h, capacity 40" in beyond.choice.reasons
-    assert beyond.expected_minor == -in_minor(expected_costs(COSTS, 0.08, 300_000)[STEP_UP])
+    assert beyond.expected_minor == -in_minor(expected_costs(COSTS, 0.08, amount_minor=300_000)[STEP_UP])
 
 
 @pytest.mark.parametrize("p_fraud", [None, math.nan, -0.1, 1.5, math.inf])

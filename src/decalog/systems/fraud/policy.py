@@ -110,7 +110,7 @@ class FraudPolicy:
         amount = _amount(case)
         if amount is None or not 0.0 <= p_fraud <= 1.0:  # NaN fails the comparison too
             return self.fall_back(case, "no_prediction" if amount is not None else "no_amount")
-        costs = expected_costs(self.params, p_fraud, amount)
+        costs = expected_costs(self.params, p_fraud, amount_minor=amount)
         ranked = sorted(BY_FRICTION, key=costs.__getitem__)
         action = ranked[0]
         guardrails: tuple[GuardrailVerdict, ...] = ()
@@ -142,7 +142,7 @@ class FraudPolicy:
 
     def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
         """Returns what an action costs once it is known whether the payment was a fraud; minor units, rounded once."""
-        return in_minor(expected_costs(self.params, label, amount_minor)[action])
+        return in_minor(expected_costs(self.params, label, amount_minor=amount_minor)[action])
 
     def _can_review(self, case: Case) -> bool:
         return 0 <= case.features.get(REVIEWS, -1.0) < self.params.reviews_per_day
@@ -175,7 +175,7 @@ def checked(params: FraudCosts) -> FraudCosts:
     return params
 
 
-def expected_costs(costs: FraudCosts, p_fraud: float, amount_minor: int) -> dict[str, int]:
+def expected_costs(costs: FraudCosts, p_fraud: float, *, amount_minor: int) -> dict[str, int]:
     """Returns what each action is expected to cost, exactly, in minor units × 10¹⁷ (`in_minor` rounds one).
 
     With p_fraud 0 or 1 it is what an action costs once the truth is known, its friction and errors at the declared
