@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import msgspec
 import numpy as np
 import pytest
@@ -31,13 +32,16 @@ from decalog.decisions import (
 from decalog.errors import ConfigError, RequestError
 from decalog.events import Event, decode_event, encode
 from decalog.folding import decision_fact
+from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.log import Draft, Log
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import EventKind, Field, FieldKind, Label, OutcomeKind, Schema, SchemaParser
 from decalog.sealing import flatten
+from decalog.sealing import seal as seal_records
 from decalog.stores.sqlite import SqliteLogStore
 from decalog.stores.vault import SqliteVault
+from decalog.verification import verify
 
 T = 1_772_400_000 * SECOND
 CIPHER = AESGCM(bytes(32))
@@ -440,7 +444,9 @@ def test_decisions_and_outcomes_come_back_as_they_were(system: str) -> None:
 
 
 @every_system
-def test_they_stand_in_a_log_and_in_its_parquet_columns_without_what_is_personal(system: str, log: Log) -> None:
+def test_they_stand_in_a_log_and_in_its_parquet_columns_without_what_is_personal(
+    system: str, log: Log, tmp_path: Path
+) -> None:
     example = EXAMPLES[system]()
     for decision in example.decisions:
         id_, body = decision.request.id, encode(decision)
@@ -454,6 +460,7 @@ def test_they_stand_in_a_log_and_in_its_parquet_columns_without_what_is_personal
     made = [decode_decision(record.body) for record in records if record.kind == "decision"]
     said = [decode_outcome(record.body) for record in records if record.kind == "outcome"]
     assert (made, said) == (list(example.decisions), list(example.outcomes))
+    assert seal_records(log.store, tmp_path / "parquet", upto=len(records))[0].stop == len(records)
     rows = [flatten(record) for record in records]
     assert [row["action"] for row in rows if "action" in row] == [d.choice.action for d in example.decisions]
     assert not any(isinstance(value, bytes | dict) for row in rows for value in row.values())
@@ -476,6 +483,52 @@ def test_what_a_decision_chose_was_a_candidate_or_an_action(system: str) -> None
         assert {slot.ref for slot in slots} <= competed if decision.choice.verb else len(slots) == 1
         assert all(slot.propensity is None or 0 < slot.propensity <= 1 for slot in slots)
         assert all(guardrail.why for guardrail in decision.guardrails)
+
+
+def test_lists_addresses_and_further_values_have_columns_of_their_own(log: Log, tmp_path: Path) -> None:
+    for decision in mail().decisions:
+        id_ = decision.request.id
+        log.stamp(Draft(kind="decision", system="mail", id=id_, digest=b"", event_time=T, body=encode(decision)))
+    moved = mail().outcomes[0]
+    log.stamp(Draft(kind="outcome", system="mail", id=moved.id, digest=b"", event_time=T, body=encode(moved)))
+    log.commit()
+    seal_records(log.store, tmp_path, upto=3)
+    (decisions,) = tmp_path.glob("mail/decision/*.parquet")
+    (outcomes,) = tmp_path.glob("mail/outcome/*.parquet")
+    read = duckdb.connect().execute
+    columns = "action, batch, list_url_hosts, blob_message, attribute_spf"
+    found = read(f"SELECT {columns} FROM '{decisions}' ORDER BY seq").fetchall()
+    message = "sha256-" + "ab" * 32
+    assert found == [(action, "m1", ["example.org", "example.net"], message, "pass") for action in ("junk", "inbox")]
+    assert read(f"SELECT attribute_folder, per FROM '{outcomes}'").fetchall() == [("inbox", 1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "lost"),
+    [
+        ("outcome", fraud().outcomes[2], "1 tokens and 0 keys"),
+        ("outcome", support().outcomes[2], "0 tokens and 1 keys"),
+        (
+            "decision",
+            msgspec.structs.replace(support().last, request=Event("e", "k", T, ADA, {}, {})),
+            "0 tokens and 1 keys",
+        ),
+        (
+            "decision",
+            msgspec.structs.replace(ads().last, request=Event("e", "k", T, ADA, {}, {})),
+            "1 tokens and 0 keys",
+        ),
+    ],
+)
+def test_verify_asks_the_vault_for_every_token_and_key_that_a_record_names(
+    kind: str, body: msgspec.Struct, lost: str, tmp_path: Path
+) -> None:
+    log = Home(tmp_path).writer(ManualClock(T))
+    log.stamp(Draft(kind=kind, system="x", id="1", digest=b"", event_time=T, body=encode(body)))
+    log.commit()
+    log.close()
+    (vault,) = (check for check in verify(tmp_path).checks if check.name == "vault")
+    assert (vault.sound, vault.said) == (False, f"{lost} that records name are not in it")
 
 
 def test_feed_keeps_a_slate_with_the_propensity_of_each_randomised_slot() -> None:
