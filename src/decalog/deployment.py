@@ -228,7 +228,7 @@ class _Past:
             try:
                 model, head = deployment.model(versions.model, versions.features)
             except ModelError as error:
-                raise _gone(system.name, f"model {versions.model}", str(error)) from None
+                raise _gone(system.name, f"model {versions.model}", f"{error.where}: {error.given}") from None
         return past, Serving(model=model, head=head, policy=policy, versions=versions)
 
     def _table(self, name: str, version: str) -> Any:

@@ -162,10 +162,10 @@ class Replayer:
         if logged.features:
             refolded = state.vector(point(decision.request, decision.state_seq))
             draft.features = unpack_features(logged.features)
-        draft.fallback = decision.fallback
         judge = Judge(system, serving)
-        if not decision.fallback:
+        if decision.fallback in ("", "policy_error"):
             judge.predict(draft)
+        draft.fallback = draft.fallback or decision.fallback
         verdict, candidate = judge.choose(draft, decision.id, draw_secret=self._draw_secret)
         names = system.features.names
         differences = (
