@@ -223,7 +223,7 @@ def test_authentication_may_be_off_on_loopback(host: str) -> None:
     assert is_loopback(host)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", "localhost.example.org", ""])  # noqa: S104
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", "localhost.example.org", ""])  # noqa: S104 - refused
 def test_authentication_may_not_be_off_elsewhere(host: str) -> None:
     check_binding(host, authenticated=True)
     with pytest.raises(ConfigError, match=r"authentication off while listening on .*Leave authentication on"):

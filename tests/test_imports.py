@@ -26,6 +26,10 @@ HEAVY_ROOMS = re.compile(
 PORTS = {"decalog.stores.base", "decalog.stores.table"}
 ENGINE_USERS = ("stores/", "testing/")
 
+# The derived copy is Parquet whichever engine holds the log: these two write and check its files.
+COPY_USERS = ("sealing.py", "verification.py")
+COPY_FORMAT = "decalog.stores.parquet"
+
 # Tokens and the registry's aliases lie in SQLite whichever engine holds the log, so they may open such a file.
 CONTROL_PLANE = "decalog.stores.sqlite.connect"
 
@@ -63,7 +67,8 @@ def engine_imports(module: str, source: str) -> list[str]:
     if module.startswith(ENGINE_USERS):
         return []
     names = (name for name in imports_at_start(ast.parse(source).body) if name.startswith("decalog.stores."))
-    return [name for name in names if name != CONTROL_PLANE and not {name, name.rpartition(".")[0]} & PORTS]
+    known = PORTS | {CONTROL_PLANE} | ({COPY_FORMAT} if module in COPY_USERS else set())
+    return [name for name in names if not {name, name.rpartition(".")[0]} & known]
 
 
 def sources() -> Iterator[tuple[str, str]]:

@@ -527,7 +527,7 @@ def test_websockets_are_refused_and_lifespan_is_answered(standing: Client, stand
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (HttpSettings(host="0.0.0.0", tokens=False), "authentication off while listening on 0.0.0.0"),  # noqa: S104
+        (HttpSettings(host="0.0.0.0", tokens=False), "authentication off while listening on 0.0.0.0"),  # noqa: S104 - refused
         (HttpSettings(burst=0, port=70_000, rate_per_s=-1), "rate_per_s -1, burst 0, port 70000"),
         (HttpSettings(rate_per_s=float("nan")), "rate_per_s nan"),
     ],

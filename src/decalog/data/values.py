@@ -132,7 +132,7 @@ class TimeReader:
     def _moment(self, text: str) -> int:
         style = self._cell.format
         try:
-            moment = dt.datetime.strptime(text, style) if style else dt.datetime.fromisoformat(text)  # noqa: DTZ007
+            moment = dt.datetime.strptime(text, style) if style else dt.datetime.fromisoformat(text)  # noqa: DTZ007 - zone below
             if moment.tzinfo is None and self._zone is not None:
                 moment = moment.replace(tzinfo=self._zone)
             if moment.tzinfo is not None:

@@ -130,7 +130,8 @@ class App:
             # Where, never what: a message might hold what the caller sent.
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
-            log.error("unexpected error: route=%s error=%s at=%s", name[0], type(error).__name__, at)  # noqa: TRY400
+            what = type(error).__name__
+        log.error("unexpected error: route=%s error=%s at=%s", name[0], what, at)  # noqa: TRY400 - no personal data
             return internal()
 
     def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, name: list[str]) -> tuple[Route, Call]:

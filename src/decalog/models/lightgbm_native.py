@@ -106,7 +106,7 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
         ) from None
     library.LGBM_GetLastError.restype = ctypes.c_char_p
     # It would print to the process's output. The callback has to live as long as the library.
-    library.silence = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda _message: None)  # type: ignore[attr-defined]
+    library.silence = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(lambda _message: None)  # type: ignore[attr-defined]  # kept alive
     library.LGBM_RegisterLogCallback(library.silence)
     return library, quick
 

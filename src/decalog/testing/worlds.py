@@ -54,6 +54,6 @@ class World(Protocol):
         """Returns what really stood behind one request, the oracle's probability among it."""
         ...
 
-    def switch(self, name: str, on: bool) -> None:  # noqa: FBT001
+    def switch(self, name: str, on: bool) -> None:  # noqa: FBT001 - a switch
         """Switches a declared attack or drift on or off for everything generated from now on."""
         ...

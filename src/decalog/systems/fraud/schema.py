@@ -19,9 +19,7 @@ PAYMENT = EventKind(
         Entity(name="merchant", meaning="Who is paid.", privacy="public"),
     ),
     fields=(
-        Field(
-            name="amount_minor", kind="amount_minor", meaning="Amount in the currency's minor units.", required=True
-        ),
+        Field(name="amount_minor", kind="amount_minor", meaning="Amount in the currency's minor units.", required=True),
         Field(name="currency", kind="currency", meaning="ISO 4217 code of the amount.", required=True),
         Field(name="channel", kind="text", meaning="Online, by mail or phone, or at a terminal.", choices=CHANNELS),
         Field(name="mcc", kind="text", meaning="Merchant category code, ISO 18245.", max_length=4),
@@ -29,9 +27,7 @@ PAYMENT = EventKind(
         Field(name="ip_country", kind="text", meaning="Country of the IP address.", max_length=2),
         Field(name="billing_country", kind="text", meaning="Country of the billing address.", max_length=2),
         Field(name="merchant_country", kind="text", meaning="Country of the merchant.", max_length=2),
-        Field(
-            name="cardholder", kind="text", meaning="Name on the card.", privacy="personal", max_length=256
-        ),
+        Field(name="cardholder", kind="text", meaning="Name on the card.", privacy="personal", max_length=256),
     ),
 )
 

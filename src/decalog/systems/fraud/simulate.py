@@ -171,7 +171,7 @@ class World:
             "settled": {"through": 1.0, "stopped": 0.0, "review": -1.0}[payment.state],
         }
 
-    def switch(self, name: str, on: bool) -> None:  # noqa: FBT001
+    def switch(self, name: str, on: bool) -> None:  # noqa: FBT001 - a switch
         """Switches one of `world_params.SWITCHES`, from the next midnight that has not been generated yet.
 
         Raises:
