@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from decalog.crypto import digest, new_token, seal
 from decalog.decisions import Choice, Decision, Slot, Versions, decode_decision, new_decision_id
@@ -127,12 +128,7 @@ class Ingest:
             raise _future_error(self.schema.system, kind)
         entities = {name: vault.token(name, value) for name, value in parsed.entities.items()}
         public, private = self._split(parsed)
-        subject = next((entities[name] for name in self._subjects[kind] if name in entities), 0) or self._new_token()
-        cipher = vault.cipher(subject)
-        if cipher is None:
-            # The subject was erased and comes back: a new person to us, under a new token.
-            subject = self._new_token()
-            cipher = vault.cipher(subject)
+        subject, cipher = self._keyed(entities, kind, is_sealing=bool(private))
         sealed = seal(cipher, private, bound_to=parsed.id) if private and cipher is not None else b""
         return Event(parsed.id, kind, event_time, subject, entities, public, sealed, parsed.corrects)
 
@@ -290,6 +286,17 @@ class Ingest:
                 fix="Send the original first, or leave `corrects` out.",
             )
         return self.log.get(seqs[0]).root
+
+    def _keyed(self, entities: Mapping[str, int], kind: str, *, is_sealing: bool) -> tuple[int, AESGCM | None]:
+        """Returns a row's subject and the cipher of its key; nobody's row with nothing to seal gets no key."""
+        vault = self.log.vault
+        named = next((entities[name] for name in self._subjects[kind] if name in entities), 0)
+        cipher = vault.cipher(named) if named else None
+        if cipher is not None:
+            return named, cipher
+        # Nobody is named, or who is named was erased and comes back: a new person to us, under a new token.
+        subject = self._new_token()
+        return subject, vault.cipher(subject) if is_sealing else None
 
     def _split(self, parsed: Parsed) -> tuple[dict[str, Any], dict[str, Any]]:
         open_ = self._public_entities[parsed.kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +258,22 @@ def test_row_numbers_epoch_seconds_minor_units_decimal_commas_and_naive_times(tm
     assert record.known_time == time_us("2026-04-01T00:00:10.500000Z")
     assert (event.attributes["amount_minor"], event.attributes["v"]) == (1234, 1.5)
     assert report.rejected == {"event_time": 1}
+
+
+def test_rows_of_nobody_with_nothing_to_seal_make_no_keys(tmp_path: Path, ingest: Ingest) -> None:
+    path = tmp_path / "nobody.csv"
+    path.write_text("at,amount\n" + "".join(f"{hour * 3600},1.50\n" for hour in range(50)), encoding="utf-8")
+    mapping = mapped("""
+    [request]
+    id = { row_number = true, prefix = "n" }
+    event_time = { column = "at", unit = "s", since = "2026-01-01T00:00:00Z" }
+    amount = { column = "amount", unit = "major", currency = "EUR" }
+    """)
+    report = import_rows(path, mapping, ingest=ingest)
+    subjects = {decode_event(record.body).subject for record in records(ingest, "event")}
+    with contextlib.closing(sqlite3.connect(tmp_path / "home" / "vault.sqlite")) as vault:
+        keys = vault.execute("SELECT count(*) FROM keys").fetchone()[0]
+    assert (report.accepted, len(subjects), keys) == (50, 50, 0)
 
 
 def test_keys_that_a_float_column_mangled_are_read_as_they_were_meant(ingest: Ingest, mapping: DataMap) -> None:
