@@ -2,7 +2,7 @@
 
     python bench/faults/spine_crash.py [--images 500] [--kills 10] [--json]
 
-Power failures are simulated from a trace of every change that a real writer makes (`crash/trace_shim.c`): each image holds
+Power failures are simulated from a trace of every change of a real writer (`crash/trace_shim.c`): each image holds
 what was synced plus an arbitrary part of what was not, and is opened by production code. The workload's clock jumps
 back now and then. A live server is killed under load over HTTP; bytes of a log are flipped and have to be found by
 `verify`. Keys: crashes (images and kills), lost_or_doubled (acknowledged records over all of them, and flips that were

@@ -157,7 +157,8 @@ def run(root: Path, plan: Plan) -> int:
 
 
 def _card(number: int) -> str:
-    return f"card {number * 7 % 41}"
+    # Two records a card: each group brings new tokens and keys, and each key is used again.
+    return f"card {number // 2}"
 
 
 def _stays_unavailable(writer: _Writer, rng: random.Random, plan: Plan) -> int:
