@@ -236,7 +236,7 @@ def test_a_shadow_decides_beside_another_system(home: Home) -> None:
 
 def test_a_system_that_is_unknown_is_refused(home: Home) -> None:
     log = home.reader()
-    with pytest.raises(ConfigError, match="system: 'frod'. Expected 'fraud' "):
+    with pytest.raises(ConfigError, match=r"system: 'frod'\. Expected 'fraud' "):
         Deployment(home, "frod", log)
     log.close()
 

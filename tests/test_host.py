@@ -186,7 +186,7 @@ def test_stopping_commits_what_was_stamped_and_refuses_what_comes(log: FraudLog)
     host = run(log, scenario)
     assert host.log.durable == host.log.position == 1
     assert not host.state().ready
-    with pytest.raises(LogUnavailableError, match="log: a log that takes nothing now. Expected an open log"):
+    with pytest.raises(LogUnavailableError, match=r"log: a log that takes nothing now\. Expected an open log"):
         asyncio.run(host.decide("fraud", body("b")))
     assert host.log.position == 1
 

@@ -134,7 +134,7 @@ def test_another_window_differs_in_that_feature(deployment: Deployment) -> None:
     assert {difference.name for difference in found.first.differences} == {"card_payments_7d"}
 
 
-# Fallbacks and imports
+# What was decided without a prediction, and elsewhere
 
 
 class Stumbles(FraudPolicy):

@@ -42,7 +42,8 @@ def train_on_world(
     """Fills a new home with a simulated history and trains on it.
 
     Raises:
-        ConfigError: the home already holds a log; what it holds is never mixed with a world.
+        ConfigError: the home already holds a log, which is never mixed with a world; there is no such system; or days
+            or scale are not above 0. Nothing was made then.
     """
     from decalog.simulation import fill, rates_of, world_of
 
@@ -52,6 +53,10 @@ def train_on_world(
             given="a home that already holds a log",
             expected="a new home for a simulated world",
             fix="Train on what it holds (leave --world-days out), or name another --home.",
+        )
+    if days < 1:
+        raise ConfigError(
+            where="days of the world", given=f"{days}", expected="1 or more", fix="180 give enough frauds to learn from."
         )
     world = world_of(find_system(name), seed, scale=scale)
     clock = ManualClock(world.start_us)
