@@ -125,6 +125,8 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
         blobs: as for events, of what the decision made: a heat map, a proposal.
         sealed: personal values of what was chosen (the text of an answer), under the key of the request's subject and
             bound to this decision's id.
+        positions: of every partition, where the log has more than one and the views of several were read; its own is
+            `state_seq` then too.
     """
 
     id: str
@@ -146,6 +148,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     theirs: Choice | None = None
     blobs: dict[str, str] = {}
     sealed: bytes = b""
+    positions: tuple[int, ...] = ()
 
     @property
     def acted(self) -> str:

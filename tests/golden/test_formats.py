@@ -118,6 +118,7 @@ DECISION = Decision(
     theirs=Choice((Slot("allow", propensity=None),)),
     blobs={"map": "sha256-0f"},
     sealed=SEALED,
+    positions=(2, 7),
 )
 TABLE = make_table("rates", {"base": "EUR", "rates": {"JPY": "0.0061", "USD": "0.92"}})
 OUTCOME = Outcome(
