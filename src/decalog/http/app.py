@@ -131,7 +131,7 @@ class App:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
             what = type(error).__name__
-        log.error("unexpected error: route=%s error=%s at=%s", name[0], what, at)  # noqa: TRY400 - no personal data
+            log.error("unexpected error: route=%s error=%s at=%s", name[0], what, at)  # noqa: TRY400 - nothing personal
             return internal()
 
     def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, name: list[str]) -> tuple[Route, Call]:
