@@ -309,7 +309,7 @@ def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
         "mode": decision.mode,
         "fallback": decision.fallback,
         "guardrails": [msgspec.structs.asdict(verdict) for verdict in decision.guardrails],
-        "versions": _versions(decision.versions),
+        "versions": dict(_versions(decision.versions)),
         "seq": record.seq,
         "known_time": rfc3339(record.known_time),
     }

@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS keys (idx TEXT NOT NULL, key TEXT NOT NULL, seq INTEG
 """
 _CHUNK = 2_000
 _PAGE = 4_096
+_CACHE_KIB = 65_536
+"""Page cache of a connection: the inner pages of the index over ten million keys stay in it."""
 _CHECKPOINT_PAGES = 1_000
 _WAL_KEPT_BYTES = 64 * 2**20
 
@@ -50,6 +52,7 @@ def connect(path: Path, *, writer: bool, tables: str = "") -> sqlite3.Connection
         if writer:
             _make_durable(connection)
             connection.executescript(tables)
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         # A reader holds the file from here on, so that a writer that failed is not the last to close it.
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except (sqlite3.Error, OSError) as error:
