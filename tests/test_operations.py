@@ -234,7 +234,7 @@ def test_a_host_that_cannot_be_opened_releases_the_log(tmp_path: Path) -> None:
 def test_a_host_refreshes_its_services_and_seals_when_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = fill_home(tmp_path, champion=False)
     seals: list[Sealer] = []
-    monkeypatch.setattr(Sealer, "seal_when_due", lambda sealer: seals.append(sealer))
+    monkeypatch.setattr(Sealer, "seal_when_due", lambda self: seals.append(self))  # noqa: PLW0108  # a list's own method would not be bound
     host = operations.open_host(home, ["fraud"])
     assert host.state().systems["fraud"]["model"] == ""
     model = add_model(home.root)

@@ -128,44 +128,53 @@ def post(url: str, raw: bytes, *, token: str = "") -> Any:
     """Returns a running server's JSON answer.
 
     Raises:
-        RequestError: the server refused the request; the message is its own.
+        RequestError: the server refused the request, and the message is its own; or the address is none.
         AccessError: the token was refused.
         LogUnavailableError: there is no server, or its log takes nothing.
     """
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
     if not url.startswith(("http://", "https://")):
-        raise RequestError(
-            where="--url", given="no http address", expected="http://127.0.0.1:8000 or the like", fix="Mend it."
-        )
-    request = urllib.request.Request(url, data=raw, headers=headers, method="POST")  # noqa: S310 - checked above
+        raise _no_address("no http address")
     try:
+        request = urllib.request.Request(url, data=raw, headers=headers, method="POST")  # noqa: S310 - checked above
         with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:  # noqa: S310 - checked above
             return msgspec.json.decode(answer.read())
     except urllib.error.HTTPError as error:
-        raise _said(error) from None
+        raise _said(url, error) from None
     except (msgspec.DecodeError, UnicodeError):
-        raise RequestError(
-            where=url,
-            given="an answer that is not JSON",
-            expected="a decalog server",
-            fix="Check the address: something else listens there.",
-        ) from None
-    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise RequestError(**_not_ours(url, "an answer that is not JSON")) from None
+    except (http.client.InvalidURL, ValueError) as error:
+        raise _no_address(f"an address that cannot be read ({error})") from None
+    except (OSError, http.client.HTTPException) as error:
         raise LogUnavailableError(
             where=url, given=f"no answer ({error})", expected="a running server", fix="Start `decalog serve`."
         ) from None
 
 
-def _said(error: urllib.error.HTTPError) -> Exception:
-    body = error.read()
+def _said(url: str, error: urllib.error.HTTPError) -> Exception:
+    with error:
+        body = error.read()
     try:
         told = msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.DecodeError:
-        told = {}
-    parts = {part: str(told.get(part, "?")) for part in ("where", "given", "expected", "fix")}
+        parts = {part: str(told[part]) for part in ("where", "given", "expected", "fix")}
+    except (msgspec.DecodeError, UnicodeError, KeyError):
+        parts = _not_ours(url, f"status {error.code} in words that are not decalog's")
     if error.code in _REFUSED:
         return AccessError(**parts)
     return LogUnavailableError(**parts) if error.code >= 500 else RequestError(**parts)  # noqa: PLR2004 - HTTP's own
+
+
+def _not_ours(url: str, given: str) -> dict[str, str]:
+    return {
+        "where": url,
+        "given": given,
+        "expected": "a decalog server",
+        "fix": "Check the address: something else may listen there.",
+    }
+
+
+def _no_address(given: str) -> RequestError:
+    return RequestError(where="--url", given=given, expected="http://127.0.0.1:8000 or the like", fix="Mend it.")
 
 
 def _tokens(home: Home) -> TokenStore:
