@@ -108,6 +108,7 @@ class Host:
         if self._committer is not None:
             await asyncio.to_thread(self._committer.stop)
         self._settle(self.log.durable)
+        gc.unfreeze()
 
     async def decide(self, system: str, raw: bytes) -> Reply:
         """Returns a decision once it is durable.
