@@ -56,6 +56,10 @@ class Driver:
                 self._send(self._waiting.popleft())
             time.sleep(_PAUSE_S)
 
+    def close(self) -> None:
+        """Releases the connection."""
+        self._connection.close()
+
     def line(self) -> str:
         """Returns what happened so far in one line."""
         decided = sum(self._actions.values())

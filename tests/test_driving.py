@@ -1,0 +1,168 @@
+"""A world's traffic sent as clients would, paced by the server's clock."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from tests.homes import SCALE, SEED
+
+from decalog import driving
+from decalog.clock import HOUR, MINUTE, rfc3339
+from decalog.driving import Driver
+from decalog.errors import LogUnavailableError
+from decalog.money import convert
+from decalog.simulation import world_of
+from decalog.systems.fraud.simulate import World
+from decalog.systems.fraud.system import SYSTEM
+from decalog.systems.fraud.world_params import WorldParams
+
+Body = dict[str, Any]
+
+
+class Server:
+    """Stands for the connection to a server whose clock gains an hour each time it is asked."""
+
+    def __init__(self, start_us: int, answer: Callable[[Body], Body]) -> None:
+        self.now_us = start_us
+        self.answer = answer
+        self.status = 200
+        self.sent: list[tuple[str, Body]] = []
+        self.closed = False
+        self._reply: Body = {}
+
+    def request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> None:
+        if path == "/readyz":
+            self.now_us += HOUR
+            self._reply = {"now": rfc3339(self.now_us)}
+            return
+        assert (method, headers) == ("POST", {"content-type": "application/json"})
+        sent = msgspec.json.decode(body or b"")
+        self.sent.append((path, sent))
+        self._reply = self.answer(sent)
+
+    def getresponse(self) -> Any:
+        return SimpleNamespace(status=self.status, read=lambda: msgspec.json.encode(self._reply))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Time of which a hundredth of a second goes by at each look; nothing sleeps."""
+    now = [0.0]
+
+    def look() -> float:
+        now[0] += 0.01
+        return now[0]
+
+    monkeypatch.setattr(driving, "time", SimpleNamespace(monotonic=look, perf_counter=look, sleep=lambda s: None))
+    return now
+
+
+def driver_of(world: World, answer: Callable[[Body], Body]) -> tuple[Driver, Server]:
+    driver, server = Driver(world, "http://127.0.0.1:8000", "fraud"), Server(world.start_us, answer)
+    driver._connection = server  # type: ignore[assignment]
+    return driver, server
+
+
+def allow(_body: Body) -> Body:
+    return {"action": "allow"}
+
+
+def test_everything_the_world_sends_is_sent_once_in_order_and_never_from_the_future() -> None:
+    world, twin = (world_of(SYSTEM, SEED, scale=SCALE) for _ in range(2))
+    driver, server = driver_of(world, allow)
+    driver.run(2.0)
+    driver.run(2.0)
+    behind = server.now_us - MINUTE
+    expected = [(f"/v1/fraud/{m.kind if m.kind == 'decide' else m.kind + 's'}", m.body) for m in twin.advance(behind)]
+    assert server.sent == expected[: len(server.sent)]
+    assert len(expected) - len(server.sent) == len(driver._waiting)
+    assert len(server.sent) > 20
+
+
+def test_what_could_not_be_sent_in_time_is_sent_next_time() -> None:
+    driver, server = driver_of(world_of(SYSTEM, SEED, scale=1.0), allow)
+    driver.run(0.5)
+    first, waiting = len(server.sent), list(driver._waiting)
+    assert waiting
+    driver.run(0.5)
+    assert server.sent[first][1] == waiting[0].body
+
+
+def test_the_world_hears_what_was_decided_and_the_line_counts_it() -> None:
+    world = World(SEED, WorldParams(customers=100, merchants=60, payments_day=200.0, background_hazard=0.05))
+    frauds: dict[str, int] = {}
+
+    def decide(body: Body) -> Body:
+        if not body["id"].startswith("pay_"):
+            return {}
+        is_bad = bool(world.truth(body["id"])["is_fraud"])
+        dear = body["amount_minor"] > 5_000
+        frauds[body["id"]] = is_bad
+        return {"action": "block" if dear else "allow"}
+
+    driver, server = driver_of(world, decide)
+    driver.run(8.0)
+    decided = [body for path, body in server.sent if path.endswith("decide")]
+    bad = [body for body in decided if frauds[body["id"]]]
+    stopped = [body for body in bad if body["amount_minor"] > 5_000]
+    blocked = sum(body["amount_minor"] > 5_000 for body in decided)
+    assert 0 < len(stopped) < len(bad)
+
+    def lost(bodies: list[Body]) -> float:
+        losses = ((int(world.truth(body["id"])["loss_minor"]), body["currency"]) for body in bodies)
+        return sum(convert(minor, code, base="EUR", rates=world.rates) for minor, code in losses) / 100
+
+    line = driver.line()
+    assert f"{len(decided):,} decisions" in line
+    assert f"block {blocked / len(decided):.1%}" in line
+    assert f"frauds not let through {len(stopped):,} of {len(bad):,}" in line
+    assert f"(simulated: {lost(stopped):,.0f} of {lost(bad):,.0f} EUR)" in line
+    assert line.startswith(rfc3339(server.now_us))
+    assert re.search(r"p99 10\.0 ms$", line)
+    # The world heard it: what was blocked did not go through.
+    assert {world.truth(body["id"])["settled"] for body in stopped} == {0.0}
+    assert {world.truth(body["id"])["settled"] for body in bad if body not in stopped} == {1.0}
+
+
+def test_a_line_before_anything_was_sent_divides_by_nothing() -> None:
+    driver, _ = driver_of(world_of(SYSTEM, SEED, scale=SCALE), allow)
+    assert "0 decisions" in driver.line()
+    assert driver.line().endswith("p99 0.0 ms")
+
+
+def test_an_answer_that_is_no_success_ends_the_drive_with_its_words() -> None:
+    world = world_of(SYSTEM, SEED, scale=SCALE)
+    driver, server = driver_of(world, allow)
+    server.status = 503
+    with pytest.raises(LogUnavailableError) as caught:
+        driver.run(1.0)
+    assert str(caught.value).startswith("/readyz: status 503: {")
+    assert str(caught.value).endswith("Expected 200. The world sends what its schema allows: see the answer.")
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("gone"), http.client.BadStatusLine("gone")])
+def test_a_server_that_is_gone_ends_the_drive(error: Exception) -> None:
+    driver, server = driver_of(world_of(SYSTEM, SEED, scale=SCALE), allow)
+
+    def raising(*_: Any) -> None:
+        raise error
+
+    server.request = raising  # type: ignore[method-assign]
+    with pytest.raises(LogUnavailableError) as caught:
+        driver.run(1.0)
+    assert str(caught.value) == "/readyz: no answer (gone). Expected a running server. See its last lines."
+
+
+def test_a_driver_gives_its_connection_back() -> None:
+    driver, server = driver_of(world_of(SYSTEM, SEED, scale=SCALE), allow)
+    driver.close()
+    assert server.closed
