@@ -6,12 +6,15 @@ Training and serving are processes of their own, started here and ended here, by
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
+from types import FrameType
 from typing import IO
 
 import msgspec
@@ -44,7 +47,19 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bring_up(plan: Plan) -> int:
-    """Trains, serves and drives until stopped; returns the exit code."""
+    """Trains, serves and drives until stopped by SIGINT or SIGTERM; returns the exit code. No process outlives it."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _bring_up(plan)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _bring_up(plan: Plan) -> int:
     screen = Screen()
     home = Home(plan.home / SYSTEM)
     real = _start_real(plan, screen) if plan.real else None
@@ -53,9 +68,13 @@ def bring_up(plan: Plan) -> int:
             screen.say("world", f"{home.root} holds a log already: going on with it")
         else:
             size = ("--world-days", str(plan.days), "--world-scale", str(plan.scale), "--seed", str(plan.seed))
-            world = _decalog("train", SYSTEM, *size, home=home.root)
-            if not screen.follow("world", world):
-                return 1
+            world = _decalog("train", SYSTEM, "--brief", *size, home=home.root)
+            try:
+                if not screen.follow("world", world):
+                    return 1
+            finally:
+                world.terminate()
+                world.wait(timeout=30)
         return _serve_and_drive(plan, home, screen)
     finally:
         if real is not None:
@@ -78,8 +97,13 @@ class Screen:
     def follow(self, who: str, process: subprocess.Popen[str]) -> bool:
         """Prints a process's lines until it ends; progress at most every two seconds, its report whole."""
         assert process.stdout is not None  # noqa: S101 - started with a pipe
+        with process.stdout as lines:
+            self._tell(who, lines)
+        return process.wait() == 0
+
+    def _tell(self, who: str, lines: Iterable[str]) -> None:
         last, skipped = 0.0, ""
-        for line in process.stdout:
+        for line in lines:
             text = line.rstrip()
             is_progress = text.startswith(("day ", "row "))
             if is_progress and time.monotonic() - last < _EVERY_S:
@@ -90,7 +114,8 @@ class Screen:
                 skipped = ""
             last = time.monotonic() if is_progress else last
             self.say(who, text)
-        return process.wait() == 0
+        if skipped:
+            self.say(who, skipped)
 
 
 class RealTraining:
@@ -124,7 +149,7 @@ class RealTraining:
             return
         mapping = str(packaged_mapping(REAL_SET))
         if not self._stopped:
-            self._process = _decalog("train", SYSTEM, "--data", str(data), "--map", mapping, home=home.root)
+            self._process = _decalog("train", SYSTEM, "--brief", "--data", str(data), "--map", mapping, home=home.root)
             os.setpriority(os.PRIO_PROCESS, self._process.pid, _BEHIND)
             self._screen.follow("real", self._process)
 
@@ -146,9 +171,10 @@ def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
         screen.say("live", f"{address}/openapi.json; the clock runs {plan.speed:g} times as fast; Ctrl-C ends it")
         driver = Driver(world, address, SYSTEM)
         end = time.monotonic() + plan.seconds if plan.seconds else float("inf")
-        while time.monotonic() < end and server.poll() is None:
-            driver.run(min(_EVERY_S, max(0.0, end - time.monotonic())))
-            screen.say("live", driver.line())
+        with closing(driver):
+            while time.monotonic() < end and server.poll() is None:
+                driver.run(min(_EVERY_S, max(0.0, end - time.monotonic())))
+                screen.say("live", driver.line())
     except KeyboardInterrupt:
         screen.say("live", "stopping: what was acknowledged is in the log")
     finally:
@@ -165,6 +191,7 @@ def _await_listening(server: subprocess.Popen[str], screen: Screen) -> str:
         if line.startswith("listening on "):
             threading.Thread(target=_drain, args=(server.stdout, screen), daemon=True).start()
             return line.removeprefix("listening on ").strip()
+    server.stdout.close()
     raise LogUnavailableError(
         where="decalog serve",
         given=f"a server that ended with {server.wait()} before it listened",
@@ -174,8 +201,9 @@ def _await_listening(server: subprocess.Popen[str], screen: Screen) -> str:
 
 
 def _drain(stream: IO[str], screen: Screen) -> None:
-    for line in stream:
-        screen.say("serve", line.rstrip())
+    with stream as lines:
+        for line in lines:
+            screen.say("serve", line.rstrip())
 
 
 def _decalog(*words: str, home: Path) -> subprocess.Popen[str]:
