@@ -7,19 +7,23 @@ import http.server
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 from tests.homes import add_model, rule
+from tests.test_reports import REPORT as SOME_REPORT
 
 from decalog import admin
 from decalog.clock import time_us
-from decalog.errors import AccessError, ConfigError, LogUnavailableError, RequestError, UnknownRecordError
+from decalog.errors import AccessError, ConfigError, LogUnavailableError, ModelError, RequestError, UnknownRecordError
 from decalog.home import Home
 from decalog.ingest import RowResult
 from decalog.metrics import Measurement
 from decalog.registry import Pin
+from decalog.reports import Report
+from decalog.training import REPORT
 
 Answer = Callable[[], tuple[int, bytes]]
 
@@ -52,6 +56,22 @@ def test_a_rollback_says_which_model_it_is_again(tmp_path: Path) -> None:
     assert admin.list_models(home, "fraud").history[-1].why == "alarms"
     with pytest.raises(ConfigError, match="no earlier model in its history"):
         admin.rollback(home, "fraud", alias="champion", why="more alarms")
+
+
+def test_a_model_shows_the_report_it_was_registered_with(tmp_path: Path) -> None:
+    def save(folder: Path) -> dict[str, Any]:
+        (folder / REPORT).write_text(SOME_REPORT.to_json(), encoding="utf-8")
+        return dict(rule().save(folder))
+
+    model = add_model(tmp_path, SimpleNamespace(save=save))
+    shown = admin.show_model(Home(tmp_path), model[:12])
+    assert shown == msgspec.json.decode(SOME_REPORT.to_json(), type=Report).markdown()
+
+
+def test_a_model_without_a_report_that_reads_says_so(tmp_path: Path) -> None:
+    model = add_model(tmp_path)
+    with pytest.raises(ModelError, match=r"report\.json: no report that can be read .* the model itself is whole"):
+        admin.show_model(Home(tmp_path), model)
 
 
 def test_no_models_yet_is_no_error_and_makes_nothing(tmp_path: Path) -> None:

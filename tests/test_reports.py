@@ -99,3 +99,15 @@ def test_a_contender_is_found_by_name() -> None:
     assert REPORT.contender("boosted") is MODEL
     with pytest.raises(KeyError):
         REPORT.contender("none")
+
+
+def test_the_brief_report_has_the_parts_and_one_line_a_contender() -> None:
+    lines = REPORT.brief().splitlines()
+    assert lines[0] == "fraud at log position 1,234, known by 1970-01-01T00:00:01Z"
+    assert lines[-3].split() == ["roc_auc", "net_loss", "saved", "a", "1,000"]
+    assert " ".join(lines[-2].split()) == (
+        "always allow (baseline) – 2,000.00 EUR (0.01 to 0.02) 0.00 EUR (0.00 to 0.00)"
+    )
+    assert lines[-1].startswith("boosted")
+    assert "0.9000 (0.8000 to 0.9500)" in lines[-1]
+    assert lines[-1].endswith("0.50 EUR (-0.10 to 0.90)")

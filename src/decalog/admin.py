@@ -14,11 +14,13 @@ import msgspec
 
 from decalog.access import Access, TokenStore
 from decalog.clock import SystemClock, duration_us, rfc3339
-from decalog.errors import AccessError, LogUnavailableError, RequestError
+from decalog.errors import AccessError, LogUnavailableError, ModelError, RequestError
 from decalog.home import Home
 from decalog.ingest import RowResult
 from decalog.registry import Alias, AliasChange, Registry
+from decalog.reports import Report
 from decalog.system import find_system
+from decalog.training import REPORT
 
 _WAIT_S = 60
 _REFUSED = (401, 403)
@@ -59,6 +61,24 @@ def list_models(home: Home, name: str) -> ListedModels:
         for artefact in registry.list(system)
     ]
     return ListedModels(tuple(listed), registry.history(system))
+
+
+def show_model(home: Home, model: str) -> str:
+    """Returns the report that a model was registered with, as Markdown.
+
+    Raises:
+        UnknownRecordError, ModelError: there is no such model, or its files are damaged.
+    """
+    artefact = Registry(home.root).get(model)
+    try:
+        return msgspec.json.decode((artefact.folder / REPORT).read_bytes(), type=Report).markdown()
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(
+            where=f"model {artefact.id[:12]}, {REPORT}",
+            given=f"no report that can be read ({error})",
+            expected="the report of its training",
+            fix="Read it with the decalog that trained it; the model itself is whole.",
+        ) from None
 
 
 def models_text(listed: ListedModels) -> str:

@@ -99,6 +99,7 @@ def train(
     world_days: Annotated[int, typer.Option(help="Fill a new home with this many days of the system's world.")] = 0,
     world_scale: Annotated[float, typer.Option(help="Size of the world, as a share of its default.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the training, and of the world.")] = 0,
+    brief: Annotated[bool, typer.Option("--brief", help="A dozen lines instead of the whole report.")] = False,
     home: HomeOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -116,7 +117,7 @@ def train(
     else:
         mine = operations.own_model(system, onnx=onnx, path=own, files=files) if onnx or own else None
         result = operations.train_on_log(place, system, seed=seed, own=mine, say=_say)
-    _print(result.report.to_json() if as_json else result.text())
+    _print(result.report.to_json() if as_json else result.brief() if brief else result.text())
 
 
 @app.command(epilog=_example("decalog serve fraud --port 8000"))
@@ -190,7 +191,7 @@ def decide(
 
     raw = _read(Path(request[1:])) if request.startswith("@") else os.fsencode(request)
     if url:
-        _print_json(admin.post(f"{url}/v1/{system}/decide", raw, token=token))
+        _print_json(admin.post(f"{url}/v1/{_plain_name(system)}/decide", raw, token=token))
         return
     _print_json(operations.decide_here(Home(home), system, raw=raw))
 
@@ -264,6 +265,17 @@ def models_list(system: SystemArgument, home: HomeOption = HOME, as_json: JsonOp
 
     listed = admin.list_models(Home(home), system)
     _print_json(listed) if as_json else _print(admin.models_text(listed))
+
+
+@models_app.command("show", epilog=_example("decalog models show 3f2a91c04b7d"))
+def models_show(
+    model: Annotated[str, typer.Argument(help="Id, or its first 12 digits.")], home: HomeOption = HOME
+) -> None:
+    """Print the report that a model was registered with."""
+    from decalog import admin
+    from decalog.home import Home
+
+    _print(admin.show_model(Home(home), model))
 
 
 @models_app.command("promote", epilog=_example("decalog models promote fraud 3f2a91c04b7d --why 'less fraud'"))
@@ -385,7 +397,7 @@ def _batch(system: str, kind: str, raw: bytes, *, url: str, token: str, home: Pa
     from decalog.home import Home
 
     if url:
-        _print_json(admin.post(f"{url}/v1/{system}/{kind}s", raw, token=token))
+        _print_json(admin.post(f"{url}/v1/{_plain_name(system)}/{kind}s", raw, token=token))
         return
     results = operations.add_here(Home(home), system, kind="event" if kind == "event" else "outcome", raw=raw)
     _print(admin.rows_text(results))
@@ -404,6 +416,15 @@ def _read(path: Path) -> bytes:
             expected="a file of JSON: one object, an array, or one object a line",
             fix="Check the path; - reads standard input.",
         ) from None
+
+
+def _plain_name(system: str) -> str:
+    """Returns the name by which a server knows a system: its own, also where the dotted path of one is given."""
+    if ":" not in system:
+        return system
+    from decalog.system import find_system
+
+    return find_system(system).name
 
 
 def _say(line: str) -> None:

@@ -171,6 +171,24 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         parts.append("\n".join(f"- {line}" for line in self._footnotes()))
         return "\n\n".join(parts) + "\n"
 
+    def brief(self) -> str:
+        """Returns the report in a dozen lines: the parts, and for each contender the first metric and the money."""
+        first = next((metric.name for metric in self.metrics if metric.tier == "model"), "")
+        money = next((metric.name for metric in self.metrics if metric.unit == MINOR_UNITS), "")
+        head = ("", first, money, "saved a 1,000")
+        rows = [
+            (
+                contender.name if contender.role == "model" else f"{contender.name} ({contender.role})",
+                self._cell(contender.values.get(first), ""),
+                self._cell(contender.values.get(money), MINOR_UNITS),
+                self._cell(contender.saved_per_1000, MINOR_UNITS),
+            )
+            for contender in self.contenders
+        ]
+        widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+        return "\n".join([*self.head(), *(line.rstrip() for line in lines)])
+
     def __rich__(self) -> Group:
         """Returns the report as rich renders it."""
         from rich.console import Group

@@ -82,8 +82,15 @@ class TrainingResult(msgspec.Struct, frozen=True):
 
     def text(self) -> str:
         """Returns the report and what became of the model."""
+        return f"{self.report.markdown()}\n{self._fate()}\n"
+
+    def brief(self) -> str:
+        """Returns the report in a dozen lines, and what became of the model."""
+        return f"{self.report.brief()}\n{self._fate()} `decalog models show {self.model[:12]}` prints all of it.\n"
+
+    def _fate(self) -> str:
         what = "became champion" if self.promoted else "registered; `decalog models promote` makes it the champion"
-        return f"{self.report.markdown()}\nModel {self.model[:12]}: {what}.\n"
+        return f"Model {self.model[:12]}: {what}."
 
 
 def _quiet(_line: str) -> None:
