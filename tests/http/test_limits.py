@@ -39,6 +39,13 @@ def test_what_is_no_json_is_judged_without_failing(raw: bytes) -> None:
     check_rows(raw, most=1_000)
 
 
+@pytest.mark.parametrize("end", [b"", b"\\", b'"'])
+def test_a_string_that_never_closes_is_read_once_and_not_once_a_quote(end: bytes) -> None:
+    """Read anew from each quote, this body would hold the event loop for hours."""
+    assert is_deep(b"[" * DEPTH + b"{" + b'"' + b'\\"' * 250_000 + b"[" + end)
+    assert not is_deep(b"[]" * DEPTH + b'"' + b'\\"' * 250_000 + b"[" * DEPTH + end)
+
+
 @pytest.mark.parametrize(
     ("raw", "most", "status"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -82,14 +83,15 @@ def is_deep(raw: bytes) -> bool:
     # Almost every body has few brackets in all, and needs no second look.
     if raw.count(b"[") + raw.count(b"{") <= DEPTH:
         return False
-    brackets = _STRING.sub(b"", raw).translate(None, _NO_BRACKETS)
-    for _ in range(DEPTH):
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
-    return brackets.count(b"[") + brackets.count(b"{") > 0
+    # Escapes first, so that a string is what lies between two quotes: one pass over a body of any kind, JSON or not.
+    strings = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    steps = memoryview(_STRING.sub(b"", strings).translate(_STEPS, _NO_BRACKETS)).cast("b")
+    return max(accumulate(steps), default=0) > DEPTH
 
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"[^"]*(?:"|\Z)')
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEPS = bytes.maketrans(b"[]{}", b"\x01\xff\x01\xff")
 _Rows = msgspec.json.Decoder(list[msgspec.Raw])
 
 
