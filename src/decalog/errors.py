@@ -1,18 +1,18 @@
 """The one tree of errors; every leaf is also a builtin, so callers may catch either.
 
-    DecalogError
-    ├── ConfigError      (ValueError)       a setting or declaration is wrong; at start, all at once
-    ├── DataError        (ValueError)       user data cannot be read at all; single bad rows go to quarantine instead
-    ├── RequestError     (ValueError)       one request is wrong; the caller can mend it (4xx)
-    │   ├── ConflictError                   a key was used before with another body (409)
-    │   ├── UnknownRecordError (LookupError)  what the request names is not in the log (404)
-    │   └── LimitError                      body, rate or field limit exceeded (413, 429)
-    ├── AccessError      (PermissionError)  token missing, unknown, or without the scope (401, 403)
-    ├── LogError         (OSError)          the log cannot take or give records
-    │   ├── LogUnavailableError             nothing can be appended now: the only answer that is not logged (503)
-    │   └── CorruptLogError                 the hash chain, an index or a derived copy does not fit the records
-    ├── ModelError       (RuntimeError)     a model artefact is missing, damaged, or gives impossible values
-    └── ReplayError      (RuntimeError)     a decision cannot be recomputed; the message names what is missing
+DecalogError
+├── ConfigError      (ValueError)       a setting or declaration is wrong; at start, all at once
+├── DataError        (ValueError)       user data cannot be read at all; single bad rows go to quarantine instead
+├── RequestError     (ValueError)       one request is wrong; the caller can mend it (4xx)
+│   ├── ConflictError                   a key was used before with another body (409)
+│   ├── UnknownRecordError (LookupError)  what the request names is not in the log (404)
+│   └── LimitError                      body, rate or field limit exceeded (413, 429)
+├── AccessError      (PermissionError)  token missing, unknown, or without the scope (401, 403)
+├── LogError         (OSError)          the log cannot take or give records
+│   ├── LogUnavailableError             nothing can be appended now: the only answer that is not logged (503)
+│   └── CorruptLogError                 the hash chain, an index or a derived copy does not fit the records
+├── ModelError       (RuntimeError)     a model artefact is missing, damaged, or gives impossible values
+└── ReplayError      (RuntimeError)     a decision cannot be recomputed; the message names what is missing
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ class ReplayError(DecalogError, RuntimeError):
 
 
 _LISTED = 24
+_COMPARED = 64
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -99,7 +100,8 @@ def near(name: str, known: Iterable[str]) -> str:
     'one of: amount, card'
     """
     names = sorted(known)
-    match = difflib.get_close_matches(name, names, n=1)
+    # A caller may have sent megabytes, and what is compared costs by its length; no name of ours is that long.
+    match = difflib.get_close_matches(name[:_COMPARED], names, n=1)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     listed = f"one of: {', '.join(names[:_LISTED])}{more}"
     return f"'{match[0]}' (closest match), or {listed}" if match else listed
