@@ -264,6 +264,22 @@ def test_a_retry_while_the_model_thinks_is_decided_once(log: FraudLog) -> None:
     run(log, scenario)
 
 
+def test_an_event_of_the_same_id_while_the_model_thinks_is_a_conflict(log: FraudLog) -> None:
+    slow = Slow()
+    use(log, slow)
+
+    async def scenario(host: Host) -> None:
+        asked = asyncio.create_task(host.decide("fraud", body("a")))
+        await thread(slow.started.acquire)
+        (event,) = await host.add_events("fraud", body("a"))
+        slow.may_answer.set()
+        with pytest.raises(ConflictError, match="an id that was logged as a plain event before"):
+            await asked
+        assert (event.status, host.log.position) == ("accepted", 1)
+
+    run(log, scenario)
+
+
 def test_a_decision_whose_model_answers_after_the_stop_is_not_acknowledged(log: FraudLog) -> None:
     slow = Slow()
     use(log, slow)
@@ -371,6 +387,21 @@ def test_a_decision_is_found_by_either_id_and_told_without_tokens(log: FraudLog)
         for value in ("Ada", "card-1", "192.0.2.1", *map(str, request.entities.values())):
             assert value not in text
         assert await host.replay("fraud", "a") == {"system": "fraud", "decision_id": reply["decision_id"]}
+
+    run(log, scenario)
+
+
+def test_a_decision_is_told_of_once_it_is_durable(log: FraudLog) -> None:
+    held = Held(log)
+
+    async def scenario(host: Host) -> None:
+        asked = asyncio.create_task(host.decide("fraud", body("a")))
+        await thread(held.arrived.wait)
+        told = asyncio.create_task(host.decision("fraud", "a"))
+        await asyncio.sleep(0)
+        assert not told.done()
+        held.free.set()
+        assert (await told)["decision_id"] == (await asked).body["decision_id"]
 
     run(log, scenario)
 

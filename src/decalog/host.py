@@ -142,6 +142,8 @@ class Host:
         """Returns a decision by its id or its request's; tokens and personal values stay inside."""
         service = self._service(system)
         record, decision = self._find(service, id_)
+        # What is told is told for good, to whoever asks: a crash must not take it back.
+        await self._until_durable(record.seq)
         told = reply(record, decision, noun=service.system.schema.noun)
         features = decision.candidates[0].features if decision.candidates else b""
         told["features"] = service.name_features(features)
@@ -181,10 +183,10 @@ class Host:
         model = service.serving.model
         if model is not None and is_blocking(model) and not draft.fallback:
             await self._predict_aside(service, draft)
-            # While the model thought, a retry of the same request may have been logged.
-            logged = service.ingest.logged("request", draft.event.id, mark=draft.mark)
+            # While the model thought, the same request may have been logged: by a retry, or as a plain event.
+            logged = service.logged(draft.event.id, draft.mark)
             if logged is not None:
-                return logged, decode_decision(logged.body)
+                return logged
         else:
             service.predict(draft)
         record, decision = service.finish(draft)

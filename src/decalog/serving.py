@@ -195,14 +195,23 @@ class Service:
                 fix="Send corrections to /events: a decision that was made stays made.",
             )
         mark = self.ingest.body_digest(parsed)
-        before = self.ingest.logged("request", parsed.id, mark=mark)
+        before = self.logged(parsed.id, mark)
         if before is not None:
-            return before, self._repeated(before)
+            return before
         event = self.ingest.build(parsed)
         draft = Underway(event, mark, parsed.taken, self._log.position, started, {}, judge=self.judge)
         _stage(draft, "parse", started)
         self._featurise(draft)
         return draft
+
+    def logged(self, id_: str, mark: bytes) -> tuple[Record, Decision] | None:
+        """Returns the decision that was logged for a request of the same id and body, or None.
+
+        Raises:
+            ConflictError: the id was used with another body, or for a plain event.
+        """
+        record = self.ingest.logged("request", id_, mark=mark)
+        return None if record is None else (record, self._repeated(record))
 
     def predict(self, draft: Underway) -> None:
         """Adds the model's prediction; see `Judge.predict`."""
