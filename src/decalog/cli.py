@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -146,10 +147,11 @@ def serve(
     setups = {name: _setup(name, policy=policy, rates=rates, shadow=shadow, allowed=allow_model) for name in systems}
     place = Home(home)
     served = operations.open_host(place, systems, setups=setups, clock=clock)
-    for name, state in served.state().systems.items():
-        _say(f"{name}: model {state['model'] or 'none, every decision is the declared fallback'}, {state['mode']}")
-    access = admin.access_of(place) if auth else None
-    code = run(served, settings, access=access, on_listening=lambda p: _say(f"listening on http://{host}:{p}"))
+    with closing(served.log):
+        for name, state in served.state().systems.items():
+            _say(f"{name}: model {state['model'] or 'none, every decision is the declared fallback'}, {state['mode']}")
+        access = admin.access_of(place) if auth else None
+        code = run(served, settings, access=access, on_listening=lambda p: _say(f"listening on http://{host}:{p}"))
     raise typer.Exit(code)
 
 
@@ -215,17 +217,18 @@ def replay(
     if bool(id_) == every:
         raise typer.BadParameter("name one decision, or --all")
     setup = Setup(allowed=tuple(allow_model or ()))
-    replayer = Deployment(Home(home), system, Home(home).reader(), setup).replayer()
-    if every:
-        found = replayer.range(start, stop)
-        _print_json(found) if as_json else _print(range_text(found))
-        raise typer.Exit(0 if found.identical == found.replayed else 1)
-    trace = replayer.one(id_)
-    _print_json(trace) if as_json else _print(trace_text(trace))
-    raise typer.Exit(0 if trace.identical else 1)
+    with closing(Home(home).reader()) as log:
+        replayer = Deployment(Home(home), system, log, setup).replayer()
+        if every:
+            found = replayer.range(start, stop)
+            _print_json(found) if as_json else _print(range_text(found))
+            raise typer.Exit(0 if found.identical == found.replayed else 1)
+        trace = replayer.one(id_)
+        _print_json(trace) if as_json else _print(trace_text(trace))
+        raise typer.Exit(0 if trace.identical else 1)
 
 
-@data_app.command("inspect", epilog=_example("decalog data inspect payments.parquet > my.toml"))
+@data_app.command("inspect", epilog=_example("decalog data inspect payments.parquet --out my.toml"))
 def data_inspect(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
     system: Annotated[str, typer.Option(help="Whose schema to map to.")] = "fraud",
@@ -238,7 +241,7 @@ def data_inspect(
     inspection = inspect(file, find_system(system))
     _print(inspection.text())
     if out is not None:
-        out.write_text(inspection.mapping_toml, encoding="utf-8")
+        _write(out, inspection.mapping_toml)
         _say(f"mapping written to {out}")
 
 
@@ -359,8 +362,10 @@ def restore(source: Annotated[Path, typer.Argument(help="A backup.")], home: Hom
 @app.command(epilog=_example("decalog verify"))
 def verify(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
     """Check the hash chain, the counts, the index and the derived copies."""
+    from decalog.home import Home
     from decalog.verification import verify as check
 
+    Home(home).check()
     found = check(home)
     _print_json(found) if as_json else _print(found.text())
     raise typer.Exit(0 if found.sound else 1)
@@ -425,6 +430,18 @@ def _plain_name(system: str) -> str:
     from decalog.system import find_system
 
     return find_system(system).name
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            where=str(path),
+            given=f"a file that cannot be written ({error.strerror})",
+            expected="a path in a folder that is there",
+            fix="Name another.",
+        ) from None
 
 
 def _say(line: str) -> None:

@@ -158,6 +158,7 @@ def _changed_params(system: System) -> Iterator[msgspec.Struct]:
         for changed in (value * 2 + 1, type(value)(0)):
             params = msgspec.structs.replace(defaults, **{field.name: changed})
             try:
+                msgspec.convert(msgspec.to_builtins(params), system.policy_params)
                 system.policy(params)
             except (DecalogError, ValueError):
                 continue
