@@ -5,17 +5,18 @@ from __future__ import annotations
 import http.client
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
-from tests.homes import SCALE, SEED
+from tests.homes import DAYS, SCALE, SEED, fill_home, live_messages, opened, records
 
 from decalog import driving
-from decalog.clock import HOUR, MINUTE, rfc3339
+from decalog.clock import DAY, HOUR, MINUTE, rfc3339
 from decalog.driving import Driver
-from decalog.errors import LogUnavailableError
+from decalog.errors import ConflictError, LogUnavailableError
 from decalog.money import convert
 from decalog.simulation import world_of
 from decalog.systems.fraud.simulate import World
@@ -166,3 +167,26 @@ def test_a_driver_gives_its_connection_back() -> None:
     driver, server = driver_of(world_of(SYSTEM, SEED, scale=SCALE), allow)
     driver.close()
     assert server.closed
+
+
+def test_a_world_that_starts_anew_goes_on_where_the_log_ended(tmp_path: Path) -> None:
+    home = fill_home(tmp_path)
+    first, messages = live_messages()
+    with opened(home) as (deployment, clock):
+        service = deployment.service()
+        for message in messages:
+            clock.set(message.at)
+            if message.kind == "decide":
+                _, decision, _ = service.decide(message.body)
+                first.react(message.body["id"], decision.choice.action, at_us=message.at)
+        service.decide({"id": "by-hand", "amount_minor": 100, "currency": "EUR"})
+        deployment.log.commit()
+    again = world_of(SYSTEM, SEED, scale=SCALE)
+    driving.remind(again, records(home, "decision"), system="fraud")
+    asked = next(message for message in messages if message.kind == "decide")
+    with pytest.raises(ConflictError, match="'block' after '"):
+        again.react(asked.body["id"], "block", at_us=asked.at)
+    now_us = again.start_us + DAYS * DAY + DAY // 2
+    again.advance(now_us)
+    later = first.advance(now_us + 70 * DAY)
+    assert again.advance(now_us + 70 * DAY) == later

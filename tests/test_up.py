@@ -185,8 +185,8 @@ def test_the_real_set_is_trained_beside_the_world_in_a_home_of_its_own(
     real._thread.join(PATIENCE_S)
     real.stop()
     ((*words, home),) = no_processes
-    assert words[:4] == ["train", "fraud", "--data", str(data)]
-    assert words[5].endswith("ulb-creditcard.toml")
+    assert words[:5] == ["train", "fraud", "--brief", "--data", str(data)]
+    assert words[6].endswith("ulb-creditcard.toml")
     assert home == str(tmp_path / "real")
     assert "real   trained" in capsys.readouterr().out
 
@@ -227,3 +227,15 @@ def test_a_server_that_cannot_start_is_said_with_its_own_words(
         "Its last lines above say why; another port: `decalog up --port 0`."
     )
     assert "serve  decalog: 0.lock: a log that another process writes" in capsys.readouterr().out
+
+
+def test_what_an_interrupted_start_left_is_moved_aside_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "fraud"
+    Home(left).writer().close()
+    monkeypatch.setattr(up, "_decalog", lambda *words, home: process_that_says("no training here\n", 1))
+    assert up.bring_up(plan(tmp_path)) == 1
+    assert not left.exists()
+    (aside,) = tmp_path.glob("fraud-interrupted-*")
+    assert Home(aside).exists

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from decalog.clock import MINUTE, SECOND, rfc3339, time_us
-from decalog.errors import LogUnavailableError
+from decalog.decisions import decode_decision
+from decalog.errors import LogUnavailableError, UnknownRecordError
+from decalog.events import Record
 from decalog.money import convert
 from decalog.simulation import message_path
 from decalog.testing.worlds import Message, World
@@ -20,6 +23,27 @@ from decalog.testing.worlds import Message, World
 _TIMEOUT_S = 30
 _OK = 200
 _PAUSE_S = 0.02
+
+
+def remind(world: World, records: Iterable[Record], *, system: str) -> None:
+    """Tells a world that starts anew what a log's decisions were, so that it goes on where an earlier run ended.
+
+    Args:
+        world: at its start.
+        records: of the log, in order.
+        system: whose decisions the world makes.
+    """
+    now_us = world.start_us
+    for record in records:
+        if record.kind != "decision" or record.system != system:
+            continue
+        decision = decode_decision(record.body)
+        if decision.request.event_time > now_us:
+            now_us = decision.request.event_time
+            world.advance(now_us)
+        # A request that somebody else sent, by hand, is none of the world's.
+        with contextlib.suppress(UnknownRecordError):
+            world.react(decision.request.id, decision.choice.action, at_us=decision.request.event_time)
 
 
 class Driver:

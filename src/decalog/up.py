@@ -20,9 +20,10 @@ from typing import IO
 import msgspec
 
 from decalog.clock import rfc3339
-from decalog.driving import Driver
+from decalog.driving import Driver, remind
 from decalog.errors import DecalogError, LogUnavailableError
 from decalog.home import Home
+from decalog.registry import Registry
 from decalog.simulation import world_of
 from decalog.system import find_system
 
@@ -64,6 +65,10 @@ def _bring_up(plan: Plan) -> int:
     home = Home(plan.home / SYSTEM)
     real = _start_real(plan, screen) if plan.real else None
     try:
+        if home.exists and not _is_trained(home):
+            aside = home.root.with_name(f"{home.root.name}-interrupted-{time.time_ns() // 10**9}")
+            home.root.rename(aside)
+            screen.say("world", f"an earlier start was interrupted: what it left lies in {aside}, beginning again")
         if home.exists:
             screen.say("world", f"{home.root} holds a log already: going on with it")
         else:
@@ -139,7 +144,7 @@ class RealTraining:
         from decalog.data.fetch import fetch, packaged_mapping
 
         home = Home(self._plan.home / "real")
-        if home.exists:
+        if _is_trained(home):
             self._screen.say("real", f"{home.root} holds a log already: see `decalog models list fraud --home …`")
             return
         try:
@@ -154,6 +159,10 @@ class RealTraining:
             self._screen.follow("real", self._process)
 
 
+def _is_trained(home: Home) -> bool:
+    return home.exists and Registry(home.root).current(SYSTEM) is not None
+
+
 def _start_real(plan: Plan, screen: Screen) -> RealTraining:
     return RealTraining(plan, screen)
 
@@ -162,6 +171,7 @@ def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
     world = world_of(find_system(SYSTEM), plan.seed, scale=plan.scale)
     log = home.reader()
     start_us = log.known_time
+    remind(world, log.read(), system=SYSTEM)
     log.close()
     world.advance(start_us)
     clock = ("--clock-start", rfc3339(start_us), "--clock-speed", str(plan.speed))
