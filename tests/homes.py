@@ -15,6 +15,7 @@ from decalog.deployment import Deployment, Setup
 from decalog.events import Record
 from decalog.home import Home
 from decalog.models.linear import Threshold
+from decalog.operations import quiet
 from decalog.registry import Manifest, Pin, Registry
 from decalog.runtime import this_code
 from decalog.simulation import fill, rates_of, world_of
@@ -61,7 +62,9 @@ def fill_home(root: Path, *, champion: bool = True) -> Home:
     world = world_of(SYSTEM, SEED, scale=SCALE)
     clock = ManualClock(world.start_us)
     log = home.writer(clock)
-    fill(world, Deployment(home, "fraud", log, Setup(rates=rates_of(world))).prepare(), clock=clock, days=DAYS, say=len)
+    fill(
+        world, Deployment(home, "fraud", log, Setup(rates=rates_of(world))).prepare(), clock=clock, days=DAYS, say=quiet
+    )
     log.close()
     if champion:
         add_model(root)

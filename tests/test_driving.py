@@ -22,6 +22,7 @@ from decalog.simulation import world_of
 from decalog.systems.fraud.simulate import World
 from decalog.systems.fraud.system import SYSTEM
 from decalog.systems.fraud.world_params import WorldParams
+from decalog.testing import worlds
 
 Body = dict[str, Any]
 
@@ -67,7 +68,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def driver_of(world: World, answer: Callable[[Body], Body]) -> tuple[Driver, Server]:
+def driver_of(world: worlds.World, answer: Callable[[Body], Body]) -> tuple[Driver, Server]:
     driver, server = Driver(world, "http://127.0.0.1:8000", "fraud"), Server(world.start_us, answer)
     driver._connection = server  # type: ignore[assignment]
     return driver, server
@@ -157,7 +158,7 @@ def test_a_server_that_is_gone_ends_the_drive(error: Exception) -> None:
     def raising(*_: Any) -> None:
         raise error
 
-    server.request = raising  # type: ignore[method-assign]
+    server.request = raising  # type: ignore[assignment,method-assign]
     with pytest.raises(LogUnavailableError) as caught:
         driver.run(1.0)
     assert str(caught.value) == "/readyz: no answer (gone). Expected a running server. See its last lines."

@@ -12,9 +12,9 @@ from decalog.tables import Tables
 
 def test_a_home_is_made_by_its_first_writer(tmp_path: Path) -> None:
     home = Home(tmp_path / "deep" / "home")
-    assert not home.exists
+    before = home.exists
     home.writer().close()
-    assert home.exists
+    assert (before, home.exists) == (False, True)
     assert sorted(path.name for path in home.root.iterdir()) == ["log", "vault.sqlite"]
     assert home.data == home.root / "data"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.homes import add_model, fill_home, records
 
 from decalog import operations, simulation
 from decalog.clock import AcceleratedClock, SystemClock
+from decalog.deployment import Setup
 from decalog.errors import ConfigError, DataError, LogUnavailableError, RequestError
 from decalog.home import Home
 from decalog.host import Host
@@ -215,7 +217,7 @@ def test_an_unknown_system_makes_no_home(tmp_path: Path) -> None:
 
 def test_a_host_serves_every_named_system_as_the_logs_writer(tmp_path: Path) -> None:
     home = fill_home(tmp_path)
-    host = operations.open_host(home, ["fraud"], setups={"fraud": operations.Setup(shadow=True)})
+    host = operations.open_host(home, ["fraud"], setups={"fraud": Setup(shadow=True)})
     assert isinstance(host, Host)
     assert host.systems == ("fraud",)
     assert host.state().systems["fraud"]["mode"] == "shadow"
@@ -225,7 +227,7 @@ def test_a_host_serves_every_named_system_as_the_logs_writer(tmp_path: Path) -> 
 
 
 def test_a_host_that_cannot_be_opened_releases_the_log(tmp_path: Path) -> None:
-    clash = operations.Setup(signals=(Field(name="card", kind="int", meaning="Mine."),))
+    clash = Setup(signals=(Field(name="card", kind="int", meaning="Mine."),))
     with pytest.raises(ConfigError, match="names that are taken: card"):
         operations.open_host(Home(tmp_path), ["fraud"], setups={"fraud": clash})
     Home(tmp_path).writer().close()
@@ -263,7 +265,7 @@ class Started:
 def test_sealing_starts_when_due_and_never_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started, now = Started(), [0.0]
     monkeypatch.setattr(subprocess, "Popen", started)
-    monkeypatch.setattr(operations.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     sealer = Sealer(Home(tmp_path), every_s=60, at_least=5)
     counts = []
     for at, ended in ((59, False), (60, False), (121, False), (122, True), (150, True), (182, True)):

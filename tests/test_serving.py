@@ -44,7 +44,7 @@ class Says:
 
 
 def serving(model: Any, versions: Versions = VERSIONS, **changes: Any) -> Serving:
-    parts = {"head": "p_fraud", "policy": FraudPolicy(FraudCosts()), "shadow": False} | changes
+    parts: dict[str, Any] = {"head": "p_fraud", "policy": FraudPolicy(FraudCosts()), "shadow": False} | changes
     return Serving(model=model, versions=versions, **parts)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import signal
@@ -169,7 +170,7 @@ def no_processes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
         return SimpleNamespace(stdout=io.StringIO("trained\n"), wait=lambda: 0, poll=lambda: 0, pid=0)
 
     monkeypatch.setattr(up, "_decalog", start)
-    monkeypatch.setattr(up.os, "setpriority", lambda *_: None)
+    monkeypatch.setattr(os, "setpriority", lambda *_: None)
     return asked
 
 

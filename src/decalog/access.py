@@ -70,7 +70,6 @@ class TokenStore:
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.clock = clock
         self._connection = connect(path, writer=True)
         path.chmod(0o600)

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from typing import Any
 
 import msgspec
@@ -116,14 +117,16 @@ def access_of(home: Home) -> Access:
 def create_token(home: Home, scopes: Iterable[str], *, systems: Iterable[str], note: str, lifetime: str) -> str:
     """Returns a new token's text, shown this once."""
     lifetime_us = duration_us(lifetime) if lifetime else None
-    _, text = _tokens(home).create(scopes, systems=systems, note=note, lifetime_us=lifetime_us)
-    return text
+    with closing(_tokens(home)) as store:
+        return store.create(scopes, systems=systems, note=note, lifetime_us=lifetime_us)[1]
 
 
 def tokens_text(home: Home) -> str:
     """Returns the list of tokens for people."""
     lines = []
-    for token in _tokens(home).tokens():
+    with closing(_tokens(home)) as store:
+        tokens = store.tokens()
+    for token in tokens:
         state = "revoked" if token.revoked_us else "until " + rfc3339(token.expires_us) if token.expires_us else "live"
         where = ", ".join(token.systems) or "all systems"
         lines.append(f"{token.id}  {', '.join(token.scopes):24} {where:14} {state:28} {token.note}")
@@ -132,7 +135,8 @@ def tokens_text(home: Home) -> str:
 
 def revoke_token(home: Home, id_: str) -> str:
     """Revokes a token and says so."""
-    return f"{_tokens(home).revoke(id_).id} is revoked"
+    with closing(_tokens(home)) as store:
+        return f"{store.revoke(id_).id} is revoked"
 
 
 def rows_text(results: Iterable[RowResult]) -> str:

@@ -60,6 +60,15 @@ class Home(msgspec.Struct, frozen=True):
         Raises:
             ConfigError: there is none.
         """
+        self.check()
+        return Log(open_log(ENGINE, self.log), open_vault(ENGINE, self.vault), SystemClock())
+
+    def check(self) -> None:
+        """Raises where there is no log to read.
+
+        Raises:
+            ConfigError: there is none.
+        """
         if not self.exists:
             raise ConfigError(
                 where=f"home {self.root.name or self.root}",
@@ -67,4 +76,3 @@ class Home(msgspec.Struct, frozen=True):
                 expected="the home of a deployment",
                 fix="Run `decalog up`, or name it with --home or DECALOG_HOME.",
             )
-        return Log(open_log(ENGINE, self.log), open_vault(ENGINE, self.vault), SystemClock())
