@@ -56,7 +56,7 @@ def train_on_world(
         )
     if days < 1:
         raise ConfigError(
-            where="days of the world", given=f"{days}", expected="1 or more", fix="180 give enough frauds to learn from."
+            where="days of the world", given=f"{days}", expected="1 or more", fix="180 give frauds enough to learn."
         )
     world = world_of(find_system(name), seed, scale=scale)
     clock = ManualClock(world.start_us)
