@@ -164,6 +164,13 @@ def test_card_precision_equals_the_handbooks_definition(k: int) -> None:
     assert found.low <= found.value <= found.high
 
 
+def test_payments_without_a_card_are_not_one_card() -> None:
+    labels, scores = np.array([1.0, 0.0, 1.0]), np.array([0.9, 0.8, 0.1])
+    rows = evaluated(labels, scores, days=np.zeros(3, np.int64), cards=np.array([-1, 7, -1]))
+    found = metrics.card_precision_at_k(rows, 1)
+    assert (found.value, found.n) == (0.0, 1)
+
+
 def test_a_card_found_once_is_not_counted_again() -> None:
     rows = evaluated(np.array([1.0, 1.0]), np.array([0.9, 0.9]), days=np.array([0, 1]), cards=np.array([4, 4]))
     assert metrics.card_precision_at_k(rows, 1).value == 0.5
@@ -280,7 +287,7 @@ EMPTY = np.empty(0)
         ),
         (
             lambda: metrics.card_precision_at_k(evaluated(ONES, HALF, cards=np.arange(3)), 0),
-            "card precision at 0: .* at least one row and k ≥ 1",
+            "card precision at 0: .* at least one row with a card and k ≥ 1",
         ),
         (lambda: metrics.brier(EMPTY, EMPTY), "Brier score: .* at least one row"),
         (lambda: metrics.log_loss(EMPTY, EMPTY), "log loss: .* at least one row"),

@@ -48,7 +48,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         times: int64, µs of the decision.
         actions: what the policy chose; empty where no policy ran.
         costs: int64, what the action cost in the light of the label, minor units; empty where no policy ran.
-        entities: entity name → int64 tokens; a name that the data lack is absent.
+        entities: entity name → int64 tokens, below 0 where a row has none; a name that the data lack is absent.
         seed: of the bootstrap.
     """
 
@@ -263,14 +263,17 @@ def card_precision_at_k(evaluated: Evaluated, k: int, *, entity: str = "card") -
     """Returns CP@k: per UTC day, compromised cards among the k most suspicious cards, over k; mean over the days.
 
     A card's score is its highest prediction of the day, it is compromised if any of its payments of the day is; cards
-    found on an earlier day are left out. (Le Borgne et al., Reproducible Machine Learning for Credit Card Fraud
-    Detection, 2022, section 4.4.) Each card shown is a trial, so the interval is Wilson's. Ties go by token.
+    found on an earlier day are left out, and so are rows without a card. (Le Borgne et al., Reproducible Machine
+    Learning for Credit Card Fraud Detection, 2022, section 4.4.) Each card shown is a trial, so the interval is
+    Wilson's. Ties go by token.
 
     Raises:
         DataError: the entity is absent, there are no rows, or k < 1.
     """
     _need(entity in evaluated.entities, f"card precision at {k}", f"tokens of the entity '{entity}'")
-    _need(k >= 1 and evaluated.n > 0, f"card precision at {k}", "at least one row and k ≥ 1")
+    # Not one card of all who have none: an analyst cannot look at it.
+    evaluated = evaluated.take(evaluated.entities[entity] >= 0)
+    _need(k >= 1 and evaluated.n > 0, f"card precision at {k}", "at least one row with a card and k ≥ 1")
     cards, days = evaluated.entities[entity], evaluated.times // DAY
     found: set[int] = set()
     hits = 0
