@@ -177,6 +177,15 @@ def test_an_outcome_may_name_a_corrected_payment_by_either_id(tmp_path: Path) ->
     assert labels(history(log, 61).now) == {"p1": (1, "chargeback"), "p2": (1, "chargeback")}
 
 
+def test_the_higher_rank_decides_whichever_id_of_a_corrected_payment_it_names(tmp_path: Path) -> None:
+    log = FraudLog(tmp_path)
+    log.pay("p1", 0)
+    log.event(1, **payment("p1b", 0, amount_minor=5, corrects="p1"))
+    log.report("seen", "p1", 10, kind="analyst_verdict", source="analyst", value=0)
+    log.report("warned", "p1b", 5, kind="fraud_warning", source="network")
+    assert labels(history(log, 61).now) == {"p1": (0, "analyst_verdict")}
+
+
 def _busy(root: Path) -> FraudLog:
     log = FraudLog(root)
     for i in range(40):
@@ -213,6 +222,18 @@ def test_a_shadow_decision_is_labelled_by_what_the_other_system_did(tmp_path: Pa
     found = history(log, 61).now
     assert found.acted == ("allow", "block")
     assert labels(found) == {"let": (0, "silence"), "stopped": (UNKNOWN, "unobserved")}
+
+
+def test_silence_says_nothing_where_nobody_told_what_the_other_system_did(tmp_path: Path) -> None:
+    """It may have blocked the payment: a good label would teach that blocked frauds are good payments."""
+    log = FraudLog(tmp_path, shadow=True)
+    log.decide("untold", 0)
+    log.decide("reported", 0)
+    log.report("cb", "reported", 20)
+    found = history(log, 61).now
+    assert found.acted == ("untold", "untold")
+    assert labels(found) == {"untold": (UNKNOWN, "unobserved"), "reported": (1, "chargeback")}
+    assert found.settled[0] == NEVER
 
 
 def test_a_live_decision_matures_from_its_record_not_from_the_senders_clock(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.events import Event, Record, decode_event
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
-from decalog.features.offline import fold, refused
+from decalog.features.offline import fold_admissible
 from decalog.folding import changes_of, point
 from decalog.outcomes import LabelBook, LabelState
 from decalog.schema import Schema
@@ -33,6 +33,8 @@ UNKNOWN = -1
 """Label of a request whose outcome is not known, or not known yet."""
 NEVER = 2**62
 """When a label becomes known that silence cannot give."""
+UNTOLD = "untold"
+"""Stands for the action of another system that nobody told of."""
 NO_ENTITY = -1
 """Stands where a request lacks an entity; tokens are never negative."""
 
@@ -50,7 +52,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
         settled: int64, since when each request has had a label, or will have one by silence, µs; NEVER where only a
             word could give it. A label may change after that: silence first, a late chargeback then.
         why: the outcome kind that decided, `silence`, `immature` or `unobserved`.
-        acted: the action that happened; "" for plain events.
+        acted: the action that happened; UNTOLD where it was another system's and nobody told; "" for plain events.
         amounts: int64, minor units of the base currency; 0 where the request has none.
         rows: float64, requests × features; never NaN.
         requests: their present images, after corrections.
@@ -197,13 +199,9 @@ class History:
         return by_silence if state.value is None else min(state.known_time, by_silence)
 
     def _label(self, request: _Request, known_by: int) -> LabelState:
+        first, *corrections = request.ids
         decided, acted = request.decided, request.acted
-        first = self._book.label(request.ids[0], decided=decided, acted=acted, known_by=known_by)
-        for later in request.ids[1:]:
-            state = self._book.label(later, decided=decided, acted=acted, known_by=known_by)
-            if state.why not in ("silence", "immature", "unobserved"):
-                first = state
-        return first
+        return self._book.label(first, decided=decided, acted=acted, known_by=known_by, also=corrections)
 
 
 def _body(record: Record) -> Event | Decision:
@@ -239,7 +237,8 @@ def _from_decision(chain: Sequence[Record], decision: Decision, *, event: Event,
         seq=first.seq,
         known=first.known_time,
         decided=decided,
-        acted=decision.acted,
+        # Beside a system that may have blocked the payment, silence says nothing.
+        acted=decision.acted or UNTOLD,
         event=event,
         # Serving meets requests before they are corrected, so training must as well.
         asked=point(decision.request, decision.state_seq, root=first.seq),
@@ -281,12 +280,9 @@ def _with_features(
         else:
             rows[place] = request.logged
     if folded:
-        log = changes()
-        points = [requests[place].asked for place in folded]
-        late = refused(features, log, points=points)
+        late, exact = fold_admissible(features, changes(), points=[requests[place].asked for place in folded])
         kept[folded] = ~late
-        exact = [place for place, is_late in zip(folded, late.tolist(), strict=True) if not is_late]
-        rows[exact] = fold(features, log, points=[requests[place].asked for place in exact])
+        rows[np.array(folded)[~late]] = exact
     return [request for request, is_kept in zip(requests, kept.tolist(), strict=True) if is_kept], rows[kept]
 
 

@@ -110,7 +110,7 @@ class LabelBook:
             if visible and visible[-1][2].target == target:
                 yield visible[-1][1], visible[-1][2]
 
-    def label(self, target: str, *, decided: int, acted: str, known_by: int) -> LabelState:
+    def label(self, target: str, *, decided: int, acted: str, known_by: int, also: Iterable[str] = ()) -> LabelState:
         """Returns the label of a target as known at a moment.
 
         Args:
@@ -118,10 +118,12 @@ class LabelBook:
             decided: time of the decision, µs.
             acted: the action that happened; "" for a plain event, after which silence is evidence.
             known_by: the moment, µs of known_time.
+            also: ids of its corrections, which outcomes may name as well.
         """
         verdict: LabelState | None = None
         strongest = (0, 0, "")
-        for known, outcome in self.outcomes(target, known_by):
+        said_of = (outcome for name in (target, *also) for outcome in self.outcomes(name, known_by))
+        for known, outcome in said_of:
             kind = self._kinds[outcome.kind]
             said = kind.labels.get(int(outcome.value)) if outcome.value == int(outcome.value) else None
             # By when it happened, not by when it came: reports that overtake one another end in the same label.
