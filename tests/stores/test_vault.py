@@ -36,6 +36,22 @@ def test_find_makes_no_token(tmp_path: Path) -> None:
     vault.close()
 
 
+def test_a_subject_whose_key_was_destroyed_has_none_and_gets_none(tmp_path: Path) -> None:
+    path = tmp_path / "vault.sqlite"
+    vault = SqliteVault(path, writer=True)
+    vault.cipher(5)
+    vault.flush()
+    vault.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE keys SET key = x'' WHERE subject = 5")
+    connection.close()
+    for writer in (True, False):
+        vault = SqliteVault(path, writer=writer)
+        assert vault.cipher(5) is None
+        assert list(vault.subjects()) == []
+        vault.close()
+
+
 def test_caches_are_bounded_and_forget_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vault_module, "_CACHED", 2)
     vault = SqliteVault(tmp_path / "vault.sqlite", writer=True)

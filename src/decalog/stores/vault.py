@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS keys (subject INTEGER PRIMARY KEY, key BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS tokens (digest BLOB PRIMARY KEY, token INTEGER NOT NULL, kind TEXT NOT NULL) WITHOUT ROWID;
 """
 _CACHED = 200_000
+_ERASED = b""
+"""Stands where a subject's key was: without it the subject would be given a new one."""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -90,7 +92,7 @@ class SqliteVault:
         if known is not None:
             return known
         key = self._new_keys.get(subject) or self._one("SELECT key FROM keys WHERE subject = ?", subject)
-        if key is None and self._writer is None:
+        if key == _ERASED or (key is None and self._writer is None):
             return None
         if key is None:
             key = new_key()
