@@ -62,6 +62,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own_model_of_a_test", None)
 
 
+def test_a_class_that_does_not_load_is_a_model_that_cannot_be_used(folder: Path) -> None:
+    """Anything else would end the server's look for a new champion, or its start."""
+    (folder / "limit.txt").write_text("a personal value")
+    with pytest.raises(ModelError) as caught:
+        OwnModel(PATH, folder, width=4, allowed=(PATH,))
+    assert str(caught.value) == (
+        "model own_model_of_a_test:Rule: ValueError from its load. Expected load(folder) → the model, from the files "
+        "that were registered. Try it on that folder by hand; promote another model meanwhile."
+    )
+
+
 def odd(folder: Path) -> OwnModel:
     path = "own_model_of_a_test:Odd"
     return OwnModel(path, folder, width=4, allowed=(path,))

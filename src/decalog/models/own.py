@@ -38,6 +38,7 @@ class OwnModel:
 
     Raises:
         ConfigError: the path is not allowed, or names no class with `load` and `predict`.
+        ModelError: its `load` fails.
     """
 
     blocking: ClassVar[bool] = True
@@ -47,7 +48,7 @@ class OwnModel:
         self._path = path
         self._source = source
         self._width = width
-        self._model = _import(path, allowed).load(source)
+        self._model = self._loaded(_import(path, allowed))
 
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`. Rows go one at a time, so a row's bits cannot depend on its neighbours.
@@ -63,6 +64,17 @@ class OwnModel:
         if folder.resolve() != self._source.resolve():
             shutil.copytree(self._source, folder, dirs_exist_ok=True)
         return {"path": self._path, "width": self._width}
+
+    def _loaded(self, found: Any) -> Any:
+        try:
+            return found.load(self._source)
+        except Exception as error:  # noqa: BLE001  # the edge of an engine: a server goes on without this model
+            raise ModelError(
+                where=f"model {self._path}",
+                given=f"{type(error).__name__} from its load",
+                expected="load(folder) → the model, from the files that were registered",
+                fix="Try it on that folder by hand; promote another model meanwhile.",
+            ) from error
 
     def _one(self, row: Floats) -> float:
         try:
