@@ -68,7 +68,7 @@ class OwnModel:
     def _loaded(self, found: Any) -> Any:
         try:
             return found.load(self._source)
-        except Exception as error:  # noqa: BLE001  # the edge of an engine: a server goes on without this model
+        except Exception as error:  # the edge of an engine: a server goes on without this model
             raise ModelError(
                 where=f"model {self._path}",
                 given=f"{type(error).__name__} from its load",
