@@ -113,6 +113,25 @@ def test_the_base_currency_of_the_deployment_is_that_of_its_decisions(home: Home
         assert (decision.currency, decision.request.attributes["amount_base_minor"]) == ("USD", 1_100)
 
 
+def test_the_base_currency_stays_that_of_the_amounts_in_the_log(home: Home) -> None:
+    """A window that adds cents to yen, or a cost in one compared with an amount in the other, is money made wrong."""
+    with opened(home) as (deployment, clock):
+        clock.set(START_US)
+        ask(deployment)
+        deployment.log.commit()
+    with opened(home, Setup(rates=Rates("EUR", {"USD": "0.9"}))) as (deployment, _):
+        assert deployment.prepare().rates.rates == {"USD": "0.9"}
+    with opened(home, Setup(rates=Rates("JPY", {"EUR": "160"}))) as (deployment, _):
+        before = deployment.log.position
+        with pytest.raises(ConfigError) as caught:
+            deployment.service()
+        assert str(caught.value) == (
+            "rates, base: JPY, where the log holds amounts in EUR. Expected EUR: sums over windows and costs would mix "
+            "two currencies. Give rates to EUR, or begin a new --home."
+        )
+        assert deployment.log.position == before
+
+
 def test_decisions_name_what_made_them(deployment: Deployment) -> None:
     model = add_model(deployment.home.root)
     versions = ask(deployment).versions

@@ -85,19 +85,30 @@ class Deployment:
 
     def prepare(self) -> Ingest:
         """Appends what the deployment decides with to the log, where it is new, and returns its admission."""
-        name = self.system.name
+        name, rates = self.system.name, self.rates()
         self.tables.put(name, "signals", content=self.signals)
         self.tables.put(name, "features", content=msgspec.Raw(self.system.features.to_json()))
         self.tables.put(name, "policy", content=self.policy_params())
-        rates = self.rates()
         self.tables.put("", "rates", content=rates)
         self.log.commit()
         return Ingest(self.system.schema, self.log, rates=rates, entropy=self._entropy)
 
     def rates(self) -> Rates:
-        """Returns the exchange rates in force."""
-        stored = self.tables.get("", "rates")
-        return self.setup.rates or msgspec.convert(stored or {}, Rates)
+        """Returns the exchange rates in force.
+
+        Raises:
+            ConfigError: the log holds amounts in another base currency.
+        """
+        stored = msgspec.convert(self.tables.get("", "rates") or {}, Rates)
+        rates = self.setup.rates or stored
+        if rates.base != stored.base and self.log.find("table", "/rates") and self._holds_amounts():
+            raise ConfigError(
+                where="rates, base",
+                given=f"{rates.base}, where the log holds amounts in {stored.base}",
+                expected=f"{stored.base}: sums over windows and costs would mix two currencies",
+                fix=f"Give rates to {stored.base}, or begin a new --home.",
+            )
+        return rates
 
     def policy_params(self) -> msgspec.Struct:
         """Returns the policy parameters in force."""
@@ -140,6 +151,9 @@ class Deployment:
             draw_secret=self.log.vault.secret("draws"),
             notes_for=self._notes,
         )
+
+    def _holds_amounts(self) -> bool:
+        return any(record.kind in ("event", "decision") for record in self.log.read())
 
     def _champion(self) -> tuple[Model | None, str, str]:
         head = self.system.models[-1].head
