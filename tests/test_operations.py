@@ -95,7 +95,7 @@ def test_a_home_that_holds_a_log_is_never_mixed_with_a_world(trained: tuple[Home
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"days": 0}, r"days of the world: 0\. Expected 1 or more\. 180 give enough frauds to learn from\."),
+        ({"days": 0}, r"days of the world: 0\. Expected 1 or more\. 180 give frauds enough to learn\."),
         ({"days": -3}, r"days of the world: -3\."),
         ({"scale": 0.0}, r"size of the fraud world, scale: 0\.0\. Expected a finite number above 0"),
         ({"name": "frod"}, r"system: 'frod'\. Expected 'fraud' \(closest match\)"),

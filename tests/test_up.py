@@ -240,3 +240,25 @@ def test_what_an_interrupted_start_left_is_moved_aside_not_used(
     assert not left.exists()
     (aside,) = tmp_path.glob("fraud-interrupted-*")
     assert Home(aside).exists
+
+
+def test_what_an_interrupted_start_left_is_put_aside_and_never_lost(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A log without a champion: the first start was stopped before its training was done."""
+    (root / "fraud" / "control.sqlite").unlink()
+    kept = records(Home(root / "fraud"), "event")
+    asked: list[tuple[str, ...]] = []
+
+    def start(*words: str, home: Path) -> Any:
+        asked.append(words)
+        return process_that_says("", 2)
+
+    monkeypatch.setattr(up, "_decalog", start)
+    assert bring_up(plan(root)) == 1
+    assert asked == [
+        ("train", "fraud", "--brief", "--world-days", "1", "--world-scale", str(SCALE), "--seed", str(SEED))
+    ]
+    (aside,) = root.glob("fraud-interrupted-*")
+    assert f"what it left lies in {aside}, beginning again" in capsys.readouterr().out
+    assert records(Home(aside), "event") == kept

@@ -157,15 +157,14 @@ def open_host(
         LogUnavailableError: another process is the log's writer.
     """
     systems = {name: find_system(name) for name in names}
-    settings = {name: (setups or {}).get(name) or Setup() for name in systems}
     log = home.writer(clock or SystemClock())
     with ExitStack() as undo:
         undo.callback(log.close)
-        deployments = [Deployment(home, system, log, settings[name]) for name, system in systems.items()]
+        deployments = [Deployment(home, system, log, (setups or {}).get(name)) for name, system in systems.items()]
         services = {d.system.name: d.service() for d in deployments}
         undo.pop_all()
     paths = {system.name: name for name, system in systems.items()}
-    allowed = {system.name: settings[name].allowed for name, system in systems.items()}
+    allowed = {d.system.name: d.setup.allowed for d in deployments}
     sealer = Sealer(home)
 
     def refresh() -> None:

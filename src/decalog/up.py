@@ -71,19 +71,22 @@ def _bring_up(plan: Plan) -> int:
             screen.say("world", f"an earlier start was interrupted: what it left lies in {aside}, beginning again")
         if home.exists:
             screen.say("world", f"{home.root} holds a log already: going on with it")
-        else:
-            size = ("--world-days", str(plan.days), "--world-scale", str(plan.scale), "--seed", str(plan.seed))
-            world = _decalog("train", SYSTEM, "--brief", *size, home=home.root)
-            try:
-                if not screen.follow("world", world):
-                    return 1
-            finally:
-                world.terminate()
-                world.wait(timeout=30)
+        elif not _train_on_world(plan, home, screen):
+            return 1
         return _serve_and_drive(plan, home, screen)
     finally:
         if real is not None:
             real.stop()
+
+
+def _train_on_world(plan: Plan, home: Home, screen: Screen) -> bool:
+    size = ("--world-days", str(plan.days), "--world-scale", str(plan.scale), "--seed", str(plan.seed))
+    world = _decalog("train", SYSTEM, "--brief", *size, home=home.root)
+    try:
+        return screen.follow("world", world)
+    finally:
+        world.terminate()
+        world.wait(timeout=30)
 
 
 class Screen:
