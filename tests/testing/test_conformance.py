@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from decalog.decisions import Choice, Slot
 from decalog.errors import ConfigError
 from decalog.log import Log
+from decalog.outcomes import LabelBook, Outcome
 from decalog.policy import Case, Verdict
 from decalog.system import System
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
@@ -148,17 +149,18 @@ def test_every_personal_field_of_fraud_is_planted() -> None:
     assert set(privacy.canaries(SYSTEM)) == {part.name for part in parts if part.privacy != "public"}
 
 
-def test_order_of_outcomes_that_decides_labels_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from decalog.outcomes import LabelBook, LabelState
+OUTCOMES = LabelBook.outcomes
 
-    def first_said(self: LabelBook, target: str, *, decided: int, acted: str, known_by: int) -> LabelState:
-        for known, outcome in self.outcomes(target, known_by):
-            return LabelState(int(outcome.value > 0), known, outcome.kind)
-        return LabelState(None, 0, "immature")
 
-    monkeypatch.setattr(LabelBook, "label", first_said)
-    found = labels.check(trial(SYSTEM, tmp_path))
-    assert "end in another training set: labels differ" in "\n".join(found.breaches)
+def _as_they_came(book: LabelBook, target: str, known_by: int | None = None) -> Iterator[tuple[int, Outcome]]:
+    for known, outcome in OUTCOMES(book, target, known_by):
+        yield known, msgspec.structs.replace(outcome, event_time=known, id="")
+
+
+def test_labels_that_go_by_when_outcomes_came_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LabelBook, "outcomes", _as_they_came)
+    found = labels.check(trial(SYSTEM, tmp_path, requests=120))
+    assert "end in another training set: labels differ, first at " in "\n".join(found.breaches)
 
 
 def test_a_log_that_loses_what_it_acknowledged_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,8 +70,10 @@ def reports(trial: Trial, targets: Sequence[tuple[str, int]]) -> list[Step]:
     made = []
     for number, (target, at_us) in enumerate(targets):
         for again in range(1 + number % 2):
-            kind = schema.outcomes[(number + again) % len(schema.outcomes)]
+            # Two of one kind that say otherwise, or of two kinds of which one ranks higher.
+            kind = schema.outcomes[(number // 4 + again * (number % 4 == 1)) % len(schema.outcomes)]
             body = _report(schema, kind, f"report-{number}-{again}", target=target)
+            body["value"] = list(kind.labels or {1: 1})[again % max(1, len(kind.labels))]
             at = at_us + int(rng.integers(1, 20)) * DAY // 10
             made += [Step(at, "outcome", one) for one in _versions(body, kind, rng, at_us=at)]
     return made
@@ -144,13 +146,11 @@ def _timed(message: Message) -> Mapping[str, Any]:
 
 
 def _report(schema: Schema, kind: OutcomeKind, id_: str, *, target: str) -> dict[str, Any]:
-    value = next(iter(kind.labels), 1)
     return {
         "id": id_,
         schema.noun: target,
         "kind": kind.name,
         "source": kind.sources[0],
-        "value": value,
         **{field.name: _SAMPLES[field.kind] for field in kind.fields if field.required},
     }
 

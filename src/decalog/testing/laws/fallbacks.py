@@ -178,21 +178,17 @@ def _sabotages(trial: Trial) -> dict[str, list[str]]:
     return found
 
 
-class _Model:
-    """A model with something wrong with it."""
+class _Unsaved:
+    """What models with something wrong with them share: they are never stored."""
 
     blocking: ClassVar[bool] = False
 
-    def predict(self, rows: Floats) -> Floats:
-        """See `Model.predict`."""
-        raise NotImplementedError
-
     def save(self, folder: Path) -> Mapping[str, Any]:
-        """See `Model.save`; it is never stored."""
+        """See `Model.save`."""
         return {"folder": folder.name}
 
 
-class _Says(_Model):
+class _Says(_Unsaved):
     def __init__(self, value: float) -> None:
         self._value = value
 
@@ -200,17 +196,17 @@ class _Says(_Model):
         return np.full(len(rows), self._value)
 
 
-class _Raises(_Model):
+class _Raises(_Unsaved):
     def predict(self, rows: Floats) -> Floats:
         raise RuntimeError(f"{len(rows)} rows too many")
 
 
-class _Nothing(_Model):
+class _Nothing(_Unsaved):
     def predict(self, rows: Floats) -> Floats:
         return np.empty((0, len(rows)))
 
 
-class _Waiting(_Model):
+class _Waiting(_Unsaved):
     """Answers only when it is told to: a model that is too slow, without a sleep."""
 
     blocking: ClassVar[bool] = True
@@ -223,7 +219,7 @@ class _Waiting(_Model):
         return np.full(len(rows), 0.5)
 
 
-_MODELS: tuple[tuple[str, _Model | None, tuple[str, ...]], ...] = (
+_MODELS: tuple[tuple[str, Model | None, tuple[str, ...]], ...] = (
     ("no model", None, ("no_model",)),
     ("a model that raises", _Raises(), ("model_error",)),
     ("a model that gives nothing", _Nothing(), ("model_error",)),
