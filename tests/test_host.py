@@ -220,6 +220,30 @@ def test_a_model_that_thinks_too_long_is_left_behind(log: FraudLog) -> None:
     assert counted(host, "decalog_fallbacks_total", system="fraud", reason="model_timeout") == 1
 
 
+def test_a_model_that_hangs_holds_up_neither_the_stop_nor_more_memory(
+    log: FraudLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty threads are more than any pool has: with its threads shared, stopping would wait for the model."""
+    monkeypatch.setattr(module, "_MOST_THINKING", 60)
+    slow = Slow()
+    use(log, slow, deadline_ms=1)
+
+    async def play() -> None:
+        host = Host(log.log, {"fraud": log.service}, replay=replayed, meter=Meter())
+        await host.start()
+        try:
+            asked = [host.decide("fraud", body(f"p{i}")) for i in range(61)]
+            reasons = [reply.body["fallback"] for reply in await asyncio.gather(*asked)]
+            assert sorted(set(reasons)) == ["model_busy", "model_timeout"]
+            assert reasons.count("model_busy") == 1
+            await asyncio.wait_for(host.stop(), PATIENCE_S)
+            assert host.log.durable == 61
+        finally:
+            slow.may_answer.set()
+
+    asyncio.run(play())
+
+
 def test_a_slow_model_stops_nobody_else_and_its_prediction_counts(log: FraudLog) -> None:
     slow = Slow()
     use(log, slow)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import msgspec
@@ -22,6 +23,9 @@ from decalog.serving import Service, Underway, reply
 
 _ROWS_AT_ONCE = 100
 """Rows of a batch between two looks at the event loop: a batch must not stop the decisions beside it."""
+
+_MOST_THINKING = 256
+"""Predictions that slow models may owe at once; beyond it there is no use in asking, and no bound on memory."""
 
 _REFRESH_S = 1.0
 
@@ -85,6 +89,9 @@ class Host:
         self._committer: Committer | None = None
         self._failed: LogUnavailableError | None = None
         self._stopping = False
+        # Threads of their own: a model that hangs must not take the one that stopping needs.
+        self._thinkers = ThreadPoolExecutor(thread_name_prefix="decalog-model")
+        self._thinking = 0
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -107,6 +114,7 @@ class Host:
             self._refreshing.cancel()
         if self._committer is not None:
             await asyncio.to_thread(self._committer.stop)
+        self._thinkers.shutdown(wait=False)
         self._settle(self.log.durable)
         gc.unfreeze()
 
@@ -196,16 +204,24 @@ class Host:
         return record, decision
 
     async def _predict_aside(self, service: Service, draft: Underway) -> None:
+        if self._thinking >= _MOST_THINKING:
+            draft.fallback = "model_busy"
+            return
         # On a copy: a model that answers after the deadline must not touch the draft that went on without it.
         copy = msgspec.structs.replace(draft, stages_us=dict(draft.stages_us))
-        try:
-            thread = asyncio.to_thread(service.predict, copy)
-            await asyncio.wait_for(thread, service.system.deadline_ms / 1_000)
-        except TimeoutError:
+        self._thinking += 1
+        thought = asyncio.get_running_loop().run_in_executor(self._thinkers, service.predict, copy)
+        thought.add_done_callback(self._has_thought)
+        done, _ = await asyncio.wait((thought,), timeout=service.system.deadline_ms / 1_000)
+        if not done:
             draft.fallback = "model_timeout"
-        else:
-            draft.prediction, draft.fallback = copy.prediction, copy.fallback
-            draft.stages_us.update(copy.stages_us)
+            return
+        thought.result()
+        draft.prediction, draft.fallback = copy.prediction, copy.fallback
+        draft.stages_us.update(copy.stages_us)
+
+    def _has_thought(self, _thought: asyncio.Future[None]) -> None:
+        self._thinking -= 1
 
     async def _add(self, ingest: Ingest, kind: Literal["event", "outcome"], rows: Sequence[object]) -> list[RowResult]:
         self._check_open()
