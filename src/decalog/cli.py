@@ -57,7 +57,7 @@ HOME = Path("var")
 def main() -> None:
     """Runs the command line; a wrong input ends with one sentence of four parts, never a traceback."""
     # A package of the user's own stands in the folder where the command is given. Last, so that it shadows nothing.
-    sys.path.append(str(Path.cwd()))
+    sys.path.append("")
     try:
         app()
     except (DecalogError, BrokenPipeError) as error:

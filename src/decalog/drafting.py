@@ -40,9 +40,7 @@ def draft_system(name: str, *, noun: str, folder: Path) -> str:
         ConfigError: a name cannot be used, or the package's folder is there already; nothing was written.
     """
     target = folder / name
-    problems = [*_name_problems(name), *_noun_problems(noun)]
-    if not problems and target.exists():
-        problems = [f"folder {target.name} exists already"]
+    problems = [*_name_problems(name, target), *_noun_problems(noun)]
     if problems:
         raise ConfigError(
             where="decalog new",
@@ -76,7 +74,7 @@ def drafted(name: str, noun: str) -> dict[str, str]:
     }
 
 
-def _name_problems(name: str) -> list[str]:
+def _name_problems(name: str, target: Path) -> list[str]:
     problem = _spelling_problem("name", name)
     if problem:
         return [problem]
@@ -84,9 +82,12 @@ def _name_problems(name: str) -> list[str]:
         return [f"name {name!r}, which is decalog's own"]
     if name in sys.stdlib_module_names:
         return [f"name {name!r}, which is a module of Python itself"]
-    if importlib.util.find_spec(name) is not None:
-        return [f"name {name!r}, under which something is installed"]
-    return []
+    if target.exists():
+        return [f"folder {name}, which exists already"]
+    spec = importlib.util.find_spec(name)
+    # Without an origin it is any folder of that name on the path, and no package in one.
+    is_installed = spec is not None and spec.origin is not None
+    return [f"name {name!r}, under which something can be imported already"] if is_installed else []
 
 
 def _noun_problems(noun: str) -> list[str]:
