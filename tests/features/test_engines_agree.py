@@ -13,7 +13,7 @@ from tests.features.logs import Writer, features, steps
 from decalog.errors import DataError
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
-from decalog.features.offline import fold, refused
+from decalog.features.offline import fold, fold_admissible, refused
 from decalog.features.online import OnlineState
 from decalog.features.reference import evaluate
 
@@ -56,7 +56,10 @@ def test_online_offline_and_reference_agree_bit_for_bit(drawn: list[tuple[object
     late = refused(FEATURES, log.changes, points=points)
     assert late.tolist() == [vector is None for vector in expected]
     admitted = [point for point, is_late in zip(points, late, strict=True) if not is_late]
-    folded = iter(fold(FEATURES, log.changes, points=admitted))
+    at_once = fold(FEATURES, log.changes, points=admitted)
+    both = fold_admissible(FEATURES, log.changes, points=points)
+    assert (both[0].tobytes(), both[1].tobytes()) == (late.tobytes(), at_once.tobytes())
+    folded = iter(at_once)
     for point, want, got in zip(points, expected, online(FEATURES, log.changes, points), strict=True):
         if want is None:
             assert got is None

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from decalog.features import kernel
-from decalog.features.facts import Change, Fact
-from decalog.features.kernel import MISSING, Int64s
+from decalog.features.facts import ALL, ALL_TOKEN, Change, Fact, Point
+from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import missing_row, out_of_order, row_twice
 
@@ -60,30 +59,45 @@ def images(plan: Plan, changes: Sequence[Change]) -> Images:
     Raises:
         DataError: the changes are not in the order of seq.
     """
-    acts, origins, cells = array("q"), array("q"), array("q")
-    tokens = tuple(array("q") for _ in plan.entities)
-    unusable: Counter[str] = Counter()
-    for origin, act, fact in _facts(plan, changes):
-        row = plan.row(fact)
-        if act == kernel.INSERT and MISSING in row:
-            unusable.update(plan.unusable(fact))
-        acts.append(act)
-        origins.append(origin)
-        cells.extend(row)
-        for entity, column in zip(plan.entities, tokens, strict=True):
-            token = entity.token_of(fact)
-            column.append(MISSING if token is None else token)
+    acts, origins, facts = _facts(plan, changes)
+    table = rows_of(plan, facts)
     seqs = _in_order(np.fromiter((change.seq for change in changes), np.int64, len(changes)))
     known = np.fromiter((change.known_time for change in changes), np.int64, len(changes))
     return Images(
         seqs=seqs,
         watermarks=np.maximum.accumulate(known),
-        acts=_int64s(acts),
-        changes=_int64s(origins),
-        table=_int64s(cells).reshape(-1, plan.width),
-        tokens=tuple(_int64s(column) for column in tokens),
-        unusable=unusable,
+        acts=acts,
+        changes=origins,
+        table=table,
+        tokens=tuple(_tokens_kept(plan, entity, facts=facts, table=table) for entity in plan.entities),
+        unusable=_unusable(plan, facts, missing=(table == MISSING) & (acts == kernel.INSERT)[:, None]),
     )
+
+
+def rows_of(plan: Plan, facts: Sequence[Fact]) -> Int64s:
+    """Returns `Plan.row` of every fact, column by column; shape (facts, width of the plan)."""
+    table, count = np.empty((len(facts), plan.width), np.int64), len(facts)
+    table[:, kernel.TIME] = np.fromiter((fact.event_time for fact in facts), np.int64, count)
+    table[:, kernel.ROOT] = np.fromiter((fact.root for fact in facts), np.int64, count)
+    table[:, kernel.KIND] = np.fromiter((plan.bits[fact.kind] for fact in facts), np.int64, count)
+    for place, read in enumerate(plan.cell_readers, kernel.FIRST_COLUMN):
+        table[:, place] = np.fromiter(map(read, facts), np.int64, count)
+    return table
+
+
+def tokens_of(plan: EntityPlan, entities: Sequence[Mapping[str, int]]) -> Int64s:
+    """Returns `EntityPlan.asked_token` of every row, MISSING where the entity is missing; shape (rows,)."""
+    if plan.entity == ALL:
+        return np.full(len(entities), ALL_TOKEN, np.int64)
+    name = plan.entity
+    return np.fromiter((tokens.get(name, MISSING) for tokens in entities), np.int64, len(entities))
+
+
+def write_requests(plan: Plan, points: Sequence[Point], out: Float64s) -> None:
+    """Writes `Plan.write_request` of every point, feature by feature, into out of shape (points, features)."""
+    attributes, times = [point.attributes for point in points], [point.time for point in points]
+    for place, read in plan.request_readers:
+        out[:, place] = np.fromiter(map(read, attributes, times), np.float64, len(points))
 
 
 def _in_order(seqs: Int64s) -> Int64s:
@@ -92,13 +106,35 @@ def _in_order(seqs: Int64s) -> Int64s:
     return seqs
 
 
-def _facts(plan: Plan, changes: Sequence[Change]) -> Iterator[tuple[int, int, Fact]]:
-    """Yields (index of the change, act, image) for the kinds that features read."""
+def _facts(plan: Plan, changes: Sequence[Change]) -> tuple[Int64s, Int64s, list[Fact]]:
+    """Returns the act, the index of the change, and the fact of each image of the kinds that features read."""
+    acts, origins, facts = list[int](), list[int](), list[Fact]()
     for origin, change in enumerate(changes):
-        if change.minus is not None and change.minus.kind in plan.bits:
-            yield origin, kernel.RETRACT, change.minus
-        if change.plus is not None and change.plus.kind in plan.bits:
-            yield origin, kernel.INSERT, change.plus
+        for act, fact in ((kernel.RETRACT, change.minus), (kernel.INSERT, change.plus)):
+            if fact is not None and fact.kind in plan.bits:
+                acts.append(act)
+                origins.append(origin)
+                facts.append(fact)
+    return np.array(acts, np.int64), np.array(origins, np.int64), facts
+
+
+def _tokens_kept(plan: Plan, entity: EntityPlan, *, facts: Sequence[Fact], table: Int64s) -> Int64s:
+    """Returns whose row each fact is; MISSING where the entity is missing or keeps no such kind."""
+    tokens = tokens_of(entity, [fact.entities for fact in facts])
+    tokens[table[:, kernel.KIND] & sum(plan.bits[kind] for kind in entity.kinds) == 0] = MISSING
+    return tokens
+
+
+def _unusable(plan: Plan, facts: Sequence[Fact], *, missing: Bools) -> Counter[str]:
+    """Returns column → values that are there but gave a missing cell, of a mask in the shape of the table."""
+    counts = Counter[str]()
+    for place, column in enumerate(plan.columns, kernel.FIRST_COLUMN):
+        there = [
+            facts[row].attributes.get(column.name) is not None for row in np.flatnonzero(missing[:, place]).tolist()
+        ]
+        if any(there):
+            counts[column.name] += sum(there)  # a name may stand for a number and an identity
+    return counts
 
 
 def live_rows(plan: Plan, changes: Sequence[Change], *, kept_us: int) -> LiveRows:
@@ -149,7 +185,3 @@ def _check_turns(log: Images, plan: EntityPlan, *, chosen: Int64s, added: Bools,
         image = chosen[fault]
         seq, root = int(log.seqs[log.changes[image]]), int(log.table[image, kernel.ROOT])
         raise (row_twice if added[fault] else missing_row)(seq, root, entity=plan.entity)
-
-
-def _int64s(values: array[int]) -> Int64s:
-    return np.frombuffer(values, np.int64) if values else np.zeros(0, np.int64)

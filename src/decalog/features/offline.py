@@ -8,7 +8,7 @@ import numpy as np
 
 from decalog.errors import DataError
 from decalog.features import kernel
-from decalog.features.columnar import Bools, Images, images
+from decalog.features.columnar import Bools, Images, images, rows_of, tokens_of, write_requests
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
 from decalog.features.kernel import MISSING, Float64s, Int64s
@@ -40,10 +40,29 @@ def fold(features: FeatureSet, changes: Sequence[Change], *, points: Sequence[Po
     """
     plan = Plan(features)
     log = images(plan, changes)
-    too_late = _refused(features, log, points=points)
-    for first in np.flatnonzero(too_late)[:1]:
+    for first in np.flatnonzero(_refused(features, log, points=points))[:1]:
         watermark = _watermarks(log, points)[first]
         raise inadmissible(points[first].time, int(watermark), lateness=features.lateness)
+    return _fold(plan, log, points=points)
+
+
+def fold_admissible(
+    features: FeatureSet, changes: Sequence[Change], *, points: Sequence[Point]
+) -> tuple[Bools, Float64s]:
+    """Returns `refused` of the points and `fold` of those that are not; the changes are read once for both.
+
+    Raises:
+        DataError: as for `fold`, but for points that are too late.
+    """
+    plan = Plan(features)
+    log = images(plan, changes)
+    late = _refused(features, log, points=points)
+    exact = [point for point, is_late in zip(points, late.tolist(), strict=True) if not is_late]
+    return late, _fold(plan, log, points=exact)
+
+
+def _fold(plan: Plan, log: Images, *, points: Sequence[Point]) -> Float64s:
+    """Returns the features at points none of which is too late."""
     out = np.tile(plan.blank, (len(points), 1))
     jobs = _jobs(plan, points)
     order = _log_order(log, points)
@@ -60,9 +79,8 @@ def fold(features: FeatureSet, changes: Sequence[Change], *, points: Sequence[Po
             out,
         )
         if fault:
-            raise _fault(fault, steps, log=log, plan=entity, features=features)
-    for point, row in zip(points, out, strict=True):
-        plan.write_request(point, row)
+            raise _fault(fault, steps, log=log, plan=entity, features=plan.features)
+    write_requests(plan, points, out)
     return out
 
 
@@ -91,10 +109,13 @@ def _watermarks(log: Images, points: Sequence[Point]) -> Int64s:
 def _jobs(plan: Plan, points: Sequence[Point]) -> Int64s:
     """Returns one job of `kernel.scan` a point."""
     jobs = np.zeros((len(points), 2, plan.width), np.int64)
-    for job, point in zip(jobs, points, strict=True):
-        job[kernel.ASKED, [kernel.AT, kernel.SKIPPED, kernel.RETAIN]] = point.time, point.root, plan.features.retain
-        if point.own is not None and point.own.kind in plan.bits:
-            job[kernel.OWN_ROW] = plan.row(point.own)
+    jobs[:, kernel.ASKED, kernel.AT] = np.fromiter((point.time for point in points), np.int64, len(points))
+    jobs[:, kernel.ASKED, kernel.SKIPPED] = np.fromiter((point.root for point in points), np.int64, len(points))
+    jobs[:, kernel.ASKED, kernel.RETAIN] = plan.features.retain
+    own = [(place, point.own) for place, point in enumerate(points) if point.own and point.own.kind in plan.bits]
+    if own:
+        places, facts = zip(*own, strict=True)
+        jobs[list(places), kernel.OWN_ROW] = rows_of(plan, facts)
     return jobs
 
 
@@ -107,12 +128,10 @@ def _log_order(log: Images, points: Sequence[Point]) -> Int64s:
 
 def _steps(plan: EntityPlan, log: Images, *, tokens: Int64s, points: Sequence[Point], order: Int64s) -> Int64s:
     """Returns the entity's steps for `kernel.fold`: by token, and inside a token in the log's order."""
-    asked = (plan.asked_token(point.subjects) for point in points)
-    asked_tokens = np.fromiter((MISSING if token is None else token for token in asked), np.int64, len(points))
     steps = np.empty((len(order), 3), np.int64)
     steps[:, kernel.ACT] = np.concatenate([log.acts, np.full(len(points), kernel.READ, np.int64)])
     steps[:, kernel.INDEX] = np.concatenate([np.arange(len(tokens)), np.arange(len(points))])
-    steps[:, kernel.TOKEN] = np.concatenate([tokens, asked_tokens])
+    steps[:, kernel.TOKEN] = np.concatenate([tokens, tokens_of(plan, [point.subjects for point in points])])
     steps = steps[order]
     steps = steps[steps[:, kernel.TOKEN] != MISSING]
     by_token: Int64s = steps[np.argsort(steps[:, kernel.TOKEN], kind="stable")]

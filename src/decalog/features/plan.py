@@ -28,6 +28,9 @@ _OPERATIONS = {
 _INT64 = 2**63
 NO_ROOT = -1
 
+RequestReader = Callable[[Mapping[str, Value], int], float]
+"""(the request's attributes, time) → value of a feature."""
+
 
 class Column(msgspec.Struct, frozen=True):
     """What one column of a row holds.
@@ -50,7 +53,10 @@ class Column(msgspec.Struct, frozen=True):
 
         def token_or_identity(fact: Fact) -> int:
             token = fact.entities.get(name)
-            return identity(fact.attributes.get(name)) if token is None else token
+            if token is not None:
+                return token
+            value = fact.attributes.get(name)
+            return MISSING if value is None else identity(value)
 
         return number if bound else token_or_identity
 
@@ -87,10 +93,6 @@ class EntityPlan(msgspec.Struct, frozen=True):
         """The entity's longest window in µs."""
         return int(self.outputs[-1, kernel.WINDOW])
 
-    def token_of(self, fact: Fact) -> int | None:
-        """Returns whose row the fact is; None where the entity is missing or keeps no such kind."""
-        return self.asked_token(fact.entities) if fact.kind in self.kinds else None
-
     def asked_token(self, entities: Mapping[str, int]) -> int | None:
         """Returns whose rows are asked for; None where the entity is missing."""
         return ALL_TOKEN if self.entity == ALL else entities.get(self.entity)
@@ -106,6 +108,8 @@ class Plan:
         bits: kind of row → its bit; kinds that no feature reads are absent.
         columns: of a row, after event_time, root and kind.
         entities: one plan an entity name.
+        cell_readers: one function a column, from a fact to its int64.
+        request_readers: place in the vector and function of (attributes, time) for each feature of the request itself.
         blank: the vector with every value missing, float64 of shape (features,).
     """
 
@@ -114,25 +118,28 @@ class Plan:
         aggregates = features.aggregates
         self.bits = _bits(aggregates)
         self.columns = tuple(dict.fromkeys(column for f in aggregates if (column := _column(f)) is not None))
-        self._encoders = tuple(column.encoder() for column in self.columns)
+        self.cell_readers = tuple(column.encoder() for column in self.columns)
         self.width = kernel.FIRST_COLUMN + len(self.columns)
         self.entities = tuple(self._entity_plan(name) for name in dict.fromkeys(f.entity for f in aggregates))
         self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
-        request = [(place, f) for place, f in enumerate(features.features) if not isinstance(f, Aggregate)]
-        self._readers = [_reader(feature) for _, feature in request]
-        self._places = np.array([place for place, _ in request], np.intp)
+        self.request_readers = tuple(
+            (place, _reader(feature))
+            for place, feature in enumerate(features.features)
+            if not isinstance(feature, Aggregate)
+        )
+        self._places = np.array([place for place, _ in self.request_readers], np.intp)
 
     def row(self, fact: Fact) -> list[int]:
         """Returns the fact over all columns; its kind must be in `bits`."""
         row = [fact.event_time, fact.root, self.bits[fact.kind]]
-        row += [read(fact) for read in self._encoders]
+        row += [read(fact) for read in self.cell_readers]
         return row
 
     def unusable(self, fact: Fact) -> list[str]:
         """Returns the columns whose value is there but cannot enter: another type, or beyond the declared bound."""
         return [
             column.name
-            for column, read in zip(self.columns, self._encoders, strict=True)
+            for column, read in zip(self.columns, self.cell_readers, strict=True)
             if read(fact) == MISSING and fact.attributes.get(column.name) is not None
         ]
 
@@ -142,8 +149,9 @@ class Plan:
 
     def write_request(self, point: Point, out: Float64s) -> None:
         """Writes the features of the request itself into the vector."""
-        if self._readers:
-            out[self._places] = [read(point) for read in self._readers]
+        attributes, time = point.attributes, point.time
+        if self.request_readers:
+            out[self._places] = [read(attributes, time) for _, read in self.request_readers]
 
     def _entity_plan(self, entity: str) -> EntityPlan:
         mine = [feature for feature in self.features.aggregates if feature.entity == entity]
@@ -190,35 +198,37 @@ def _numbered_sets(lanes: list[tuple[int, int, int, int, int]]) -> Int64s:
     return table
 
 
-def _reader(feature: Feature) -> Callable[[Point], float]:
-    """Returns the function that reads one request feature from a point."""
+def _reader(feature: Feature) -> RequestReader:
+    """Returns the function that reads one feature of the request itself."""
     match feature:
         case Attribute():
-            name, missing = feature.attribute, feature.missing_value
-            return lambda point: _number(point.attributes.get(name), missing)
+            return _number_reader(feature.attribute, feature.missing_value)
         case Category():
-            indexes = {text: float(index) for index, text in enumerate(feature.vocabulary)}
-            return lambda point: _category(
-                point.attributes.get(feature.attribute), indexes, missing=feature.missing_value
-            )
+            return _category_reader(feature)
         case Same():
-            return lambda point: _same(point.attributes, feature)
+            return lambda attributes, _: _same(attributes, feature)
         case Calendar(part="hour_of_day"):
-            return lambda point: float(point.time // HOUR % 24)
+            return lambda _, time: float(time // HOUR % 24)
         case _:
-            return lambda point: float((point.time // DAY + 3) % 7)  # 1970-01-01 was a Thursday
+            return lambda _, time: float((time // DAY + 3) % 7)  # 1970-01-01 was a Thursday
 
 
-def _number(value: Value | None, missing: float) -> float:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else missing
-    return float(value) if isinstance(value, int) and -_INT64 <= value < _INT64 else missing
+def _number_reader(name: str, missing: float) -> RequestReader:
+    def read(attributes: Mapping[str, Value], _time: int) -> float:
+        value = attributes.get(name)
+        if isinstance(value, float):
+            return value if math.isfinite(value) else missing
+        return float(value) if isinstance(value, int) and -_INT64 <= value < _INT64 else missing
+
+    return read
 
 
-def _category(value: Value | None, indexes: Mapping[str, float], *, missing: float) -> float:
-    if value is None:
-        return missing
-    return indexes.get(value, float(len(indexes))) if isinstance(value, str) else float(len(indexes))
+def _category_reader(feature: Category) -> RequestReader:
+    name = feature.attribute
+    indexes: dict[Value | None, float] = {text: float(index) for index, text in enumerate(feature.vocabulary)}
+    other = float(len(indexes))
+    indexes[None] = feature.missing_value
+    return lambda attributes, _: indexes.get(attributes.get(name), other)
 
 
 def _same(attributes: Mapping[str, Value], feature: Same) -> float:
