@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,6 +292,34 @@ def test_a_replay_aside_gives_the_report_of_another_process(tmp_path: Path) -> N
     replay = replay_aside(home, {"fraud": "fraud"}, allowed={"fraud": ("some_module:Some",)})
     report = asyncio.run(replay("fraud", decision.id))
     assert (report["decision_id"], report["differences"]) == (decision.id, [])
+
+
+def test_replays_aside_run_one_at_a_time_and_end_with_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each folds the log anew: a burst of them would take memory and both cores from the decisions."""
+    running: list[asyncio.subprocess.Process] = []
+    begin = asyncio.create_subprocess_exec
+
+    async def endless(*_words: str, **pipes: Any) -> asyncio.subprocess.Process:
+        running.append(await begin(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE, **pipes))
+        started.set()
+        return running[-1]
+
+    async def play() -> None:
+        replay = replay_aside(Home(tmp_path), {})
+        asked = [asyncio.create_task(replay("fraud", name)) for name in "abc"]
+        await started.wait()
+        await asyncio.sleep(0)
+        assert len(running) == 1
+        for task in asked:
+            task.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        assert [await process.wait() for process in running] == [-signal.SIGKILL]
+
+    started = asyncio.Event()
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", endless)
+    asyncio.run(play())
 
 
 def test_a_replay_aside_that_fails_says_how_it_ended(tmp_path: Path) -> None:

@@ -266,38 +266,45 @@ def replay_aside(
 ) -> Callable[[str, str], Any]:
     """Returns a replay that runs as a process of its own: a busy thread beside the server would stall its replies.
 
+    One runs at a time: each folds the log anew, and so many at once would take the machine from the decisions.
+
     Args:
         home: of the deployment.
         paths: system name → what `find_system` finds it by: the name, or the dotted path of a user's own.
         allowed: system name → model classes of the user's own that may be imported.
     """
+    alone = asyncio.Semaphore(1)
 
     async def replay(system: str, decision_id: str) -> dict[str, Any]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "decalog",
-            "replay",
-            paths.get(system, system),
-            decision_id,
-            *(word for path in (allowed or {}).get(system, ()) for word in ("--allow-model", path)),
-            "--json",
-            "--home",
-            str(home.root),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "NO_COLOR": "1"},
-        )
-        out, err = await process.communicate()
+        words = [word for path in (allowed or {}).get(system, ()) for word in ("--allow-model", path)]
+        async with alone:
+            out, err, status = await _run("replay", paths.get(system, system), decision_id, *words, "--json", home=home)
         try:
             report: dict[str, Any] = msgspec.json.decode(out)
         except msgspec.DecodeError:
             raise ReplayError(
                 where=f"{system} replay",
-                given=f"a replay process that ended with {process.returncode}: {err.decode(errors='replace')[-400:]}",
+                given=f"a replay process that ended with {status}: {err.decode(errors='replace')[-400:]}",
                 expected="a report",
                 fix="Run `decalog replay` by hand to see more.",
             ) from None
         return report
 
     return replay
+
+
+async def _run(*words: str, home: Home) -> tuple[bytes, bytes, int | None]:
+    """Runs a command of decalog on a home; returns what it wrote, its errors and its status."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "decalog", *words, "--home", str(home.root)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "NO_COLOR": "1"},
+    )
+    try:
+        out, err = await process.communicate()
+    finally:
+        # Where the server stops meanwhile, nobody waits for the answer any more.
+        if process.returncode is None:
+            process.kill()
+    return out, err, process.returncode
