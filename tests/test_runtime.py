@@ -43,4 +43,4 @@ def test_another_package_is_another_lock(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "packages", lambda: {"python": "3.11.0"})
     there = this_code.__wrapped__()
     assert there.lock != here.lock
-    assert there.sources == here.sources
+    assert there.packages == {"python": "3.11.0"}

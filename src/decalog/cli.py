@@ -210,12 +210,12 @@ def replay(
     as_json: JsonOption = False,
 ) -> None:
     """Compute a logged decision again, to the same bits and action, and print every intermediate."""
+    if bool(id_) == every:
+        raise typer.BadParameter("name one decision, or --all")
     from decalog.deployment import Deployment, Setup
     from decalog.home import Home
     from decalog.replay import range_text, trace_text
 
-    if bool(id_) == every:
-        raise typer.BadParameter("name one decision, or --all")
     setup = Setup(allowed=tuple(allow_model or ()))
     with closing(Home(home).reader()) as log:
         replayer = Deployment(Home(home), system, log, setup).replayer()
