@@ -130,8 +130,9 @@ class LabelBook:
             strength = (kind.rank, outcome.event_time, outcome.id)
             if said is not None and (verdict is None or strength >= strongest):
                 verdict, strongest = LabelState(said, known, kind.name), strength
-        if verdict is not None:
-            return verdict
+        return verdict or self._silence(decided=decided, acted=acted, known_by=known_by)
+
+    def _silence(self, *, decided: int, acted: str, known_by: int) -> LabelState:
         matures = decided + self._maturity_us
         if acted and acted not in self._observed_after:
             return LabelState(None, matures, "unobserved")
