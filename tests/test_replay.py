@@ -8,19 +8,22 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.fraud_log import payment
+from tests.fraud_log import FraudLog, payment
 from tests.homes import LATER, add_model, decide_live, fill_home, opened, records, rule
 
+from decalog import replay
 from decalog.clock import HOUR, SECOND, rfc3339
 from decalog.decisions import Decision, decode_decision
 from decalog.deployment import Deployment, Setup
 from decalog.errors import ReplayError
+from decalog.features.definition import FeatureSet
+from decalog.features.online import OnlineState
 from decalog.home import Home
 from decalog.ingest import Ingest
 from decalog.models.linear import Prior
 from decalog.policy import Case, Verdict
 from decalog.replay import Range, Replayer, range_text, trace_text
-from decalog.serving import Serving
+from decalog.serving import Serving, Underway
 from decalog.system import System
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.simulate import START_US
@@ -61,6 +64,38 @@ def test_every_decision_comes_out_identical(made: tuple[Home, list[Decision]], d
     assert found == Range(len(made[1]), len(made[1]), None)
     assert found.text() == range_text(found) == f"{len(made[1])}/{len(made[1])} identical"
     assert {decision.choice.action for decision in made[1]} == {"allow", "step_up"}
+
+
+def test_the_log_is_folded_once_however_decisions_overtook_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folded anew for each that thought longer than its neighbours, a range would cost the square of its length."""
+    log = FraudLog(tmp_path)
+    for i in range(5):
+        slow = log.service.begin(payment(f"slow-{i}", 0))
+        assert isinstance(slow, Underway)
+        for name in ("quick", "next"):
+            log.decide(f"{name}-{i}", 0)
+        log.service.predict(slow)
+        log.service.finish(slow)
+    log.log.commit()
+    serving = log.service.serving
+    secret = log.log.vault.secret("draws")
+    folded: list[FeatureSet] = []
+
+    class Counted(OnlineState):
+        def __init__(self, features: FeatureSet) -> None:
+            folded.append(features)
+            super().__init__(features)
+
+    monkeypatch.setattr(replay, "OnlineState", Counted)
+    replayer = Replayer(
+        log.log, "fraud", serving_for=lambda _: (SYSTEM, serving), draw_secret=secret, notes_for=lambda _: ()
+    )
+    assert replayer.range().text() == "15/15 identical"
+    assert len(folded) == 1
+    assert replayer.one("slow-4").state_seq == 12
+    log.log.close()
 
 
 def test_a_trace_holds_every_intermediate(made: tuple[Home, list[Decision]], deployment: Deployment) -> None:

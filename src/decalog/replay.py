@@ -6,7 +6,7 @@ Score replay starts from the logged feature values; feature replay folds the log
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -121,39 +121,48 @@ class Replayer:
                 expected="the id of a decision or of its request",
                 fix="`decalog replay SYSTEM --all` walks all of them.",
             )
-        for trace in self._traces(lambda seq: seq == record.seq):
-            return trace
-        raise ReplayError(
-            where=f"{self._system} decision",
-            given="an imported decision, made by another system",
-            expected="a decision that was made here",
-            fix="Its outcome trains models; there is nothing to recompute.",
-        )
+        decision = decode_decision(record.body)
+        if decision.mode == "imported":
+            raise ReplayError(
+                where=f"{self._system} decision",
+                given="an imported decision, made by another system",
+                expected="a decision that was made here",
+                fix="Its outcome trains models; there is nothing to recompute.",
+            )
+        return next(self._traces([(decision.state_seq, record.seq)]))
 
     def range(self, start: int = 0, stop: int | None = None) -> Range:
         """Returns how many of the decisions with start ≤ seq < stop come out identical."""
         last = self._log.position if stop is None else stop
         replayed = identical = 0
         first: Trace | None = None
-        for trace in self._traces(lambda seq: start <= seq < last):
+        for trace in self._traces(sorted(self._made_here(start, last))):
             replayed += 1
             identical += trace.identical
-            if first is None and not trace.identical:
+            if not trace.identical and (first is None or trace.seq < first.seq):
                 first = trace
         return Range(replayed, identical, first)
 
-    def _traces(self, wanted: Callable[[int], bool]) -> Iterator[Trace]:
-        fold = _Fold(self._log)
-        for record in self._log.read():
-            if record.system != self._system:
-                continue
-            decision = decode_decision(record.body) if record.kind == "decision" and wanted(record.seq) else None
-            # Another system's decisions were imported, not made here: there is nothing to recompute.
-            if decision is not None and decision.mode != "imported":
-                system, serving = self._serving_for(decision)
-                state = fold.at(decision.state_seq, system)
-                yield self._trace(record, decision, system, serving, state)
-            fold.add(record)
+    def _made_here(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yields (state_seq, seq) of decisions; another system's were imported: there is nothing to recompute."""
+        for record in self._log.read(start, stop):
+            if record.kind == "decision" and record.system == self._system:
+                decision = decode_decision(record.body)
+                if decision.mode != "imported":
+                    yield decision.state_seq, record.seq
+
+    def _traces(self, asked: Sequence[tuple[int, int]]) -> Iterator[Trace]:
+        """Yields the traces of decisions in the order of what they had seen, so that the log is folded once.
+
+        In the order of their seqs, each that overtook another while a slow model thought would fold it anew.
+        """
+        fold, records = _Fold(self._log), self._log.read()
+        for state_seq, seq in asked:
+            fold.read(records, state_seq, self._system)
+            record = self._log.get(seq)
+            decision = decode_decision(record.body)
+            system, serving = self._serving_for(decision)
+            yield self._trace(record, decision, system, serving, fold.at(state_seq, system))
 
     def _trace(self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState) -> Trace:
         draft = Underway(decision.request, record.digest, decision.taken, decision.state_seq, 0, {})
@@ -196,23 +205,28 @@ class Replayer:
 class _Fold:
     """Views folded along the log, one set for each feature-set version that decisions name.
 
-    Changes not yet folded are kept, since a decision may have seen an earlier position than its own.
+    Changes are kept, since a version may be named for the first time far into the log.
     """
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._changes: list[Change] = []
+        self._read = 0
         self._states: dict[str, tuple[OnlineState, int]] = {}
 
-    def add(self, record: Record) -> None:
-        self._changes.extend(changes_of(record, None, before=self._log.before))
+    def read(self, records: Iterator[Record], stop: int, system: str) -> None:
+        """Takes a system's changes from the records up to a position, which never runs back."""
+        while self._read < stop:
+            record = next(records)
+            self._read = record.seq + 1
+            if record.system == system:
+                self._changes.extend(changes_of(record, None, before=self._log.before))
 
     def at(self, state_seq: int, system: System) -> OnlineState:
+        """Returns the views at a position that was read, and that never runs back."""
         version = system.features.version
         known = self._states.get(version)
         state, done = (OnlineState(system.features), 0) if known is None else known
-        if done and self._changes[done - 1].seq >= state_seq:
-            state, done = OnlineState(system.features), 0
         while done < len(self._changes) and self._changes[done].seq < state_seq:
             state.apply(self._changes[done])
             done += 1
