@@ -105,6 +105,7 @@ def test_null_is_absence() -> None:
     ("changed", "says"),
     [
         ({"ammount": 1}, r"fraud payment: an unknown field\. Expected .*one of: amount_minor, .*Remove or rename"),
+        ({"x at `$.4111": 1}, r"fraud payment: an unknown field\."),
         ({"shopp": 1}, r"an unknown field\. Expected 'shop' \(closest match\)"),
         ({"amount_minor": ...}, r"fraud payment: no amount_minor\. Expected the required field amount_minor"),
         ({"id": ...}, "no id"),

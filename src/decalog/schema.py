@@ -479,9 +479,10 @@ def _convert(where: str, raw: bytes | Mapping[str, Any], struct: Any, decoder: A
 
 
 def _readable(where: str, message: str, struct: Any) -> RequestError:
-    path = re.search(r"at `\$\.?([^`]*)`", message)
-    place = f"{where}, {path[1]}" if path and path[1] else where
     unknown = re.search(r"unknown field `(.*)`", message, re.DOTALL)
+    # The name of an unknown field is the caller's text: no place is read out of it.
+    path = None if unknown else re.search(r"at `\$\.?([^`]*)`", message)
+    place = f"{where}, {path[1]}" if path and path[1] else where
     missing = re.search(r"missing required field `([^`]+)`", message)
     if unknown:
         known = list(struct.__struct_fields__)
