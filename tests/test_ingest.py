@@ -98,6 +98,19 @@ def test_a_currency_without_a_rate_is_refused_with_those_that_have_one(log: Frau
     )
 
 
+def test_an_amount_beyond_the_bound_in_the_base_currency_is_refused_alone(log: FraudLog) -> None:
+    """In the log it would be left out of every sum in silence; beyond int64 it would end its whole batch."""
+    for rate in ("1.1", "999999999999"):
+        log.ingest.rates = Rates("EUR", {"GBP": rate})
+        result = log.pay(f"at {rate}", 0, currency="GBP", amount_minor=10**12)
+        assert result.status == "rejected"
+        assert result.message == (
+            "fraud payment, amount: an amount of more than 1000000000000 minor units of EUR. Expected an amount within "
+            "that bound in the base currency as well. Check the amount, and the rate of its currency.",
+        )
+    assert log.pay("b", 0).status == "accepted"
+
+
 def test_rates_default_to_the_euro_alone() -> None:
     assert Rates() == Rates("EUR", {})
 
@@ -317,6 +330,29 @@ def test_no_row_whatever_it_holds_raises(log: FraudLog, row: Any) -> None:
     assert kept.message
     assert len(kept.sealed) <= QUARANTINE_BYTES + 100
     assert log.ingest.admit("outcome", row).status == "rejected"
+
+
+@pytest.mark.parametrize("kind", ["event", "outcome"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": "\ud800"},
+        {"id": "a", "card": "\ud800"},
+        {"id": "a", "kind": "\ud800"},
+        {"id": "a", "deletes": "\ud800"},
+        {"id": "\ud800", "deletes": "a"},
+        payment("a", 0, card="\ud800"),
+        payment("a", 0, corrects="\ud800"),
+    ],
+)
+def test_half_a_character_is_refused_and_kept(log: FraudLog, kind: Any, row: Any) -> None:
+    """A user's own program can hold it: a file read with surrogateescape, an emoji that was cut in two."""
+    result = log.ingest.admit(kind, row)
+    assert result.status == "rejected"
+    kept = msgspec.msgpack.decode(record_of(log, result.seq).body, type=Rejected)
+    cipher = log.log.vault.cipher(kept.subject)
+    assert cipher is not None
+    assert "\\ud800" in str(unseal(cipher, kept.sealed, bound_to=record_of(log, result.seq).id)["row"])
 
 
 @pytest.mark.parametrize(

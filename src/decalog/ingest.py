@@ -18,7 +18,7 @@ from decalog.decisions import Choice, Decision, Slot, Versions, decode_decision,
 from decalog.errors import ConflictError, RequestError
 from decalog.events import Event, Record, decode_event, encode
 from decalog.log import FUTURE_TOLERANCE_US, Draft, Log
-from decalog.money import convert
+from decalog.money import MAX_MINOR, convert
 from decalog.outcomes import Outcome
 from decalog.schema import ID_LENGTH, Parsed, Schema, SchemaParser
 
@@ -220,7 +220,7 @@ class Ingest:
 
     def reject(self, meant: str, raw: object, *, error: RequestError) -> RowResult:
         """Puts a bad row into quarantine with its reason, sealed; the same row twice is kept once."""
-        packed = msgspec.json.encode(raw, enc_hook=str)[:QUARANTINE_BYTES]
+        packed = _packed(raw)[:QUARANTINE_BYTES]
         mark = digest(self._secret, meant.encode(), packed)
         key = f"{self.schema.system}/{mark.hex()}"
         id_ = str(raw.get("id", ""))[:ID_LENGTH] if isinstance(raw, Mapping) else ""
@@ -311,7 +311,7 @@ class Ingest:
 
     def _in_base(self, kind: str, minor: int, currency: str) -> int:
         try:
-            return convert(minor, currency, base=self.rates.base, rates=self.rates.rates)
+            converted = convert(minor, currency, base=self.rates.base, rates=self.rates.rates)
         except ValueError:
             raise RequestError(
                 where=f"{self.schema.system} {kind}, currency",
@@ -319,13 +319,21 @@ class Ingest:
                 expected=f"one of: {', '.join(sorted({self.rates.base, *self.rates.rates}))}",
                 fix="Add the rate: `decalog serve --rates rates.toml`, or [rates] in the mapping.",
             ) from None
+        if converted > MAX_MINOR:
+            raise RequestError(
+                where=f"{self.schema.system} {kind}, amount",
+                given=f"an amount of more than {MAX_MINOR} minor units of {self.rates.base}",
+                expected="an amount within that bound in the base currency as well",
+                fix="Check the amount, and the rate of its currency.",
+            )
+        return converted
 
     def _subject_of(self, raw: object) -> int:
         # So that erasing a person also makes the rows unreadable that were refused.
         if isinstance(raw, Mapping):
             for name in self._subjects[self.schema.request.name]:
                 value = raw.get(name)
-                if isinstance(value, str) and 0 < len(value) <= ID_LENGTH:
+                if isinstance(value, str) and 0 < len(value) <= ID_LENGTH and _is_text(value):
                     return self.log.vault.token(name, value)
         return self._new_token()
 
@@ -350,6 +358,22 @@ def reason_code(error: RequestError) -> str:
     if error.given.startswith("no ") and not field:
         return "missing_" + error.given.removeprefix("no ")
     return field or "malformed"
+
+
+def _packed(raw: object) -> bytes:
+    # Rows of a user's own program may hold what JSON cannot; a row that is refused must not stop its neighbours.
+    try:
+        return msgspec.json.encode(raw, enc_hook=str)
+    except (ValueError, TypeError, RecursionError):
+        return ascii(raw).encode()
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _future_error(system: str, kind: str) -> RequestError:

@@ -271,7 +271,7 @@ class SchemaParser:
         kind = self.schema.kind(name if isinstance(name, str) else "")
         body = {key: value for key, value in raw.items() if key != "kind"}
         if "deletes" in body:
-            gone = _convert(f"{self.schema.system} event", body, _Deletion)
+            gone = _deletion(f"{self.schema.system} event", body)
             return Parsed(
                 id=gone.id, kind=kind.name, event_time=None, entities={}, public={}, private={}, deletes=gone.deletes
             )
@@ -285,7 +285,7 @@ class SchemaParser:
         """
         where = f"{self.schema.system} outcome"
         if "deletes" in raw:
-            gone = _convert(where, raw, _Deletion)
+            gone = _deletion(where, raw)
             return ParsedOutcome(
                 id=gone.id, target="", kind="", source="", event_time=None, value=0.0, deletes=gone.deletes
             )
@@ -300,6 +300,13 @@ class SchemaParser:
 class _Deletion(msgspec.Struct, forbid_unknown_fields=True):
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH)]
     deletes: Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH)]
+
+
+def _deletion(where: str, raw: Mapping[str, Any]) -> _Deletion:
+    gone: _Deletion = _convert(where, raw, _Deletion)
+    _clean(where, "id", gone.id)
+    _clean(where, "deletes", gone.deletes)
+    return gone
 
 
 _ID = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH)]
