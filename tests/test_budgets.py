@@ -36,8 +36,8 @@ PUBLIC_METHODS = 12
 PROTOCOL_METHODS = 5
 SPINE_LINES = 8_000
 EDGE_LINES = 8_000
-EDGES = ("data", "http", "testing", "control_room", "drafts")
-"""Packages between decalog and the outside; docs/decisions/0003 says why they are counted apart from the spine."""
+EDGES = ("data", "http", "testing", "control_room", "drafts", "cli.py", "up.py", "driving.py", "drafting.py")
+"""What stands between decalog and the outside; docs/decisions/0003 says why it is counted apart from the spine."""
 SYSTEM_LINES = 3_000
 WHOLE_LINES = 40_000
 COPIED_PERCENT = 10

@@ -158,7 +158,7 @@ class Replayer:
         """
         fold, records = _Fold(self._log), self._log.read()
         for state_seq, seq in asked:
-            fold.read(records, state_seq, self._system)
+            fold.read(records, state_seq, system=self._system)
             record = self._log.get(seq)
             decision = decode_decision(record.body)
             system, serving = self._serving_for(decision)
@@ -214,7 +214,7 @@ class _Fold:
         self._read = 0
         self._states: dict[str, tuple[OnlineState, int]] = {}
 
-    def read(self, records: Iterator[Record], stop: int, system: str) -> None:
+    def read(self, records: Iterator[Record], stop: int, *, system: str) -> None:
         """Takes a system's changes from the records up to a position, which never runs back."""
         while self._read < stop:
             record = next(records)

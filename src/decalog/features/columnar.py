@@ -16,6 +16,8 @@ from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import missing_row, out_of_order, row_twice
 
 Bools = npt.NDArray[np.bool_]
+_BLOCK = 1024
+"""Points whose attributes stay in the processor's cache while one feature after another is read from them."""
 
 
 class Images(msgspec.Struct, frozen=True):
@@ -93,11 +95,13 @@ def tokens_of(plan: EntityPlan, entities: Sequence[Mapping[str, int]]) -> Int64s
     return np.fromiter((tokens.get(name, MISSING) for tokens in entities), np.int64, len(entities))
 
 
-def write_requests(plan: Plan, points: Sequence[Point], out: Float64s) -> None:
+def write_requests(plan: Plan, points: Sequence[Point], *, out: Float64s) -> None:
     """Writes `Plan.write_request` of every point, feature by feature, into out of shape (points, features)."""
-    attributes, times = [point.attributes for point in points], [point.time for point in points]
-    for place, read in plan.request_readers:
-        out[:, place] = np.fromiter(map(read, attributes, times), np.float64, len(points))
+    for start in range(0, len(points), _BLOCK):
+        block = points[start : start + _BLOCK]
+        attributes, times = [point.attributes for point in block], [point.time for point in block]
+        for place, read in plan.request_readers:
+            out[start : start + _BLOCK, place] = np.fromiter(map(read, attributes, times), np.float64, len(block))
 
 
 def _in_order(seqs: Int64s) -> Int64s:
