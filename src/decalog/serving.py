@@ -295,14 +295,16 @@ class Service:
         )
 
     def _repeated(self, record: Record) -> Decision:
-        if record.kind != "decision":
+        decision = decode_decision(record.body) if record.kind == "decision" else None
+        # What another system did came through the same door as plain events: it is no answer of ours.
+        if decision is None or decision.mode == "imported":
             raise ConflictError(
                 where=f"{self.system.name} decide, id",
                 given="an id that was logged as a plain event before",
                 expected="an id of its own for each request",
                 fix="Ask for the decision before sending the event; the decision logs the request by itself.",
             )
-        return decode_decision(record.body)
+        return decision
 
 
 def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
