@@ -232,19 +232,30 @@ def test_a_refresh_takes_the_champion_of_now_and_nothing_else(deployment: Deploy
     assert service.describe()["model"] == first[:12]
 
 
-def test_a_refresh_to_a_damaged_champion_says_so_once_and_recovers(deployment: Deployment) -> None:
+def test_a_damaged_champion_replaces_none_that_works_and_is_told_of_until_it_is_gone(deployment: Deployment) -> None:
     root = deployment.home.root
-    add_model(root)
+    first = add_model(root)
     service = deployment.service()
     second = add_model(root, rule(limit=1.0))
     damage(root, second)
-    assert deployment.refresh(service)
-    assert service.describe()["model"] == ""
-    assert second[:12] in deployment.problem
-    assert not deployment.refresh(service)
+    for _ in range(2):
+        assert not deployment.refresh(service)
+        assert service.describe()["model"] == first[:12]
+        assert second[:12] in service.describe()["problem"]
     Registry(root).rollback("fraud", by="test", why="test", at_us=2)
+    assert not deployment.refresh(service)
+    assert (deployment.problem, service.describe()["problem"]) == ("", "")
+    add_model(root, rule(limit=2.0))
     assert deployment.refresh(service)
-    assert deployment.problem == ""
+
+
+def test_a_start_with_a_damaged_champion_says_so_and_falls_back(deployment: Deployment) -> None:
+    root = deployment.home.root
+    model = add_model(root)
+    damage(root, model)
+    service = deployment.service()
+    assert service.describe()["model"] == ""
+    assert model[:12] in service.describe()["problem"]
 
 
 def test_a_shadow_decides_beside_another_system(home: Home) -> None:

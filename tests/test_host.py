@@ -481,7 +481,9 @@ def test_a_bad_request_is_refused_and_logs_nothing(log: FraudLog) -> None:
 def test_the_state_says_what_decides_and_by_which_clock(log: FraudLog) -> None:
     host = Host(log.log, {"fraud": log.service}, replay=replayed, meter=Meter())
     state = host.state()
-    assert state.systems == {"fraud": {"model": "m", "policy": "p", "features": FEATURES.version, "mode": "live"}}
+    assert state.systems == {
+        "fraud": {"model": "m", "policy": "p", "features": FEATURES.version, "mode": "live", "problem": ""}
+    }
     assert (state.now, state.failed, state.position) == ("2024-10-04T00:00:00Z", "", 0)
 
 

@@ -258,7 +258,13 @@ def test_a_model_is_adopted_from_the_next_request_on(log: FraudLog) -> None:
     after = log.decide("b", 0)
     assert (before.versions.model, after.versions.model) == ("m1", "m2")
     assert after.candidates[0].predictions == {"p_fraud": 0.5}
-    assert log.service.describe() == {"model": "m2", "policy": "p1", "features": FEATURES.version, "mode": "live"}
+    assert log.service.describe() == {
+        "model": "m2",
+        "policy": "p1",
+        "features": FEATURES.version,
+        "mode": "live",
+        "problem": "",
+    }
 
 
 def test_a_decision_under_way_is_finished_by_what_began_it(log: FraudLog) -> None:

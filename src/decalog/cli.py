@@ -150,6 +150,8 @@ def serve(
     with closing(served.log):
         for name, state in served.state().systems.items():
             _say(f"{name}: model {state['model'] or 'none, every decision is the declared fallback'}, {state['mode']}")
+            if state["problem"]:
+                _say(f"{name}: {state['problem']}")
         access = admin.access_of(place) if auth else None
         code = run(served, settings, access=access, on_listening=lambda p: _say(f"listening on http://{host}:{p}"))
     raise typer.Exit(code)

@@ -122,7 +122,9 @@ class Deployment:
         self.log.commit()
         state = OnlineState(self.system.features)
         state.apply_many(changes(self.log.read(), self.system.name, before=self.log.before))
-        return Service(self.system, ingest, state, serving=self.serving(), entropy=self._entropy)
+        made = Service(self.system, ingest, state, serving=self.serving(), entropy=self._entropy)
+        made.problem = self.problem
+        return made
 
     def serving(self) -> Serving:
         """Returns model, policy and versions in force. A champion that cannot be used leaves the declared fallback."""
@@ -135,11 +137,22 @@ class Deployment:
         return Serving(model=model, head=head, policy=policy, versions=versions, shadow=self.setup.shadow)
 
     def refresh(self, service: Service) -> bool:
-        """Gives the service the champion of now; returns whether it changed."""
+        """Gives the service the champion of now; returns whether it changed.
+
+        A champion that cannot be used replaces none that works: the old one goes on, and `problem` says why.
+        """
         current = self.registry.current(self.system.name) or ""
-        if current[:12] == service.serving.versions.model or (self.problem and current[:12] in self.problem):
+        if current[:12] == service.serving.versions.model:
+            if current:
+                self.problem = service.problem = ""
             return False
-        service.adopt(self.serving())
+        if self.problem and current[:12] in self.problem:
+            return False
+        found = self.serving()
+        service.problem = self.problem
+        if found.model is None and service.serving.model is not None:
+            return False
+        service.adopt(found)
         return True
 
     def replayer(self) -> Replayer:

@@ -90,6 +90,12 @@ def train_on_data(
     log = home.writer()
     try:
         deployment = Deployment(home, name, log, Setup(rates=plan.rates, signals=plan.signal_fields()))
+        if log.position == 0:
+            # Before the history, and stamped so: amounts must never stand in a log that does not say in which currency.
+            log.clock = ManualClock(0)
+        deployment.tables.put("", "rates", content=deployment.rates())
+        log.commit()
+        log.clock = SystemClock()
         # `prepare` comes after: what it appends is known now, and history behind it would be known no earlier.
         ingest = Ingest(deployment.system.schema, log, rates=deployment.rates())
         report = import_rows(data, plan, ingest=ingest, on_progress=lambda rows: say(f"row {rows:,}"))

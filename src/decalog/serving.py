@@ -141,6 +141,9 @@ class Service:
         entropy: gives random bytes for decision ids.
     """
 
+    problem: str = ""
+    """Why the champion of now cannot be used, or ""."""
+
     def __init__(
         self,
         system: System,
@@ -245,10 +248,16 @@ class Service:
         return dict(zip(self.system.features.names, values, strict=False)) if values else {}
 
     def describe(self) -> dict[str, str]:
-        """Returns what it decides with: versions and mode."""
+        """Returns what it decides with: versions, mode, and why the champion of now cannot be used, or ""."""
         versions = self.serving.versions
         mode = "shadow" if self.serving.shadow else "live"
-        return {"model": versions.model, "policy": versions.policy, "features": versions.features, "mode": mode}
+        return {
+            "model": versions.model,
+            "policy": versions.policy,
+            "features": versions.features,
+            "mode": mode,
+            "problem": self.problem,
+        }
 
     def fold(self, record: Record, body: Event | Decision | None = None) -> None:
         """Folds an admitted record into the live views."""
