@@ -216,6 +216,65 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> Non
     assert measure(other) != measure(rows)
 
 
+RANKINGS: list[Callable[[Evaluated, Floats], float]] = [
+    auc,
+    lambda rows, weights: metrics.average_precision(rows.labels, rows.predictions, weights=weights),
+    lambda rows, weights: metrics.recall_at_fpr(rows.labels, rows.predictions, fpr=0.2, weights=weights),
+]
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+@given(case=cases())
+def test_rows_that_rank_alike_may_stand_as_one(ranking: Callable[[Evaluated, Floats], float], case: Case) -> None:
+    rows = evaluated(*case[:2])
+    one, all_ = (metrics.measured(ranking, repeats=20, by_rank=by_rank)(rows) for by_rank in (True, False))
+    assert one.value == all_.value
+    assert one.n == all_.n
+    assert [one.low, one.high] == pytest.approx([all_.low, all_.high])
+
+
+def test_rows_that_rank_alike_are_few() -> None:
+    labels = np.zeros(10_000)
+    labels[[10, 5_000]] = 1.0
+    seen: list[int] = []
+
+    def count(rows: Evaluated, weights: Floats) -> float:
+        seen.append(rows.n)
+        return float(np.sum(weights))
+
+    found = metrics.measured(count, repeats=3, by_rank=True)(evaluated(labels, np.linspace(0, 1, 10_000)))
+    assert seen == [10_000, 5, 5, 5]
+    assert (found.low, found.value, found.high) == (10_000, 10_000, 10_000)
+
+
+def test_every_measure_of_every_model_sees_the_same_samples() -> None:
+    labels, scores = seeded()
+
+    def money(rows: Evaluated, weights: Floats) -> float:
+        return float(np.sum(rows.amounts * weights))
+
+    one, other = evaluated(labels, scores), evaluated(labels, 1 - scores)
+    assert metrics.measured(money)(one) == metrics.measured(money)(other)
+    assert metrics.difference(one, other, statistic=money) == Measurement(0.0, 0.0, 0.0, 400)
+    total = metrics.measured(money)(one)
+    assert total.low < total.value < total.high
+
+
+def test_a_sample_has_as_many_rows_of_each_label_as_there_are() -> None:
+    labels, scores = seeded()
+
+    def positives(rows: Evaluated, weights: Floats) -> float:
+        return float(np.sum(weights[rows.labels > 0]))
+
+    def drawn_twice(rows: Evaluated, weights: Floats) -> float:
+        return float(np.max(weights))
+
+    many = float(np.sum(labels > 0))
+    rows = evaluated(labels, scores)
+    assert metrics.measured(positives)(rows) == Measurement(many, many, many, 400)
+    assert metrics.measured(drawn_twice)(rows).low > 1
+
+
 def test_the_bootstrap_interval_agrees_with_delong() -> None:
     """DeLong's variance from placements (Biometrics 44, 1988) is another way to the same width."""
     labels, scores = seeded(4_000)

@@ -6,6 +6,7 @@ Every point function takes row weights, so one sorted pass serves the value and 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -17,6 +18,7 @@ from decalog.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.uint8]
 Tier = Literal["model", "product", "business"]
 
 _Z95 = 1.959963984540054
@@ -109,20 +111,32 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 # ---- intervals ----
 
 
-def measured(statistic: Statistic, *, repeats: int = _REPEATS) -> Callable[[Evaluated], Measurement]:
+def measured(
+    statistic: Statistic, *, repeats: int = _REPEATS, by_rank: bool = False
+) -> Callable[[Evaluated], Measurement]:
     """Returns a computation of a statistic with the 95 % percentile interval of a bootstrap stratified by label.
 
     Positives and negatives are drawn apart, each as often as they stand in the rows, so that rare positives are in
     every sample; the interval is one for this share of positives. Rows count as independent: payments of one attack are
     not, and intervals are then too narrow. (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 8.3
-    and 13.3.)
+    and 13.3.) The samples depend on the labels and the seed alone, so every measure of every model is taken on the same
+    ones.
+
+    Args:
+        statistic: of the rows; they come by falling prediction.
+        repeats: samples.
+        by_rank: whether it only asks how many rows of each label rank above, beside and below each positive, as all
+            ranking metrics here do; negatives that no positive parts then stand as one row.
     """
 
     def compute(evaluated: Evaluated) -> Measurement:
-        # Sorted once here, so that the stable sort inside the statistic is a single pass in each repeat.
-        rows = evaluated.take(np.argsort(-evaluated.predictions, kind="stable"))
+        order = np.lexsort((evaluated.labels, -evaluated.predictions))
+        rows = evaluated.take(order)
         value = statistic(rows, np.ones(rows.n))
-        drawn = [statistic(rows, weights) for weights in _samples(rows.labels, rows.seed, repeats)]
+        runs = _runs(rows) if by_rank else np.arange(rows.n)
+        few = rows.take(runs)
+        samples = (weights[order].astype(np.float64) for weights in _samples(evaluated, repeats))
+        drawn = [statistic(few, np.add.reduceat(weights, runs) if by_rank else weights) for weights in samples]
         return _interval(value, drawn, rows.n)
 
     return compute
@@ -143,7 +157,8 @@ def difference(one: Evaluated, other: Evaluated, *, statistic: Statistic, repeat
         )
     whole = np.ones(one.n)
     value = statistic(other, whole) - statistic(one, whole)
-    drawn = [statistic(other, w) - statistic(one, w) for w in _samples(one.labels, one.seed, repeats)]
+    samples = (weights.astype(np.float64) for weights in _samples(one, repeats))
+    drawn = [statistic(other, weights) - statistic(one, weights) for weights in samples]
     return _interval(value, drawn, one.n)
 
 
@@ -172,17 +187,34 @@ def proportion(successes: int, n: int) -> Measurement:
     return Measurement(share, min(max(low, 0.0), share), max(min(high, 1.0), share), n)
 
 
-def _samples(labels: Floats, seed: int, repeats: int) -> list[Floats]:
+def _samples(rows: Evaluated, repeats: int) -> Counts:
+    """Returns how often each row stands in each sample, shape (repeats, rows)."""
+    positive = rows.labels > 0
+    return _drawn(np.packbits(positive).tobytes(), len(positive), rows.seed, repeats)
+
+
+@lru_cache(maxsize=1)  # a report measures many models on the same rows
+def _drawn(packed: bytes, n: int, seed: int, repeats: int) -> Counts:
     rng = np.random.default_rng(seed)
-    strata = [np.flatnonzero(labels > 0), np.flatnonzero(labels <= 0)]
-    samples = []
-    for _ in range(repeats):
-        weights = np.zeros(len(labels))
+    positive = np.unpackbits(np.frombuffer(packed, np.uint8), count=n).astype(np.bool_)
+    strata = [rows for rows in (np.flatnonzero(positive), np.flatnonzero(~positive)) if len(rows)]
+    # A row that stands 256 times in a sample of as many rows as there are has a chance below 1/256!.
+    samples = np.zeros((repeats, n), np.uint8)
+    for sample in samples:
         for rows in strata:
-            if len(rows):
-                weights[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
-        samples.append(weights)
+            sample[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
+    samples.flags.writeable = False
     return samples
+
+
+def _runs(rows: Evaluated) -> npt.NDArray[np.intp]:
+    """Returns where each run of rows begins that rank alike to every positive; rows are sorted by measured()."""
+    positive, falls = rows.labels > 0, np.diff(rows.predictions) != 0
+    ties = np.concatenate(([0], np.cumsum(falls)))
+    shared = np.bincount(ties, positive) > 0  # a positive has this prediction too
+    beside = shared[ties]
+    begins = (positive[1:] != positive[:-1]) | (falls & (beside[1:] | beside[:-1]))
+    return np.flatnonzero(np.concatenate(([True], begins)))
 
 
 def _interval(value: float, drawn: list[float], n: int) -> Measurement:
@@ -329,12 +361,23 @@ def expected_calibration_error(
     """
     _need(len(labels) > 0, "expected calibration error", "at least one row")
     counts = np.ones(len(labels)) if weights is None else weights
-    values, which = np.unique(predictions, return_inverse=True)
-    mass = np.bincount(which, counts, minlength=len(values))
+    which = _rising_places(predictions)
+    mass = np.bincount(which, counts)
     middle = (np.cumsum(mass) - mass / 2) / np.sum(mass)
     bin_of = np.minimum((middle * bins).astype(np.intp), bins - 1)[which]
     gaps = np.bincount(bin_of, counts * (labels - predictions), minlength=bins)
     return float(np.sum(np.abs(gaps)) / np.sum(counts))
+
+
+def _rising_places(values: Floats) -> npt.NDArray[np.intp]:
+    """Returns the place of each value among the distinct ones, rising."""
+    steps = np.diff(values)
+    if np.any(steps > 0):
+        places: npt.NDArray[np.intp] = np.unique(values, return_inverse=True)[1]
+        return places
+    # Falling, as a bootstrap keeps them: nothing needs sorting.
+    fallen = np.concatenate(([0], np.cumsum(steps < 0)))
+    return np.asarray(fallen[-1] - fallen, np.intp)
 
 
 # ---- money ----

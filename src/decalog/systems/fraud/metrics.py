@@ -61,8 +61,11 @@ def _rate(rows: Evaluated, action: str) -> Measurement:
 
 
 def _value_weighted_recall(rows: Evaluated, weights: Floats) -> float:
-    caught = rows.actions != ALLOW
-    return metrics.value_weighted_recall(rows.labels, rows.amounts, caught=caught, weights=weights)
+    frauds = np.flatnonzero(rows.labels > 0)
+    caught = rows.actions[frauds] != ALLOW
+    return metrics.value_weighted_recall(
+        rows.labels[frauds], rows.amounts[frauds], caught=caught, weights=weights[frauds]
+    )
 
 
 def _net_loss(rows: Evaluated, weights: Floats) -> float:
@@ -77,7 +80,7 @@ METRICS = (
         formula="Σ (Rᵢ − Rᵢ₋₁) Pᵢ",
         unit="1",
         better="higher",
-        compute=measured(_average_precision),
+        compute=measured(_average_precision, by_rank=True),
     ),
     Metric(
         name="roc_auc",
@@ -86,7 +89,7 @@ METRICS = (
         formula="P(p(f) > p(g)) + ½ P(p(f) = p(g))",
         unit="probability",
         better="higher",
-        compute=measured(_roc_auc),
+        compute=measured(_roc_auc, by_rank=True),
     ),
     Metric(
         name="recall_at_1pct_fpr",
@@ -95,7 +98,7 @@ METRICS = (
         formula="max |flagged ∩ f| / |f| with |flagged ∩ g| / |g| ≤ 0.01",
         unit="share",
         better="higher",
-        compute=measured(_recall_at_fpr),
+        compute=measured(_recall_at_fpr, by_rank=True),
     ),
     Metric(
         name="card_precision_100",
