@@ -133,7 +133,7 @@ def load(served: Served, *, rate: int, seconds: float, bodies: Path, skip: int, 
     command += ["--rate", str(rate), "--seconds", str(seconds), "--bodies", str(bodies), "--skip", str(skip)]
     command += ["--token", served.token, "--seed", str(skip), *(("--path", path) if path else ())]
     stages, groups, cpu_s = served.stages_s(), served.groups(), served.cpu_s()
-    ran = subprocess.run(command, check=True, capture_output=True, text=True)
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     cpu_s, after, groups_after = served.cpu_s() - cpu_s, served.stages_s(), served.groups()
     found: dict[str, Any] = json.loads(ran.stdout)
     if found["statuses"] != {"200": found["requests"]}:
@@ -163,7 +163,7 @@ def fsync_ms(folder: Path) -> tuple[float, float]:
 
 def measure(home: Path, folder: Path, *, seconds: float, repeats: int) -> dict[str, Figures]:
     """Returns the median figures of each load."""
-    wanted = int(RATES[-1] * (seconds * repeats + WARM_S) * 1.05)
+    wanted = int(RATES[-1] * (seconds * repeats + WARM_S) * 1.2) + 50 * (repeats + 1)
     bodies, start_us, per_s = payments(folder, wanted)
     found = {}
     for rate in RATES:
