@@ -10,7 +10,7 @@ The policy is replayed over each model's predictions on the test part, so that m
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -143,7 +143,7 @@ def replay_policy(
     """
     views = _OwnViews(outlook.features)
     columns = {name: column for column, name in enumerate(outlook.features.names)}
-    actions, costs = [], np.empty(test.n, np.int64)
+    actions, costs, cost = [], np.empty(test.n, np.int64), _cost(outlook, test)
     times, predicted = test.times.tolist(), predictions.tolist()
     for place, request in enumerate(test.requests):
         time = times[place]
@@ -153,7 +153,7 @@ def replay_policy(
         action = outlook.policy.decide(case).choice.action
         views.note(time, action)
         actions.append(action)
-        costs[place] = _cost(outlook, action, test=test, place=place)
+        costs[place] = cost(action, place)
     return np.array(actions, np.str_), costs
 
 
@@ -275,11 +275,22 @@ def _is_there(tokens: Int64s) -> Bools | bool:
 
 
 def _idle_costs(test: Examples, outlook: Outlook) -> Int64s:
-    return np.array([_cost(outlook, outlook.idle, test=test, place=place) for place in range(test.n)], np.int64)
+    cost = _cost(outlook, test)
+    return np.array([cost(outlook.idle, place) for place in range(test.n)], np.int64)
 
 
-def _cost(outlook: Outlook, action: str, *, test: Examples, place: int) -> int:
-    return outlook.policy.cost_minor(action, label=float(test.labels[place]), amount_minor=int(test.amounts[place]))
+def _cost(outlook: Outlook, test: Examples) -> Callable[[str, int], int]:
+    """Returns the function (action, place) → what it cost; equal amounts with equal labels are asked for once."""
+    labels, amounts = test.labels.tolist(), test.amounts.tolist()
+    known: dict[tuple[str, int, int], int] = {}
+
+    def cost(action: str, place: int) -> int:
+        key = (action, labels[place], amounts[place])
+        if key not in known:
+            known[key] = outlook.policy.cost_minor(action, label=float(key[1]), amount_minor=key[2])
+        return known[key]
+
+    return cost
 
 
 def _measured(

@@ -7,7 +7,9 @@ refitted on the test part.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,8 +125,9 @@ def train(
     plan = plan or TrainingPlan()
     chosen = _chosen(system, plan)
     say("joining requests with their outcomes")
-    history = History(log.read(0, plan.position), system.schema, features=system.features)
-    parts = _parts(history, plan)
+    with _uncollected():
+        history = History(log.read(0, plan.position), system.schema, features=system.features)
+        parts = _parts(history, plan)
     outlook = _outlook(system, plan, head=chosen.head)
     model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
@@ -145,6 +148,18 @@ def training_set(system: System, examples: Examples) -> TrainingSet:
         times=known.times,
         amounts=known.amounts,
     )
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keeps the garbage collector out: it would walk millions of records again and again, and finds no cycle there."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _chosen(system: System, plan: TrainingPlan) -> ModelSpec:

@@ -17,7 +17,7 @@ from decalog.features.refusals import missing_row, out_of_order, row_twice
 
 Bools = npt.NDArray[np.bool_]
 _BLOCK = 1024
-"""Points whose attributes stay in the processor's cache while one feature after another is read from them."""
+"""Rows whose attributes stay in the processor's cache while one column after another is read from them."""
 
 
 class Images(msgspec.Struct, frozen=True):
@@ -78,12 +78,14 @@ def images(plan: Plan, changes: Sequence[Change]) -> Images:
 
 def rows_of(plan: Plan, facts: Sequence[Fact]) -> Int64s:
     """Returns `Plan.row` of every fact, column by column; shape (facts, width of the plan)."""
-    table, count = np.empty((len(facts), plan.width), np.int64), len(facts)
-    table[:, kernel.TIME] = np.fromiter((fact.event_time for fact in facts), np.int64, count)
-    table[:, kernel.ROOT] = np.fromiter((fact.root for fact in facts), np.int64, count)
-    table[:, kernel.KIND] = np.fromiter((plan.bits[fact.kind] for fact in facts), np.int64, count)
-    for place, read in enumerate(plan.cell_readers, kernel.FIRST_COLUMN):
-        table[:, place] = np.fromiter(map(read, facts), np.int64, count)
+    table = np.empty((len(facts), plan.width), np.int64)
+    table[:, kernel.TIME] = np.fromiter((fact.event_time for fact in facts), np.int64, len(facts))
+    table[:, kernel.ROOT] = np.fromiter((fact.root for fact in facts), np.int64, len(facts))
+    table[:, kernel.KIND] = np.fromiter((plan.bits[fact.kind] for fact in facts), np.int64, len(facts))
+    for start in range(0, len(facts), _BLOCK):
+        block = facts[start : start + _BLOCK]
+        for place, read in enumerate(plan.cell_readers, kernel.FIRST_COLUMN):
+            table[start : start + _BLOCK, place] = np.fromiter(map(read, block), np.int64, len(block))
     return table
 
 

@@ -61,7 +61,10 @@ class Threshold(msgspec.Struct, frozen=True, tag="threshold"):
 
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`."""
-        values = checked(rows, width=self.width)[:, self.column]
+        return self.rates(checked(rows, width=self.width)[:, self.column])
+
+    def rates(self, values: Floats) -> Floats:
+        """Returns the rate of each value of its feature."""
         return inside(np.where(values > self.limit, self.above, self.below))
 
     def save(self, folder: Path) -> Mapping[str, Any]:
@@ -135,9 +138,10 @@ def fit_threshold(data: TrainingSet, seed: int, *, column: str) -> Threshold:
             fix="Name a feature as the feature set declares it.",
         )
     index = data.names.index(column)
-    limits = np.quantile(data.rows[:, index], [1 - share for share in _SHARES], method="lower")
+    values = data.rows[:, index]
+    limits = np.quantile(values, [1 - share for share in _SHARES], method="lower")
     rules = [_rule(data, index, limit=float(limit)) for limit in limits]
-    return min(rules, key=lambda rule: _log_loss(rule.predict(data.rows), data.labels))
+    return min(rules, key=lambda rule: _log_loss(rule.rates(values), data.labels))
 
 
 def fit_logistic(data: TrainingSet, seed: int, *, l2: float = 1.0) -> Logistic:
@@ -235,9 +239,9 @@ def _dot(x: Floats, weights: Floats) -> Floats:
 
 
 def _weighted_gram(x: Floats, by: Floats) -> Floats:
-    gram = np.empty((len(x), len(x)))
+    gram, products = np.empty((len(x), len(x))), np.empty_like(x)
     for row, values in enumerate(x):
-        gram[row, row:] = np.sum(x[row:] * (values * by), axis=1)
+        gram[row, row:] = np.sum(np.multiply(x[row:], values * by, out=products[row:]), axis=1)
         gram[row:, row] = gram[row, row:]
     return gram
 

@@ -117,9 +117,10 @@ class FraudPolicy:
         if action == REVIEW and not self._can_review(case):
             action = ranked[1]
             guardrails = (self._no_capacity(case, action),)
+        minor = {name: in_minor(cost) for name, cost in costs.items()}
         return Verdict(
-            choice=_choice(action, (_reason(p_fraud, costs, action), *(f"{g.name}: {g.why}" for g in guardrails))),
-            expected_minor=-_rounded(costs[action], _SCALE),
+            choice=_choice(action, (_reason(p_fraud, minor, action), *(f"{g.name}: {g.why}" for g in guardrails))),
+            expected_minor=-minor[action],
             guardrails=guardrails,
         )
 
@@ -224,9 +225,9 @@ def _choice(action: str, reasons: tuple[str, ...]) -> Choice:
     return Choice((Slot(action),), reasons)
 
 
-def _reason(p_fraud: float, costs: Mapping[str, int], action: str) -> str:
-    others = ", ".join(f"{name} {in_minor(costs[name])}" for name in BY_FRICTION if name != action)
-    return f"p_fraud {p_fraud:.6f}: {action} is expected to cost {in_minor(costs[action])} minor units; {others}"
+def _reason(p_fraud: float, minor: Mapping[str, int], action: str) -> str:
+    others = ", ".join([f"{name} {minor[name]}" for name in BY_FRICTION if name != action])
+    return f"p_fraud {p_fraud:.6f}: {action} is expected to cost {minor[action]} minor units; {others}"
 
 
 def _rounded(numerator: int, denominator: int) -> int:
