@@ -206,7 +206,7 @@ def _reader(feature: Feature) -> RequestReader:
         case Category():
             return _category_reader(feature)
         case Same():
-            return lambda attributes, _: _same(attributes, feature)
+            return _same_reader(feature)
         case Calendar(part="hour_of_day"):
             return lambda _, time: float(time // HOUR % 24)
         case _:
@@ -231,6 +231,11 @@ def _category_reader(feature: Category) -> RequestReader:
     return lambda attributes, _: indexes.get(attributes.get(name), other)
 
 
-def _same(attributes: Mapping[str, Value], feature: Same) -> float:
-    left, right = attributes.get(feature.left), attributes.get(feature.right)
-    return feature.missing_value if left is None or right is None else float(left == right)
+def _same_reader(feature: Same) -> RequestReader:
+    left_name, right_name, missing = feature.left, feature.right, feature.missing_value
+
+    def read(attributes: Mapping[str, Value], _time: int) -> float:
+        left, right = attributes.get(left_name), attributes.get(right_name)
+        return missing if left is None or right is None else float(left == right)
+
+    return read
