@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from fractions import Fraction
 
 import pytest
@@ -50,11 +50,21 @@ def test_amounts_are_read_exactly(text: str, currency: str, minor: int) -> None:
         ("-Infinity", "EUR", "amount is not finite"),
         ("12.345", "EUR", "EUR has 2 decimal places, the amount has more"),
         ("0.5", "JPY", "JPY has 0 decimal places, the amount has more"),
+        ("1e-999999", "EUR", "EUR has 2 decimal places, the amount has more"),
+        (f"1.{'0' * 50}1", "EUR", "EUR has 2 decimal places, the amount has more"),
+        ("1e999999", "EUR", "amount is too large to be money"),
+        ("-1e50", "JPY", "amount is too large to be money"),
+        ("1e99999999999999999999", "EUR", "amount is not a decimal number"),
     ],
 )
 def test_other_amounts_are_refused(text: str, currency: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         to_minor(text, currency)
+
+
+def test_the_context_of_the_caller_changes_nothing() -> None:
+    with localcontext(prec=3):
+        assert to_minor("12345.67", "EUR") == 1_234_567
 
 
 @given(st.integers(0, MAX_MINOR), currencies, st.decimals("0.0001", "10000", places=6))

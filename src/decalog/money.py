@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation, Overflow
 
 # ISO 4217, list one: minor-unit exponents that are not 2, among currencies in circulation.
 _EXPONENTS = {
@@ -27,6 +27,9 @@ EXPONENTS: Mapping[str, int] = {**dict.fromkeys(_TWO.split(), 2), **_EXPONENTS}
 
 _RATE = re.compile(r"\d{1,12}(\.\d{1,12})?")
 
+# Room for any amount of money; what does not fit is named, never rounded, whatever context the caller has set.
+_EXACT = Context(prec=40, Emax=40, Emin=-40, traps=[InvalidOperation, Inexact, Overflow])
+
 MAX_MINOR = 10**12
 """Largest amount accepted, in minor units: ten thousand million euro. Sums over windows stay inside int64."""
 
@@ -48,22 +51,28 @@ def to_minor(text: str, currency: str) -> int:
         currency: ISO 4217 code.
 
     Raises:
-        ValueError: the code is unknown, the text is no finite number, or it has more places than the currency.
+        ValueError: the code is unknown, the text is no amount of money, or it has more places than the
+            currency.
 
     >>> to_minor("12.34", "EUR"), to_minor("1200", "JPY")
     (1234, 1200)
     """
     if currency not in EXPONENTS:
         raise ValueError("currency is not an ISO 4217 code")
+    too_many = f"{currency} has {EXPONENTS[currency]} decimal places, the amount has more"
     try:
-        amount = Decimal(text.strip())
+        amount = Decimal(text.strip(), _EXACT)
+        if not amount.is_finite():
+            raise ValueError("amount is not finite")
+        minor = amount.scaleb(EXPONENTS[currency], _EXACT)
     except InvalidOperation:
         raise ValueError("amount is not a decimal number") from None
-    if not amount.is_finite():
-        raise ValueError("amount is not finite")
-    minor = amount.scaleb(EXPONENTS[currency])
+    except Overflow:
+        raise ValueError("amount is too large to be money") from None
+    except Inexact:
+        raise ValueError(too_many) from None
     if minor != minor.to_integral_value():
-        raise ValueError(f"{currency} has {EXPONENTS[currency]} decimal places, the amount has more")
+        raise ValueError(too_many)
     return int(minor)
 
 
