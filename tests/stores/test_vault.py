@@ -53,15 +53,21 @@ def test_a_subject_whose_key_was_destroyed_has_none_and_gets_none(tmp_path: Path
 
 
 def test_caches_are_bounded_and_forget_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vault_module, "_CACHED", 2)
+    monkeypatch.setattr(vault_module, "_TOKENS_CACHED", 4)
+    monkeypatch.setattr(vault_module, "_CIPHERS_CACHED", 2)
     vault = SqliteVault(tmp_path / "vault.sqlite", writer=True)
     tokens = [vault.token("card", str(n)) for n in range(10)]
-    for token in tokens:
-        vault.cipher(token)
+    ciphers = [vault.cipher(token) for token in tokens]
+    sealed = [cipher.encrypt(bytes(12), b"x", b"") for cipher in ciphers if cipher is not None]
     assert [vault.token("card", str(n)) for n in range(10)] == tokens
     vault.flush()
     assert [vault.token("card", str(n)) for n in range(10)] == tokens
-    assert len(vault._tokens) == len(vault._ciphers) == 2
+    assert (len(vault._tokens), len(vault._ciphers)) == (4, 2)
+    for token, box in zip(tokens, sealed, strict=True):
+        cipher = vault.cipher(token)
+        assert cipher is not None
+        assert cipher.decrypt(bytes(12), box, b"") == b"x"
+    assert len(vault._ciphers) == 2
     vault.close()
 
 

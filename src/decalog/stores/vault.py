@@ -25,7 +25,8 @@ CREATE TABLE IF NOT EXISTS secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) 
 CREATE TABLE IF NOT EXISTS keys (subject INTEGER PRIMARY KEY, key BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS tokens (digest BLOB PRIMARY KEY, token INTEGER NOT NULL, kind TEXT NOT NULL) WITHOUT ROWID;
 """
-_CACHED = 200_000
+_TOKENS_CACHED = 200_000
+_CIPHERS_CACHED = 20_000  # 2.5 KB each: fifty times a token
 _ERASED = b""
 """Stands where a subject's key was: without it the subject would be given a new one."""
 
@@ -74,7 +75,7 @@ class SqliteVault:
         known = self._tokens.get(mark)
         if known is None:
             known = self._lookup_token(mark, kind)
-            _remember(self._tokens, mark, known)
+            _remember(self._tokens, mark, known, most=_TOKENS_CACHED)
         return known
 
     def find(self, kind: str, value: str) -> int | None:
@@ -99,7 +100,7 @@ class SqliteVault:
             with self._lock:
                 self._new_keys[subject] = key
         made = AESGCM(key)
-        _remember(self._ciphers, subject, made)
+        _remember(self._ciphers, subject, made, most=_CIPHERS_CACHED)
         return made
 
     def secret(self, name: str) -> bytes:
@@ -213,7 +214,7 @@ def _unwritten(given: str) -> LogUnavailableError:
     )
 
 
-def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V) -> None:
+def _remember(cache: OrderedDict[_K, _V], key: _K, value: _V, *, most: int) -> None:
     cache[key] = value
-    if len(cache) > _CACHED:
+    if len(cache) > most:
         cache.popitem(last=False)
