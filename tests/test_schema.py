@@ -161,6 +161,17 @@ def test_bytes_that_are_no_request_are_refused(raw: bytes) -> None:
         PARSER.request(raw)
 
 
+@pytest.mark.parametrize("name", ["id", "corrects", "card", "note"])
+@pytest.mark.parametrize("control", ["\0", "\n", "\x7f", "\ud800"])
+def test_a_control_character_is_named_by_its_field(name: str, control: str) -> None:
+    unusual = {"id": "p\u00a01", "corrects": "p\u200b0", "card": "4\u2028", "note": "\U000e0001"}
+    sent = GOOD | unusual
+    read = PARSER.request(sent)  # printed or not, these are no control characters
+    assert (read.id, read.corrects, read.entities["card"], read.private["note"]) == tuple(unusual.values())
+    with pytest.raises(RequestError, match=rf"^fraud payment, {name}: control characters or lone surrogates"):
+        PARSER.request(sent | {name: f"a{control}"})
+
+
 def test_a_personal_value_is_not_repeated_in_the_error() -> None:
     for changed in ({"note": "Lovelace\x00"}, {"card": "Lovelace" * 9}, {"channel": "Lovelace"}, {"id": "Lovelace\n"}):
         with pytest.raises(RequestError) as caught:

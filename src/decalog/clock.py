@@ -116,7 +116,8 @@ def time_us(text: str) -> int:
     moment = dt.datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time needs an offset, such as Z or +02:00")
-    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * SECOND + since.microseconds
 
 
 def rfc3339(at_us: int) -> str:

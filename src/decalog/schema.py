@@ -406,40 +406,55 @@ class _KindParser:
             kw_only=True,
         )
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(self._struct)
-        self._public = tuple(f.name for f in kind.fields if f.privacy == "public")
-        self._private = tuple(f.name for f in kind.fields if f.privacy != "public")
-        self._entities = tuple(e.name for e in kind.entities)
-        self._texts = tuple(f.name for f in kind.fields if f.kind == "text") + self._entities
-        self._floats = tuple(f.name for f in kind.fields if f.kind == "float")
-        self._amounts = tuple(f.name for f in kind.fields if f.kind == "amount_minor")
-        self._currencies = tuple(f.name for f in kind.fields if f.kind == "currency")
+        entities = tuple(e.name for e in kind.entities)
+        self._names = _named(kind) + entities
+        # Where `parse` puts each value: 0 entities, 1 public, 2 private.
+        self._places = (*(1 if f.privacy == "public" else 2 for f in kind.fields), *(0 for _ in entities))
+        self._texts = _named(kind, "text") + entities
+        self._floats = _named(kind, "float")
+        self._amounts = _named(kind, "amount_minor")
+        self._currencies = _named(kind, "currency")
 
     def parse(self, raw: bytes | Mapping[str, Any]) -> Parsed:
-        sent = _convert(self._where, raw, self._struct, self._decoder)
-        for name in self._texts:
-            value = getattr(sent, name)
+        where = self._where
+        sent = _convert(where, raw, self._struct, self._decoder)
+        id_, time, corrects, taken, *values = msgspec.structs.astuple(sent)
+        # One look at all texts together; only if it finds something is each looked at, and the culprit named.
+        plain = "".join([id_, corrects, *[value for value in values if isinstance(value, str)]]).isprintable()
+        if not plain:
+            self._check_texts(sent)
+        self._check_numbers(sent)
+        kept: tuple[dict[str, Any], ...] = ({}, {}, {})
+        for place, name, value in zip(self._places, self._names, values, strict=True):
             if value is not None:
-                _clean(self._where, name, value)
+                kept[place][name] = value
+        return Parsed(
+            id=id_ if plain else _clean(where, "id", id_),
+            kind=self._kind.name,
+            event_time=_parse_time(where, time),
+            entities=kept[0],
+            public=kept[1],
+            private=kept[2],
+            taken=taken or "",
+            corrects=corrects if plain else _clean(where, "corrects", corrects),
+        )
+
+    def _check_texts(self, sent: Any) -> None:
+        for name in self._texts:
+            _clean(self._where, name, getattr(sent, name) or "")
+
+    def _check_numbers(self, sent: Any) -> None:
         for name in self._floats:
             value = getattr(sent, name)
             if value is not None and not math.isfinite(value):
                 raise _range_error(self._where, name, "a finite number")
-        self._check_amounts(sent)
-        return Parsed(
-            id=_clean(self._where, "id", sent.id),
-            kind=self._kind.name,
-            event_time=_parse_time(self._where, sent.event_time),
-            entities=_present(sent, self._entities),
-            public=_present(sent, self._public),
-            private=_present(sent, self._private),
-            taken=sent.taken or "",
-            corrects=_clean(self._where, "corrects", sent.corrects),
-        )
-
-    def _check_amounts(self, sent: Any) -> None:
         currency = next((getattr(sent, name) for name in self._currencies), None) or ""
         for name in self._amounts:
             _check_money(self._where, getattr(sent, name), currency)
+
+
+def _named(kind: EventKind, field_kind: FieldKind | None = None) -> tuple[str, ...]:
+    return tuple(field.name for field in kind.fields if field_kind in (None, field.kind))
 
 
 def _field_slot(field: Field) -> tuple[Any, ...]:
