@@ -27,6 +27,7 @@ from decalog.stores.sqlite import connect
 Scope = Literal["decide", "outcomes", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
+_VERIFIED_KEPT = 1_000
 STALE_S = 1.0
 """A revoked token is refused after at most this many seconds, whichever process revoked it."""
 
@@ -171,6 +172,8 @@ class Access:
         self._store = store
         self._monotonic = monotonic
         self._known: dict[str, tuple[Token, bytes]] = {}
+        # Headers that were right, so that each is hashed and compared once and not with every request.
+        self._verified: dict[bytes, Token] = {}
         self._version: tuple[int, int] | None = None
         self._checked_s = 0.0
         self._follow()
@@ -182,30 +185,38 @@ class Access:
             AccessError: there is none, or it is unknown, expired or revoked (HTTP 401).
             LogUnavailableError: the tokens cannot be read.
         """
-        match = _BEARER.fullmatch(header or b"")
-        if match is None:
-            given = "no token" if header is None else "a header that holds no token of the form dlg_<id>_<secret>"
-            raise AccessError(where="request, Authorization", given=given, expected="a bearer token", fix=_HOW)
-        token = self._known_token(match[2].decode(), match[3])
+        if self._monotonic() - self._checked_s >= STALE_S:
+            self._follow()
+        token = self._verified.get(header or b"")
         if token is None:
-            raise _refused("a token that is not known")
+            token = self._verify(header)
         if token.revoked_us is not None:
             raise _refused("a token that was revoked")
         if token.expires_us is not None and self._store.clock.now_us() >= token.expires_us:
             raise _refused("a token that has expired")
         return token
 
-    def _known_token(self, id_: str, secret: bytes) -> Token | None:
-        if self._monotonic() - self._checked_s >= STALE_S or id_ not in self._known:
+    def _verify(self, header: bytes | None) -> Token:
+        match = _BEARER.fullmatch(header or b"")
+        if match is None or header is None:
+            given = "no token" if header is None else "a header that holds no token of the form dlg_<id>_<secret>"
+            raise AccessError(where="request, Authorization", given=given, expected="a bearer token", fix=_HOW)
+        id_ = match[2].decode()
+        if id_ not in self._known:
             self._follow()
         token, hash_ = self._known.get(id_, (None, b""))
         # Ids are public; only the comparison of secrets has to take the same time for every wrong one.
-        return token if hmac.compare_digest(_hash(secret), hash_) else None
+        if token is None or not hmac.compare_digest(_hash(match[3]), hash_):
+            raise _refused("a token that is not known")
+        if len(self._verified) < _VERIFIED_KEPT:
+            self._verified[header] = token
+        return token
 
     def _follow(self) -> None:
         version = self._store.version()
         if version != self._version:
             self._known = self._store.load()
+            self._verified.clear()
             self._version = version
         self._checked_s = self._monotonic()
 
