@@ -2,36 +2,53 @@ from __future__ import annotations
 
 from prometheus_client import generate_latest
 
-from decalog.meter import Meter
+from decalog.meter import Decided, Meter
 
 
 def read(meter: Meter, name: str, **labels: str) -> float | None:
     return meter.registry.get_sample_value(name, labels)
 
 
-def test_decisions_are_counted_by_action_and_mode_and_fallbacks_by_reason() -> None:
+def decided(fallback: str = "", stages_us: dict[str, int] | None = None, p_fraud: float | None = None) -> Decided:
+    predictions = {} if p_fraud is None else {"p_fraud": p_fraud}
+    return Decided("allow", "fallback" if fallback else "live", fallback, stages_us or {}, predictions)
+
+
+def metered(*decisions: Decided) -> Meter:
     meter = Meter()
-    for fallback in ("", "", "no_model"):
-        meter.decided("fraud", "allow", mode="fallback" if fallback else "live", fallback=fallback)
+    for decision in decisions:
+        meter.decided("fraud", decision)
+    meter.committed(len(decisions), len(decisions))
+    return meter
+
+
+def test_decisions_are_counted_by_action_and_mode_and_fallbacks_by_reason() -> None:
+    meter = metered(decided(), decided(), decided("no_model"))
     assert read(meter, "decalog_decisions_total", system="fraud", action="allow", mode="live") == 2
     assert read(meter, "decalog_decisions_total", system="fraud", action="allow", mode="fallback") == 1
     assert read(meter, "decalog_fallbacks_total", system="fraud", reason="no_model") == 1
     assert read(meter, "decalog_fallbacks_total", system="fraud", reason="") is None
 
 
-def test_predictions_are_counted_by_size_so_that_a_shift_shows() -> None:
+def test_a_decision_is_counted_once_and_with_a_commit() -> None:
     meter = Meter()
-    for value in (0.0004, 0.004, 0.4):
-        meter.predicted("fraud", {"p_fraud": value})
+    meter.decided("fraud", decided())
+    labels = {"system": "fraud", "action": "allow", "mode": "live"}
+    assert read(meter, "decalog_decisions_total", **labels) is None
+    for _ in range(2):
+        meter.committed(1, 1)
+        assert read(meter, "decalog_decisions_total", **labels) == 1
+
+
+def test_predictions_are_counted_by_size_so_that_a_shift_shows() -> None:
+    meter = metered(*(decided(p_fraud=value) for value in (0.0004, 0.004, 0.4)))
     labels = {"system": "fraud", "head": "p_fraud"}
     buckets = [read(meter, "decalog_prediction_bucket", le=le, **labels) for le in ("0.0005", "0.005", "0.5", "+Inf")]
     assert buckets == [1, 2, 3, 3]
 
 
 def test_stages_are_seconds() -> None:
-    meter = Meter()
-    meter.took("fraud", {"parse": 40, "model": 2_000})
-    meter.took("fraud", {"parse": 60})
+    meter = metered(decided(stages_us={"parse": 40, "model": 2_000}), decided(stages_us={"parse": 60}))
     assert read(meter, "decalog_stage_seconds_sum", system="fraud", stage="parse") == 0.0001
     assert read(meter, "decalog_stage_seconds_count", system="fraud", stage="parse") == 2
     assert read(meter, "decalog_stage_seconds_sum", system="fraud", stage="model") == 0.002

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import struct
-import uuid
 from typing import Literal
 
 import msgspec
@@ -177,7 +176,8 @@ def new_decision_id(now_us: int, entropy: bytes) -> str:
     milliseconds = (now_us // 1_000) & (2**48 - 1)
     high = (milliseconds << 16) | 0x7000 | (int.from_bytes(entropy[:2], "big") & 0x0FFF)
     low = (0b10 << 62) | (int.from_bytes(entropy[2:10], "big") & (2**62 - 1))
-    return str(uuid.UUID(int=(high << 64) | low))
+    digits = f"{(high << 64) | low:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def draw(secret: bytes, decision_id: str, *, name: str) -> float:

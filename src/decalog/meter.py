@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _GROUPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
+
+
+class Decided(NamedTuple):
+    """What is counted of a decision: action, mode and fallback, stage → µs it took, head → prediction."""
+
+    action: str
+    mode: str
+    fallback: str
+    stages_us: Mapping[str, int]
+    predictions: Mapping[str, float]
 
 
 class Meter:
@@ -40,27 +51,17 @@ class Meter:
         self._stale = Counter(
             "decalog_refresh_failures", "Looks for a new champion that failed.", registry=self.registry
         )
+        self._fresh: list[tuple[str, Decided]] = []
         # A series is looked up by its labels once: prometheus-client takes a lock and builds a tuple for each.
         self._decision = cache(self._decisions.labels)
         self._fallback = cache(self._fallbacks.labels)
         self._stage = cache(self._stages.labels)
         self._prediction = cache(self._predictions.labels)
 
-    def decided(self, system: str, action: str, *, mode: str, fallback: str) -> None:
-        """Counts a decision."""
-        self._decision(system, action, mode).inc()
-        if fallback:
-            self._fallback(system, fallback).inc()
-
-    def predicted(self, system: str, predictions: Mapping[str, float]) -> None:
-        """Counts predictions by size, so that a shift shows before labels do."""
-        for head, value in predictions.items():
-            self._prediction(system, head).observe(value)
-
-    def took(self, system: str, stages_us: Mapping[str, int]) -> None:
-        """Counts how long the stages of a decision took, in µs."""
-        for stage, micros in stages_us.items():
-            self._stage(system, stage).observe(micros / 1e6)
+    def decided(self, system: str, decision: Decided) -> None:
+        """Counts a decision; the registry has it after the next commit."""
+        # One by one they would cost more: each time the caches have to make room for the counters.
+        self._fresh.append((system, decision))
 
     def row(self, system: str, kind: str, *, status: str) -> None:
         """Counts a row of a batch."""
@@ -74,3 +75,15 @@ class Meter:
         """Notes that the log is durable up to a position, and how many records the last commits held."""
         self._position.set(position)
         self._groups.observe(records)
+        fresh, self._fresh = self._fresh, []
+        for system, decision in fresh:
+            self._count(system, decision)
+
+    def _count(self, system: str, decision: Decided) -> None:
+        self._decision(system, decision.action, decision.mode).inc()
+        if decision.fallback:
+            self._fallback(system, decision.fallback).inc()
+        for stage, micros in decision.stages_us.items():
+            self._stage(system, stage).observe(micros / 1e6)
+        for head, value in decision.predictions.items():
+            self._prediction(system, head).observe(value)

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from decalog.decisions import Candidate, Choice, GuardrailVerdict
 from decalog.events import Event
+
+
+class Values(Mapping[str, float]):
+    """Feature values by name over a vector; a policy reads one or two of them, so none is unpacked before.
+
+    Args:
+        places: name → place in the vector.
+        vector: float64, of shape (features,).
+
+    >>> import numpy as np
+    >>> dict(Values({"age_s": 0, "amount": 1}, np.array([60.0, 5.0])))
+    {'age_s': 60.0, 'amount': 5.0}
+    """
+
+    __slots__ = ("_places", "_vector")
+
+    def __init__(self, places: Mapping[str, int], vector: npt.NDArray[np.float64]) -> None:
+        self._places = places
+        self._vector = vector
+
+    def __getitem__(self, name: str) -> float:
+        return float(self._vector[self._places[name]])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class Case(msgspec.Struct, frozen=True):

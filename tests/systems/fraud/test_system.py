@@ -5,7 +5,7 @@ import re
 import pytest
 from prometheus_client import generate_latest
 
-from decalog.meter import Meter
+from decalog.meter import Decided, Meter
 from decalog.models.base import ModelSpec
 from decalog.policy import Policy
 from decalog.system import find_system, load
@@ -37,8 +37,8 @@ def test_the_world_is_named_and_there() -> None:
 
 def test_every_monitor_watches_a_series_that_is_exposed() -> None:
     meter = Meter()
-    meter.decided("fraud", "block", mode="fallback", fallback="no_model")
-    meter.predicted("fraud", {"p_fraud": 0.1})
+    meter.decided("fraud", Decided("block", "fallback", "no_model", {"model": 50}, {"p_fraud": 0.1}))
+    meter.committed(1, 1)
     exposed = set(re.findall(r"^(decalog_\w+)\{", generate_latest(meter.registry).decode(), re.MULTILINE))
     for monitor in MONITORS:
         watched = set(re.findall(r"decalog_\w+", monitor.expression))
