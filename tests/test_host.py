@@ -20,7 +20,7 @@ from decalog.host import Host, rows_of
 from decalog.meter import Meter
 from decalog.models.base import Floats
 from decalog.serving import Service, Serving
-from decalog.stores.base import Entry
+from decalog.stores.base import Entry, Sync
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 
 PATIENCE_S = 30.0
@@ -108,19 +108,24 @@ async def thread(wait: Callable[[], object]) -> None:
 
 
 class Held:
-    """Holds back a store's appends until they are let go."""
+    """Holds back a store's syncs until they are let go."""
 
     def __init__(self, log: FraudLog, error: LogUnavailableError | None = None) -> None:
         self.arrived, self.free = threading.Event(), threading.Event()
         self._append, self._error = log.log.store.append, error
         log.log.store.append = self.append  # type: ignore[method-assign]
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        self.arrived.set()
-        self.free.wait(PATIENCE_S)
-        if self._error is not None:
-            raise self._error
-        self._append(entries)
+    def append(self, entries: Sequence[Entry]) -> Sync:
+        sync = self._append(entries)
+
+        def held() -> None:
+            self.arrived.set()
+            self.free.wait(PATIENCE_S)
+            if self._error is not None:
+                raise self._error
+            sync()
+
+        return held
 
 
 def test_nobody_is_answered_before_the_record_is_durable(log: FraudLog) -> None:
@@ -356,10 +361,13 @@ def test_a_large_batch_lets_decisions_pass(log: FraudLog) -> None:
 
 
 def test_a_batch_that_the_log_fails_under_is_not_acknowledged(log: FraudLog) -> None:
+    Held(log, FULL).free.set()
+
     async def scenario(host: Host) -> None:
-        log.log.failed = FULL
         with pytest.raises(LogUnavailableError, match="a full disk"):
             await host.add_events("fraud", body("a"))
+        with pytest.raises(LogUnavailableError, match="a log that failed"):
+            await host.add_events("fraud", body("b"))
 
     run(log, scenario)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,10 +13,8 @@ from hypothesis import strategies as st
 from decalog.clock import ManualClock
 from decalog.errors import CorruptLogError, LogUnavailableError
 from decalog.events import Record, chain, decode_record, encode, genesis
-from decalog.log import Committer, Draft, Log, checked, own_keys, verify_chain
-from decalog.stores.base import Entry
-from decalog.stores.sqlite import SqliteLogStore
-from decalog.stores.vault import SqliteVault
+from decalog.log import Draft, Log, checked, own_keys, verify_chain
+from decalog.stores.base import Entry, Sync
 
 BAD_DISK = LogUnavailableError(where="disk", given="a failed sync", expected="a disk", fix="Mend it.")
 
@@ -30,15 +26,23 @@ class MemoryStore:
         self.entries: list[Entry] = []
         self.groups: list[int] = []
         self.error: Exception | None = None
-        self.before_append: threading.Event | None = None
+        self.sync_error: Exception | None = None
+        self.may_sync = threading.Event()
+        self.may_sync.set()
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        if self.before_append is not None:
-            assert self.before_append.wait(60)
+    def append(self, entries: Sequence[Entry]) -> Sync:
         if self.error is not None:
             raise self.error
-        self.entries += entries
-        self.groups.append(len(entries))
+        group = list(entries)
+
+        def sync() -> None:
+            assert self.may_sync.wait(60)
+            if self.sync_error is not None:
+                raise self.sync_error
+            self.entries += group
+            self.groups.append(len(group))
+
+        return sync
 
     def read(self, start: int, stop: int | None = None) -> Iterator[Entry]:
         return iter(self.entries[max(start, 0) : stop])
@@ -70,10 +74,10 @@ class NoVault:
     def secret(self, name: str) -> bytes:
         return b""
 
-    def flush(self) -> None:
+    def flush(self) -> Sync:
         if self.error is not None:
             raise self.error
-        self.flushed.append(0 if self.store is None else len(self.store.entries))
+        return lambda: self.flushed.append(0 if self.store is None else len(self.store.entries))
 
     def close(self) -> None:
         return
@@ -124,12 +128,25 @@ def test_the_vault_is_flushed_before_each_group() -> None:
     assert vault.flushed == [0, 2]
 
 
-def test_an_empty_commit_says_no_more_than_what_is_durable() -> None:
-    # The stamping thread gives a seq before it queues the record: between the two, that record is not durable.
+def test_an_empty_commit_writes_nothing() -> None:
     log, store, vault = memory_log()
-    log.position = 5
+    assert log.write() is None
     assert log.commit() == 0
     assert (store.groups, vault.flushed) == ([], [])
+
+
+def test_what_is_stamped_between_write_and_sync_is_in_the_next_group() -> None:
+    log, store, _ = memory_log()
+    log.stamp(draft("a"))
+    sync = log.write()
+    assert sync is not None
+    log.stamp(draft("b"))
+    assert (log.durable, store.groups) == (0, [])
+    sync()
+    assert (log.durable, store.groups) == (1, [1])
+    assert log.find("request", "s/b") == [1]
+    assert log.commit() == 2
+    assert verify_chain(store.read(0)) == 2
 
 
 def test_unwritten_and_written_records_are_found_alike() -> None:
@@ -205,15 +222,14 @@ def test_a_record_that_cannot_be_encoded_takes_no_seq_and_no_group_with_it(id_: 
     assert log.find("request", "s/x") == []
 
 
-@pytest.mark.parametrize("where", ["store", "vault"])
+@pytest.mark.parametrize("where", ["store", "sync", "vault"])
 def test_after_a_failed_commit_the_log_takes_nothing_and_retries_nothing(where: str) -> None:
     log, store, vault = memory_log()
     log.stamp(draft("a"))
-    failing = store if where == "store" else vault
-    failing.error = BAD_DISK
+    store.error, store.sync_error, vault.error = (BAD_DISK if where == w else None for w in ("store", "sync", "vault"))
     with pytest.raises(LogUnavailableError, match="a failed sync"):
         log.commit()
-    failing.error = None
+    store.error = store.sync_error = vault.error = None
     for again in (log.commit, lambda: log.stamp(draft("b"))):
         with pytest.raises(LogUnavailableError, match=r"disk: a failed sync\. Expected a disk\. Mend it\."):
             again()
@@ -317,99 +333,3 @@ def test_a_log_of_another_partition_is_not_extended() -> None:
     store.entries = entries_of(1)
     with pytest.raises(CorruptLogError, match="a last record that does not follow from the one before"):
         Log(store, NoVault(), ManualClock(), partition=1)
-
-
-class Told:
-    """Collects what a committer says."""
-
-    def __init__(self) -> None:
-        self.said: list[tuple[int, LogUnavailableError | None]] = []
-        self.any = threading.Event()
-
-    def __call__(self, position: int, error: LogUnavailableError | None) -> None:
-        self.said.append((position, error))
-        self.any.set()
-
-
-def test_what_is_stamped_while_a_commit_runs_becomes_one_group() -> None:
-    log, store, _ = memory_log()
-    store.before_append = threading.Event()
-    told = Told()
-    committer = Committer(log, told)
-    for number in range(50):
-        log.stamp(draft(str(number)))
-        committer.notify()
-    store.before_append.set()
-    committer.stop()
-    assert sum(store.groups) == 50
-    assert len(store.groups) <= 3
-    assert told.said[-1] == (50, None)
-    assert [position for position, _ in told.said] == sorted({position for position, _ in told.said})
-
-
-def test_stopping_commits_what_is_left_and_tells() -> None:
-    log, store, _ = memory_log()
-    told = Told()
-    committer = Committer(log, told)
-    log.stamp(draft("a"))
-    committer.stop()
-    assert (len(store.entries), told.said) == (1, [(1, None)])
-    assert committer.failed is None
-
-
-def test_stopping_without_records_says_nothing() -> None:
-    log, _, _ = memory_log()
-    told = Told()
-    Committer(log, told).stop()
-    assert told.said == []
-
-
-def test_a_failed_commit_is_told_once_and_last() -> None:
-    log, store, _ = memory_log()
-    store.error = BAD_DISK
-    told = Told()
-    committer = Committer(log, told)
-    log.stamp(draft("a"))
-    committer.notify()
-    assert told.any.wait(60)
-    committer.stop()
-    assert told.said == [(0, committer.failed)]
-    assert committer.failed is not None
-    assert committer.failed.given == "a failed sync"
-    with pytest.raises(LogUnavailableError, match="a failed sync"):
-        log.stamp(draft("b"))
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_fault_of_our_own_is_told_too() -> None:
-    log, store, _ = memory_log()
-    store.error = ZeroDivisionError("a bug")
-    told = Told()
-    committer = Committer(log, told)
-    log.stamp(draft("a"))
-    committer.stop()
-    assert [position for position, _ in told.said] == [0]
-    assert committer.failed is not None
-    assert committer.failed.given == "a fault that ended the writer"
-
-
-def test_lookups_are_right_while_another_thread_commits(tmp_path: Path) -> None:
-    store = SqliteLogStore(tmp_path / "0.sqlite", writer=True)
-    vault = SqliteVault(tmp_path / "vault.sqlite", writer=True)
-    log = Log(store, vault, ManualClock(1))
-    committer = Committer(log, lambda _position, _error: None)
-    rng = random.Random(3)
-    expected: dict[str, list[int]] = {}
-    for number in range(400):
-        id_ = f"{rng.randint(0, 60)}"
-        expected.setdefault(id_, []).append(log.stamp(draft(id_, keys=[("target", f"{number % 7}")])).seq)
-        committer.notify()
-        asked = f"{rng.randint(0, 60)}"
-        assert log.find("request", f"s/{asked}") == expected.get(asked, [])
-        assert log.find("target", "3") == list(range(3, number + 1, 7))
-        assert log.get(rng.randint(0, number)).kind == "event"
-    committer.stop()
-    assert verify_chain(store.read(0)) == 400
-    assert {id_: store.find("request", f"s/{id_}") for id_ in expected} == expected
-    store.close()
-    vault.close()

@@ -93,6 +93,6 @@ def test_every_page_is_in_the_index() -> None:
 def test_a_name_that_is_not_there_is_found(tmp_path: Path) -> None:
     assert NAMED.findall("`log.py`: Log.stamp, Nothing") == [("log.py", "Log.stamp, Nothing")]
     known = names_of(PACKAGE / "log.py")
-    assert {"Log.stamp", "Committer", "FUTURE_TOLERANCE_US"} <= known
+    assert {"Log.stamp", "Draft", "FUTURE_TOLERANCE_US"} <= known
     assert "Nothing" not in known
     assert not places("no_such_file.py", tmp_path / "page.md")

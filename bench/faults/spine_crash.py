@@ -12,6 +12,7 @@ not found), sabotage_detected (whether every planted fault was caught).
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import random
@@ -105,7 +106,7 @@ def run_flips(count: int) -> Row:
     rng = random.Random(0)
     found = []
     with tempfile.TemporaryDirectory(dir=fast()) as folder:
-        status = run(Path(folder), Plan(records=100, seed=6))
+        status = asyncio.run(run(Path(folder), Plan(records=100, seed=6)))
         home = Path(folder) / "home"
         path = home / "log" / "0.sqlite"
         content, sound = path.read_bytes(), verify(home)

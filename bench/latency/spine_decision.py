@@ -7,8 +7,9 @@ the same world goes on to make. The server's clock runs so fast that the payment
 card, device and address has the history in its windows that it has in the world. Every answer follows the fsync of its
 record. The load generator is a process of its own; its CPU is reported apart.
 
-Keys: cpu_us (CPU of the server a decision, at 2,000/s), own_share_us (of that, all but the stages `features` and
-`model`, whose time the server's own meter tells), p99_ms_200 and p99_ms_2000 (median of the repeats).
+Keys: cpu_us (CPU of the server a decision, at 2,000/s), own_share_us (of that, all but features and model: the stages
+`features`, `fold`, which brings the views up to date, and `model`, whose time the server's own meter tells), p99_ms_200
+and p99_ms_2000 (median of the repeats).
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def load(served: Served, *, rate: int, seconds: float, bodies: Path, skip: int, 
     if found["statuses"] != {"200": found["requests"]}:
         raise SystemExit(f"not every request was answered with 200: {found['statuses']}")
     count = found["requests"]
-    model_us = sum(1e6 * (after.get(s, 0.0) - stages.get(s, 0.0)) / count for s in ("features", "model"))
+    model_us = sum(1e6 * (after.get(s, 0.0) - stages.get(s, 0.0)) / count for s in ("features", "fold", "model"))
     found["cpu_us"] = 1e6 * cpu_s / count
     found["own_share_us"] = found["cpu_us"] - model_us
     commits = groups_after.get("count", 0.0) - groups.get("count", 0.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
@@ -12,12 +11,13 @@ from typing import Any, Literal
 import msgspec
 
 from decalog.clock import rfc3339
+from decalog.committing import Committer
 from decalog.decisions import Decision, decode_decision
 from decalog.errors import DecalogError, LogUnavailableError, RequestError, UnknownRecordError, near
 from decalog.events import Record
 from decalog.ingest import Ingest, RowResult
-from decalog.log import Committer, Log
-from decalog.meter import Meter
+from decalog.log import Log
+from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.serving import Service, Underway, reply
 
@@ -84,10 +84,7 @@ class Host:
         self._replay = replay
         self._refresh = refresh
         self._refreshing: asyncio.Task[None] | None = None
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._committer: Committer | None = None
-        self._failed: LogUnavailableError | None = None
         self._stopping = False
         # Threads of their own: a model that hangs must not take the one that stopping needs.
         self._thinkers = ThreadPoolExecutor(thread_name_prefix="decalog-model")
@@ -100,8 +97,7 @@ class Host:
 
     async def start(self) -> None:
         """Starts committing. Long-lived objects are frozen out of garbage collection: a full pass stalls replies."""
-        self._loop = asyncio.get_running_loop()
-        self._committer = Committer(self.log, self._from_committer)
+        self._committer = Committer(self.log, self.meter.committed)
         self._committer.notify()
         gc.collect()
         gc.freeze()
@@ -113,9 +109,8 @@ class Host:
         if self._refreshing is not None:
             self._refreshing.cancel()
         if self._committer is not None:
-            await asyncio.to_thread(self._committer.stop)
+            await self._committer.stop()
         self._thinkers.shutdown(wait=False)
-        self._settle(self.log.durable)
         gc.unfreeze()
 
     async def decide(self, system: str, raw: bytes) -> Reply:
@@ -170,8 +165,8 @@ class Host:
     def state(self) -> HostState:
         """Returns how the host is."""
         return HostState(
-            ready=self._committer is not None and self._failed is None and not self._stopping,
-            failed="" if self._failed is None else str(self._failed),
+            ready=self._committer is not None and self.log.failed is None and not self._stopping,
+            failed="" if self.log.failed is None else str(self.log.failed),
             now=rfc3339(self.log.clock.now_us()),
             position=self.log.position,
             durable=self.log.durable,
@@ -198,9 +193,9 @@ class Host:
         else:
             service.predict(draft)
         record, decision = service.finish(draft)
-        self.meter.decided(service.system.name, decision.choice.action, mode=decision.mode, fallback=decision.fallback)
-        self.meter.took(service.system.name, draft.stages_us)
-        self.meter.predicted(service.system.name, decision.candidates[0].predictions)
+        predictions = decision.candidates[0].predictions
+        counted = Decided(decision.choice.action, decision.mode, decision.fallback, draft.stages_us, predictions)
+        self.meter.decided(service.system.name, counted)
         return record, decision
 
     async def _predict_aside(self, service: Service, draft: Underway) -> None:
@@ -231,7 +226,7 @@ class Host:
             self.meter.row(ingest.schema.system, kind, status=result.status)
             results.append(result)
             if number % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
-                self._notify()
+                self._check_open().notify()
                 await asyncio.sleep(0)
                 self._check_open()
         if results:
@@ -262,53 +257,19 @@ class Host:
             )
         return service
 
-    def _check_open(self) -> None:
-        if self._failed is not None or self._stopping or self._committer is None:
+    def _check_open(self) -> Committer:
+        if self._committer is None or self._stopping or self.log.failed is not None:
             raise LogUnavailableError(
                 where="log",
-                given="a log that takes nothing now" if self._failed is None else "a log that failed",
+                given="a log that takes nothing now" if self.log.failed is None else "a log that failed",
                 expected="an open log",
                 fix="Retry with the same id after the server is back: nothing is doubled.",
             )
-
-    def _notify(self) -> None:
-        if self._committer is not None:
-            self._committer.notify()
+        return self._committer
 
     async def _until_durable(self, seq: int) -> None:
-        if seq < self.log.durable:
-            return
-        self._check_open()
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((seq, future))
-        self._notify()
-        await future
-
-    def _from_committer(self, position: int, error: LogUnavailableError | None) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._durable, position, error)
-
-    def _durable(self, position: int, error: LogUnavailableError | None) -> None:
-        if error is None:
-            self._settle(position)
-            return
-        self._failed = error
-        while self._waiting:
-            _, future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(error)
-
-    def _settle(self, position: int) -> None:
-        settled, later = 0, deque[tuple[int, asyncio.Future[None]]]()
-        while self._waiting:
-            seq, future = self._waiting.popleft()
-            if seq >= position:
-                later.append((seq, future))
-            elif not future.done():
-                settled += 1
-                future.set_result(None)
-        self._waiting = later
-        self.meter.committed(position, settled)
+        if seq >= self.log.durable:
+            await self._check_open().until_durable(seq)
 
 
 def rows_of(raw: bytes) -> list[object]:

@@ -1,24 +1,21 @@
 """The decision log: stamps records in order, commits them in groups, gives them back.
 
-`Log` belongs to one thread, which stamps; `commit` may run in another, in stamping order. `Committer` is that other
-thread: it takes whatever was stamped meanwhile as one group, so a busy server shares one fsync among many replies.
+`Log` belongs to one thread, which stamps and writes; only the step that makes a written group durable may run in
+another (`committing.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from queue import SimpleQueue
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from decalog.clock import MINUTE, Clock
 from decalog.errors import CorruptLogError, LogUnavailableError
 from decalog.events import FORMAT, Record, chain, decode_record, encode, genesis
-from decalog.stores.base import Entry, LogStore, Vault
+from decalog.stores.base import Entry, LogStore, Sync, Vault
 
 FUTURE_TOLERANCE_US = 5 * MINUTE
 """How far an event_time may lie ahead of the log's known_time: clocks of callers differ."""
@@ -48,7 +45,7 @@ class Log:
 
     Args:
         store: where records live.
-        vault: flushed before each group, so that no durable record names a key or token that is not.
+        vault: its keys and tokens become durable before the group that needs them.
         clock: the writer's; known_time never goes back even if it does.
         partition: number of this one.
 
@@ -78,8 +75,7 @@ class Log:
         Raises:
             LogUnavailableError: a commit failed before; the log takes no more.
         """
-        if self.failed is not None:
-            raise _again(self.failed)
+        self.check()
         self._settle()
         seq = self.position
         known_time = max(self.known_time, self.clock.now_us())
@@ -110,33 +106,56 @@ class Log:
         self._pending.append((seq, blob, keys))
         return record
 
+    def write(self) -> Sync | None:
+        """Writes everything stamped so far as one group; returns the step that makes it durable, None if it is empty.
+
+        The step may run in another thread. It has to end before the next write.
+
+        Raises:
+            LogUnavailableError: the group was not written, or one before it was not; the log takes no more.
+        """
+        self.check()
+        if not self._pending:
+            return None
+        entries = []
+        with self._last_words():
+            for seq, blob, keys in self._pending:
+                self._hash = chain(self._hash, blob)
+                entries.append(Entry(seq, blob, self._hash, keys))
+            self._pending.clear()
+            syncs = (self.vault.flush(), self.store.append(entries))
+        position = entries[-1].seq + 1
+
+        def sync() -> None:
+            with self._last_words():
+                # The vault first, so that no durable record names a key or token that is not.
+                for step in syncs:
+                    step()
+                self.durable = position
+
+        return sync
+
     def commit(self) -> int:
         """Makes everything stamped so far durable; returns the position up to which the log is.
 
         Raises:
             LogUnavailableError: the group was not written, or one before it was not; the log takes no more.
         """
-        if self.failed is not None:
-            raise _again(self.failed)
-        group = [self._pending.popleft() for _ in range(len(self._pending))]
-        if not group:
-            # Not `position`: the stamping thread may be between giving a seq and queueing its record.
-            return self.durable
-        entries = []
-        for seq, blob, keys in group:
-            self._hash = chain(self._hash, blob)
-            entries.append(Entry(seq, blob, self._hash, keys))
-        try:
-            self.vault.flush()
-            self.store.append(entries)
-            self.durable = group[-1][0] + 1
-        except LogUnavailableError as error:
-            self.failed = error
-            raise
-        finally:
-            if self.durable <= group[0][0] and self.failed is None:
-                self.failed = _fault()
+        sync = self.write()
+        if sync is not None:
+            sync()
         return self.durable
+
+    def check(self) -> None:
+        """Raises if the log takes no more.
+
+        Raises:
+            LogUnavailableError: a commit failed before; nothing is ever retried.
+        """
+        if self.failed is not None:
+            # A new one each time: raising one object again and again would grow its traceback without end.
+            error = self.failed
+            raise LogUnavailableError(where=error.where, given=error.given, expected=error.expected, fix=error.fix)
 
     def close(self) -> None:
         """Releases store and vault; what was not committed is not in the log."""
@@ -145,7 +164,7 @@ class Log:
 
     def find(self, index: str, key: str) -> list[int]:
         """Returns the seqs under a key of an index, ascending, stamped but unwritten ones included."""
-        # Unwritten first: a commit in the other thread may move a record from there to the store between the two looks.
+        # Unwritten first: a sync in another thread may move a record from there to the store between the two looks.
         unwritten = list(self._unwritten_keys.get((index, key), ()))
         written = self.store.find(index, key)
         return sorted(set(written).union(unwritten)) if unwritten else written
@@ -178,8 +197,19 @@ class Log:
         versions = [s for s in self.find("root", str(root)) if s < seq]
         return self.get(versions[-1] if versions else root)
 
+    @contextlib.contextmanager
+    def _last_words(self) -> Iterator[None]:
+        """Whatever ends a commit ends the log."""
+        try:
+            yield
+        except LogUnavailableError as error:
+            self.failed = error
+            raise
+        except BaseException:
+            self.failed = _fault()
+            raise
+
     def _settle(self) -> None:
-        # Runs in the stamping thread, so that nothing is appended to a list of keys while it is taken away.
         while self._settling and self._settling[0][0] < self.durable:
             seq, keys = self._settling.popleft()
             self._unwritten.pop(seq, None)
@@ -197,73 +227,6 @@ def own_keys(record: Record) -> Keys:
     space = "outcome" if record.kind == "outcome" else "request"
     named = ((space, f"{record.system}/{record.id}"),)
     return named if record.root == record.seq else (*named, ("root", str(record.root)))
-
-
-_COMMIT_EVERY_S = 0.002
-"""Least time from the start of one commit to that of the next. A reply after a pause never waits for it."""
-
-
-class Committer:
-    """The thread that commits. Replies wait until the log is durable past their record.
-
-    Args:
-        log: to commit.
-        on_durable: called in the committing thread with the position that is durable, or with the error that ended
-            the log; that call is the last.
-    """
-
-    def __init__(self, log: Log, on_durable: Callable[[int, LogUnavailableError | None], None]) -> None:
-        self._log = log
-        self._on_durable = on_durable
-        # A queue in C: a semaphore of Python's own costs 20 µs a reply.
-        self._wake: SimpleQueue[None] = SimpleQueue()
-        self._started_s = 0.0
-        self._stopping = False
-        self._ended = False
-        self.failed: LogUnavailableError | None = None
-        self._thread = threading.Thread(target=self._run, name="decalog-commit", daemon=True)
-        self._thread.start()
-
-    def notify(self) -> None:
-        """Says that something was stamped."""
-        if self._wake.empty():
-            self._wake.put(None)
-
-    def stop(self) -> None:
-        """Commits what is left and ends the thread; after a failure there is nothing left to commit."""
-        self._stopping = True
-        self._wake.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        try:
-            with contextlib.suppress(LogUnavailableError):
-                self._commit_until_stopped()
-        finally:
-            # Also where a fault of our own ends this thread: replies must not wait for ever.
-            if not self._ended:
-                self.failed = self._log.failed = self._log.failed or _fault()
-                self._on_durable(0, self.failed)
-
-    def _gather(self) -> None:
-        # Commits closer together than this cost more than they save: each takes the interpreter from the replies.
-        since_s = time.monotonic() - self._started_s
-        if since_s < _COMMIT_EVERY_S and not self._stopping:
-            time.sleep(_COMMIT_EVERY_S - since_s)
-        self._started_s = time.monotonic()
-        while not self._wake.empty():
-            self._wake.get()
-
-    def _commit_until_stopped(self) -> None:
-        told = self._log.durable
-        while not self._ended:
-            self._wake.get()
-            self._gather()
-            last = self._stopping
-            position = self._log.commit()
-            if position > told:
-                self._on_durable(position, None)
-            told, self._ended = position, last
 
 
 def verify_chain(entries: Iterable[Entry], partition: int = 0) -> int:
@@ -322,11 +285,6 @@ def _broken(seq: int, given: str) -> CorruptLogError:
         expected="an unbroken hash chain",
         fix="Restore from the last backup that verifies; everything before this record is intact.",
     )
-
-
-def _again(error: LogUnavailableError) -> LogUnavailableError:
-    # A new one each time: raising one object again and again would grow its traceback without end.
-    return LogUnavailableError(where=error.where, given=error.given, expected=error.expected, fix=error.fix)
 
 
 def _fault() -> LogUnavailableError:

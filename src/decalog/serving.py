@@ -33,7 +33,7 @@ from decalog.folding import changes_of, point
 from decalog.ingest import Ingest
 from decalog.log import Draft, Log
 from decalog.models.base import Floats, Model
-from decalog.policy import Case, Policy, Verdict
+from decalog.policy import Case, Policy, Values, Verdict
 from decalog.system import System
 
 
@@ -83,9 +83,8 @@ class Judge:
 
     def __init__(self, system: System, serving: Serving) -> None:
         self.serving = serving
-        self._names = system.features.names
-        wanted = set(system.features.names_for("model"))
-        self._columns = np.array([i for i, name in enumerate(self._names) if name in wanted], dtype=np.intp)
+        self._places = {name: place for place, name in enumerate(system.features.names)}
+        self._columns = np.array([self._places[name] for name in system.features.names_for("model")], dtype=np.intp)
         self._deadline_ns = system.deadline_ms * 1_000_000
 
     def predict(self, draft: Underway) -> None:
@@ -116,7 +115,7 @@ class Judge:
         packed = b"" if draft.features is None else pack_features(draft.features)
         predictions = {} if draft.prediction is None else {self.serving.head: draft.prediction}
         candidate = Candidate(draft.event.id, "request", predictions, packed)
-        values = {} if draft.features is None else dict(zip(self._names, draft.features.tolist(), strict=True))
+        values: Mapping[str, float] = {} if draft.features is None else Values(self._places, draft.features)
         case = Case(draft.event, (candidate,), values, lambda name: draw(draw_secret, decision_id, name=name))
         return self._verdict(draft, case), candidate
 
@@ -237,9 +236,11 @@ class Service:
                 keys=(("decision", decision.id),),
             )
         )
+        stamped = time.perf_counter_ns()
         self.fold(record, decision)
         # Not in place: the decision holds these stages as they were logged.
-        draft.stages_us = draft.stages_us | {"stamp": _since(started)}
+        stages_us = {"stamp": (stamped - started) // 1_000, "fold": _since(stamped)}
+        draft.stages_us = draft.stages_us | stages_us
         return record, decision
 
     def name_features(self, packed: bytes) -> dict[str, float]:

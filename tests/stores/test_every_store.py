@@ -64,8 +64,8 @@ def test_an_empty_log_has_no_head_and_no_records(log_store: OpenLog) -> None:
 
 def test_what_is_appended_is_read_back_in_order(log_store: OpenLog) -> None:
     store = log_store()
-    store.append(entries(0, 3))
-    store.append(entries(3, 2_500))
+    store.append(entries(0, 3))()
+    store.append(entries(3, 2_500))()
     assert plain(store.read(0)) == plain(iter(entries(0, 2_503)))
     assert plain(store.read(2, 5)) == plain(iter(entries(2, 3)))
     assert plain(store.read(2_502)) == plain(iter(entries(2_502, 1)))
@@ -77,8 +77,8 @@ def test_what_is_appended_is_read_back_in_order(log_store: OpenLog) -> None:
 
 def test_keys_find_their_records_in_order_of_seq(log_store: OpenLog) -> None:
     store = log_store()
-    store.append(entries(0, 2, ("request", "a"), ("root", "a")))
-    store.append(entries(2, 1, ("request", "a")))
+    store.append(entries(0, 2, ("request", "a"), ("root", "a")))()
+    store.append(entries(2, 1, ("request", "a")))()
     assert store.find("request", "a") == [0, 1, 2]
     assert store.find("root", "a") == [0, 1]
     assert store.find("request", "b") == []
@@ -87,14 +87,14 @@ def test_keys_find_their_records_in_order_of_seq(log_store: OpenLog) -> None:
 @pytest.mark.parametrize("key", ["", "a/b", "O'Hara; DROP TABLE keys", "Ünïcødé 你好", "with\x00zero", "x" * 10_000])
 def test_any_text_is_a_key(log_store: OpenLog, key: str) -> None:
     store = log_store()
-    store.append(entries(0, 1, ("request", key)))
+    store.append(entries(0, 1, ("request", key)))()
     assert store.find("request", key) == [0]
     assert store.find("request", key + "x") == []
 
 
 def test_a_second_open_sees_what_was_appended(log_store: OpenLog) -> None:
     store = log_store()
-    store.append(entries(0, 4, ("request", "a")))
+    store.append(entries(0, 4, ("request", "a")))()
     store.close()
     again = log_store()
     assert plain(again.read(0)) == plain(iter(entries(0, 4)))
@@ -104,9 +104,9 @@ def test_a_second_open_sees_what_was_appended(log_store: OpenLog) -> None:
 def test_a_reader_beside_the_writer_follows_it(log_store: OpenLog) -> None:
     writer = log_store()
     reader = log_store(writer=False)
-    writer.append(entries(0, 1))
+    writer.append(entries(0, 1))()
     assert len(list(reader.read(0))) == 1
-    writer.append(entries(1, 1))
+    writer.append(entries(1, 1))()
     head = reader.head()
     assert head is not None
     assert head.seq == 1
@@ -117,7 +117,7 @@ def test_there_is_one_writer(log_store: OpenLog) -> None:
     with pytest.raises(LogUnavailableError, match="a partition that another process is writing"):
         log_store()
     first.close()
-    log_store().append(entries(0, 1))
+    log_store().append(entries(0, 1))()
 
 
 def test_a_reader_takes_no_records(log_store: OpenLog) -> None:
@@ -130,21 +130,21 @@ def test_a_closed_writer_takes_no_records(log_store: OpenLog) -> None:
     store = log_store()
     store.close()
     with pytest.raises(LogUnavailableError, match="an append to a store that is closed or read only"):
-        store.append(entries(0, 1))
+        store.append(entries(0, 1))()
 
 
 def test_a_record_is_never_overwritten_and_a_failed_group_leaves_nothing(log_store: OpenLog) -> None:
     store = log_store()
-    store.append(entries(0, 3))
+    store.append(entries(0, 3))()
     with pytest.raises(LogUnavailableError, match=r"a durable commit.*nothing acknowledged is lost"):
-        store.append([Entry(3, b"new", b"h" * 32, (("request", "new"),)), Entry(1, b"other", b"h" * 32)])
+        store.append([Entry(3, b"new", b"h" * 32, (("request", "new"),)), Entry(1, b"other", b"h" * 32)])()
     with pytest.raises(LogUnavailableError, match="never retried"):
-        store.append(entries(3, 1))
+        store.append(entries(3, 1))()
     assert plain(store.read(0)) == plain(iter(entries(0, 3)))
     assert store.find("request", "new") == []
     store.close()
     again = log_store()
-    again.append(entries(3, 1))
+    again.append(entries(3, 1))()
     assert plain(again.read(0)) == plain(iter(entries(0, 4)))
 
 
@@ -167,7 +167,7 @@ def test_a_value_has_one_token_from_the_first_look_on(vault: OpenVault) -> None:
     token = one.token("card", "4000")
     assert 0 < token < 2**63
     assert one.token("card", "4000") == token
-    one.flush()
+    one.flush()()
     assert one.token("card", "4000") == token
     one.close()
     assert vault().token("card", "4000") == token
@@ -190,7 +190,7 @@ def test_a_subject_keeps_its_key(vault: OpenVault) -> None:
     cipher = one.cipher(7)
     assert cipher is not None
     envelope = seal(cipher, {"name": "Ada"}, bound_to="r1")
-    one.flush()
+    one.flush()()
     one.close()
     again = vault().cipher(7)
     assert again is not None
@@ -201,7 +201,7 @@ def test_a_reader_makes_no_keys_and_no_tokens(vault: OpenVault) -> None:
     writer = vault()
     token = writer.token("card", "known")
     writer.cipher(token)
-    writer.flush()
+    writer.flush()()
     reader = vault(writer=False)
     assert reader.cipher(1) is None
     assert reader.cipher(token) is not None

@@ -10,6 +10,7 @@ import pytest
 from tests.stores.samples import fill, open_log
 
 from decalog.errors import CorruptLogError, LogUnavailableError
+from decalog.stores import sqlite as sqlite_module
 from decalog.stores.base import Entry
 from decalog.stores.sqlite import SqliteLogStore, Writer, _make_durable, connect
 
@@ -92,7 +93,7 @@ def test_a_closed_store_is_not_called_damaged(tmp_path: Path) -> None:
 def test_damaged_pages_are_called_damage(tmp_path: Path) -> None:
     path = tmp_path / "0.sqlite"
     store = SqliteLogStore(path, writer=True)
-    store.append([ENTRY._replace(seq=seq, blob=bytes(3_000)) for seq in range(50)])
+    store.append([ENTRY._replace(seq=seq, blob=bytes(3_000)) for seq in range(50)])()
     store.close()
     content = bytearray(path.read_bytes())
     content[4_096 * 4 :] = b"\xff" * (len(content) - 4_096 * 4)
@@ -106,7 +107,7 @@ def test_damaged_pages_are_called_damage(tmp_path: Path) -> None:
 def test_a_row_without_bytes_is_called_damage(tmp_path: Path) -> None:
     path = tmp_path / "0.sqlite"
     store = SqliteLogStore(path, writer=True)
-    store.append([ENTRY])
+    store.append([ENTRY])()
     store.close()
     other = sqlite3.connect(path)
     other.execute("UPDATE records SET hash = 'text'")
@@ -119,16 +120,28 @@ def test_a_row_without_bytes_is_called_damage(tmp_path: Path) -> None:
 
 
 def test_an_error_of_any_kind_ends_the_writer(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "x.sqlite", "CREATE TABLE IF NOT EXISTS t (a INTEGER)")
+    writer = Writer(tmp_path / "x.sqlite", "CREATE TABLE IF NOT EXISTS t (a INTEGER)", where="x", what="rows")
     with pytest.raises(OverflowError):
         writer.write(("INSERT INTO t VALUES (?)", [(1,), (2**70,)]))
     assert writer.failed
-    with pytest.raises(sqlite3.OperationalError, match="a write failed before, and is never retried"):
+    with pytest.raises(LogUnavailableError, match=r"x: SQLite says: .* and is never retried.*of rows"):
         writer.write(("INSERT INTO t VALUES (?)", [(1,)]))
     writer.close()
-    again = Writer(tmp_path / "x.sqlite", "CREATE TABLE IF NOT EXISTS t (a INTEGER)")
+    again = Writer(tmp_path / "x.sqlite", "CREATE TABLE IF NOT EXISTS t (a INTEGER)", where="x", what="rows")
     assert again.connection.execute("SELECT count(*) FROM t").fetchone() == (0,)
     again.close()
+
+
+def test_a_write_before_the_sync_of_the_last_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_module, "_PATIENCE_S", 0.01)
+    store = SqliteLogStore(tmp_path / "0.sqlite", writer=True)
+    sync = store.append([ENTRY])
+    with pytest.raises(LogUnavailableError, match=r"0\.sqlite: SQLite says: the write before was never synced"):
+        store.append([ENTRY._replace(seq=1)])
+    assert store.find("request", "a") == []  # what is written is not there before it is durable
+    sync()
+    assert store.find("request", "a") == [0]
+    store.close()
 
 
 def test_the_wal_is_taken_over_once_it_is_long(tmp_path: Path) -> None:
@@ -137,7 +150,7 @@ def test_the_wal_is_taken_over_once_it_is_long(tmp_path: Path) -> None:
     assert store._writer is not None
     store._writer.checkpoint_pages = 20
     for seq in range(60):
-        store.append([ENTRY._replace(seq=seq, blob=bytes(5_000))])
+        store.append([ENTRY._replace(seq=seq, blob=bytes(5_000))])()
     assert path.stat().st_size > 40 * 5_000
     assert path.with_name("0.sqlite-wal").stat().st_size < 30 * 5_000
     store.close()
@@ -146,7 +159,7 @@ def test_the_wal_is_taken_over_once_it_is_long(tmp_path: Path) -> None:
 def test_a_failed_writer_leaves_the_wal_to_the_next(tmp_path: Path) -> None:
     path = tmp_path / "0.sqlite"
     store = SqliteLogStore(path, writer=True)
-    store.append([ENTRY])
+    store.append([ENTRY])()
     assert store._writer is not None
     store._writer.failed = True
     store.close()
@@ -158,7 +171,7 @@ def test_a_failed_writer_leaves_the_wal_to_the_next(tmp_path: Path) -> None:
 
 def test_every_key_can_be_listed(tmp_path: Path) -> None:
     store = SqliteLogStore(tmp_path / "0.sqlite", writer=True)
-    store.append([ENTRY._replace(seq=seq, keys=(("b", f"{seq:05d}"), ("a", "same"))) for seq in range(2_100)])
+    store.append([ENTRY._replace(seq=seq, keys=(("b", f"{seq:05d}"), ("a", "same"))) for seq in range(2_100)])()
     expected = [("a", "same", seq) for seq in range(2_100)] + [("b", f"{seq:05d}", seq) for seq in range(2_100)]
     assert list(store.keys()) == expected
     store.close()

@@ -16,7 +16,7 @@ from decalog.stores.vault import SqliteVault
 def test_values_are_not_in_the_file(tmp_path: Path) -> None:
     vault = SqliteVault(tmp_path / "vault.sqlite", writer=True)
     vault.token("email", "ada.lovelace@example.org")
-    vault.flush()
+    vault.flush()()
     vault.close()
     assert b"lovelace" not in (tmp_path / "vault.sqlite").read_bytes()
 
@@ -26,12 +26,12 @@ def test_find_makes_no_token(tmp_path: Path) -> None:
     assert vault.find("card", "a") is None
     token = vault.token("card", "a")
     assert vault.find("card", "a") == token
-    vault.flush()
+    vault.flush()()
     assert vault.find("card", "a") == token
     assert list(vault.tokens()) == [token]
     assert list(vault.subjects()) == []
     vault.cipher(token)
-    vault.flush()
+    vault.flush()()
     assert list(vault.subjects()) == [token]
     vault.close()
 
@@ -40,7 +40,7 @@ def test_a_subject_whose_key_was_destroyed_has_none_and_gets_none(tmp_path: Path
     path = tmp_path / "vault.sqlite"
     vault = SqliteVault(path, writer=True)
     vault.cipher(5)
-    vault.flush()
+    vault.flush()()
     vault.close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE keys SET key = x'' WHERE subject = 5")
@@ -60,7 +60,7 @@ def test_caches_are_bounded_and_forget_nothing(tmp_path: Path, monkeypatch: pyte
     ciphers = [vault.cipher(token) for token in tokens]
     sealed = [cipher.encrypt(bytes(12), b"x", b"") for cipher in ciphers if cipher is not None]
     assert [vault.token("card", str(n)) for n in range(10)] == tokens
-    vault.flush()
+    vault.flush()()
     assert [vault.token("card", str(n)) for n in range(10)] == tokens
     assert (len(vault._tokens), len(vault._ciphers)) == (4, 2)
     for token, box in zip(tokens, sealed, strict=True):
@@ -74,7 +74,7 @@ def test_caches_are_bounded_and_forget_nothing(tmp_path: Path, monkeypatch: pyte
 def test_a_flush_of_nothing_writes_nothing(tmp_path: Path) -> None:
     vault = SqliteVault(tmp_path / "vault.sqlite", writer=True)
     before = (tmp_path / "vault.sqlite-wal").stat().st_size
-    vault.flush()
+    vault.flush()()
     assert (tmp_path / "vault.sqlite-wal").stat().st_size == before
     vault.close()
 
@@ -88,7 +88,7 @@ def test_a_failed_flush_is_never_retried(tmp_path: Path) -> None:
     other.commit()
     for said in ("no such table: keys", "a write failed before, and is never retried"):
         with pytest.raises(LogUnavailableError, match=rf"vault: SQLite says: {said}.*a durable commit of new keys"):
-            vault.flush()
+            vault.flush()()
     other.close()
     with pytest.raises(LogUnavailableError, match="never retried"):
         vault.secret("late")
@@ -104,7 +104,7 @@ def test_tokens_made_while_a_flush_runs_are_kept_for_the_next(tmp_path: Path) ->
 
     def flush() -> None:
         while not stop.is_set():
-            vault.flush()
+            vault.flush()()
 
     thread = threading.Thread(target=flush)
     thread.start()
@@ -113,7 +113,7 @@ def test_tokens_made_while_a_flush_runs_are_kept_for_the_next(tmp_path: Path) ->
         vault.cipher(token)
     stop.set()
     thread.join()
-    vault.flush()
+    vault.flush()()
     vault.close()
     reader = SqliteVault(tmp_path / "vault.sqlite")
     assert {value: reader.find("card", value) for value in tokens} == tokens

@@ -141,6 +141,42 @@ class Server(uvicorn.Server):
                 connection.transport.abort()
 
 
+_TOO_LONG = ValueError("head too long")
+"""The parser turns it into its own error, which ends in `send_400_response`."""
+
+
+class OneWrite:
+    """A transport that sends in one piece what is written in one turn of the event loop.
+
+    uvicorn writes the head of a response and its body apart; each would be a call into the kernel and a packet.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns what this class leaves as it is."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends data with whatever else is written in this turn."""
+        if not self._held:
+            self._loop.call_soon(self._send)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Closes after what is held was sent."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._held:
+            held, self._held = b"".join(self._held), []
+            self._transport.write(held)
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol with a bound on a request's head and a clock on its arrival; refusals are problems."""
 
@@ -149,7 +185,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Starts the clock of the first request."""
-        super().connection_made(transport)
+        super().connection_made(OneWrite(transport))  # type: ignore[arg-type]  # what uvicorn calls of a transport
         self.reading_since_s = time.monotonic()
 
     def on_message_begin(self) -> None:
@@ -165,12 +201,16 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Takes a part of the request's path."""
-        self._count(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > HEAD_BYTES:
+            raise _TOO_LONG
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Takes one header."""
-        self._count(len(name) + len(value))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > HEAD_BYTES:
+            raise _TOO_LONG
         super().on_header(name, value)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  # uvicorn's signature
@@ -187,12 +227,6 @@ class BoundedProtocol(HttpToolsProtocol):
             answer = problem(400, error)
         self.transport.write(_plain(answer))
         self.transport.close()
-
-    def _count(self, size: int) -> None:
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES:
-            # The parser turns it into its own error, which ends in `send_400_response`.
-            raise ValueError("head too long")
 
 
 def _plain(answer: Answer) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,14 +20,24 @@ class Entry(NamedTuple):
     keys: tuple[tuple[str, str], ...] = ()
 
 
+Sync = Callable[[], None]
+"""The step that makes what was written durable: it returns after the fsync. It may run in another thread, runs once,
+and ends before the next write begins. It raises LogUnavailableError where that failed: then nothing of the group may be
+acknowledged, nothing is retried, and the store takes no more."""
+
+
+def nothing() -> None:
+    """The sync of a write that had nothing to write."""
+
+
 class LogStore(Protocol):
     """One partition of the log: append-only, ordered, durable."""
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Makes a group durable as one transaction; returns after its fsync.
+    def append(self, entries: Sequence[Entry]) -> Sync:
+        """Writes a group as one transaction; returns the step that makes it durable.
 
         Raises:
-            LogUnavailableError: nothing of the group is acknowledged; the store takes no more, it is never retried.
+            LogUnavailableError: nothing was written; the store takes no more, it is never retried.
         """
 
     def read(self, start: int, stop: int | None = None) -> Iterator[Entry]:
@@ -51,7 +61,7 @@ class StoredKeys(Protocol):
 
 
 class Vault(Protocol):
-    """Keys per subject and the erasable map from entity values to tokens. `flush` runs before each append."""
+    """Keys per subject and the erasable map from entity values to tokens. `flush` comes before each append."""
 
     def token(self, kind: str, value: str) -> int:
         """Returns the token of an entity's value, a new random one if it was never seen."""
@@ -62,8 +72,8 @@ class Vault(Protocol):
     def secret(self, name: str) -> bytes:
         """Returns a random secret of this deployment, the same at every call."""
 
-    def flush(self) -> None:
-        """Makes new tokens and keys durable.
+    def flush(self) -> Sync:
+        """Writes new tokens and keys; returns the step that makes them durable.
 
         Raises:
             LogUnavailableError: they could not be written; the group they belong to must not be.

@@ -13,11 +13,12 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from decalog.errors import CorruptLogError, LogError, LogUnavailableError
-from decalog.stores.base import Entry
+from decalog.stores.base import Entry, Sync
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, blob BLOB NOT NULL, hash BLOB NOT NULL);
@@ -29,6 +30,8 @@ _PAGE = 4_096
 _CACHE_KIB = 65_536
 """Page cache of a connection: the inner pages of the index over ten million keys stay in it."""
 _CHECKPOINT_PAGES = 1_000
+_PATIENCE_S = 60.0
+"""How long a write waits for the sync of the one before: longer than any disk takes that works."""
 _WAL_KEPT_BYTES = 64 * 2**20
 
 
@@ -68,16 +71,19 @@ class Writer:
     Args:
         path: of the file; it and its folder are created.
         tables: SQL that creates what is not there yet.
+        where, what: name of the file and of what it holds, in errors.
 
     Raises:
         LogUnavailableError: the file cannot be opened, or what it holds cannot be synced.
     """
 
-    def __init__(self, path: Path, tables: str) -> None:
+    def __init__(self, path: Path, tables: str, *, where: str, what: str) -> None:
         self.failed = False
+        self._where, self._what = where, what
         self.checkpoint_pages = _CHECKPOINT_PAGES
         self.connection = connect(path, writer=True, tables=tables)
         self._pages = 0
+        # Taken by a write, given back by its sync, which may run in another thread.
         self._writing = threading.Lock()
         try:
             # A writer that was killed may have left what it had written but not synced. From here on it may be told.
@@ -86,14 +92,21 @@ class Writer:
             self.connection.close()
             raise _unopened(path, error, writer=True) from None
 
-    def write(self, *inserts: tuple[str, Sequence[tuple[object, ...]]]) -> None:
-        """Makes the rows of all statements durable in one transaction; returns after its fsync.
+    def write(self, *inserts: tuple[str, Sequence[tuple[object, ...]]]) -> Sync:
+        """Writes the rows of all statements in one transaction; returns the step that makes them durable.
 
         Raises:
-            sqlite3.Error: this or an earlier write failed.
+            LogUnavailableError: this or an earlier write failed; the step raises it too.
         """
-        with self._writing:
-            self._write(inserts)
+        with self._ending():
+            if not self._writing.acquire(timeout=_PATIENCE_S):
+                raise sqlite3.OperationalError("the write before was never synced")
+            try:
+                self._write(inserts)
+            except BaseException:
+                self._writing.release()
+                raise
+        return self._sync
 
     def select(self, sql: str, values: tuple[object, ...]) -> list[Any] | None:
         """Returns the rows of a query, or None while a write is under way or after one failed.
@@ -112,15 +125,33 @@ class Writer:
         if self.failed:
             raise sqlite3.OperationalError("a write failed before, and is never retried")
         self.failed = True
-        if self._pages > self.checkpoint_pages:
-            self._checkpoint()
         self.connection.execute("BEGIN IMMEDIATE")
         for statement, rows in inserts:
             self.connection.executemany(statement, rows)
             # At most a page a row, and those that the values fill.
             self._pages += len(rows) + sum(len(v) for row in rows for v in row if isinstance(v, bytes)) // _PAGE
-        self.connection.execute("COMMIT")
-        self.failed = False
+
+    def _sync(self) -> None:
+        with self._ending():
+            try:
+                self.connection.execute("COMMIT")
+                if self._pages > self.checkpoint_pages:
+                    self._checkpoint()
+                self.failed = False
+            finally:
+                self._writing.release()
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise LogUnavailableError(
+                where=self._where,
+                given=f"SQLite says: {error}",
+                expected=f"a durable commit of {self._what}",
+                fix="Free disk space or mend the disk, then restart: nothing acknowledged is lost.",
+            ) from error
 
     def close(self) -> None:
         """Releases the file."""
@@ -150,14 +181,14 @@ class SqliteLogStore:
             self._lock_file = _take_lock(path.with_suffix(".lock"))
         try:
             if writer:
-                self._writer = Writer(path, _TABLES)
+                self._writer = Writer(path, _TABLES, where=path.name, what="records")
             self._reader = connect(path, writer=False)
         except LogUnavailableError:
             self._release()
             raise
         self._reading = threading.Lock()
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[Entry]) -> Sync:
         """See `LogStore.append`."""
         if self._writer is None:
             raise LogUnavailableError(
@@ -166,18 +197,10 @@ class SqliteLogStore:
                 expected="the partition's writer",
                 fix="Restart the writer; it recovers everything that was acknowledged.",
             )
-        try:
-            self._writer.write(
-                ("INSERT INTO records VALUES (?, ?, ?)", [(e.seq, e.blob, e.hash) for e in entries]),
-                ("INSERT INTO keys VALUES (?, ?, ?)", [(index, key, e.seq) for e in entries for index, key in e.keys]),
-            )
-        except sqlite3.Error as error:
-            raise LogUnavailableError(
-                where=str(self.path.name),
-                given=f"SQLite says: {error}",
-                expected="a durable commit",
-                fix="Free disk space or mend the disk, then restart: nothing acknowledged is lost.",
-            ) from error
+        return self._writer.write(
+            ("INSERT INTO records VALUES (?, ?, ?)", [(e.seq, e.blob, e.hash) for e in entries]),
+            ("INSERT INTO keys VALUES (?, ?, ?)", [(index, key, e.seq) for e in entries for index, key in e.keys]),
+        )
 
     def read(self, start: int, stop: int | None = None) -> Iterator[Entry]:
         """See `LogStore.read`."""

@@ -7,7 +7,6 @@ the map holds their keyed digests. `secure_delete` overwrites what is erased.
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from decalog.crypto import digest, new_key, new_token
 from decalog.errors import LogUnavailableError
+from decalog.stores.base import Sync, nothing
 from decalog.stores.sqlite import Writer, connect
 
 _TABLES = """
@@ -38,7 +38,7 @@ class SqliteVault:
     """Keys and tokens in one SQLite file, readable by its owner only.
 
     New tokens and keys are used at once and written by `flush`, which the log calls before it appends the records
-    that carry them. `token` and `cipher` belong to the thread that stamps; `flush` may run in the one that commits.
+    that carry them. All belongs to the thread that stamps; only what `flush` returns may run in another.
 
     Args:
         path: of the file.
@@ -50,10 +50,8 @@ class SqliteVault:
     """
 
     def __init__(self, path: Path, *, writer: bool = False) -> None:
-        self._writer = Writer(path, _TABLES) if writer else None
+        self._writer = Writer(path, _TABLES, where="vault", what="new keys and tokens") if writer else None
         self._reader = connect(path, writer=False)
-        self._lock = threading.Lock()
-        self._writing = threading.Lock()
         self._tokens: OrderedDict[bytes, int] = OrderedDict()
         self._ciphers: OrderedDict[int, AESGCM] = OrderedDict()
         self._new_tokens: dict[bytes, tuple[int, str]] = {}
@@ -96,9 +94,7 @@ class SqliteVault:
         if key == _ERASED or (key is None and self._writer is None):
             return None
         if key is None:
-            key = new_key()
-            with self._lock:
-                self._new_keys[subject] = key
+            key = self._new_keys[subject] = new_key()
         made = AESGCM(key)
         _remember(self._ciphers, subject, made, most=_CIPHERS_CACHED)
         return made
@@ -115,34 +111,29 @@ class SqliteVault:
                     fix="Start `decalog serve` or `decalog train` first.",
                 )
             known = new_key()
-            try:
-                with self._writing:
-                    self._writer.write(("INSERT INTO secrets VALUES (?, ?)", [(name, known)]))
-            except sqlite3.Error as error:
-                raise _unwritten(f"SQLite says: {error}") from error
+            self._writer.write(("INSERT INTO secrets VALUES (?, ?)", [(name, known)]))()
         self._secrets[name] = known
         return known
 
-    def flush(self) -> None:
+    def flush(self) -> Sync:
         """See `Vault.flush`."""
         if not (self._new_tokens or self._new_keys) or self._writer is None:
-            return
-        with self._lock:
-            tokens, keys = dict(self._new_tokens), dict(self._new_keys)
-        rows = [(mark, token, kind) for mark, (token, kind) in tokens.items()]
-        try:
-            with self._writing:
-                self._writer.write(
-                    ("INSERT INTO tokens VALUES (?, ?, ?)", rows),
-                    ("INSERT INTO keys VALUES (?, ?)", list(keys.items())),
-                )
-        except sqlite3.Error as error:
-            raise _unwritten(f"SQLite says: {error}") from error
-        with self._lock:
+            return nothing
+        tokens, keys = dict(self._new_tokens), dict(self._new_keys)
+        sync = self._writer.write(
+            ("INSERT INTO tokens VALUES (?, ?, ?)", [(mark, token, kind) for mark, (token, kind) in tokens.items()]),
+            ("INSERT INTO keys VALUES (?, ?)", list(keys.items())),
+        )
+
+        def flushed() -> None:
+            sync()
+            # One after the other: the thread that stamps adds new ones meanwhile.
             for mark in tokens:
                 del self._new_tokens[mark]
             for subject in keys:
                 del self._new_keys[subject]
+
+        return flushed
 
     def tokens(self) -> Iterator[int]:
         """See `StoredTokens.tokens`."""
@@ -177,16 +168,17 @@ class SqliteVault:
                 fix="Use `find`, or let the writer append it first.",
             )
         token = new_token()
-        with self._lock:
-            self._new_tokens[mark] = (token, kind)
+        self._new_tokens[mark] = (token, kind)
         return token
 
     def _one(self, sql: str, value: object) -> bytes | None:
         try:
-            row = self._reader.execute(sql, (value,)).fetchone()
+            rows = None if self._writer is None else self._writer.select(sql, (value,))
+            if rows is None:
+                rows = self._reader.execute(sql, (value,)).fetchall()
         except sqlite3.Error as error:
             raise _unreadable(error) from error
-        return None if row is None else row[0]
+        return rows[0][0] if rows else None
 
     def _all(self, sql: str) -> Iterator[int]:
         try:
@@ -202,15 +194,6 @@ def _unreadable(error: Exception) -> LogUnavailableError:
         given=f"SQLite says: {error}",
         expected="a vault that is open and was written by decalog",
         fix="Check the path and the disk; restore the vault from a backup if it is damaged.",
-    )
-
-
-def _unwritten(given: str) -> LogUnavailableError:
-    return LogUnavailableError(
-        where="vault",
-        given=given,
-        expected="a durable commit of new keys and tokens",
-        fix="Free disk space or mend the disk, then restart: nothing acknowledged is lost.",
     )
 
 

@@ -26,6 +26,7 @@ from decalog.models.base import ModelSpec, TrainingSet
 from decalog.registry import Manifest, Pin
 from decalog.runtime import this_code
 from decalog.serving import Service
+from decalog.stores.base import Sync, nothing
 from decalog.stores.table import open_log
 from decalog.system import System, load
 from decalog.testing.worlds import World
@@ -94,8 +95,9 @@ class SeededVault:
         """See `Vault.secret`."""
         return digest(self._seed, b"secret", name.encode(), size=32)
 
-    def flush(self) -> None:
-        """See `Vault.flush`: there is nothing to write."""
+    def flush(self) -> Sync:
+        """See `Vault.flush`."""
+        return nothing
 
     def close(self) -> None:
         """See `Vault.close`."""
