@@ -13,11 +13,17 @@ from decalog.features.definition import (
     Attribute,
     Calendar,
     Category,
+    Condition,
+    Cross,
     Feature,
     FeatureSet,
+    Lookup,
+    Rate,
+    Ratio,
     Same,
+    ZScore,
 )
-from decalog.features.facts import Change, Fact, Point, Value
+from decalog.features.facts import Change, Fact, Point, TableVersion, Value
 
 KINDS = ("payment", "login", "decision.review")
 WINDOWS = ("1us", "3us", "8us", "30us")
@@ -60,6 +66,7 @@ def features(lateness: str = "6us", retain: int = 1000) -> FeatureSet:
                 for window in WINDOWS
                 for own, over in ((True, ("payment",)), (False, ("payment", "login")), (True, ("decision.review",)))
             ]
+    declared += [*_further(), *_pairs()]
     declared += [
         Attribute(name="cents", meaning="generated", unit="1", attribute="cents"),
         Category(
@@ -68,15 +75,71 @@ def features(lateness: str = "6us", retain: int = 1000) -> FeatureSet:
         Same(name="same", meaning="generated", unit="1", left="country", right="other"),
         Calendar(name="hour", meaning="generated", unit="h", part="hour_of_day"),
         Calendar(name="day", meaning="generated", unit="d", part="day_of_week"),
+        Cross(name="cross", meaning="generated", unit="1", left="country", right="other", buckets=7, missing=-2),
+        Lookup(name="looked_up", meaning="generated", unit="1", table="risk", key="country", missing=-9),
+        Ratio(
+            name="ratio", meaning="generated", unit="1", numerator="card_sum_flag_8us_1_payment", denominator="cents"
+        ),
+        Ratio(name="ratio_of_gaps", meaning="generated", unit="1", numerator="looked_up", denominator="card_min_8us"),
+        Rate(name="rate", meaning="generated", unit="1", of="card_count__8us_1_payment", per="3us"),
+        ZScore(
+            name="z",
+            meaning="generated",
+            unit="1",
+            value="cents",
+            mean="card_mean_cents_8us_1_payment",
+            std="card_std_8us",
+        ),
     ]
     return FeatureSet(system="generated", features=tuple(declared), lateness=lateness, retain=retain)
+
+
+def _further() -> list[Feature]:
+    """Returns the aggregates of single values, with conditions, offsets and half-lives."""
+    kinds = ("payment", "login")
+    shapes: list[tuple[str, dict[str, Any]]] = [
+        *((name, {"aggregate": name, "column": "cents"}) for name in ("min", "max", "std", "first", "last")),
+        ("last_flag", {"aggregate": "last", "column": "flag", "own": False}),
+        ("first_own_out", {"aggregate": "first", "column": "cents", "own": False, "over": kinds}),
+        ("decayed", {"aggregate": "decayed", "half_life": "16us"}),
+        ("decayed_cents", {"aggregate": "decayed", "half_life": "160us", "column": "cents", "over": kinds}),
+        ("filtered", {"aggregate": "count", "where": (Condition("country", "==", "DE"),)}),
+        ("filtered_since", {"aggregate": "time_since", "unit": "s", "where": (Condition("cents", ">=", 1),)}),
+        ("filtered_sum", {"aggregate": "sum", "column": "cents", "where": (Condition("country", "!=", "FR"),)}),
+        ("filtered_set", {"aggregate": "distinct", "column": "device", "where": (Condition("flag", "==", 1),)}),
+        ("between", {"aggregate": "count", "where": (Condition("cents", ">", -1), Condition("cents", "<", 7.5))}),
+        ("among", {"aggregate": "last", "column": "cents", "where": (Condition("other", "in", ("DE", 5)),)}),
+        ("at_most", {"aggregate": "max", "column": "cents", "where": (Condition("cents", "<=", 7),)}),
+    ]
+    return [
+        _aggregate(f"{entity}_{name}{offset}_{window}", entity=entity, window=window, offset=offset, **given)
+        for entity in ("card", "all")
+        for name, given in shapes
+        for offset in ("", "2us")
+        for window in ("8us", "30us")
+    ]
+
+
+def _pairs() -> list[Feature]:
+    return [
+        _aggregate("pair_count", entity="card+device", aggregate="count", window="30us"),
+        _aggregate("pair_sum", entity="card+device", aggregate="sum", column="cents", window="8us", own=False),
+        _aggregate("turned_last", entity="device+card", aggregate="last", column="cents", window="30us"),
+    ]
+
+
+def _aggregate(name: str, **given: Any) -> Aggregate:
+    plain: dict[str, Any] = {"meaning": "generated", "unit": "1", "over": ("payment",), "bound": BOUND}
+    return Aggregate(name=name, **(plain | given))
 
 
 _entities = st.fixed_dictionaries({}, optional={"card": st.integers(1, 2), "device": st.integers(1, 3)})
 _attributes = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()})
 _ages = st.integers(-3, 12)
 _step = st.tuples(
-    st.sampled_from(["event", "event", "decide", "decide", "correct", "correct", "delete", "point", "hindsight"]),
+    st.sampled_from(
+        ["event", "event", "decide", "decide", "correct", "correct", "delete", "point", "hindsight", "table"]
+    ),
     st.integers(0, 4),  # how much later it becomes known
     _ages,  # how much earlier it happened
     st.integers(0, 50),  # which earlier row a correction or hindsight is about
@@ -143,6 +206,10 @@ class Writer:
         if self._decided:
             seen = self._decided[which % len(self._decided)]
             self.points.append(Point(self._seq, seen.time, seen.root, seen.own))
+
+    def _table(self, fact: Fact, which: int) -> None:
+        numbers = {"DE": float(which), "5": 0.5} if which % 3 else {}
+        self._append(Change(self._seq, self._known, table=TableVersion("risk", numbers)))
 
     def _append(self, *changes: Change) -> None:
         self.changes.extend(changes)

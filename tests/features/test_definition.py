@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from decalog.errors import ConfigError
+from decalog.features.declared import Declared
 from decalog.features.definition import (
     Aggregate,
     AggregateName,
     Attribute,
     Calendar,
     Category,
-    Declared,
     Feature,
     FeatureSet,
     Same,
@@ -163,7 +163,7 @@ def test_lateness_and_a_lost_comma_are_caught() -> None:
 
 def test_an_entity_name_is_needed() -> None:
     nameless = Aggregate(name="a", meaning="a", unit="1", entity="", aggregate="count", over=("x",), window="1h")
-    assert "no entity, expected the name of one, or 'all'" in problems(nameless)
+    assert "entity '', expected the name of one, two joined by +, or 'all'" in problems(nameless)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -12,10 +13,12 @@ import numpy.typing as npt
 from decalog.features import kernel
 from decalog.features.facts import ALL, ALL_TOKEN, Change, Fact, Point
 from decalog.features.kernel import MISSING, Float64s, Int64s
-from decalog.features.plan import EntityPlan, Plan
+from decalog.features.plan import EntityPlan, Plan, looked_up
 from decalog.features.refusals import missing_row, out_of_order, row_twice
 
 Bools = npt.NDArray[np.bool_]
+Timeline = dict[str, list[tuple[int, Mapping[str, float]]]]
+"""Lookup table → its versions, each with the seq of its record, ascending."""
 _BLOCK = 1024
 """Rows whose attributes stay in the processor's cache while one column after another is read from them."""
 
@@ -30,6 +33,7 @@ class Images(msgspec.Struct, frozen=True):
         table: shape (images, width of the plan).
         tokens: one array of shape (images,) an entity plan; MISSING where the entity is absent or keeps no such kind.
         unusable: column → added values that could not enter.
+        tables: the versions of the lookup tables.
     """
 
     seqs: Int64s
@@ -39,6 +43,7 @@ class Images(msgspec.Struct, frozen=True):
     table: Int64s
     tokens: tuple[Int64s, ...]
     unusable: Counter[str]
+    tables: Timeline = {}
 
 
 class LiveRows(msgspec.Struct, frozen=True):
@@ -48,11 +53,13 @@ class LiveRows(msgspec.Struct, frozen=True):
         watermark: after the last change, µs.
         entities: one list of (token, row array) an entity plan.
         unusable: column → added values that could not enter.
+        tables: lookup table → its numbers.
     """
 
     watermark: int
     entities: tuple[list[tuple[int, Int64s]], ...]
     unusable: Counter[str]
+    tables: dict[str, Mapping[str, float]]
 
 
 def images(plan: Plan, changes: Sequence[Change]) -> Images:
@@ -73,6 +80,7 @@ def images(plan: Plan, changes: Sequence[Change]) -> Images:
         table=table,
         tokens=tuple(_tokens_kept(plan, entity, facts=facts, table=table) for entity in plan.entities),
         unusable=_unusable(plan, facts, missing=(table == MISSING) & (acts == kernel.INSERT)[:, None]),
+        tables=timeline(changes),
     )
 
 
@@ -93,17 +101,46 @@ def tokens_of(plan: EntityPlan, entities: Sequence[Mapping[str, int]]) -> Int64s
     """Returns `EntityPlan.asked_token` of every row, MISSING where the entity is missing; shape (rows,)."""
     if plan.entity == ALL:
         return np.full(len(entities), ALL_TOKEN, np.int64)
+    if plan.pair:
+        asked = map(plan.asked_token, entities)
+        return np.fromiter((MISSING if token is None else token for token in asked), np.int64, len(entities))
     name = plan.entity
     return np.fromiter((tokens.get(name, MISSING) for tokens in entities), np.int64, len(entities))
 
 
-def write_requests(plan: Plan, points: Sequence[Point], *, out: Float64s) -> None:
-    """Writes `Plan.write_request` of every point, feature by feature, into out of shape (points, features)."""
+def write_requests(plan: Plan, points: Sequence[Point], *, out: Float64s, tables: Timeline | None = None) -> None:
+    """Writes `Plan.write_request` of every point, feature by feature, into out of shape (points, features).
+
+    Args:
+        plan: of the features.
+        points: where they are asked for.
+        out: holds the features over windows.
+        tables: the versions of the lookup tables along the log.
+    """
     for start in range(0, len(points), _BLOCK):
         block = points[start : start + _BLOCK]
         attributes, times = [point.attributes for point in block], [point.time for point in block]
         for place, read in plan.request_readers:
             out[start : start + _BLOCK, place] = np.fromiter(map(read, attributes, times), np.float64, len(block))
+    for place, lookup in plan.lookups:
+        versions = (tables or {}).get(lookup.table, [])
+        out[:, place] = [looked_up(lookup, point.attributes, _version_at(versions, point)) for point in points]
+    for formula in plan.formulas:
+        formula.write_many(out)
+
+
+def timeline(changes: Iterable[Change]) -> Timeline:
+    """Returns the versions of every lookup table, each with the seq since which it stands, in order."""
+    versions: Timeline = {}
+    for change in changes:
+        if change.table is not None:
+            versions.setdefault(change.table.name, []).append((change.seq, change.table.numbers))
+    return versions
+
+
+def _version_at(versions: Sequence[tuple[int, Mapping[str, float]]], point: Point) -> Mapping[str, float]:
+    before = bisect.bisect_left(versions, point.state_seq, key=lambda version: version[0])
+    return versions[before - 1][1] if before else {}
 
 
 def _in_order(seqs: Int64s) -> Int64s:
@@ -161,7 +198,8 @@ def live_rows(plan: Plan, changes: Sequence[Change], *, kept_us: int) -> LiveRow
         list(_entity_rows(log, entity, tokens=tokens, reachable=reachable))
         for entity, tokens in zip(plan.entities, log.tokens, strict=True)
     )
-    return LiveRows(watermark, entities, log.unusable)
+    tables = {name: versions[-1][1] for name, versions in log.tables.items()}
+    return LiveRows(watermark, entities, log.unusable, tables)
 
 
 def _entity_rows(log: Images, plan: EntityPlan, *, tokens: Int64s, reachable: Bools) -> Iterator[tuple[int, Int64s]]:

@@ -11,215 +11,73 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 import msgspec
 
-from decalog.clock import DAY, duration_us
+from decalog.clock import duration_us
 from decalog.errors import ConfigError, near
+from decalog.features.declared import (
+    RESERVED_TABLES,
+    Aggregate,
+    AggregateName,
+    Attribute,
+    Calendar,
+    Category,
+    Condition,
+    Cross,
+    Derived,
+    Feature,
+    Lookup,
+    Part,
+    Rate,
+    Ratio,
+    Same,
+    Use,
+    ZScore,
+    duration_problems,
+)
 from decalog.features.facts import ALL
 from decalog.schema import Schema
 
-AggregateName = Literal["count", "sum", "mean", "distinct", "time_since"]
-Use = Literal["model", "policy"]
-Part = Literal["hour_of_day", "day_of_week"]
+__all__ = [
+    "RESERVED_TABLES",
+    "Aggregate",
+    "AggregateName",
+    "Attribute",
+    "Calendar",
+    "Category",
+    "Condition",
+    "Cross",
+    "Derived",
+    "Feature",
+    "FeatureSet",
+    "Lookup",
+    "Part",
+    "Rate",
+    "Ratio",
+    "Reads",
+    "Same",
+    "Use",
+    "ZScore",
+]
 
-_LONGEST_US = 3_660 * DAY
 _MOST_KINDS = 62
 _INT64 = 2**63
-_WINDOWS = ("60s", "5m", "10m", "1h", "6h", "1d", "7d", "30d", "90d")
+_UNIT_WEIGHT = 2**20
+_OUTCOME_ROWS = ("outcome.", "labelled.")
 
 
-class Declared(msgspec.Struct, frozen=True, kw_only=True):
-    """What every feature says about itself.
-
-    Args:
-        name: of the column, unique in its set, an identifier; the unit stands in it (`card_payments_1h`).
-        meaning: one line in the field's words.
-        unit: of the value (`payments`, `EUR cents`, `s`, `1` for none).
-        use: `model` for the model's input, `policy` for views that only the policy reads.
-        owner: who answers for it.
-    """
-
-    name: str
-    meaning: str
-    unit: str
-    use: Use = "model"
-    owner: str = ""
-
-    def problems(self) -> Iterator[str]:
-        """Yields what is wrong with the declaration, each with the near match."""
-        if not self.name.isidentifier():
-            yield "its name is not an identifier, expected letters, digits and _ such as card_payments_1h"
-        for part in ("meaning", "unit"):
-            if not getattr(self, part):
-                yield f"no {part}, expected a line that a reader understands (unit 1 for none)"
-        if self.use not in get_args(Use):
-            yield f"use {self.use!r}, expected {near(str(self.use), get_args(Use))}"
-
-
-class Aggregate(Declared, frozen=True, kw_only=True, tag="aggregate"):
-    """A number over an entity's rows in the window (t − window, t], exact to the microsecond.
-
-    Empty windows: count 0, sum 0, the rest `missing`. A missing entity gives `missing` for all.
+class Reads(msgspec.Struct, frozen=True):
+    """What a feature set reads of the log besides events and decisions.
 
     Args:
-        entity: whose rows; `all` is the constant entity that every row belongs to.
-        aggregate: count of rows; sum or mean of an int attribute (flags count as 0 and 1); number of distinct entity
-            tokens, texts or ints; or time since the newest row, in seconds.
-        over: kinds of rows, such as `payment` or `decision.review`.
-        window: w, from 1us; `60s`, `10m`, `1h`, `7d`.
-        column: attribute (or entity, for distinct) that is aggregated; "" for count and time_since. A row whose column
-            is absent, of another type, or beyond `bound` does not enter this aggregate and still enters others.
-        own: whether the request's own event is folded first.
-        missing: the value where there is none; None means 0 for count and sum, −1 for the rest.
-        bound: most |value| of a row in a sum or mean; with the rows an entity may hold it keeps int64 from wrapping.
-
-    >>> feature = Aggregate(name="card_payments_1h", meaning="payments of the card in the last hour", unit="payments",
-    ...                     entity="card", aggregate="count", over=("payment",), window="1h")
-    >>> print(feature)
-    card_payments_1h: count of payment rows by card in (t − 1h, t] [payments]
-    >>> feature.window_us, feature.missing_value
-    (3600000000, 0.0)
+        outcomes: whether rows of outcomes.
+        tables: names of lookup tables.
     """
 
-    entity: str
-    aggregate: AggregateName
-    over: tuple[str, ...]
-    window: str
-    column: str = ""
-    own: bool = True
-    missing: float | None = None
-    bound: int = 10**12
-
-    @property
-    def window_us(self) -> int:
-        """The window in µs."""
-        return duration_us(self.window)
-
-    @property
-    def missing_value(self) -> float:
-        """What stands for a missing value."""
-        if self.missing is None:
-            return 0.0 if self.aggregate in ("count", "sum") else -1.0
-        return float(self.missing)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what is wrong with the declaration, each with the near match."""
-        yield from Declared.problems(self)
-        yield from _duration_problems("window", self.window, least_us=1)
-        yield from _missing_problems(self.missing)
-        if self.aggregate not in get_args(AggregateName):
-            yield f"aggregate {self.aggregate!r}, expected {near(str(self.aggregate), get_args(AggregateName))}"
-        if not self.entity:
-            yield f"no entity, expected the name of one, or {ALL!r}"
-        if not self.over or len(set(self.over)) < len(self.over):
-            yield f"over {self.over!r}, expected at least one kind of row, each once"
-        wants_column = self.aggregate in ("sum", "mean", "distinct")
-        wanted = "the name of one" if wants_column else "none"
-        if wants_column != bool(self.column):
-            yield f"column {self.column!r}, expected {wanted} for {self.aggregate}"
-        if self.aggregate == "time_since" and self.unit != "s":
-            yield f"unit {self.unit!r}, expected 's': time_since is measured in seconds"
-
-    def __str__(self) -> str:
-        what = f"{self.aggregate}({self.column})" if self.column else self.aggregate
-        own = "" if self.own else ", own event left out"
-        rows = " and ".join(self.over)
-        return f"{self.name}: {what} of {rows} rows by {self.entity} in (t − {self.window}, t]{own} [{self.unit}]"
-
-
-class _FromRequest(Declared, frozen=True, kw_only=True):
-    """A feature of the request alone."""
-
-    missing: float = -1.0
-
-    @property
-    def missing_value(self) -> float:
-        """What stands for a missing value."""
-        return float(self.missing)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what is wrong with the declaration, each with the near match."""
-        yield from Declared.problems(self)
-        yield from _missing_problems(self.missing)
-
-
-class Attribute(_FromRequest, frozen=True, kw_only=True, tag="attribute"):
-    """A number of the request as it is (flags 0 or 1); missing where it is absent, a text, or not finite.
-
-    >>> print(Attribute(name="amount_minor", meaning="amount of the payment", unit="minor units",
-    ...                 attribute="amount_minor"))
-    amount_minor: attribute amount_minor of the request [minor units]
-    """
-
-    attribute: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: attribute {self.attribute} of the request [{self.unit}]"
-
-
-class Category(_FromRequest, frozen=True, kw_only=True, tag="category"):
-    """The index of a text of the request in the vocabulary; its length for an unseen one, missing where it is absent.
-
-    >>> print(Category(name="channel", meaning="where the payment came from", unit="index", attribute="channel",
-    ...                vocabulary=("web", "app")))
-    channel: index of attribute channel among web, app [index]
-    """
-
-    attribute: str
-    vocabulary: tuple[str, ...]
-
-    def problems(self) -> Iterator[str]:
-        """Yields what is wrong with the declaration, each with the near match."""
-        yield from _FromRequest.problems(self)
-        if not self.vocabulary or len(set(self.vocabulary)) < len(self.vocabulary):
-            yield f"vocabulary {self.vocabulary!r}, expected at least one text, each once"
-
-    def __str__(self) -> str:
-        return f"{self.name}: index of attribute {self.attribute} among {', '.join(self.vocabulary)} [{self.unit}]"
-
-
-class Same(_FromRequest, frozen=True, kw_only=True, tag="same"):
-    """1 where two attributes of the request are equal, 0 where they differ, missing where either is absent.
-
-    >>> print(Same(name="same_country", meaning="card and IP address are of one country", unit="1",
-    ...            left="card_country", right="ip_country"))
-    same_country: 1 if card_country equals ip_country, else 0 [1]
-    """
-
-    left: str
-    right: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: 1 if {self.left} equals {self.right}, else 0 [{self.unit}]"
-
-
-class Calendar(Declared, frozen=True, kw_only=True, tag="calendar"):
-    """The hour of the day (0–23) or the day of the week (0 = Monday … 6) of t, in UTC; never missing.
-
-    >>> print(Calendar(name="hour_utc", meaning="hour of the day", unit="h", part="hour_of_day"))
-    hour_utc: hour_of_day of t, UTC [h]
-    """
-
-    part: Part
-
-    @property
-    def missing_value(self) -> float:
-        """What stands in the vector before the value is written."""
-        return -1.0
-
-    def problems(self) -> Iterator[str]:
-        """Yields what is wrong with the declaration, each with the near match."""
-        yield from Declared.problems(self)
-        if self.part not in get_args(Part):
-            yield f"part {self.part!r}, expected {near(str(self.part), get_args(Part))}"
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.part} of t, UTC [{self.unit}]"
-
-
-Feature = Aggregate | Attribute | Category | Same | Calendar
+    outcomes: bool = False
+    tables: frozenset[str] = frozenset()
 
 
 class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -289,8 +147,17 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def longest_window_us(self) -> int:
-        """The longest window in µs; 0 without aggregates."""
-        return max((feature.window_us for feature in self.aggregates), default=0)
+        """The longest window with its offset in µs; 0 without aggregates."""
+        return max((feature.reach_us for feature in self.aggregates), default=0)
+
+    @cached_property
+    def reads(self) -> Reads:
+        """What it reads of the log besides events and decisions."""
+        kinds = {kind for feature in self.aggregates for kind in feature.over}
+        return Reads(
+            outcomes=any(kind.startswith(_OUTCOME_ROWS) for kind in kinds),
+            tables=frozenset(feature.table for feature in self.features if isinstance(feature, Lookup)),
+        )
 
     def with_attributes(self, extra: Iterable[str | Attribute]) -> FeatureSet:
         """Returns the set with a user's own numeric signals at its end; a bare name is an attribute of that name.
@@ -373,10 +240,11 @@ def _set_problems(features: FeatureSet) -> Iterator[str]:
         return
     if not features.system:
         yield "no system, expected its name"
-    yield from _duration_problems("lateness", features.lateness, least_us=0)
+    yield from duration_problems("lateness", features.lateness, least_us=0)
     yield from _repetition_problems(features)
     for feature in features.features:
         yield from (f"feature {feature.name!r}: {found}" for found in _feature_problems(feature, features.retain))
+    yield from _derived_problems(features)
 
 
 def _repetition_problems(features: FeatureSet) -> Iterator[str]:
@@ -402,27 +270,31 @@ def _feature_problems(feature: Feature, retain: int) -> Iterator[str]:
 
 
 def _bound_problems(feature: Feature, retain: int) -> Iterator[str]:
-    if not isinstance(feature, Aggregate) or feature.aggregate not in ("sum", "mean"):
+    if not isinstance(feature, Aggregate) or feature.aggregate in ("count", "distinct", "time_since"):
+        return
+    if feature.aggregate == "decayed" and not feature.column:
         return
     most = (_INT64 - 1) // (max(retain, 0) + 1)
+    if feature.aggregate == "decayed":
+        most //= _UNIT_WEIGHT
+    elif feature.aggregate == "std":
+        most = math.isqrt(most)
     if not 1 <= feature.bound <= most:
         yield f"bound {feature.bound}, expected 1 to {most}, so that {retain} rows cannot pass 2⁶³"
 
 
-def _duration_problems(name: str, text: str, *, least_us: int) -> Iterator[str]:
-    try:
-        length = duration_us(text)
-    except ConfigError as error:
-        close = near(text.replace(" ", ""), _WINDOWS)
-        yield f"{name} {text!r}, expected {error.expected}; {close}"
-        return
-    if not least_us <= length <= _LONGEST_US:
-        yield f"{name} {text!r}, expected {least_us}us to {_LONGEST_US // DAY}d"
-
-
-def _missing_problems(missing: float | None) -> Iterator[str]:
-    if missing is not None and not math.isfinite(missing):
-        yield f"missing {missing}, expected a finite number such as -1"
+def _derived_problems(features: FeatureSet) -> Iterator[str]:
+    """Yields parts that are not declared before what is derived from them, and rates of what is no sum."""
+    before: dict[str, Feature] = {}
+    for feature in features.features:
+        for part in feature.parts if isinstance(feature, Derived) else ():
+            if part not in before:
+                yield f"feature {feature.name!r}: part {part!r}, expected one declared before: {near(part, before)}"
+        if isinstance(feature, Rate) and feature.of in before:
+            of = before[feature.of]
+            if not (isinstance(of, Aggregate) and of.aggregate in ("count", "sum")):
+                yield f"feature {feature.name!r}: rate of {feature.of!r}, expected a count or sum over a window"
+        before[feature.name] = feature
 
 
 def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
@@ -430,7 +302,7 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
         yield from _aggregate_problems(feature, schema)
         return
     public = schema.request.attributes
-    for part in ("attribute", "left", "right"):
+    for part in ("attribute", "left", "right", "key"):
         if hasattr(feature, part):
             yield from _unknown(part, getattr(feature, part), known=public)
 
@@ -438,14 +310,23 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
 def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
     kinds = (schema.request, *schema.events)
     rows = [kind.name for kind in kinds] + [f"decision.{action}" for action in schema.actions]
+    rows += [f"{which}{outcome.name}" for which in _OUTCOME_ROWS for outcome in schema.outcomes]
     entities = {entity.name for kind in kinds for entity in kind.entities}
     for row in feature.over:
         yield from _unknown("kind", row, known=rows)
-    yield from _unknown("entity", feature.entity, known=entities | {ALL})
+    for entity in feature.entities:
+        yield from _unknown("entity", entity, known=entities | {ALL})
+    public = frozenset().union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
     if feature.column:
-        public = frozenset().union(*(kind.attributes for kind in kinds))
         columns = public | entities if feature.aggregate == "distinct" else public
         yield from _unknown("column", feature.column, known=columns)
+    for condition in feature.where:
+        yield from _unknown("where", condition.attribute, known=public)
+
+
+def _outcome_columns(schema: Schema) -> frozenset[str]:
+    """Returns what a row of an outcome may hold: what it reports, its money, and public values of its kind."""
+    return frozenset({"value", "amount_minor"}).union(*({f.name for f in kind.fields} for kind in schema.outcomes))
 
 
 def _unknown(part: str, name: str, *, known: Collection[str]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What the feature engine reads: facts, changes of the log, and the points at which features are asked for.
 
 A record of the log becomes at most a few changes: an event gives one, a decision gives its request and a row of kind
-`decision.<action>`, a correction retracts the old image and adds the new one, a deletion only retracts.
+`decision.<action>`, an outcome a row of kind `outcome.<kind>` and one of kind `labelled.<kind>`, a table its new
+version; a correction retracts the old image and adds the new one, a deletion only retracts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import msgspec
 ALL = "all"
 """The constant entity that every row belongs to."""
 ALL_TOKEN = 0
+
+HALVING, HALVINGS = 16, 16
+"""Steps in which the weight of a decayed value halves, and how often it may: older values weigh nothing."""
 
 Value = int | float | str | bool
 
@@ -40,6 +44,13 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     attributes: Mapping[str, Value]
 
 
+class TableVersion(msgspec.Struct, frozen=True, gc=False):
+    """A version of a lookup table: its name, and its numbers by text."""
+
+    name: str
+    numbers: Mapping[str, float]
+
+
 class Change(msgspec.Struct, frozen=True, gc=False):
     """One step of the normalised log: the image that stops being live and the one that becomes live.
 
@@ -48,12 +59,14 @@ class Change(msgspec.Struct, frozen=True, gc=False):
         known_time: the record's, µs.
         minus: the live image that is withdrawn, exactly as it was added; None for an insert.
         plus: the image that becomes live; None for a deletion.
+        table: the version of a lookup table that replaces the one before; None for rows.
     """
 
     seq: int
     known_time: int
     minus: Fact | None = None
     plus: Fact | None = None
+    table: TableVersion | None = None
 
 
 class Point(msgspec.Struct, frozen=True, gc=False):

@@ -11,12 +11,15 @@ a value becomes float64 only when it leaves, so both ways give the same bits. No
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+
+from decalog.features.facts import HALVING, HALVINGS
 
 Int64s = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
@@ -28,18 +31,35 @@ MISSING = -(2**63)
 # Columns of a row.
 TIME, ROOT, KIND, FIRST_COLUMN = 0, 1, 2, 3
 # Columns of a lane: what is accumulated while the scan goes back in time. COLUMN is where the value stands in the
-# entity's own rows, OWN_COLUMN where it stands in a row over all columns.
-OPERATION, KINDS, COLUMN, OWN_COLUMN, OWN, SET, LANE_WIDTH = 0, 1, 2, 3, 4, 5, 6
-# Columns of an output: which lane is read, when the scan leaves which window, into which place of the vector.
-LANE, WINDOW, PLACE = 0, 1, 2
-# Columns of a lane's total: rows (or distinct values) entered, their sum (or newest time), the row that the walk reads
-# next, and whether the own row has yet to enter.
-ENTERED, TOTAL, NEXT, WAITS = 0, 1, 2, 3
+# entity's own rows, OWN_COLUMN where it stands in a row over all columns; OFFSET is how long before t its windows end,
+# STEP the µs after which a decayed value weighs one step less, SET its set where it has one.
+OPERATION, KINDS, COLUMN, OWN_COLUMN, OWN, OFFSET, STEP, SET, LANE_WIDTH = 0, 1, 2, 3, 4, 5, 6, 7, 8
+# Columns of an output: which lane is read, how far before t its window begins, into which place of the vector.
+LANE, REACH, PLACE = 0, 1, 2
+# Columns of a lane's total: rows (or distinct values) entered, their sum (or newest time, or value), the row that the
+# walk reads next, whether the own row has yet to enter, and the sum of squares (or the time of the value).
+ENTERED, TOTAL, NEXT, WAITS, SECOND, TOTALS_WIDTH = 0, 1, 2, 3, 4, 5
 # Rows of a job, and what its ASKED row says: t, the root that is not seen (−1 for none), most rows in a window.
 ASKED, OWN_ROW = 0, 1
 AT, SKIPPED, RETAIN = 0, 1, 2
 
-COUNT, SUM, MEAN, DISTINCT, TIME_SINCE = 0, 1, 2, 3, 4
+COUNT, SUM, MEAN, STD, DISTINCT, DECAYED, MIN, MAX, FIRST, LAST, TIME_SINCE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
+"""Operations, in the order of how they walk: sums, sets, weighted sums, one of the values, the newest value."""
+
+UNIT_WEIGHT = 2**20
+"""The weight of age 0 in a decayed sum."""
+
+
+def _root16(number: int) -> int:
+    """Returns the whole part of the sixteenth root, exactly: floats would leave the last digit to the platform."""
+    return math.isqrt(math.isqrt(math.isqrt(math.isqrt(number))))
+
+
+_WEIGHTS = np.array([_root16(2 ** (20 * 16 - step)) for step in range(HALVING * HALVINGS + 1)], np.int64)
+"""⌊2²⁰ · 2^(−step/16)⌋ for ages of 0 to 256 steps; older values weigh nothing."""
+
+_NO_SPREAD = 1e-12
+"""A variance of at most this share of the squared mean is rounding, and counts as none."""
 
 BEFORE_ALL = -(2**62)
 """A watermark before every time, far enough from −2⁶³ that lateness and windows can be taken from it."""
@@ -205,12 +225,13 @@ def _walk_set(rows: Int64s, lanes: Int64s, totals: Int64s, sets: Int64s, lane: i
 
 @_inner
 def _walk_newest(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until: int, skipped: int) -> None:
-    """Goes on to the newest row of a time_since lane, down to but without `until`; once found, nothing is left."""
-    kinds = lanes[lane, KINDS]
+    """Goes on to the newest row of a lane, down to but without `until`; once found, nothing is left."""
+    kinds, column = lanes[lane, KINDS], lanes[lane, COLUMN]
     index = totals[lane, NEXT]
     while index > until and totals[lane, ENTERED] == 0:
-        if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped:
-            totals[lane, ENTERED], totals[lane, TOTAL] = 1, rows[index, TIME]
+        value = rows[index, column]
+        if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped and value != MISSING:
+            totals[lane, ENTERED], totals[lane, TOTAL], totals[lane, SECOND] = 1, value, rows[index, TIME]
         index -= 1
 
 
@@ -219,53 +240,112 @@ def _walk_numbers(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until:
     """Adds to a lane of counts or sums the rows that it has not seen, down to but without `until`."""
     kinds, column = lanes[lane, KINDS], lanes[lane, COLUMN]
     weight = 0 if lanes[lane, OPERATION] == COUNT else 1  # a count reads times, whose sum would pass 2⁶³
-    entered = total = 0
+    square = 1 if lanes[lane, OPERATION] == STD else 0
+    entered = total = squares = 0
     for index in range(totals[lane, NEXT], until, -1):
         value = rows[index, column]
         if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped and value != MISSING:
             entered += 1
             total += weight * value
+            squares += square * value * (square * value)
+    totals[lane, ENTERED] += entered
+    totals[lane, TOTAL] += total
+    totals[lane, SECOND] += squares
+
+
+@_inner
+def _walk_extremes(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until: int, skipped: int) -> None:
+    """Lets the rows that a lane has not seen, down to but without `until`, be its minimum, maximum or first."""
+    kinds, column, operation = lanes[lane, KINDS], lanes[lane, COLUMN], lanes[lane, OPERATION]
+    for index in range(totals[lane, NEXT], until, -1):
+        value = rows[index, column]
+        if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped and value != MISSING:
+            _take(totals, lane, operation, value, rows[index, TIME])
+
+
+@_inner
+def _take(totals: Int64s, lane: int, operation: int, value: int, time: int) -> None:
+    """Makes a value a lane's minimum, maximum, first or last if it is one; among equal times what came first stays."""
+    if totals[lane, ENTERED] == 0:
+        wins = True
+    elif operation == MIN:
+        wins = value < totals[lane, TOTAL]
+    elif operation == MAX:
+        wins = value > totals[lane, TOTAL]
+    elif operation == FIRST:
+        wins = time <= totals[lane, SECOND]
+    else:
+        wins = time >= totals[lane, SECOND]
+    if wins:
+        totals[lane, ENTERED], totals[lane, TOTAL], totals[lane, SECOND] = 1, value, time
+
+
+@_inner
+def _weight(age: int, step: int) -> int:
+    """Returns the weight of a value of some age ≥ 0, both in µs."""
+    steps = age // step
+    return _WEIGHTS[steps] if steps < _WEIGHTS.shape[0] else 0
+
+
+@_inner
+def _walk_decayed(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until: int, skipped: int, time: int) -> None:
+    """Adds to a decayed lane the rows that it has not seen, each by its age at `time`, down to but without `until`."""
+    kinds, column, step = lanes[lane, KINDS], lanes[lane, COLUMN], lanes[lane, STEP]
+    entered = total = 0
+    for index in range(totals[lane, NEXT], until, -1):
+        value = rows[index, column]
+        if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped and value != MISSING:
+            entered += 1
+            total += value * _weight(time - rows[index, TIME], step)
     totals[lane, ENTERED] += entered
     totals[lane, TOTAL] += total
 
 
 @_inner
-def _walk(rows: Int64s, lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, until: int, skipped: int) -> None:
+def _walk(rows: Int64s, lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, until: int, job: Int64s) -> None:
     """Brings a lane up to the edge of a window: `until` is the newest row outside it."""
-    if lanes[lane, OPERATION] == DISTINCT:
-        _walk_set(rows, lanes, totals, sets, lane, until, skipped)
-    elif lanes[lane, OPERATION] == TIME_SINCE:
-        _walk_newest(rows, lanes, totals, lane, until, skipped)
-    else:
+    operation, skipped = lanes[lane, OPERATION], job[ASKED, SKIPPED]
+    if operation <= STD:
         _walk_numbers(rows, lanes, totals, lane, until, skipped)
+    elif operation == DISTINCT:
+        _walk_set(rows, lanes, totals, sets, lane, until, skipped)
+    elif operation == DECAYED:
+        _walk_decayed(rows, lanes, totals, lane, until, skipped, job[ASKED, AT] - lanes[lane, OFFSET])
+    elif operation <= FIRST:
+        _walk_extremes(rows, lanes, totals, lane, until, skipped)
+    else:
+        _walk_newest(rows, lanes, totals, lane, until, skipped)
     totals[lane, NEXT] = until
 
 
 @_inner
 def _enter_own(lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, job: Int64s) -> None:
     """Adds the request's own row to a lane."""
-    value, operation = job[OWN_ROW, lanes[lane, OWN_COLUMN]], lanes[lane, OPERATION]
+    value, operation, time = job[OWN_ROW, lanes[lane, OWN_COLUMN]], lanes[lane, OPERATION], job[OWN_ROW, TIME]
     totals[lane, WAITS] = 0
     if value == MISSING:
         return
     if operation == DISTINCT:
         totals[lane, ENTERED] += _add(sets, lanes[lane, SET], value)
-    elif operation == TIME_SINCE:
-        totals[lane, TOTAL] = value if totals[lane, ENTERED] == 0 else max(totals[lane, TOTAL], value)
-        totals[lane, ENTERED] = 1
+    elif operation >= MIN:
+        # It stands last among ties: the first of them stays the first.
+        _take(totals, lane, operation, value, time + 1 if operation == FIRST else time)
     else:
+        weight = _weight(job[ASKED, AT] - lanes[lane, OFFSET] - time, lanes[lane, STEP]) if operation == DECAYED else 1
         totals[lane, ENTERED] += 1
-        totals[lane, TOTAL] += 0 if operation == COUNT else value
+        totals[lane, TOTAL] += 0 if operation == COUNT else value * weight
+        totals[lane, SECOND] += value * value if operation == STD else 0
 
 
 @_inner
-def _start(lanes: Int64s, job: Int64s, newest: int) -> Int64s:
-    """Returns the lanes' totals before the walk: nothing entered, and whether the own row waits to."""
-    totals = np.zeros((lanes.shape[0], 4), np.int64)
+def _start(rows: Int64s, lanes: Int64s, job: Int64s, newest: int) -> Int64s:
+    """Returns the lanes' totals before the walk: nothing entered, where it begins, and whether the own row waits."""
+    totals = np.zeros((lanes.shape[0], TOTALS_WIDTH), np.int64)
     for lane in range(lanes.shape[0]):
-        totals[lane, NEXT] = newest
+        end = job[ASKED, AT] - lanes[lane, OFFSET]
+        totals[lane, NEXT] = newest if lanes[lane, OFFSET] == 0 else last_until(rows, end)
         if lanes[lane, OWN] == 1 and job[OWN_ROW, KIND] & lanes[lane, KINDS] != 0:
-            totals[lane, WAITS] = job[OWN_ROW, TIME] <= job[ASKED, AT]
+            totals[lane, WAITS] = job[OWN_ROW, TIME] <= end
     return totals
 
 
@@ -281,52 +361,67 @@ def _crowded(rows: Int64s, oldest: int, newest: int, job: Int64s) -> bool:
 
 
 @_inner
-def _value(operation: int, entered: int, total: int, time: int, missing: float) -> float:
-    """Returns a lane's value as float64: at most one rounding to float and one division."""
+def _spread(entered: int, total: int, squares: int) -> float:
+    """Returns the standard deviation (of the population), one rounding a step; 0 where only rounding is left of it."""
+    mean = np.float64(total) / np.float64(entered)
+    variance = np.float64(squares) / np.float64(entered) - mean * mean
+    return np.sqrt(variance) if variance > mean * mean * _NO_SPREAD else np.float64(0.0)
+
+
+@_inner
+def _value(operation: int, totals: Int64s, lane: int, time: int, missing: float) -> float:
+    """Returns a lane's value as float64: at most one rounding to float and one division, but for STD."""
+    entered, total = totals[lane, ENTERED], totals[lane, TOTAL]
     if operation == COUNT:
         return np.float64(entered)
     if operation == SUM:
         return np.float64(total)
+    if operation == DECAYED:
+        return np.float64(total) / np.float64(UNIT_WEIGHT)
     if entered == 0:
         return missing
     if operation == MEAN:
         return np.float64(total) / np.float64(entered)
+    if operation == STD:
+        return _spread(entered, total, totals[lane, SECOND])
     if operation == DISTINCT:
         return np.float64(entered)
-    return np.float64(time - total) / np.float64(1_000_000.0)
+    if operation == TIME_SINCE:
+        return np.float64(time - totals[lane, SECOND]) / np.float64(1_000_000.0)
+    return np.float64(total)
 
 
 @_door("int64(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[::1])")
 def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, out: Float64s) -> int:
     """Writes all features of one entity at time t by one walk back over its longest window; returns DONE or CROWDED.
 
-    Every lane walks from the newest row with event_time ≤ t, and pauses at the edge of each of its windows to be read,
-    so twelve windows over the same rows cost one pass.
+    Every lane walks from the newest row with event_time ≤ t − offset, and pauses at the beginning of each of its
+    windows to be read, so twelve windows over the same rows cost one pass.
 
     Args:
         rows: of the entity.
         lanes: what the entity accumulates (`plan.EntityPlan`).
-        outputs: what is written when, ascending by window; the longest is the walk's reach.
+        outputs: what is written when, ascending by reach (offset + window); the last is the walk's.
         job: shape (2, width over all columns). job[ASKED] says t, the root that is not seen, and the most rows that
             may lie in the longest window; job[OWN_ROW] is the request's own row, last among ties, KIND = 0 for none.
         out: the vector, which holds the value of every missing feature; only this entity's places are written.
     """
-    time, skipped = job[ASKED, AT], job[ASKED, SKIPPED]
+    time = job[ASKED, AT]
     newest = until = last_until(rows, time)
-    oldest = last_until(rows, time - outputs[outputs.shape[0] - 1, WINDOW])
+    oldest = last_until(rows, time - outputs[outputs.shape[0] - 1, REACH])
     if _crowded(rows, oldest, newest, job):
         return CROWDED
-    totals = _start(lanes, job, newest)
+    totals = _start(rows, lanes, job, newest)
     sets = _empty_sets(lanes, newest - oldest + 1)
     for output in range(outputs.shape[0]):
-        lane, edge, place = outputs[output, LANE], time - outputs[output, WINDOW], outputs[output, PLACE]
+        lane, edge, place = outputs[output, LANE], time - outputs[output, REACH], outputs[output, PLACE]
         while until > oldest and rows[until, TIME] > edge:
             until -= 1
         if totals[lane, NEXT] > until:
-            _walk(rows, lanes, totals, sets, lane, until, skipped)
+            _walk(rows, lanes, totals, sets, lane, until, job)
         if totals[lane, WAITS] != 0 and job[OWN_ROW, TIME] > edge:
             _enter_own(lanes, totals, sets, lane, job)
-        out[place] = _value(lanes[lane, OPERATION], totals[lane, ENTERED], totals[lane, TOTAL], time, out[place])
+        out[place] = _value(lanes[lane, OPERATION], totals, lane, time, out[place])
     return DONE
 
 

@@ -80,7 +80,7 @@ def _fold(plan: Plan, log: Images, *, points: Sequence[Point]) -> Float64s:
         )
         if fault:
             raise _fault(fault, steps, log=log, plan=entity, features=plan.features)
-    write_requests(plan, points, out=out)
+    write_requests(plan, points, out=out, tables=log.tables)
     return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -114,6 +114,7 @@ class OnlineState:
         self._lateness_us = features.lateness_us
         self._kept_us = features.lateness_us + features.longest_window_us
         self._unusable: Counter[str] = Counter()
+        self._tables: dict[str, Mapping[str, float]] = {}
 
     @property
     def position(self) -> int:
@@ -136,6 +137,8 @@ class OnlineState:
             raise out_of_order(change.seq, self._seq)
         self._seq = change.seq
         self._watermark = max(self._watermark, change.known_time)
+        if change.table is not None:
+            self._tables[change.table.name] = change.table.numbers
         horizon = self._watermark - self._kept_us
         if change.minus is not None and change.minus.kind in self._by_kind:
             self._withdraw(change.minus, change.seq, horizon=horizon)
@@ -160,6 +163,7 @@ class OnlineState:
             for token, rows in tokens:
                 entity.put(token, rows)
         self._unusable.update(live.unusable)
+        self._tables.update(live.tables)
         self._seq, self._watermark = changes[-1].seq, live.watermark
 
     def refused(self, point: Point) -> bool:
@@ -188,7 +192,7 @@ class OnlineState:
             state = kernel.scan(entity.rows(token), plan.lanes, plan.outputs, self._job, out)
             if state == kernel.CROWDED:
                 raise crowded(plan.entity, retain=self.features.retain)
-        self._plan.write_request(point, out)
+        self._plan.write_request(point, out, tables=self._tables)
         return out
 
     def stats(self) -> StateStats:

@@ -5,28 +5,56 @@ A row over all columns is (event_time, root, kind bit, columns…); each entity 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from decalog.clock import DAY, HOUR
+from decalog.clock import DAY, HOUR, duration_us
 from decalog.features import kernel
-from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Same
-from decalog.features.facts import ALL, ALL_TOKEN, Fact, Point, Value
+from decalog.features.definition import (
+    Aggregate,
+    Attribute,
+    Calendar,
+    Category,
+    Condition,
+    Cross,
+    Derived,
+    Feature,
+    FeatureSet,
+    Lookup,
+    Rate,
+    Ratio,
+    Same,
+    ZScore,
+)
+from decalog.features.facts import ALL, ALL_TOKEN, HALVING, Fact, Point, Value
 from decalog.features.kernel import MISSING, Float64s, Int64s
 
 _OPERATIONS = {
     "count": kernel.COUNT,
     "sum": kernel.SUM,
     "mean": kernel.MEAN,
+    "min": kernel.MIN,
+    "max": kernel.MAX,
+    "std": kernel.STD,
+    "first": kernel.FIRST,
+    "last": kernel.LAST,
+    "decayed": kernel.DECAYED,
     "distinct": kernel.DISTINCT,
     "time_since": kernel.TIME_SINCE,
 }
 _INT64 = 2**63
+_CROSSES_KEPT = 10_000
 NO_ROOT = -1
+
+Versions = Mapping[str, Mapping[str, float]]
+"""Lookup table → its numbers, as of one position."""
 
 RequestReader = Callable[[Mapping[str, Value], int], float]
 """(the request's attributes, time) → value of a feature."""
@@ -36,16 +64,32 @@ class Column(msgspec.Struct, frozen=True):
     """What one column of a row holds.
 
     Args:
-        name: of the attribute, or of the entity.
-        bound: most |value| of a number in sums and means; 0 for identities in distinct.
+        name: of the attribute, or of the entity; "" for a row that counts as one.
+        bound: most |value| of a number; 0 for identities in distinct.
+        where: conditions without which the cell is MISSING.
     """
 
     name: str
     bound: int
+    where: tuple[Condition, ...] = ()
 
     def encoder(self) -> Callable[[Fact], int]:
         """Returns the function that reads the column from a fact as int64; MISSING where it is absent or unusable."""
+        read = self._cell()
+        if not self.where:
+            return read
+        tests = tuple(condition_test(condition) for condition in self.where)
+
+        def passed(fact: Fact) -> int:
+            attributes = fact.attributes
+            return read(fact) if all(test(attributes) for test in tests) else MISSING
+
+        return passed
+
+    def _cell(self) -> Callable[[Fact], int]:
         name, bound = self.name, self.bound
+        if not name:
+            return lambda _fact: 1
 
         def number(fact: Fact) -> int:
             value = fact.attributes.get(name)
@@ -59,6 +103,36 @@ class Column(msgspec.Struct, frozen=True):
             return MISSING if value is None else identity(value)
 
         return number if bound else token_or_identity
+
+
+def condition_test(condition: Condition) -> Callable[[Mapping[str, Value]], bool]:
+    """Returns whether a row's attributes meet a condition, as a function; see `Condition` for the rules."""
+    name, wanted = condition.attribute, condition.value
+    if condition.test in _COMPARISONS:
+        compare = _COMPARISONS[condition.test]
+
+        def ordered(attributes: Mapping[str, Value]) -> bool:
+            value = attributes.get(name)
+            # NaN fails every comparison by itself.
+            return value is not None and not isinstance(value, str) and compare(value, wanted)
+
+        return ordered
+    among = frozenset(wanted) if isinstance(wanted, tuple) else frozenset((wanted,))
+    is_in = condition.test != "!="
+
+    def equal(attributes: Mapping[str, Value]) -> bool:
+        value = attributes.get(name)
+        return value is not None and (value in among) == is_in
+
+    return equal
+
+
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 
 
 def identity(value: Value | None) -> int:
@@ -77,12 +151,14 @@ class EntityPlan(msgspec.Struct, frozen=True):
 
     Args:
         entity: its name.
+        pair: the names of both, where it is a pair; else empty.
         kinds: kinds of rows that it keeps.
         picks: the columns that it keeps of a row over all columns.
         lanes, outputs: see `kernel`; outputs ascend by window.
     """
 
     entity: str
+    pair: tuple[str, ...]
     kinds: frozenset[str]
     picks: Int64s
     lanes: Int64s
@@ -91,11 +167,24 @@ class EntityPlan(msgspec.Struct, frozen=True):
     @property
     def longest_us(self) -> int:
         """The entity's longest window in µs."""
-        return int(self.outputs[-1, kernel.WINDOW])
+        return int(self.outputs[-1, kernel.REACH])
 
     def asked_token(self, entities: Mapping[str, int]) -> int | None:
         """Returns whose rows are asked for; None where the entity is missing."""
+        if self.pair:
+            one, other = entities.get(self.pair[0]), entities.get(self.pair[1])
+            return None if one is None or other is None else pair_token(one, other)
         return ALL_TOKEN if self.entity == ALL else entities.get(self.entity)
+
+
+def pair_token(one: int, other: int) -> int:
+    """Returns the token of a pair of entities, 63 bits of BLAKE2b over both; the order matters.
+
+    >>> pair_token(1, 2) == pair_token(2, 1)
+    False
+    """
+    packed = one.to_bytes(8, "big", signed=True) + other.to_bytes(8, "big", signed=True)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "big") >> 1
 
 
 class Plan:
@@ -125,9 +214,11 @@ class Plan:
         self.request_readers = tuple(
             (place, _reader(feature))
             for place, feature in enumerate(features.features)
-            if not isinstance(feature, Aggregate)
+            if not isinstance(feature, Aggregate | Lookup | Derived)
         )
         self._places = np.array([place for place, _ in self.request_readers], np.intp)
+        self.lookups = tuple((p, f) for p, f in enumerate(features.features) if isinstance(f, Lookup))
+        self.formulas = tuple(self._formula(p, f) for p, f in enumerate(features.features) if isinstance(f, Derived))
 
     def row(self, fact: Fact) -> list[int]:
         """Returns the fact over all columns; its kind must be in `bits`."""
@@ -147,27 +238,48 @@ class Plan:
         """Returns where a column stands in a row over all columns; counts and times read event_time."""
         return kernel.TIME if column is None else kernel.FIRST_COLUMN + self.columns.index(column)
 
-    def write_request(self, point: Point, out: Float64s) -> None:
-        """Writes the features of the request itself into the vector."""
+    def write_request(self, point: Point, out: Float64s, *, tables: Versions | None = None) -> None:
+        """Writes the features of the request itself, and what is derived, into the vector.
+
+        Args:
+            point: where they are asked for.
+            out: the vector; what is derived reads it.
+            tables: lookup table → its numbers at the point's position.
+        """
         attributes, time = point.attributes, point.time
         if self.request_readers:
             out[self._places] = [read(attributes, time) for _, read in self.request_readers]
+        for place, lookup in self.lookups:
+            out[place] = looked_up(lookup, attributes, (tables or {}).get(lookup.table, {}))
+        for formula in self.formulas:
+            formula.write_one(out)
+
+    def _formula(self, place: int, feature: Derived) -> Formula:
+        names = self.features.names
+        parts = tuple(names.index(part) for part in feature.parts)
+        return Formula(feature, place, parts, tuple(self.features.features[part] for part in parts))
 
     def _entity_plan(self, entity: str) -> EntityPlan:
         mine = [feature for feature in self.features.aggregates if feature.entity == entity]
-        mine.sort(key=lambda feature: feature.window_us)
+        mine.sort(key=lambda feature: feature.reach_us)
         used = {self._place_of(_column(feature)) for feature in mine}
         picks = sorted(used | set(range(kernel.FIRST_COLUMN)))
-        lanes: dict[tuple[int, int, int, int, int], int] = {}
+        lanes: dict[tuple[int, ...], int] = {}
         outputs = []
         for feature in mine:
             column = self._place_of(_column(feature))
             kinds = sum(self.bits[kind] for kind in feature.over)
-            lane = (_OPERATIONS[feature.aggregate], kinds, picks.index(column), column, int(feature.own))
+            step = duration_us(feature.half_life) // HALVING if feature.half_life else 0
+            lane = (
+                *(_OPERATIONS[feature.aggregate], kinds, picks.index(column), column, int(feature.own)),
+                *(feature.offset_us, step),
+            )
             place = self.features.names.index(feature.name)
-            outputs.append((lanes.setdefault(lane, len(lanes)), feature.window_us, place))
+            outputs.append((lanes.setdefault(lane, len(lanes)), feature.reach_us, place))
+        names = tuple(entity.split("+"))
         return EntityPlan(
             entity=entity,
+            pair=names if len(names) > 1 else (),
             kinds=frozenset(kind for feature in mine for kind in feature.over),
             picks=np.array(picks, np.int64),
             lanes=_numbered_sets(list(lanes)),
@@ -181,12 +293,15 @@ def _bits(aggregates: Sequence[Aggregate]) -> dict[str, int]:
 
 
 def _column(feature: Aggregate) -> Column | None:
-    if feature.aggregate in ("sum", "mean"):
-        return Column(feature.column, feature.bound)
-    return Column(feature.column, 0) if feature.aggregate == "distinct" else None
+    if feature.aggregate == "distinct":
+        return Column(feature.column, 0, feature.where)
+    if feature.column:
+        return Column(feature.column, feature.bound, feature.where)
+    # What counts rows reads their time, which is never missing, unless conditions or weights ask for more.
+    return Column("", 1, feature.where) if feature.where or feature.aggregate == "decayed" else None
 
 
-def _numbered_sets(lanes: list[tuple[int, int, int, int, int]]) -> Int64s:
+def _numbered_sets(lanes: list[tuple[int, ...]]) -> Int64s:
     """Returns the lanes as a table, with a set for each distinct one."""
     table = np.full((len(lanes), kernel.LANE_WIDTH), -1, np.int64)
     sets = 0
@@ -207,6 +322,8 @@ def _reader(feature: Feature) -> RequestReader:
             return _category_reader(feature)
         case Same():
             return _same_reader(feature)
+        case Cross():
+            return _cross_reader(feature)
         case Calendar(part="hour_of_day"):
             return lambda _, time: float(time // HOUR % 24)
         case _:
@@ -239,3 +356,84 @@ def _same_reader(feature: Same) -> RequestReader:
         return missing if left is None or right is None else float(left == right)
 
     return read
+
+
+def _cross_reader(feature: Cross) -> RequestReader:
+    left_name, right_name, missing = feature.left, feature.right, feature.missing_value
+    bucket = functools.lru_cache(maxsize=_CROSSES_KEPT)(lambda left, right: cross_bucket(left, right, feature.buckets))
+
+    def read(attributes: Mapping[str, Value], _time: int) -> float:
+        left, right = attributes.get(left_name), attributes.get(right_name)
+        return missing if left is None or right is None else bucket(_plain(left), _plain(right))
+
+    return read
+
+
+def _plain(value: Value) -> str:
+    """Returns a value as text, so that 1, 1.0 and true, which Python takes for equal, stay apart in a cache."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def cross_bucket(left: str, right: str, buckets: int) -> float:
+    """Returns the bucket of a pair of texts: 64 bits of BLAKE2b over both, modulo."""
+    both = f"{len(left)}:{left}{right}".encode()
+    return float(int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "big") % buckets)
+
+
+def looked_up(lookup: Lookup, attributes: Mapping[str, Value], numbers: Mapping[str, float]) -> float:
+    """Returns what a version of a lookup table holds for a request."""
+    key = attributes.get(lookup.key)
+    if key is None:
+        return lookup.missing_value
+    return numbers.get(_plain(key), lookup.missing_value)
+
+
+class Formula:
+    """A derived feature: the same operations, each rounded once, for one vector and for many.
+
+    Args:
+        feature: the declaration.
+        place: in the vector.
+        parts: places of what it is derived from.
+        declared: the features that stand there.
+    """
+
+    def __init__(self, feature: Derived, place: int, parts: tuple[int, ...], declared: tuple[Feature, ...]) -> None:
+        self.place = place
+        self._feature = feature
+        self._parts = parts
+        # A part that is missing by 0 cannot be told from one that is 0, which is a number like any other.
+        self._gaps = tuple((p, f.missing_value) for p, f in zip(parts, declared, strict=True) if f.missing_value)
+        self._units = _units(feature, declared[0])
+
+    def write_one(self, out: Float64s) -> None:
+        """Writes the value into one vector, of shape (features,)."""
+        gap = any(out[part] == missing for part, missing in self._gaps)
+        top, bottom = self._fraction([float(out[part]) for part in self._parts])
+        value = math.nan if gap or bottom == 0.0 else top / bottom
+        # A quotient of numbers far apart may pass what float64 holds; the vector never does.
+        out[self.place] = value if math.isfinite(value) else self._feature.missing_value
+
+    def write_many(self, out: Float64s) -> None:
+        """Writes the value into vectors, of shape (n, features), with the same operations."""
+        top, bottom = self._fraction([out[:, part] for part in self._parts])
+        gap = bottom == np.zeros(len(out))
+        for part, missing in self._gaps:
+            gap |= out[:, part] == missing
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            value = top / bottom
+        out[:, self.place] = np.where(gap | ~np.isfinite(value), self._feature.missing_value, value)
+
+    def _fraction(self, values: Sequence[Any]) -> tuple[Any, Any]:
+        match self._feature:
+            case Ratio():
+                return values[0], values[1]
+            case ZScore():
+                return values[0] - values[1], values[2]
+            case _:
+                return values[0], self._units
+
+
+def _units(feature: Derived, of: Feature) -> float:
+    """Returns how many units of time a rate's window holds."""
+    return of.window_us / duration_us(feature.per) if isinstance(feature, Rate) and isinstance(of, Aggregate) else 1.0
