@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from decalog.clock import DAY, HOUR, ManualClock, rfc3339
 from decalog.decisions import Decision, Versions
 from decalog.events import Record
@@ -28,17 +30,26 @@ class FraudLog:
         root: of the home.
         policy: what decides, without a model: always the declared fallback.
         shadow: whether decisions stand beside another system's.
+        features: other views than the system's own.
     """
 
-    def __init__(self, root: Path, *, policy: FraudCosts | None = None, shadow: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        policy: FraudCosts | None = None,
+        shadow: bool = False,
+        features: FeatureSet = FEATURES,
+    ) -> None:
         self.clock = ManualClock(START)
         self.log = Home(root).writer(self.clock)
-        versions = Versions("", "", FEATURES.version, 0)
+        versions = Versions("", "", features.version, 0)
         serving = Serving(
             model=None, head="p_fraud", policy=FraudPolicy(policy or FraudCosts()), versions=versions, shadow=shadow
         )
         self.ingest = Ingest(SCHEMA, self.log, rates=Rates("EUR", {"USD": "0.9"}))
-        self.service = Service(SYSTEM, self.ingest, OnlineState(FEATURES), serving=serving)
+        self.system = msgspec.structs.replace(SYSTEM, features=features)
+        self.service = Service(self.system, self.ingest, OnlineState(features), serving=serving)
 
     def pay(self, name: str, day: float, **fields: Any) -> RowResult:
         """Imports a payment that was known when it happened."""

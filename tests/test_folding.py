@@ -10,8 +10,10 @@ from tests.fraud_log import START, FraudLog, payment
 
 from decalog.clock import DAY
 from decalog.events import decode_event
-from decalog.features.facts import Change
-from decalog.folding import LAST_ROOT, changes, changes_of, decision_fact, fact, point
+from decalog.features.definition import Reads
+from decalog.features.facts import Change, TableVersion
+from decalog.folding import LAST_ROOT, changes, changes_of, decision_fact, fact, outcome_facts, point
+from decalog.tables import Tables
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def log(tmp_path: Path) -> Iterator[FraudLog]:
 
 
 def changes_at(log: FraudLog, seq: int) -> tuple[Change, ...]:
-    return changes_of(log.log.get(seq), None, before=log.log.before)
+    return changes_of(log.log.get(seq), None, past=log.log)
 
 
 def test_an_event_adds_one_row(log: FraudLog) -> None:
@@ -34,7 +36,7 @@ def test_an_event_adds_one_row(log: FraudLog) -> None:
     assert change.plus is not None
     assert (change.plus.kind, change.plus.root, change.plus.event_time) == ("payment", seq, START + DAY)
     assert (change.plus.entities, change.plus.attributes) == (event.entities, event.attributes)
-    assert changes_of(record, event, before=log.log.before) == (change,)
+    assert changes_of(record, event, past=log.log) == (change,)
 
 
 def test_a_decision_adds_its_request_and_a_row_of_its_action(log: FraudLog) -> None:
@@ -88,17 +90,76 @@ def test_a_corrected_request_keeps_the_row_of_its_decision(log: FraudLog) -> Non
     assert change.plus.attributes["amount_minor"] == 5
 
 
-def test_outcomes_and_refused_rows_change_nothing(log: FraudLog) -> None:
+def test_refused_rows_and_what_no_view_reads_change_nothing(log: FraudLog) -> None:
+    log.pay("a", 1)
     outcome, bad = log.report("cb", "a", 1), log.pay("bad", 1, amount_minor=-1)
-    assert changes_at(log, outcome.seq) == changes_at(log, bad.seq) == ()
+    table = Tables(log.log).put("fraud", "risk", content={"5411": 0.5})
+    assert changes_at(log, outcome.seq) == changes_at(log, bad.seq) == changes_at(log, table) == ()
+
+
+ALL = Reads(outcomes=True, tables=None)
+
+
+def read_at(log: FraudLog, seq: int) -> tuple[Change, ...]:
+    return changes_of(log.log.get(seq), None, past=log.log, reads=ALL)
+
+
+def test_an_outcome_is_a_row_when_it_happened_and_a_row_when_its_request_did(log: FraudLog) -> None:
+    paid = log.pay("a", 1).seq
+    seq = log.report("cb", "a", 9, amount_minor=700, currency="EUR").seq
+    request = decode_event(log.log.get(paid).body)
+    reported, labelled = read_at(log, seq)
+    assert (reported.plus, labelled.plus) == outcome_facts(log.log.get(seq), log.log)
+    assert reported.plus is not None
+    assert labelled.plus is not None
+    assert (reported.plus.kind, reported.plus.event_time, reported.plus.root) == (
+        "outcome.chargeback",
+        START + 9 * DAY,
+        seq,
+    )
+    assert (labelled.plus.kind, labelled.plus.event_time) == ("labelled.chargeback", START + DAY)
+    assert reported.plus.entities == labelled.plus.entities == request.entities
+    assert reported.plus.attributes == {**request.attributes, "value": 1, "amount_minor": 700}
+
+
+def test_an_outcome_without_its_request_is_no_row_then_or_later(log: FraudLog) -> None:
+    early = log.report("early", "a", 1).seq
+    log.pay("a", 2)
+    log.event(3, id="a2", deletes="a")
+    late = log.report("late", "a", 4).seq
+    assert read_at(log, early) == read_at(log, late) == ()
+
+
+def test_a_corrected_outcome_withdraws_exactly_what_it_had_added(log: FraudLog) -> None:
+    log.pay("a", 1)
+    first = log.report("cb", "a", 5).seq
+    log.event(6, **payment("a2", 1, card="card-2", corrects="a"))  # a later image of the request changes no old row
+    second = log.report("cb2", "a", 7, value=0, corrects="cb").seq
+    third = log.withdraw("cb3", "cb2", 8).seq
+    added = [change.plus for change in read_at(log, first)]
+    corrected = read_at(log, second)
+    assert [change.minus for change in corrected if change.minus] == added
+    again = [change.plus for change in corrected if change.plus]
+    assert [fact.attributes["value"] for fact in again] == [0, 0]
+    assert again[0].entities["card"] != added[0].entities["card"]  # type: ignore[union-attr]  # there are two
+    assert [change.minus for change in read_at(log, third)] == again
+    assert {change.plus for change in read_at(log, third)} == {None}
+
+
+def test_a_table_is_its_numbers_by_text(log: FraudLog) -> None:
+    tables = Tables(log.log)
+    seq = tables.put("fraud", "risk", content={"5411": 0.5, "5732": 2, "name": "text", "none": None})
+    assert read_at(log, seq) == (Change(seq, START, table=TableVersion("risk", {"5411": 0.5, "5732": 2.0})),)
+    listed = tables.put("fraud", "list", content=[1, 2])
+    assert read_at(log, listed)[0].table == TableVersion("list", {})
 
 
 def test_only_the_records_of_a_system_are_its_changes(log: FraudLog) -> None:
     log.pay("a", 1)
     log.decide("b", 2)
     records = log.records()
-    assert [change.seq for change in changes(records, "fraud", before=log.log.before)] == [0, 1, 1]
-    assert list(changes(records, "ads", before=log.log.before)) == []
+    assert [change.seq for change in changes(records, "fraud", past=log.log)] == [0, 1, 1]
+    assert list(changes(records, "ads", past=log.log)) == []
 
 
 def test_a_request_is_the_last_among_ties_at_its_own_time(log: FraudLog) -> None:

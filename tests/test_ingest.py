@@ -250,7 +250,7 @@ def same_as_refolded(log: FraudLog) -> None:
     """Checks that the live views are what a restart would fold, by going on from both."""
     log.log.commit()
     state = OnlineState(SYSTEM.features)
-    state.apply_many(changes(log.log.read(), "fraud", before=log.log.before))
+    state.apply_many(changes(log.log.read(), "fraud", past=log.log))
     assert state.stats().rows == log.service.state.stats().rows
 
 

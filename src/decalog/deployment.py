@@ -121,7 +121,8 @@ class Deployment:
         self.tables.put("", "runtime", content=runtime())
         self.log.commit()
         state = OnlineState(self.system.features)
-        state.apply_many(changes(self.log.read(), self.system.name, before=self.log.before))
+        reads = self.system.features.reads
+        state.apply_many(changes(self.log.read(), self.system.name, past=self.log, reads=reads))
         made = Service(self.system, ingest, state, serving=self.serving(), entropy=self._entropy)
         made.problem = self.problem
         return made

@@ -7,6 +7,7 @@ known at any earlier time, so that a model of that time can be judged honestly.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.events import Event, Record, decode_event
-from decalog.features.definition import FeatureSet
+from decalog.features.definition import FeatureSet, Reads
 from decalog.features.facts import Change, Point
 from decalog.features.offline import fold_admissible
 from decalog.folding import changes_of, point
@@ -146,7 +147,9 @@ class History:
         bodies = {record.seq: _body(record) for record in own if record.kind in ("event", "decision")}
         requests = sorted(_requests(own, bodies, features=features), key=lambda request: (request.decided, request.seq))
         requests = [request for request in requests if request.event.kind == schema.request.name]
-        self._requests, self._rows = _with_features(requests, features, changes=lambda: _changes(own, bodies, by_seq))
+        self._requests, self._rows = _with_features(
+            requests, features, changes=lambda: _changes(own, bodies, by_seq, reads=features.reads)
+        )
         self.late = len(requests) - len(self._requests)
         self._known = np.array([request.known for request in self._requests], np.int64)
 
@@ -286,20 +289,44 @@ def _with_features(
     return [request for request, is_kept in zip(requests, kept.tolist(), strict=True) if is_kept], rows[kept]
 
 
-def _changes(
-    records: Sequence[Record], bodies: Mapping[int, Event | Decision], by_seq: Mapping[int, Record]
-) -> list[Change]:
-    standing: dict[int, int] = {}
+class _Seen:
+    """The records of one system that were read so far, for what folding asks about them."""
 
-    def before(root: int, _seq: int) -> Record:
-        # Records come in order, so the version that stood before this one is the last that was seen.
-        return by_seq[standing.get(root, root)]
+    def __init__(self, by_seq: Mapping[int, Record]) -> None:
+        self._by_seq = by_seq
+        self._versions: dict[int, list[int]] = {}
+        self._roots: dict[str, int] = {}
 
-    changes: list[Change] = []
-    for record in records:
-        changes += changes_of(record, bodies.get(record.seq), before=before)
+    def before(self, root: int, seq: int) -> Record:
+        """See `folding.Past`."""
+        versions = self._versions.get(root, [])
+        place = bisect.bisect_left(versions, seq)
+        return self._by_seq[versions[place - 1] if place else root]
+
+    def request(self, _system: str, id_: str, seq: int) -> Record | None:
+        """See `folding.Past`."""
+        root = self._roots.get(id_)
+        return None if root is None or root >= seq else self.before(root, seq)
+
+    def add(self, record: Record) -> None:
+        """Takes the record that comes next."""
+        if record.kind in ("event", "decision"):
+            self._roots.setdefault(record.id, record.root)
         if record.root != record.seq:
-            standing[record.root] = record.seq
+            self._versions.setdefault(record.root, []).append(record.seq)
+
+
+def _changes(
+    records: Sequence[Record],
+    bodies: Mapping[int, Event | Decision],
+    by_seq: Mapping[int, Record],
+    *,
+    reads: Reads,
+) -> list[Change]:
+    seen, changes = _Seen(by_seq), list[Change]()
+    for record in records:
+        changes += changes_of(record, bodies.get(record.seq), past=seen, reads=reads)
+        seen.add(record)
     return changes
 
 

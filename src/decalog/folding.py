@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import msgspec
 
 from decalog.decisions import Decision, decode_decision
-from decalog.events import Event, Record, decode_event
-from decalog.features.facts import Change, Fact, Point
+from decalog.events import Event, Record, decode_event, decode_table
+from decalog.features.definition import Reads
+from decalog.features.facts import Change, Fact, Point, TableVersion
+from decalog.outcomes import Outcome, decode_outcome
 
 LAST_ROOT = 2**62
 """Root of a request's own event before it has a seq: the last among ties, whatever the log holds."""
 
-Before = Callable[[int, int], Record]
+NO_FURTHER = Reads()
+
+
+class Past(Protocol):
+    """What folding asks about records before the one at hand; the log itself can tell."""
+
+    def before(self, root: int, seq: int) -> Record:
+        """Returns the version of a chain of corrections that stood before `seq`."""
+
+    def request(self, system: str, id_: str, seq: int) -> Record | None:
+        """Returns the version of a request that stood before `seq`, or None where there was none."""
 
 
 def fact(event: Event, root: int) -> Fact:
@@ -33,41 +48,95 @@ def point(event: Event, state_seq: int, *, root: int = -1) -> Point:
     return Point(state_seq, event.event_time, root, fact(event, LAST_ROOT))
 
 
-def changes_of(record: Record, body: Event | Decision | None, *, before: Before) -> tuple[Change, ...]:
-    """Returns what a record changes in the views of its system; outcomes, tables and rejected rows change nothing.
+def changes_of(
+    record: Record, body: Event | Decision | Outcome | None, *, past: Past, reads: Reads = NO_FURTHER
+) -> tuple[Change, ...]:
+    """Returns what a record changes in the views of its system; rejected rows change nothing.
 
     Args:
         record: stamped.
         body: its decoded body, or None to decode it here.
-        before: (root, seq) → the version of a chain of corrections that stood before seq (`Log.before`).
+        past: the records before it.
+        reads: what the views read besides events and decisions; the rest is not looked at.
     """
-    if record.reason or record.kind not in ("event", "decision"):
+    if record.reason:
         return ()
-    seq, known = record.seq, record.known_time
-    if record.kind == "decision":
-        decision = body if isinstance(body, Decision) else decode_decision(record.body)
-        request = Change(seq, known, None, fact(decision.request, record.root))
-        return (request, Change(seq, known, None, decision_fact(decision, record.root)))
-    event = body if isinstance(body, Event) else decode_event(record.body)
-    plus = None if event.deleted else fact(event, record.root)
-    if record.root == seq:
-        return (Change(seq, known, None, plus),)
-    earlier = _image(before(record.root, seq))
-    minus = None if earlier.deleted else fact(earlier, record.root)
-    return (Change(seq, known, minus, plus),)
+    match record.kind:
+        case "event":
+            return _event_changes(record, body if isinstance(body, Event) else decode_event(record.body), past)
+        case "decision":
+            decision = body if isinstance(body, Decision) else decode_decision(record.body)
+            facts = (fact(decision.request, record.root), decision_fact(decision, record.root))
+            return tuple(Change(record.seq, record.known_time, None, plus) for plus in facts)
+        case "outcome" if reads.outcomes:
+            return _outcome_changes(record, past)
+        case "table" if reads.tables is None or record.id in reads.tables:
+            return (Change(record.seq, record.known_time, table=table_version(record)),)
+        case _:
+            return ()
 
 
-def changes(records: Iterable[Record], system: str, *, before: Before) -> Iterator[Change]:
+def changes(records: Iterable[Record], system: str, *, past: Past, reads: Reads = NO_FURTHER) -> Iterator[Change]:
     """Yields the changes of one system's records, in their order.
 
     Args:
         records: in log order.
         system: whose views are folded.
-        before: as for `changes_of`.
+        past: as for `changes_of`.
+        reads: as for `changes_of`.
     """
     for record in records:
         if record.system == system:
-            yield from changes_of(record, None, before=before)
+            yield from changes_of(record, None, past=past, reads=reads)
+
+
+def table_version(record: Record) -> TableVersion:
+    """Returns a version of a lookup table: the numbers of its JSON object; what is no number is left out."""
+    content = msgspec.json.decode(decode_table(record.body).content)
+    entries = content.items() if isinstance(content, dict) else ()
+    numbers = {key: float(value) for key, value in entries if isinstance(value, int | float)}
+    return TableVersion(record.id, numbers)
+
+
+def _event_changes(record: Record, event: Event, past: Past) -> tuple[Change, ...]:
+    seq, known = record.seq, record.known_time
+    plus = None if event.deleted else fact(event, record.root)
+    if record.root == seq:
+        return (Change(seq, known, None, plus),)
+    earlier = _image(past.before(record.root, seq))
+    minus = None if earlier.deleted else fact(earlier, record.root)
+    return (Change(seq, known, minus, plus),)
+
+
+def _outcome_changes(record: Record, past: Past) -> tuple[Change, ...]:
+    seq, known = record.seq, record.known_time
+    gone = () if record.root == seq else outcome_facts(past.before(record.root, seq), past)
+    return (
+        *(Change(seq, known, minus, None) for minus in gone),
+        *(Change(seq, known, None, plus) for plus in outcome_facts(record, past)),
+    )
+
+
+def outcome_facts(record: Record, past: Past) -> tuple[Fact, ...]:
+    """Returns an outcome as rows: `outcome.<kind>` when it happened, and `labelled.<kind>` when its request did.
+
+    Both have the entities and public values of the request as it stood when the outcome was logged, and what the
+    outcome says: `value`, `amount_minor`, and its kind's own values. One whose request is not in the log yet, or was
+    deleted, gives no rows, then or later: what a view held at a position never changes.
+    """
+    outcome = decode_outcome(record.body)
+    target = past.request(record.system, outcome.target, record.seq) if outcome.target else None
+    request = None if target is None or outcome.deleted else _image(target)
+    if request is None or request.deleted:
+        return ()
+    said = {"value": int(outcome.value) if outcome.value.is_integer() else outcome.value}
+    money = {} if outcome.amount_minor is None else {"amount_minor": outcome.amount_minor}
+    attributes = {**request.attributes, **outcome.attributes, **said, **money}
+    entities = {**request.entities, **outcome.entities}
+    return (
+        Fact(record.root, outcome.event_time, f"outcome.{outcome.kind}", entities, attributes),
+        Fact(record.root, request.event_time, f"labelled.{outcome.kind}", entities, attributes),
+    )
 
 
 def _image(record: Record) -> Event:

@@ -70,8 +70,8 @@ class Ingest:
         entropy: gives random bytes for the ids of imported decisions, and for tokens of subjects without an entity.
     """
 
-    on_record: Callable[[Record, Event | Decision], None] | None = None
-    """Called with each admitted event or imported decision, so that live views follow."""
+    on_record: Callable[[Record, Event | Decision | Outcome], None] | None = None
+    """Called with each admitted event, outcome or imported decision, so that live views follow."""
 
     def __init__(self, schema: Schema, log: Log, *, rates: Rates, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self.schema = schema
@@ -216,6 +216,8 @@ class Ingest:
                 keys=target,
             )
         )
+        if self.on_record is not None:
+            self.on_record(record, outcome)
         return RowResult(parsed.id, "accepted", record.seq)
 
     def reject(self, meant: str, raw: object, *, error: RequestError) -> RowResult:

@@ -14,7 +14,8 @@ import numpy as np
 
 from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
 from decalog.errors import ReplayError
-from decalog.events import Record
+from decalog.events import Record, decode_table
+from decalog.features.definition import FeatureSet, Reads
 from decalog.features.facts import Change
 from decalog.features.online import OnlineState
 from decalog.folding import changes_of, point
@@ -156,7 +157,7 @@ class Replayer:
 
         In the order of their seqs, each that overtook another while a slow model thought would fold it anew.
         """
-        fold, records = _Fold(self._log), self._log.read()
+        fold, records = _Fold(self._log, reads=_reads_of(self._log, self._system)), self._log.read()
         for state_seq, seq in asked:
             fold.read(records, state_seq, system=self._system)
             record = self._log.get(seq)
@@ -208,8 +209,9 @@ class _Fold:
     Changes are kept, since a version may be named for the first time far into the log.
     """
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, *, reads: Reads) -> None:
         self._log = log
+        self._reads = reads
         self._changes: list[Change] = []
         self._read = 0
         self._states: dict[str, tuple[OnlineState, int]] = {}
@@ -220,7 +222,7 @@ class _Fold:
             record = next(records)
             self._read = record.seq + 1
             if record.system == system:
-                self._changes.extend(changes_of(record, None, before=self._log.before))
+                self._changes.extend(changes_of(record, None, past=self._log, reads=self._reads))
 
     def at(self, state_seq: int, system: System) -> OnlineState:
         """Returns the views at a position that was read, and that never runs back."""
@@ -232,6 +234,14 @@ class _Fold:
             done += 1
         self._states[version] = (state, done)
         return state
+
+
+def _reads_of(log: Log, system: str) -> Reads:
+    """Returns what any of the feature sets reads that decisions of a log may name; all there is where it holds none."""
+    tables = [decode_table(log.get(seq).body) for seq in log.find("table", f"{system}/features")]
+    sets = [FeatureSet.from_json(table.content).reads for table in tables]
+    names = frozenset[str]().union(*(reads.tables or () for reads in sets))
+    return Reads(any(reads.outcomes for reads in sets), names) if sets else Reads(outcomes=True, tables=None)
 
 
 def _feature_differences(names: Iterable[str], logged: bytes, refolded: Any) -> Iterator[Difference]:

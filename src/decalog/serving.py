@@ -33,8 +33,10 @@ from decalog.folding import changes_of, point
 from decalog.ingest import Ingest
 from decalog.log import Draft, Log
 from decalog.models.base import Floats, Model
+from decalog.outcomes import Outcome
 from decalog.policy import Case, Policy, Values, Verdict
 from decalog.system import System
+from decalog.tables import Tables
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +162,7 @@ class Service:
         self._log: Log = ingest.log
         self._draw_secret = self._log.vault.secret("draws")
         self._lateness_us = system.features.lateness_us
+        self._reads = system.features.reads
         ingest.on_record = self.fold
 
     @property
@@ -243,6 +246,17 @@ class Service:
         draft.stages_us = draft.stages_us | stages_us
         return record, decision
 
+    def put_table(self, name: str, content: object) -> int:
+        """Appends a version of a lookup table, which the next request sees; returns its seq.
+
+        The content of now, put again, appends nothing.
+        """
+        position = self._log.position
+        seq = Tables(self._log).put(self.system.name, name, content=content)
+        if seq == position:
+            self.fold(self._log.get(seq))
+        return seq
+
     def name_features(self, packed: bytes) -> dict[str, float]:
         """Returns logged feature values by name; empty where none were logged."""
         values = unpack_features(packed).tolist()
@@ -260,9 +274,9 @@ class Service:
             "problem": self.problem,
         }
 
-    def fold(self, record: Record, body: Event | Decision | None = None) -> None:
+    def fold(self, record: Record, body: Event | Decision | Outcome | None = None) -> None:
         """Folds an admitted record into the live views."""
-        for change in changes_of(record, body, before=self._log.before):
+        for change in changes_of(record, body, past=self._log, reads=self._reads):
             self.state.apply(change)
 
     def _judge_of(self, draft: Underway) -> Judge:

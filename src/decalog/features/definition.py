@@ -73,11 +73,11 @@ class Reads(msgspec.Struct, frozen=True):
 
     Args:
         outcomes: whether rows of outcomes.
-        tables: names of lookup tables.
+        tables: names of lookup tables; None for all.
     """
 
     outcomes: bool = False
-    tables: frozenset[str] = frozenset()
+    tables: frozenset[str] | None = frozenset()
 
 
 class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
