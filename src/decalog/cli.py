@@ -157,6 +157,16 @@ def serve(
     raise typer.Exit(code)
 
 
+@app.command(epilog=_example("decalog features fraud"))
+def features(system: SystemArgument, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+    """List a system's features in words, with an example and what they cost where the home has a log."""
+    from decalog import operations
+    from decalog.home import Home
+
+    listed = operations.list_features(system, Home(home))
+    _print_json(listed) if as_json else _print(listed.text())
+
+
 @app.command(epilog=_example("decalog events fraud history.jsonl"))
 def events(
     system: SystemArgument,

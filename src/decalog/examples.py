@@ -303,8 +303,8 @@ class _Seen:
         place = bisect.bisect_left(versions, seq)
         return self._by_seq[versions[place - 1] if place else root]
 
-    def request(self, _system: str, id_: str, seq: int) -> Record | None:
-        """See `folding.Past`."""
+    def request(self, system: str, id_: str, *, seq: int) -> Record | None:  # noqa: ARG002 - of the port
+        """See `folding.Past`; all records are of one system."""
         root = self._roots.get(id_)
         return None if root is None or root >= seq else self.before(root, seq)
 

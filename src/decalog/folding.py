@@ -25,7 +25,7 @@ class Past(Protocol):
     def before(self, root: int, seq: int) -> Record:
         """Returns the version of a chain of corrections that stood before `seq`."""
 
-    def request(self, system: str, id_: str, seq: int) -> Record | None:
+    def request(self, system: str, id_: str, *, seq: int) -> Record | None:
         """Returns the version of a request that stood before `seq`, or None where there was none."""
 
 
@@ -61,19 +61,11 @@ def changes_of(
     """
     if record.reason:
         return ()
-    match record.kind:
-        case "event":
-            return _event_changes(record, body if isinstance(body, Event) else decode_event(record.body), past)
-        case "decision":
-            decision = body if isinstance(body, Decision) else decode_decision(record.body)
-            facts = (fact(decision.request, record.root), decision_fact(decision, record.root))
-            return tuple(Change(record.seq, record.known_time, None, plus) for plus in facts)
-        case "outcome" if reads.outcomes:
-            return _outcome_changes(record, past)
-        case "table" if reads.tables is None or record.id in reads.tables:
-            return (Change(record.seq, record.known_time, table=table_version(record)),)
-        case _:
-            return ()
+    if record.kind == "event":
+        return _event_changes(record, body if isinstance(body, Event) else decode_event(record.body), past=past)
+    if record.kind == "decision":
+        return _decision_changes(record, body if isinstance(body, Decision) else decode_decision(record.body))
+    return _further_changes(record, past=past, reads=reads)
 
 
 def changes(records: Iterable[Record], system: str, *, past: Past, reads: Reads = NO_FURTHER) -> Iterator[Change]:
@@ -98,7 +90,20 @@ def table_version(record: Record) -> TableVersion:
     return TableVersion(record.id, numbers)
 
 
-def _event_changes(record: Record, event: Event, past: Past) -> tuple[Change, ...]:
+def _further_changes(record: Record, *, past: Past, reads: Reads) -> tuple[Change, ...]:
+    if record.kind == "outcome" and reads.outcomes:
+        return _outcome_changes(record, past)
+    if record.kind == "table" and (reads.tables is None or record.id in reads.tables):
+        return (Change(record.seq, record.known_time, table=table_version(record)),)
+    return ()
+
+
+def _decision_changes(record: Record, decision: Decision) -> tuple[Change, ...]:
+    facts = (fact(decision.request, record.root), decision_fact(decision, record.root))
+    return tuple(Change(record.seq, record.known_time, None, plus) for plus in facts)
+
+
+def _event_changes(record: Record, event: Event, *, past: Past) -> tuple[Change, ...]:
     seq, known = record.seq, record.known_time
     plus = None if event.deleted else fact(event, record.root)
     if record.root == seq:
@@ -125,7 +130,7 @@ def outcome_facts(record: Record, past: Past) -> tuple[Fact, ...]:
     deleted, gives no rows, then or later: what a view held at a position never changes.
     """
     outcome = decode_outcome(record.body)
-    target = past.request(record.system, outcome.target, record.seq) if outcome.target else None
+    target = past.request(record.system, outcome.target, seq=record.seq) if outcome.target else None
     request = None if target is None or outcome.deleted else _image(target)
     if request is None or request.deleted:
         return ()

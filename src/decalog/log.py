@@ -197,7 +197,7 @@ class Log:
         versions = [s for s in self.find("root", str(root)) if s < seq]
         return self.get(versions[-1] if versions else root)
 
-    def request(self, system: str, id_: str, seq: int) -> Record | None:
+    def request(self, system: str, id_: str, *, seq: int) -> Record | None:
         """Returns the version of a request, or of another event, that stood before `seq`; None where there was none."""
         seqs = self.find("request", f"{system}/{id_}")
         return self.before(self.get(seqs[0]).root, seq) if seqs and seqs[0] < seq else None

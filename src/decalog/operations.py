@@ -6,8 +6,9 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,13 +17,18 @@ import msgspec
 from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
 from decalog.deployment import Deployment, Setup, replay_aside
 from decalog.errors import ConfigError
+from decalog.features.catalog import Catalog, catalog, measure
+from decalog.features.facts import Point
+from decalog.features.online import OnlineState
+from decalog.folding import changes, point
 from decalog.home import Home
 from decalog.host import Host, rows_of
-from decalog.ingest import Ingest, RowResult
+from decalog.ingest import Ingest, RowResult, request_of
+from decalog.log import Log
 from decalog.meter import Meter
 from decalog.money import EXPONENTS, is_rate
 from decalog.serving import reply
-from decalog.system import find_system
+from decalog.system import System, find_system
 
 if TYPE_CHECKING:
     from decalog.data.frames import Source
@@ -311,3 +317,33 @@ def _read_toml(path: Path, kind: type[Any]) -> Any:
             expected=f"TOML with {', '.join(kind.__struct_fields__)}",
             fix="Mend the file.",
         ) from None
+
+
+_TRIED = 200
+
+
+def list_features(name: str, home: Home | None = None) -> Catalog:
+    """Returns a system's features in words; with a log, for its latest requests and with what they cost there."""
+    system = find_system(name)
+    if home is None or not home.exists:
+        return catalog(system.features, example={}, costs={})
+    with closing(home.reader()) as log:
+        declared = Deployment(home, system, log).system
+        state = OnlineState(declared.features)
+        state.apply_many(changes(log.read(), system.name, past=log, reads=declared.features.reads))
+        points = [p for p in _latest_points(log, declared) if not state.refused(p)]
+        example = state.vector(points[-1]).tolist() if points else []
+        named = dict(zip(declared.features.names, example, strict=False))
+        return catalog(declared.features, example=named, costs=measure(state, points))
+
+
+def _latest_points(log: Log, system: System) -> list[Point]:
+    """Returns the log's latest requests as points at its end: each sees what a request like it would see now."""
+    kinds = ("event", "decision")
+    latest = deque((r for r in log.read() if r.kind in kinds and r.system == system.name), maxlen=_TRIED)
+    requests = [(record, request_of(record)) for record in latest]
+    return [
+        point(request, log.position, root=record.root)
+        for record, request in requests
+        if request.kind == system.schema.request.name and not request.deleted
+    ]

@@ -309,19 +309,24 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
 
 def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
     kinds = (schema.request, *schema.events)
-    rows = [kind.name for kind in kinds] + [f"decision.{action}" for action in schema.actions]
-    rows += [f"{which}{outcome.name}" for which in _OUTCOME_ROWS for outcome in schema.outcomes]
     entities = {entity.name for kind in kinds for entity in kind.entities}
+    columns = frozenset().union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
     for row in feature.over:
-        yield from _unknown("kind", row, known=rows)
+        yield from _unknown("kind", row, known=_rows_known(schema))
     for entity in feature.entities:
         yield from _unknown("entity", entity, known=entities | {ALL})
-    public = frozenset().union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
     if feature.column:
-        columns = public | entities if feature.aggregate == "distinct" else public
-        yield from _unknown("column", feature.column, known=columns)
+        known = columns | entities if feature.aggregate == "distinct" else columns
+        yield from _unknown("column", feature.column, known=known)
     for condition in feature.where:
-        yield from _unknown("where", condition.attribute, known=public)
+        yield from _unknown("where", condition.attribute, known=columns)
+
+
+def _rows_known(schema: Schema) -> list[str]:
+    """Returns the kinds of rows that a system's records may become."""
+    rows = [kind.name for kind in (schema.request, *schema.events)]
+    rows += [f"decision.{action}" for action in schema.actions]
+    return rows + [f"{which}{outcome.name}" for which in _OUTCOME_ROWS for outcome in schema.outcomes]
 
 
 def _outcome_columns(schema: Schema) -> frozenset[str]:

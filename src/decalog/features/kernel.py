@@ -11,10 +11,11 @@ a value becomes float64 only when it leaves, so both ways give the same bits. No
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -423,6 +424,68 @@ def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, out: Float64
             _enter_own(lanes, totals, sets, lane, job)
         out[place] = _value(lanes[lane, OPERATION], totals, lane, time, out[place])
     return DONE
+
+
+# Columns of a span: where one entity's lanes, outputs and picks lie in the tables of all.
+LANES_FROM, LANES_TO, OUTPUTS_FROM, OUTPUTS_TO, PICKS_FROM, PICKS_TO = 0, 1, 2, 3, 4, 5
+
+
+def _scan_all(
+    rows: tuple[Int64s, ...], lanes: Int64s, outputs: Int64s, spans: Int64s, job: Int64s, asked: int, out: Float64s
+) -> int:
+    """Does `scan` for every entity name at once; returns 0, or 8 × entity + what went wrong there.
+
+    Args:
+        rows: one array an entity name.
+        lanes: of all entity names, one after another.
+        outputs: likewise.
+        spans: one row an entity name.
+        job: as for `scan`.
+        asked: bit i is set where entity name i is not missing.
+        out: the vector.
+    """
+    for entity in range(len(rows)):
+        if asked & (1 << entity) == 0:
+            continue
+        mine = lanes[spans[entity, LANES_FROM] : spans[entity, LANES_TO]]
+        written = outputs[spans[entity, OUTPUTS_FROM] : spans[entity, OUTPUTS_TO]]
+        state = scan(rows[entity], mine, written, job, out)
+        if state != DONE:
+            return 8 * entity + state
+    return 0
+
+
+def _insert_all(rows: tuple[Int64s, ...], picks: Int64s, spans: Int64s, row: Int64s, asked: int) -> int:
+    """Does `insert` for every entity name that is asked; returns what became of each, three bits an entity name."""
+    states = 0
+    for entity in range(len(rows)):
+        if asked & (1 << entity) != 0:
+            mine = picks[spans[entity, PICKS_FROM] : spans[entity, PICKS_TO]]
+            states |= insert(rows[entity], mine, row) << (3 * entity)
+    return states
+
+
+class Doors(NamedTuple):
+    """`_scan_all` and `_insert_all` for one number of entity names: one call a request costs less than one for each."""
+
+    scan_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, Int64s, int, Float64s], int]
+    insert_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, int], int]
+
+
+MOST_ENTITIES = 20
+"""Entity names of which three bits each still fit."""
+
+
+@functools.cache
+def doors(entities: int) -> Doors:
+    """Returns the doors for a number of entity names, compiled (or from the cache) before they are needed."""
+    if entities == 0:
+        return Doors(_scan_all, _insert_all)
+    rows = f"UniTuple(int64[:, ::1], {entities})"
+    table = "int64[:, ::1]"
+    scan_door = _compiler(f"int64({rows}, {table}, {table}, {table}, {table}, int64, float64[::1])")
+    insert_door = _compiler(f"int64({rows}, int64[::1], {table}, int64[::1], int64)")
+    return Doors(scan_door(_scan_all), insert_door(_insert_all))
 
 
 @_door(

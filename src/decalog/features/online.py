@@ -44,18 +44,18 @@ class _EntityRows:
     def __init__(self, plan: EntityPlan) -> None:
         self.plan = plan
         self.by_token: dict[int, Int64s] = {}
-        self._none = np.zeros((1, plan.picks.shape[0]), np.int64)
+        self.none = np.zeros((1, plan.picks.shape[0]), np.int64)
         # Tokens in the order in which they are looked at again: two a new token, so that the dead never outnumber
         # the living for long, and no call pays for more than two.
         self._hand: deque[int] = deque()
 
     def rows(self, token: int) -> Int64s:
-        return self.by_token.get(token, self._none)
+        return self.by_token.get(token, self.none)
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
         rows = self.by_token.get(token)
         if rows is None:
-            rows = kernel.refit(self._none, horizon)
+            rows = kernel.refit(self.none, horizon)
             self.put(token, rows)
             self._drop_dead(horizon)
         state = kernel.insert(rows, self.plan.picks, row)
@@ -85,6 +85,9 @@ class OnlineState:
     Args:
         features: the declarations.
 
+    Attributes:
+        plan: the declarations as the kernel's tables.
+
     >>> from decalog.features.definition import Aggregate, FeatureSet
     >>> state = OnlineState(FeatureSet(system="fraud", features=(
     ...     Aggregate(name="card_payments_60s", meaning="payments of the card in the last minute", unit="payments",
@@ -98,17 +101,18 @@ class OnlineState:
 
     def __init__(self, features: FeatureSet) -> None:
         self.features = features
-        self._plan = Plan(features)
-        self._entities = tuple(_EntityRows(plan) for plan in self._plan.entities)
-        self._by_kind = {
-            kind: tuple(entity for entity in self._entities if kind in entity.plan.kinds) for kind in self._plan.bits
-        }
-        self._row_cells = array("q", bytes(8 * self._plan.width))
-        self._job_cells = array("q", bytes(16 * self._plan.width))
+        self.plan = Plan(features)
+        self._entities = tuple(_EntityRows(plan) for plan in self.plan.entities)
+        # Kind of row → whether each entity name keeps it.
+        self._kept = {kind: tuple(kind in entity.plan.kinds for entity in self._entities) for kind in self.plan.bits}
+        self._all_kept = tuple(True for _ in self._entities)
+        self._scan_all, self._insert_all = self.plan.doors
+        self._row_cells = array("q", bytes(8 * self.plan.width))
+        self._job_cells = array("q", bytes(16 * self.plan.width))
         # The kernel's views of the cells above: packing into cells costs a third of filling a numpy array.
         self._row = np.frombuffer(self._row_cells, np.int64)
         self._job = np.frombuffer(self._job_cells, np.int64).reshape(2, -1)
-        self._pack = struct.Struct(f"{self._plan.width}q").pack_into
+        self._pack = struct.Struct(f"{self.plan.width}q").pack_into
         self._seq = -1
         self._watermark = kernel.BEFORE_ALL
         self._lateness_us = features.lateness_us
@@ -140,9 +144,9 @@ class OnlineState:
         if change.table is not None:
             self._tables[change.table.name] = change.table.numbers
         horizon = self._watermark - self._kept_us
-        if change.minus is not None and change.minus.kind in self._by_kind:
+        if change.minus is not None and change.minus.kind in self._kept:
             self._withdraw(change.minus, change.seq, horizon=horizon)
-        if change.plus is not None and change.plus.kind in self._by_kind:
+        if change.plus is not None and change.plus.kind in self._kept:
             self._add(change.plus, change.seq, horizon=horizon)
 
     def apply_many(self, changes: Iterable[Change]) -> None:
@@ -158,7 +162,7 @@ class OnlineState:
         changes = list(changes)
         if not changes:
             return
-        live = live_rows(self._plan, changes, kept_us=self._kept_us)
+        live = live_rows(self.plan, changes, kept_us=self._kept_us)
         for entity, tokens in zip(self._entities, live.entities, strict=True):
             for token, rows in tokens:
                 entity.put(token, rows)
@@ -181,19 +185,25 @@ class OnlineState:
             raise _beyond(point.state_seq, self.position)
         if self.refused(point):
             raise inadmissible(point.time, self._watermark, lateness=self.features.lateness)
-        out = self._plan.blank.copy()
+        plan, out = self.plan, self.plan.blank.copy()
         self._set_job(point)
-        subjects = point.subjects
-        for entity in self._entities:
-            plan = entity.plan
-            token = plan.asked_token(subjects)
-            if token is None:
-                continue
-            state = kernel.scan(entity.rows(token), plan.lanes, plan.outputs, self._job, out)
-            if state == kernel.CROWDED:
-                raise crowded(plan.entity, retain=self.features.retain)
-        self._plan.write_request(point, out, tables=self._tables)
+        if self._entities:  # the compiled door takes no empty tuple
+            asked, rows = self._asked(point.subjects, self._all_kept)
+            state = self._scan_all(rows, plan.lanes, plan.outputs, plan.spans, self._job, asked, out)
+            if state:
+                raise crowded(plan.entities[state // 8].entity, retain=self.features.retain)
+        self.plan.write_request(point, out, tables=self._tables)
         return out
+
+    def rows(self, entity: str, token: int) -> Int64s:
+        """Returns the row array of one token of an entity name (see `kernel`); it is the state's own."""
+        (mine,) = (rows for rows in self._entities if rows.plan.entity == entity)
+        return mine.rows(token)
+
+    def job(self, point: Point) -> Int64s:
+        """Returns the kernel's job for a point; the array is the state's own, until the next one."""
+        self._set_job(point)
+        return self._job
 
     def stats(self) -> StateStats:
         """Returns what the state holds; counts every entity, so it is for reports and not for requests."""
@@ -205,18 +215,31 @@ class OnlineState:
             unusable=dict(self._unusable),
         )
 
+    def _asked(self, entities: Mapping[str, int], kept: tuple[bool, ...]) -> tuple[int, tuple[Int64s, ...]]:
+        """Returns which entity names are kept and there, one bit each, and the row array of each."""
+        asked, bit, rows = 0, 1, []
+        for entity, is_kept in zip(self._entities, kept, strict=True):
+            token = entity.plan.asked_token(entities) if is_kept else None
+            if token is None:
+                rows.append(entity.none)
+            else:
+                asked |= bit
+                rows.append(entity.by_token.get(token, entity.none))
+            bit <<= 1
+        return asked, tuple(rows)
+
     def _set_job(self, point: Point) -> None:
         cells, own = self._job_cells, point.own
         cells[kernel.AT], cells[kernel.SKIPPED], cells[kernel.RETAIN] = point.time, point.root, self.features.retain
-        if own is None or own.kind not in self._by_kind:
-            cells[self._plan.width + kernel.KIND] = 0
+        if own is None or own.kind not in self._kept:
+            cells[self.plan.width + kernel.KIND] = 0
         else:
-            self._pack(cells, 8 * self._plan.width, *self._plan.row(own))
+            self._pack(cells, 8 * self.plan.width, *self.plan.row(own))
 
     def _withdraw(self, fact: Fact, seq: int, *, horizon: int) -> None:
-        self._pack(self._row_cells, 0, *self._plan.row(fact))
-        for entity in self._by_kind[fact.kind]:
-            token = entity.plan.asked_token(fact.entities)
+        self._pack(self._row_cells, 0, *self.plan.row(fact))
+        for entity, is_kept in zip(self._entities, self._kept[fact.kind], strict=True):
+            token = entity.plan.asked_token(fact.entities) if is_kept else None
             if token is None:
                 continue
             state = kernel.retract(entity.rows(token), self._row)
@@ -224,15 +247,21 @@ class OnlineState:
                 raise missing_row(seq, fact.root, entity=entity.plan.entity)
 
     def _add(self, fact: Fact, seq: int, *, horizon: int) -> None:
-        row = self._plan.row(fact)
+        row = self.plan.row(fact)
         if kernel.MISSING in row:
-            self._unusable.update(self._plan.unusable(fact))
+            self._unusable.update(self.plan.unusable(fact))
         if fact.event_time <= horizon:
             return
         self._pack(self._row_cells, 0, *row)
-        for entity in self._by_kind[fact.kind]:
-            token = entity.plan.asked_token(fact.entities)
-            if token is not None and entity.insert(token, self._row, horizon=horizon) == kernel.TWICE:
+        asked, rows = self._asked(fact.entities, self._kept[fact.kind])
+        states = self._insert_all(rows, self.plan.picks, self.plan.spans, self._row, asked)
+        for entity in self._entities if states else ():
+            state, states = states & 7, states >> 3
+            if state == kernel.FULL:
+                # A new token, or one whose array has no room left.
+                token = entity.plan.asked_token(fact.entities)
+                state = kernel.DONE if token is None else entity.insert(token, self._row, horizon=horizon)
+            if state == kernel.TWICE:
                 raise row_twice(seq, fact.root, entity=entity.plan.entity)
 
 

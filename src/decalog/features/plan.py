@@ -197,6 +197,7 @@ class Plan:
         bits: kind of row → its bit; kinds that no feature reads are absent.
         columns: of a row, after event_time, root and kind.
         entities: one plan an entity name.
+        doors, spans, lanes, outputs, picks: the kernel's doors for all entity names at once, and their joined tables.
         cell_readers: one function a column, from a fact to its int64.
         request_readers: place in the vector and function of (attributes, time) for each feature of the request itself.
         blank: the vector with every value missing, float64 of shape (features,).
@@ -210,6 +211,8 @@ class Plan:
         self.cell_readers = tuple(column.encoder() for column in self.columns)
         self.width = kernel.FIRST_COLUMN + len(self.columns)
         self.entities = tuple(self._entity_plan(name) for name in dict.fromkeys(f.entity for f in aggregates))
+        self.doors = kernel.doors(len(self.entities))
+        self.spans, self.lanes, self.outputs, self.picks = _joined(self.entities)
         self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
         self.request_readers = tuple(
             (place, _reader(feature))
@@ -250,7 +253,7 @@ class Plan:
         if self.request_readers:
             out[self._places] = [read(attributes, time) for _, read in self.request_readers]
         for place, lookup in self.lookups:
-            out[place] = looked_up(lookup, attributes, (tables or {}).get(lookup.table, {}))
+            out[place] = looked_up(lookup, attributes, numbers=(tables or {}).get(lookup.table, {}))
         for formula in self.formulas:
             formula.write_one(out)
 
@@ -285,6 +288,20 @@ class Plan:
             lanes=_numbered_sets(list(lanes)),
             outputs=np.array(outputs, np.int64),
         )
+
+
+def _joined(entities: Sequence[EntityPlan]) -> tuple[Int64s, Int64s, Int64s, Int64s]:
+    """Returns spans, lanes, outputs and picks of all entity names, one after another."""
+    parts = [(entity.lanes, entity.outputs, entity.picks) for entity in entities]
+    spans = np.zeros((len(parts), 6), np.int64)
+    for place in range(3):
+        ends = np.cumsum([len(part[place]) for part in parts], dtype=np.int64)
+        spans[:, 2 * place + 1] = ends
+        spans[1:, 2 * place] = ends[:-1]
+    lanes = np.concatenate([part[0] for part in parts] or [np.zeros((0, kernel.LANE_WIDTH), np.int64)])
+    outputs = np.concatenate([part[1] for part in parts] or [np.zeros((0, 3), np.int64)])
+    picks = np.concatenate([part[2] for part in parts] or [np.zeros(0, np.int64)])
+    return spans, lanes, outputs, picks
 
 
 def _bits(aggregates: Sequence[Aggregate]) -> dict[str, int]:
@@ -360,7 +377,7 @@ def _same_reader(feature: Same) -> RequestReader:
 
 def _cross_reader(feature: Cross) -> RequestReader:
     left_name, right_name, missing = feature.left, feature.right, feature.missing_value
-    bucket = functools.lru_cache(maxsize=_CROSSES_KEPT)(lambda left, right: cross_bucket(left, right, feature.buckets))
+    bucket = functools.lru_cache(maxsize=_CROSSES_KEPT)(functools.partial(cross_bucket, buckets=feature.buckets))
 
     def read(attributes: Mapping[str, Value], _time: int) -> float:
         left, right = attributes.get(left_name), attributes.get(right_name)
@@ -374,13 +391,13 @@ def _plain(value: Value) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def cross_bucket(left: str, right: str, buckets: int) -> float:
+def cross_bucket(left: str, right: str, *, buckets: int) -> float:
     """Returns the bucket of a pair of texts: 64 bits of BLAKE2b over both, modulo."""
     both = f"{len(left)}:{left}{right}".encode()
     return float(int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "big") % buckets)
 
 
-def looked_up(lookup: Lookup, attributes: Mapping[str, Value], numbers: Mapping[str, float]) -> float:
+def looked_up(lookup: Lookup, attributes: Mapping[str, Value], *, numbers: Mapping[str, float]) -> float:
     """Returns what a version of a lookup table holds for a request."""
     key = attributes.get(lookup.key)
     if key is None:

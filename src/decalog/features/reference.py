@@ -62,14 +62,23 @@ def evaluate(features: FeatureSet, changes: Sequence[Change], *, point: Point) -
     rows = [fact for fact in visible(before) if fact.root != point.root]
     _check_crowding(features, rows, point=point)
     tables = {change.table.name: change.table.numbers for change in before if change.table is not None}
+    return _values(features, rows, tables, point=point)
+
+
+def _values(
+    features: FeatureSet, rows: list[Fact], tables: Mapping[str, Mapping[str, float]], *, point: Point
+) -> list[float]:
     found: dict[str, tuple[Feature, float]] = {}
     for feature in features.features:
         if isinstance(feature, Derived):
             value = _derived(feature, [found[part] for part in feature.parts])
         elif isinstance(feature, Lookup):
             value = _lookup(feature, tables.get(feature.table, {}), point=point)
+        elif isinstance(feature, Aggregate):
+            known = all(name in point.subjects for name in _names(feature.entity))
+            value = _aggregate(feature, rows, point=point) if known else feature.missing_value
         else:
-            value = _value(feature, rows, point=point)
+            value = _of_request(feature, point)
         found[feature.name] = (feature, value)
     return [value for _, value in found.values()]
 
@@ -121,11 +130,8 @@ def _names(entity: str) -> list[str]:
     return [] if entity == ALL else entity.split("+")
 
 
-def _value(feature: Feature, rows: list[Fact], *, point: Point) -> float:
+def _of_request(feature: Feature, point: Point) -> float:
     match feature:
-        case Aggregate():
-            known = all(name in point.subjects for name in _names(feature.entity))
-            return _aggregate(feature, rows, point=point) if known else feature.missing_value
         case Calendar():
             moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=point.time)
             return float(moment.hour if feature.part == "hour_of_day" else moment.weekday())
@@ -192,25 +198,37 @@ def _category(feature: Category, point: Point) -> float:
 
 
 def _aggregate(feature: Aggregate, rows: list[Fact], *, point: Point) -> float:
-    own = [point.own] if feature.own and point.own is not None else []
-    window = (_us(feature.offset) + _us(feature.window), _us(feature.offset))
-    inside = _inside(rows + own, point, entity=feature.entity, kinds=feature.over, window=window)
-    entered = [fact for fact in inside if all(_holds(condition, fact) for condition in feature.where)]
+    entered = _entered(feature, rows, point=point)
     match feature.aggregate:
         case "count":
             return float(len(entered))
         case "time_since":
-            newest = max((fact.event_time for fact in entered), default=None)
-            return feature.missing_value if newest is None else float(point.time - newest) / 1e6
+            return _time_since(feature, entered, point=point)
         case "distinct":
-            seen = {_identity(fact, feature.column) for fact in entered} - {None}
-            return float(len(seen)) if seen else feature.missing_value
+            return _distinct(feature, entered)
         case "decayed":
-            return _decayed(feature, entered, at=point.time - window[1])
+            return _decayed(feature, entered, at=point.time - _us(feature.offset))
         case _:
-            # Stable: in the order of (event_time, root), the own event last among ties.
-            ordered = sorted(entered, key=lambda fact: fact.event_time)
-            return _of_numbers(feature, [n for fact in ordered if (n := _number(fact, feature)) is not None])
+            return _of_numbers(feature, [n for fact in entered if (n := _number(fact, feature)) is not None])
+
+
+def _entered(feature: Aggregate, rows: list[Fact], *, point: Point) -> list[Fact]:
+    """Returns the rows of the window that meet the conditions, in order, the own event last among ties."""
+    own = [point.own] if feature.own and point.own is not None else []
+    window = (_us(feature.offset) + _us(feature.window), _us(feature.offset))
+    inside = _inside(rows + own, point, entity=feature.entity, kinds=feature.over, window=window)
+    entered = [fact for fact in inside if all(_holds(condition, fact) for condition in feature.where)]
+    return sorted(entered, key=lambda fact: fact.event_time)
+
+
+def _time_since(feature: Aggregate, entered: list[Fact], *, point: Point) -> float:
+    newest = max((fact.event_time for fact in entered), default=None)
+    return feature.missing_value if newest is None else float(point.time - newest) / 1e6
+
+
+def _distinct(feature: Aggregate, entered: list[Fact]) -> float:
+    seen = {_identity(fact, feature.column) for fact in entered} - {None}
+    return float(len(seen)) if seen else feature.missing_value
 
 
 def _of_numbers(feature: Aggregate, numbers: list[int]) -> float:
