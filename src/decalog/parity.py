@@ -96,7 +96,7 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     def text(self) -> str:
         """Returns the certificate for people: `100,000/100,000 identical`, and the first difference whole."""
         lines = [
-            f"{self.identical:,}/{self.compared:,} identical",
+            f"{self.identical:,}/{self.compared:,} identical{'' if self.compared else ': nothing was compared'}",
             f"  {'values':12} {self.values:,} compared bit for bit, {self.different:,} differ",
             *(f"  {'feature set':12} {version}: {count:,} decisions" for version, count in self.feature_sets.items()),
             *(f"  {'skipped':12} {count:,} {reason}" for reason, count in self.skipped.items()),
@@ -276,7 +276,7 @@ class _Compared:
 
     def _skew(self, one: Asked, row: Float64s, names: list[str]) -> Skew:
         place = self.features.names.index(names[0])
-        logged = float(unpack_features(one.logged)[place])
+        logged = unpack_features(one.logged).tolist()
         return Skew(
             decision_id=one.decision_id,
             seq=one.seq,
@@ -284,7 +284,7 @@ class _Compared:
             mode=one.mode,
             feature=names[0],
             declaration=str(self.features.features[place]),
-            logged=_bits(logged),
+            logged=_bits(logged[place]),
             recomputed=_bits(float(row[place])),
             also=tuple(names[1:]),
             why=explain(self.features, names[0], self._changes, point=one.point, logged=logged),

@@ -2,21 +2,22 @@
 
 What the offline side saw is in the log. What the online side saw is not; but a fault has a shape, so the value is
 computed again, by the rules read out slowly, as a state with each of the usual faults would have: one that forgets
-corrections, misses late rows, is behind, or looks ahead. The first that gives the logged bits is named.
+corrections, misses late rows, is behind, or looks ahead. The one that gives the logged bits is named; where several
+do, the one that also gives most of the other values that were logged for the entity.
 """
 
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
 from decalog.clock import rfc3339
 from decalog.errors import DataError
-from decalog.features.definition import Aggregate, Feature, FeatureSet
+from decalog.features.definition import Aggregate, FeatureSet
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.plan import Plan
 from decalog.features.reference import evaluate, visible
@@ -66,15 +67,20 @@ class Why(msgspec.Struct, frozen=True):
 
 
 class _Account(msgspec.Struct, frozen=True):
-    """A fault in words, and what the reference is asked so that it computes as a state with that fault would."""
+    """A fault in words, and what the reference is asked so that it computes as a state with that fault would.
+
+    `features` are those of one entity, the one that differs first.
+    """
 
     said: str
-    feature: Aggregate
+    features: FeatureSet
     changes: Sequence[Change]
     point: Point
 
 
-def explain(features: FeatureSet, name: str, changes: Sequence[Change], *, point: Point, logged: float) -> Why:
+def explain(
+    features: FeatureSet, name: str, changes: Sequence[Change], *, point: Point, logged: Sequence[float]
+) -> Why:
     """Returns why the online side may have logged a value, and the rows in the window on both sides.
 
     Args:
@@ -82,26 +88,41 @@ def explain(features: FeatureSet, name: str, changes: Sequence[Change], *, point
         name: of the feature that differs.
         changes: of the system's log, beyond the point's position as well.
         point: of the decision.
-        logged: value.
+        logged: all values, in the order of declaration.
     """
     feature = features.features[features.names.index(name)]
     if not isinstance(feature, Aggregate):
         return Why("computed from the request and its time alone, no other row enters: the logged value was changed")
-    mine = _relevant(features, feature, changes, point=point)
+    siblings = [other for other in features.aggregates if other.entity == feature.entity and other.name != name]
+    asked = msgspec.structs.replace(features, features=(feature, *siblings))
+    mine = _relevant(asked, changes, point=point)
     if mine is None:
         return Why(f"the request has no {feature.entity}, so no row enters: the logged value was changed")
-    honest = _Account("", feature, mine, point)
+    honest = _Account("", asked, mine, point)
+    values = dict(zip(features.names, logged, strict=True))
+    account = _likeliest(honest, [values[other] for other in asked.names])
+    if account is None:
+        return _why(
+            "no usual fault of a state gives the logged value: what each side saw cannot be told", honest, honest
+        )
+    return _why(f"the logged value is that of {account.said}", honest, account)
+
+
+def _likeliest(honest: _Account, logged: list[float]) -> _Account | None:
+    """Returns the first fault of those that give the value of the first feature and most of the others'."""
+    best, most = None, 0
     for account in _accounts(honest):
-        if _bits(_value(features, account)) == _bits(logged):
-            return _why(f"the logged value is that of {account.said}", honest, account)
-    return _why("no usual fault of a state gives the logged value: what each side saw cannot be told", honest, honest)
+        same = [_bits(value) == _bits(was) for value, was in zip(_values(account), logged, strict=False)]
+        if same and same[0] and sum(same) > most:
+            best, most = account, sum(same)
+        if most == len(logged):
+            break
+    return best
 
 
-def _relevant(
-    features: FeatureSet, feature: Aggregate, changes: Sequence[Change], *, point: Point
-) -> list[Change] | None:
+def _relevant(features: FeatureSet, changes: Sequence[Change], *, point: Point) -> list[Change] | None:
     """Returns the changes of every row that ever was the entity's, near enough to matter; None without the entity."""
-    plan = Plan(_alone(features, feature)).entities[0]
+    plan = Plan(features).entities[0]
     token = plan.asked_token(point.subjects)
     if token is None:
         return None
@@ -118,7 +139,7 @@ def _relevant(
 
 def _accounts(honest: _Account) -> Iterator[_Account]:
     """Yields the usual faults, the likeliest first."""
-    feature, changes, point = honest.feature, honest.changes, honest.point
+    asked, changes, point = honest.features, honest.changes, honest.point
     before = [change for change in changes if change.seq < point.state_seq]
     late = _late_rows(before)
     edits = {
@@ -130,13 +151,18 @@ def _accounts(honest: _Account) -> Iterator[_Account]:
         "a state that lost the entity's rows": [],
     }
     for said, edited in edits.items():
-        yield _Account(said, feature, edited, point)
-    other = msgspec.structs.replace(feature, own=not feature.own)
-    yield _Account(f"the request's own event {'left out' if feature.own else 'taken in'}", other, changes, point)
+        yield _Account(said, asked, edited, point)
+    first = asked.aggregates[0]
+    flipped = _each(asked, lambda feature: msgspec.structs.replace(feature, own=not first.own))
+    yield _Account(f"the request's own event {'left out' if first.own else 'taken in'}", flipped, changes, point)
     yield from _positions(honest)
     yield from _doubled(honest, before)
-    wider = msgspec.structs.replace(feature, window=f"{feature.window_us + 1}us")
+    wider = _each(asked, lambda feature: msgspec.structs.replace(feature, window=f"{feature.window_us + 1}us"))
     yield _Account("a window whose older edge is taken in", wider, changes, point)
+
+
+def _each(features: FeatureSet, change: Callable[[Aggregate], Aggregate]) -> FeatureSet:
+    return msgspec.structs.replace(features, features=tuple(change(feature) for feature in features.aggregates))
 
 
 def _positions(honest: _Account) -> Iterator[_Account]:
@@ -144,17 +170,17 @@ def _positions(honest: _Account) -> Iterator[_Account]:
     seqs = sorted({change.seq for change in honest.changes})
     for seq in [seq for seq in seqs if seq < at][: -_NEAR - 1 : -1]:
         there = msgspec.structs.replace(honest.point, state_seq=seq)
-        yield _Account(f"a state at {seq}, behind the decision's position {at}", honest.feature, honest.changes, there)
+        yield _Account(f"a state at {seq}, behind the decision's position {at}", honest.features, honest.changes, there)
     for seq in [seq for seq in seqs if seq >= at][:_NEAR]:
         there = msgspec.structs.replace(honest.point, state_seq=seq + 1)
-        yield _Account(f"a state that looks ahead, to {seq + 1}", honest.feature, honest.changes, there)
+        yield _Account(f"a state that looks ahead, to {seq + 1}", honest.features, honest.changes, there)
 
 
 def _doubled(honest: _Account, before: list[Change]) -> Iterator[_Account]:
     for fact in _in_window(honest)[: -_NEAR - 1 : -1]:
         copy = Change(before[-1].seq, before[-1].known_time, None, _copy(fact, before[-1].seq))
         said = f"a state that holds the row of root {fact.root} twice"
-        yield _Account(said, honest.feature, [*before, copy], honest.point)
+        yield _Account(said, honest.features, [*before, copy], honest.point)
 
 
 def _why(said: str, honest: _Account, account: _Account) -> Why:
@@ -191,31 +217,27 @@ def _history(changes: Iterable[Change], state_seq: int) -> dict[tuple[int, str],
 
 def _in_window(account: _Account) -> list[Fact]:
     """Returns the logged rows in the account's window, oldest first; the request's own event is not one of them."""
-    feature, point = account.feature, account.point
+    feature, point = account.features.aggregates[0], account.point
     try:
         rows = visible([change for change in account.changes if change.seq < point.state_seq])
     except DataError:
         return []
-    plan = Plan(FeatureSet(system="skew", features=(feature,))).entities[0]
+    plan = Plan(account.features).entities[0]
     token = plan.asked_token(point.subjects)
     return [
         fact
         for fact in rows
         if point.time - feature.window_us < fact.event_time <= point.time
-        and fact.kind in plan.kinds
+        and fact.kind in feature.over
         and plan.asked_token(fact.entities) == token
     ]
 
 
-def _value(features: FeatureSet, account: _Account) -> float:
+def _values(account: _Account) -> list[float]:
     try:
-        return evaluate(_alone(features, account.feature), account.changes, point=account.point)[0]
+        return evaluate(account.features, account.changes, point=account.point)
     except DataError:
-        return float("nan")  # a state with this fault would have refused: no logged value is that of it
-
-
-def _alone(features: FeatureSet, feature: Feature) -> FeatureSet:
-    return msgspec.structs.replace(features, features=(feature,))
+        return []  # a state with this fault would have refused: no logged value is that of it
 
 
 def _late_rows(changes: Iterable[Change]) -> set[tuple[int, str]]:
