@@ -305,7 +305,7 @@ def test_a_changed_value_is_found_and_said_to_be_no_usual_fault(tmp_path: Path) 
     assert found.first.why.said == (
         "no usual fault of a state gives the logged value: what each side saw cannot be told"
     )
-    assert "differs      card_amount_1d in 1 decisions" in found.text()
+    assert "differs      card_amount_1d in 1 decision" in found.text()
     log.log.close()
 
 

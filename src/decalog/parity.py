@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from decalog.clock import rfc3339
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.errors import ConfigError, ReplayError
 from decalog.events import Record
@@ -39,6 +40,7 @@ class Skew(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         decision_id, seq, state_seq, mode: which decision, and what it had seen.
+        asked_at: the t of all windows, RFC 3339.
         feature: name of the first that differs, in the order of declaration.
         declaration: in words.
         logged, recomputed: value and bits.
@@ -50,6 +52,7 @@ class Skew(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     state_seq: int
     mode: str
+    asked_at: str
     feature: str
     declaration: str
     logged: str
@@ -98,11 +101,11 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         lines = [
             f"{self.identical:,}/{self.compared:,} identical{'' if self.compared else ': nothing was compared'}",
             f"  {'values':12} {self.values:,} compared bit for bit, {self.different:,} differ",
-            *(f"  {'feature set':12} {version}: {count:,} decisions" for version, count in self.feature_sets.items()),
+            *(f"  {'feature set':12} {version}: {_decisions(count)}" for version, count in self.feature_sets.items()),
             *(f"  {'skipped':12} {count:,} {reason}" for reason, count in self.skipped.items()),
-            *(f"  {'note':12} {note} ({count:,} decisions)" for note, count in self.notes.items()),
+            *(f"  {'note':12} {note} ({_decisions(count)})" for note, count in self.notes.items()),
             f"  {'took':12} {self.read_s:.1f} s to read {self.records:,} records, {self.fold_s:.1f} s to fold them",
-            *(f"  {'differs':12} {name} in {count:,} decisions" for name, count in self.differing.items()),
+            *(f"  {'differs':12} {name} in {_decisions(count)}" for name, count in self.differing.items()),
             *(skew_lines(self.first) if self.first is not None else ()),
         ]
         return "\n".join(lines)
@@ -114,6 +117,7 @@ def skew_lines(skew: Skew) -> list[str]:
     return [
         "first difference:",
         f"  {'decision':12} {skew.decision_id} (seq {skew.seq}, views at {skew.state_seq}, {skew.mode})",
+        f"  {'asked at':12} {skew.asked_at}",
         f"  {'feature':12} {skew.declaration}",
         f"  {'logged':12} {skew.logged}",
         f"  {'recomputed':12} {skew.recomputed}",
@@ -282,6 +286,7 @@ class _Compared:
             seq=one.seq,
             state_seq=one.point.state_seq,
             mode=one.mode,
+            asked_at=rfc3339(one.point.time),
             feature=names[0],
             declaration=str(self.features.features[place]),
             logged=_bits(logged[place]),
@@ -297,6 +302,7 @@ class _Compared:
             seq=one.seq,
             state_seq=one.point.state_seq,
             mode=one.mode,
+            asked_at=rfc3339(one.point.time),
             feature=_WHOLE,
             declaration=f"{len(self.features.names)} values, asked for at most {lateness} behind the watermark",
             logged=f"{len(one.logged) // 8} values",
@@ -321,6 +327,10 @@ def _horizon(asked: Sequence[Asked], sets: Mapping[str, FeatureSet]) -> int:
 
 def _reached(fact: Fact | None, horizon: int) -> Fact | None:
     return fact if fact is not None and fact.event_time > horizon else None
+
+
+def _decisions(count: int) -> str:
+    return f"{count:,} decision{'' if count == 1 else 's'}"
 
 
 def _bits(value: float) -> str:
