@@ -69,12 +69,12 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
         compared, identical: decisions.
         values, different: feature values, all and those that differ.
         differing: feature → decisions in which it differs.
-        skipped: reason → decisions that logged no features to compare, among those that were looked at.
         feature_sets: version → decisions.
+        first: difference by seq, or None.
+        skipped: reason → decisions that logged no features to compare, among those that were looked at.
         notes: where this runtime differs from the decisions' → decisions.
         records: of the log, that were folded.
-        read_s, fold_s: seconds for reading and for folding and comparing.
-        first: difference by seq, or None.
+        read_s, fold_s: seconds for reading, and for folding and comparing.
     """
 
     system: str
@@ -83,13 +83,13 @@ class Certificate(msgspec.Struct, frozen=True, kw_only=True):
     values: int
     different: int
     differing: dict[str, int]
-    skipped: dict[str, int]
     feature_sets: dict[str, int]
-    notes: dict[str, int]
-    records: int
-    read_s: float
-    fold_s: float
     first: Skew | None
+    skipped: dict[str, int] = {}
+    notes: dict[str, int] = {}
+    records: int = 0
+    read_s: float = 0.0
+    fold_s: float = 0.0
 
     @property
     def holds(self) -> bool:
@@ -176,22 +176,18 @@ class Parity:
         sets = {version: self._feature_set(version) for version in sorted({one.features for one in asked})}
         changes = self.changes(_horizon(asked, sets))
         read = time.monotonic()
-        groups = [_Compared(sets[v], changes, [one for one in asked if one.features == v]) for v in sets]
-        firsts = sorted((group.first for group in groups if group.first is not None), key=lambda skew: skew.seq)
-        return Certificate(
-            system=self._system,
-            compared=len(asked),
-            identical=sum(group.identical for group in groups),
-            values=sum(group.values for group in groups),
-            different=sum(group.different.total() for group in groups),
-            differing=dict(sum((group.different for group in groups), Counter[str]())),
+        groups = [
+            _Compared(version, features, changes, asked=[one for one in asked if one.features == version])
+            for version, features in sets.items()
+        ]
+        found = _certificate(self._system, groups)
+        return msgspec.structs.replace(
+            found,
             skipped=dict(skipped),
-            feature_sets={version: len(group.asked) for version, group in zip(sets, groups, strict=True)},
             notes=dict(notes),
             records=self._log.position if asked else 0,
             read_s=read - started,
             fold_s=time.monotonic() - read,
-            first=firsts[0] if firsts else None,
         )
 
     def changes(self, horizon: int) -> list[Change]:
@@ -245,8 +241,10 @@ class Parity:
 class _Compared:
     """Decisions of one feature set, folded once and compared."""
 
-    def __init__(self, features: FeatureSet, changes: Sequence[Change], asked: Sequence[Asked]) -> None:
-        self.features, self.asked = features, asked
+    def __init__(
+        self, version: str, features: FeatureSet, changes: Sequence[Change], *, asked: Sequence[Asked]
+    ) -> None:
+        self.version, self.features, self.asked = version, features, asked
         self._changes = changes
         self.different = Counter[str]()
         width = len(features.names)
@@ -292,7 +290,7 @@ class _Compared:
             logged=_bits(logged[place]),
             recomputed=_bits(float(row[place])),
             also=tuple(names[1:]),
-            why=explain(self.features, names[0], self._changes, point=one.point, logged=logged),
+            why=explain(self.features, names[0], changes=self._changes, point=one.point, logged=logged),
         )
 
     def _misfit(self, one: Asked, *, is_late: bool) -> Skew:
@@ -310,6 +308,21 @@ class _Compared:
             also=(),
             why=Why("the online side answered what its declarations do not let it answer"),
         )
+
+
+def _certificate(system: str, groups: Sequence[_Compared]) -> Certificate:
+    """Returns what the groups found, without what only the reader of the log knows."""
+    firsts = [group.first for group in groups if group.first is not None]
+    return Certificate(
+        system=system,
+        compared=sum(len(group.asked) for group in groups),
+        identical=sum(group.identical for group in groups),
+        values=sum(group.values for group in groups),
+        different=sum(group.different.total() for group in groups),
+        differing=dict(sum((group.different for group in groups), Counter[str]())),
+        feature_sets={group.version: len(group.asked) for group in groups},
+        first=min(firsts, key=lambda skew: skew.seq, default=None),
+    )
 
 
 def _why_not(decision: Decision) -> str:

@@ -52,7 +52,7 @@ HONEST = OWN_CENTS + 16 + 4 + 8 + 128
 
 
 def why(logged: float, name: str = "card_cents", point: Point = POINT) -> Why:
-    return explain(FEATURES, name, LOG, point=point, logged=[logged, logged])
+    return explain(FEATURES, name, changes=LOG, point=point, logged=[logged, logged])
 
 
 def test_the_honest_value_is_the_references() -> None:
@@ -95,6 +95,16 @@ def test_rows_are_marked_and_say_who_saw_them() -> None:
         "payment",
     )
     assert [row.seen for row in why(HONEST - 128).rows] == ["both"] * 3 + ["offline"]
+    ahead, twice, beside = why(HONEST + 256).rows, why(HONEST + 128).rows, why(HONEST + 2).rows
+    assert [(row.seq, row.seen) for row in ahead if row.seen != "both"] == [(10, "online")]
+    assert [(row.seq, row.marks) for row in twice if row.seen != "both"] == [(8, ("second copy",))]
+    assert [(row.seq, row.marks) for row in beside if row.seen != "both"] == [
+        (1, ("corrected",)),
+        (4, ("corrected",)),
+        (4, ("second copy",)),
+    ]
+    forgets = why(HONEST - 16 + 2).rows
+    assert [(row.seq, row.seen) for row in forgets][:2] == [(1, "online"), (4, "offline")]
 
 
 def test_what_no_fault_gives_is_said_so() -> None:
@@ -105,7 +115,7 @@ def test_what_no_fault_gives_is_said_so() -> None:
 
 def test_long_windows_are_cut_to_their_newest_rows() -> None:
     log = [add(seq, 110 + seq, 1) for seq in range(40)]
-    found = explain(FEATURES, "card_cents", log, point=Point(40, 200, own=OWN), logged=[0.5, 0.5])
+    found = explain(FEATURES, "card_cents", changes=log, point=Point(40, 200, own=OWN), logged=[0.5, 0.5])
     assert (len(found.rows), found.more, found.rows[-1].seq) == (30, 10, 39)
 
 
@@ -120,7 +130,7 @@ def test_features_without_rows_are_said_so() -> None:
 def test_a_fault_that_would_have_refused_is_no_explanation() -> None:
     """A correction after a deletion revives: a state that forgets deletions would hold the row twice."""
     log = [add(0, 150, 1), Change(1, 151, fact(0, 150, 1), None), Change(2, 152, None, fact(0, 150, 2))]
-    found = explain(FEATURES, "card_cents", log, point=Point(3, 200, own=OWN), logged=[0.5, 0.5])
+    found = explain(FEATURES, "card_cents", changes=log, point=Point(3, 200, own=OWN), logged=[0.5, 0.5])
     assert found.said.startswith("no usual fault")
     assert [(row.seq, row.marks) for row in found.rows] == [(2, ("corrected",))]
 
@@ -143,5 +153,5 @@ def test_of_several_faults_the_one_that_explains_the_other_values_is_named() -> 
         ([2.0, 3.0], "the request's own event left out"),
         ([2.0, 7.0], "the request's own event left out"),
     ):
-        found = explain(features, "card_payments", log, point=Point(2, 200, own=OWN), logged=logged)
+        found = explain(features, "card_payments", changes=log, point=Point(2, 200, own=OWN), logged=logged)
         assert found.said == f"the logged value is that of {said}"

@@ -39,7 +39,7 @@ class SeenRow(msgspec.Struct, frozen=True):
         root: seq of the first record in its chain of corrections.
         event_time, known_time: RFC 3339.
         kind: of row.
-        marks: `late` (older than a row of the entity that was there before it), `corrected`, `deleted`.
+        marks: `late` (older than a row of the entity that was there before it), `corrected`, `deleted`, `second copy`.
         seen: by both sides or one; what is said of `online` is what the logged value tells.
     """
 
@@ -79,7 +79,7 @@ class _Account(msgspec.Struct, frozen=True):
 
 
 def explain(
-    features: FeatureSet, name: str, changes: Sequence[Change], *, point: Point, logged: Sequence[float]
+    features: FeatureSet, name: str, *, changes: Sequence[Change], point: Point, logged: Sequence[float]
 ) -> Why:
     """Returns why the online side may have logged a value, and the rows in the window on both sides.
 
@@ -178,39 +178,42 @@ def _positions(honest: _Account) -> Iterator[_Account]:
 
 def _doubled(honest: _Account, before: list[Change]) -> Iterator[_Account]:
     for fact in _in_window(honest)[: -_NEAR - 1 : -1]:
-        copy = Change(before[-1].seq, before[-1].known_time, None, _copy(fact, before[-1].seq))
+        copy = Change(before[-1].seq, before[-1].known_time, None, _copy(fact, fact.root))
         said = f"a state that holds the row of root {fact.root} twice"
         yield _Account(said, honest.features, [*before, copy], honest.point)
 
 
 def _why(said: str, honest: _Account, account: _Account) -> Why:
-    offline, online = _in_window(honest), _in_window(account)
-    images = {_image(fact): fact for fact in (*online, *offline)}
-    both, only_offline = {_image(f) for f in online} & {_image(f) for f in offline}, {_image(f) for f in offline}
+    # By identity: two images of one row differ, though place and time are the same.
+    offline, online = ({id(fact): fact for fact in _in_window(side)} for side in (honest, account))
     late, history = _late_rows(honest.changes), _history(honest.changes, honest.point.state_seq)
     rows = []
-    for image, fact in sorted(images.items(), key=lambda item: (item[1].event_time, item[1].root)):
-        seen: Sides = "both" if image in both else "offline" if image in only_offline else "online"
+    for image, fact in sorted((online | offline).items(), key=lambda item: (item[1].event_time, item[1].root)):
+        seen: Sides = "online" if image not in offline else "both" if image in online else "offline"
         rows.append(_seen_row(fact, history, is_late=(fact.root, fact.kind) in late, seen=seen))
     return Why(said, tuple(rows[-_SHOWN:]), max(0, len(rows) - _SHOWN))
 
 
 def _seen_row(fact: Fact, history: dict[tuple[int, str], list[Change]], *, is_late: bool, seen: Sides) -> SeenRow:
-    chain = history.get((fact.root, fact.kind), [])
-    came = next((change for change in reversed(chain) if change.plus == fact), None)
+    if fact.root >= _COPY:
+        known = next(c.known_time for chain in history.values() for c in chain if c.seq == fact.root - _COPY)
+        root = fact.root - _COPY
+        return SeenRow(root, root, rfc3339(fact.event_time), rfc3339(known), fact.kind, ("second copy",), seen)
+    chain = history[fact.root, fact.kind]
+    came = next(change for change in reversed(chain) if change.plus == fact)
     marks = [word for word, holds in (("late", is_late), ("corrected", len(chain) > 1)) if holds]
-    if chain and chain[-1].plus is None:
+    if chain[-1].plus is None:
         marks = [*marks[: int(is_late)], "deleted"]
-    seq, known = (fact.root, fact.event_time) if came is None else (came.seq, came.known_time)
-    return SeenRow(seq, fact.root, rfc3339(fact.event_time), rfc3339(known), fact.kind, tuple(marks), seen)
+    happened, known_time = rfc3339(fact.event_time), rfc3339(came.known_time)
+    return SeenRow(came.seq, fact.root, happened, known_time, fact.kind, tuple(marks), seen)
 
 
 def _history(changes: Iterable[Change], state_seq: int) -> dict[tuple[int, str], list[Change]]:
-    """Returns the changes of each row, those before a position first and alone where there are any."""
+    """Returns the changes of each row before a position; of a row that came after it, all."""
     history: dict[tuple[int, str], list[Change]] = {}
     for change in changes:
         chain = history.setdefault(_row_of(change), [])
-        if change.seq < state_seq or not chain:
+        if change.seq < state_seq or not chain or chain[0].seq >= state_seq:
             chain.append(change)
     return history
 
@@ -260,10 +263,6 @@ def _copy(fact: Fact, number: int) -> Fact:
 def _row_of(change: Change) -> tuple[int, str]:
     image = change.plus or change.minus
     return (-1, "") if image is None else (image.root, image.kind)
-
-
-def _image(fact: Fact) -> tuple[int, str, int]:
-    return fact.root, fact.kind, fact.event_time
 
 
 def _bits(value: float) -> bytes:
