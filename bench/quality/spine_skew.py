@@ -27,17 +27,16 @@ import json
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from decalog.clock import HOUR, MINUTE, ManualClock
-from decalog.decisions import decode_decision
+from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.deployment import Deployment, Setup
-from decalog.features.facts import Change, Fact, Point
-from decalog.folding import point
+from decalog.features.facts import Change
 from decalog.home import Home
 from decalog.host import Host
 from decalog.ingest import Rates
@@ -160,9 +159,9 @@ class Windows:
             if image is not None and image.kind == "payment" and self.entity in image.entities:
                 act(self._times[image.entities[self.entity]], image.event_time)
 
-    def count(self, own: Fact, begin: int, end: int) -> int | None:
+    def count(self, tokens: Mapping[str, int], begin: int, end: int) -> int | None:
         """Returns how many are in (begin, end], with the request's own; None where it has no such entity."""
-        token = own.entities.get(self.entity)
+        token = tokens.get(self.entity)
         if token is None:
             return None
         times = self._times[token]
@@ -192,42 +191,51 @@ def approximations(home: Home) -> list[Row]:
         decisions = [decode_decision(record.body) for record in log.read() if record.kind == "decision"]
     finally:
         log.close()
-    points = sorted(
-        (point(made.request, made.state_seq) for made in decisions if made.mode != "imported"),
-        key=lambda asked: asked.state_seq,
-    )
-    windows = (("60 s", MINUTE, "5 s"), ("1 h", HOUR, "5 min"))
+    asked = sorted((made for made in decisions if made.mode != "imported"), key=lambda made: made.state_seq)
+    windows = (("60s", MINUTE, "5 s"), ("1h", HOUR, "5 min"))
     rows = []
     for name, window, tile in windows:
-        tiles, hops = compared(changes, points, window)
-        rows.append(Row(f"{name} counts from 12 tiles of {tile}", *tiles))
-        rows.append(Row(f"{name} counts with hops of 5 min", *hops))
+        tiles, hops = compared(changes, asked, name=name, window=window)
+        rows.append(Row(f"{name} counts from 12 tiles of {tile}", tiles[0], tiles[1], tiles[2]))
+        rows.append(Row(f"{name} counts with hops of 5 min", hops[0], hops[1], hops[2]))
     return rows
 
 
-def compared(changes: Sequence[Change], points: Sequence[Point], window: int) -> list[list[int]]:
+def compared(changes: Sequence[Change], asked: Sequence[Decision], *, name: str, window: int) -> list[list[int]]:
     """Returns [values, different, bursts] of tiles and of hops for one window over every entity."""
     found = [[0, 0, 0], [0, 0, 0]]
     for entity in ENTITIES:
         rows, done = Windows(entity), 0
-        for asked in points:
-            while done < len(changes) and changes[done].seq < asked.state_seq:
+        for made in asked:
+            while done < len(changes) and changes[done].seq < made.state_seq:
                 rows.apply(changes[done])
                 done += 1
-            own = asked.own
-            exact = None if own is None else rows.count(own, asked.time - window, asked.time)
-            if own is None or exact is None:
+            at, tokens = made.request.event_time, made.request.entities
+            exact = rows.count(tokens, at - window, at)
+            if exact is None:
                 continue
-            grain = window // 12
-            first = asked.time // grain * grain - 11 * grain
-            hop = asked.time // HOP * HOP
-            edges = ((first - 1, asked.time), (hop - window - 1, hop - 1))
-            for tally, (begin, end) in zip(found, edges, strict=True):
-                other = rows.count(own, begin, end)
+            check(made, f"{entity}_payments_{name}", exact)
+            for tally, (begin, end) in zip(found, edges(at, window), strict=True):
+                other = rows.count(tokens, begin, end) or 0
                 tally[0] += 1
                 tally[1] += other != exact
-                tally[2] += max(exact, other or 0) > 1
+                tally[2] += max(exact, other) > 1
     return found
+
+
+def edges(at: int, window: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns (begin, end] of the tiles and of the last hop, µs."""
+    grain = window // 12
+    first, hop = at // grain * grain - 11 * grain, at // HOP * HOP
+    return (first - 1, at), (hop - window - 1, hop - 1)
+
+
+def check(made: Decision, feature: str, exact: int) -> None:
+    """Ends the run where the count here is not the one that was logged: then nothing below would mean anything."""
+    names = find_system("fraud").features.names
+    packed = made.candidates[0].features
+    if feature in names and packed and unpack_features(packed)[names.index(feature)] != exact:
+        raise SystemExit(f"{feature} at position {made.state_seq}: this count {exact} is not the logged one")
 
 
 def main() -> int:
@@ -258,7 +266,11 @@ def main() -> int:
     print(honest.text())
     if wanted.json:
         tiles, hops = (100 * row.different / max(1, row.bursts) for row in others[:2])
-        keys = {"compared": honest.values, "different": honest.different, "decisions": honest.compared}
+        keys: dict[str, float] = {
+            "compared": honest.values,
+            "different": honest.different,
+            "decisions": honest.compared,
+        }
         keys |= {"planted_found": found, "planted_different": planted.different, "fold_s": honest.fold_s}
         print(json.dumps(keys | {"tiles_60s_percent": tiles, "hops_60s_percent": hops}))
     return 0 if honest.holds and found else 1
