@@ -240,6 +240,23 @@ def replay(
         raise typer.Exit(0 if trace.identical else 1)
 
 
+@app.command(epilog=_example("decalog parity fraud --last 100000"))
+def parity(
+    system: SystemArgument,
+    last: Annotated[int, typer.Option(help="How many decisions, the newest.")] = 100_000,
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute logged features again offline, compare them bit for bit, and explain the first that differs."""
+    from decalog.deployment import Deployment
+    from decalog.home import Home
+
+    with closing(Home(home).reader()) as log:
+        found = Deployment(Home(home), system, log).parity().last(last)
+        _print_json(found) if as_json else _print(found.text())
+        raise typer.Exit(0 if found.holds else 1)
+
+
 @data_app.command("inspect", epilog=_example("decalog data inspect payments.parquet --out my.toml"))
 def data_inspect(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],

@@ -20,6 +20,7 @@ from decalog.ingest import Ingest, Rates
 from decalog.log import Log
 from decalog.models.base import Model
 from decalog.models.formats import load_model
+from decalog.parity import Parity
 from decalog.policy import policy_version
 from decalog.registry import Registry
 from decalog.replay import Replayer
@@ -165,6 +166,10 @@ class Deployment:
             draw_secret=self.log.vault.secret("draws"),
             notes_for=self._notes,
         )
+
+    def parity(self) -> Parity:
+        """Returns what compares the system's logged features with the log."""
+        return Parity(self.log, self.system.name, notes_for=self._notes)
 
     def _holds_amounts(self) -> bool:
         return any(record.kind in ("event", "decision") for record in self.log.read())

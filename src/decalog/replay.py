@@ -15,7 +15,7 @@ import numpy as np
 from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
 from decalog.errors import ReplayError
 from decalog.events import Record, decode_table
-from decalog.features.definition import FeatureSet, Reads
+from decalog.features.definition import FeatureSet, Reads, joined
 from decalog.features.facts import Change
 from decalog.features.online import OnlineState
 from decalog.folding import changes_of, point
@@ -240,8 +240,7 @@ def _reads_of(log: Log, system: str) -> Reads:
     """Returns what any of the feature sets reads that decisions of a log may name; all there is where it holds none."""
     tables = [decode_table(log.get(seq).body) for seq in log.find("table", f"{system}/features")]
     sets = [FeatureSet.from_json(table.content).reads for table in tables]
-    names = frozenset[str]().union(*(reads.tables or () for reads in sets))
-    return Reads(any(reads.outcomes for reads in sets), names) if sets else Reads(outcomes=True, tables=None)
+    return joined(sets) if sets else Reads(outcomes=True, tables=None)
 
 
 def _feature_differences(names: Iterable[str], logged: bytes, refolded: Any) -> Iterator[Difference]:

@@ -60,6 +60,7 @@ __all__ = [
     "Same",
     "Use",
     "ZScore",
+    "joined",
 ]
 
 _MOST_KINDS = 62
@@ -78,6 +79,14 @@ class Reads(msgspec.Struct, frozen=True):
 
     outcomes: bool = False
     tables: frozenset[str] | None = frozenset()
+
+
+def joined(reads: Iterable[Reads]) -> Reads:
+    """Returns what any of several feature sets reads."""
+    parts = list(reads)
+    named = [part.tables for part in parts if part.tables is not None]
+    tables = frozenset[str]().union(*named) if len(named) == len(parts) else None
+    return Reads(any(part.outcomes for part in parts), tables)
 
 
 class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):

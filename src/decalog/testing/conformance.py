@@ -23,12 +23,13 @@ from pathlib import Path
 import msgspec
 
 from decalog.system import System, find_system
-from decalog.testing.laws import crashes, doors, fallbacks, labels, privacy, replayed
+from decalog.testing.laws import crashes, doors, fallbacks, labels, parity, privacy, replayed
 from decalog.testing.laws.law import Law, Verdict
 from decalog.testing.stage import REQUESTS, SCALE, SEED, Trial
 
 LAWS = (
     Law(1, "doors exist, and the same seed gives the same log", doors.check),
+    Law(2, "offline and online features are bit-identical", parity.check),
     Law(3, "logged decisions replay to the same actions", replayed.check),
     Law(5, "outcomes in any order end in the same training set, immature ones never train", labels.check),
     Law(6, "missing, corrupt and extreme features end in a recorded fallback", fallbacks.check),
@@ -48,7 +49,8 @@ class Result(msgspec.Struct, frozen=True):
         """Returns one line, and what is wrong below it."""
         verdict = self.verdict
         word = "holds" if verdict.holds else "BROKEN"
-        counts = f"{verdict.checked:,} checked, {len(verdict.noticed)} sabotages noticed, {self.took_s:.1f} s"
+        tried = "".join(f"{count:,} {kind}, " for kind, count in verdict.tried.items())
+        counts = f"{verdict.checked:,} checked, {tried}{len(verdict.noticed)} sabotages noticed, {self.took_s:.1f} s"
         wrong = "".join(f"\n      {line}" for line in verdict.text().splitlines())
         return f"{self.law.number:4} {word:6} {self.law.name} ({counts}){wrong}"
 

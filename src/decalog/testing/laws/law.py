@@ -19,12 +19,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         breaches: what breaks the law, in words, the first of them first.
         noticed: sabotages that were noticed.
         missed: sabotages that were not: then the check proves nothing either.
+        tried: kind of disorder → how often the trial held it, where a law counts that.
     """
 
     checked: int
     breaches: tuple[str, ...] = ()
     noticed: tuple[str, ...] = ()
     missed: tuple[str, ...] = ()
+    tried: dict[str, int] = {}
 
     @property
     def holds(self) -> bool:

@@ -90,10 +90,10 @@ def _tampered(stage: Stage, aim: Decision, name: str, *, change: Callable[[Decis
 
 
 def _replayed(stage: Stage, change: Callable[[Record], Record]) -> Range:
-    return Deployment(stage.home, stage.system, _TamperedLog(stage.log, change)).replayer().range()
+    return Deployment(stage.home, stage.system, TamperedLog(stage.log, change)).replayer().range()
 
 
-class _TamperedLog(Log):
+class TamperedLog(Log):
     """A log that gives records otherwise than they were written, as a broken disk or a forger would."""
 
     def __init__(self, log: Log, change: Callable[[Record], Record]) -> None:
