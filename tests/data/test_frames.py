@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decalog.data.frames import ArrowStream, open_frame
+from decalog.arrow import ArrowStream
+from decalog.data.frames import open_frame
 from decalog.errors import DataError
 
 QUERY = """

@@ -9,20 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol
 
+from decalog.arrow import ArrowStream, StreamOnly
 from decalog.data.csvrows import BrokenRow, CsvFile, Row
 from decalog.errors import DataError
 
 _BATCH = 5_000
-
-
-@runtime_checkable
-class ArrowStream(Protocol):
-    """A frame that speaks the Arrow PyCapsule interface, as those of polars, pyarrow, pandas 3 and DuckDB do."""
-
-    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        """Returns a capsule of an Arrow C stream."""
 
 
 Source = str | Path | ArrowStream
@@ -92,7 +85,7 @@ class _QueryFrame:
             self._connection.execute("SET TimeZone = 'UTC'")
             self._connection.execute("SET preserve_insertion_order = true")
             if registered is not None:
-                self._connection.register("arrow_source", _Stream(registered))
+                self._connection.register("arrow_source", StreamOnly(registered))
             described = self._connection.execute(f"DESCRIBE {query}").fetchall()
         except self._errors as error:
             raise _unreadable(name, error) from None
@@ -137,16 +130,6 @@ class _ParquetFrame(_QueryFrame):
 class _ArrowFrame(_QueryFrame):
     def __init__(self, source: ArrowStream) -> None:
         super().__init__(f"{type(source).__name__} frame", "SELECT * FROM arrow_source", source)
-
-
-class _Stream:
-    """Shows DuckDB only the stream: given a polars frame itself, it would go through pyarrow."""
-
-    def __init__(self, source: ArrowStream) -> None:
-        self._source = source
-
-    def __arrow_c_stream__(self, requested_schema: Any = None) -> object:
-        return self._source.__arrow_c_stream__(requested_schema)
 
 
 def _unreadable(name: str, error: Exception | str) -> DataError:
