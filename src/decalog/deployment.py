@@ -13,8 +13,6 @@ import msgspec
 from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
 from decalog.features.definition import FeatureSet
-from decalog.features.online import OnlineState
-from decalog.folding import changes
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.log import Log
@@ -28,6 +26,7 @@ from decalog.schema import Field
 from decalog.serving import Service, Serving
 from decalog.system import System, find_system
 from decalog.tables import Tables
+from decalog.views import Views, bring_up
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +80,7 @@ class Deployment:
         self.system: System = plain.with_signals(self.signals)
         self.system.features.check(self.system.schema)
         self.problem = ""
+        self.views: Views | None = None
         self._runtimes: dict[int, dict[str, Any]] = {}
 
     def prepare(self) -> Ingest:
@@ -116,15 +116,18 @@ class Deployment:
         return self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
 
     def service(self) -> Service:
-        """Returns the online service, its views folded up to the log's position."""
+        """Returns the online service, its views brought up to the log's position."""
         ingest = self.prepare()
         self.tables.put("", "runtime", content=runtime())
         self.log.commit()
-        state = OnlineState(self.system.features)
-        state.apply_many(changes(self.log.read(), self.system.name, before=self.log.before))
-        made = Service(self.system, ingest, state, serving=self.serving(), entropy=self._entropy)
+        self.views = self.bring_up()
+        made = Service(self.system, ingest, self.views.state, serving=self.serving(), entropy=self._entropy)
         made.problem = self.problem
         return made
+
+    def bring_up(self) -> Views:
+        """Returns the system's views at the log's position."""
+        return bring_up(self.system.features, self.log, folder=self.home.state)
 
     def serving(self) -> Serving:
         """Returns model, policy and versions in force. A champion that cannot be used leaves the declared fallback."""

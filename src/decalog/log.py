@@ -192,6 +192,12 @@ class Log:
         for entry in self.store.read(start, stop):
             yield decode_record(entry.blob)
 
+    def hash_at(self, position: int) -> bytes | None:
+        """Returns the chain's hash before a position, None where the log has not come so far."""
+        if position == 0:
+            return genesis(self.partition)
+        return next((entry.hash for entry in self.store.read(position - 1, position)), None)
+
     def before(self, root: int, seq: int) -> Record:
         """Returns the version of a chain of corrections that stood before `seq`."""
         versions = [s for s in self.find("root", str(root)) if s < seq]

@@ -16,6 +16,7 @@ from decalog.features.columnar import live_rows
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.kernel import Float64s, Int64s
+from decalog.features.packed import NEVER, PackedRows, Rest, Resting, View, merge, pack
 from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import crowded, inadmissible, missing_row, out_of_order, row_twice
 
@@ -44,18 +45,23 @@ class _EntityRows:
     def __init__(self, plan: EntityPlan) -> None:
         self.plan = plan
         self.by_token: dict[int, Int64s] = {}
+        self.resting: Resting | None = None
         self._none = np.zeros((1, plan.picks.shape[0]), np.int64)
         # Tokens in the order in which they are looked at again: two a new token, so that the dead never outnumber
         # the living for long, and no call pays for more than two.
         self._hand: deque[int] = deque()
 
     def rows(self, token: int) -> Int64s:
-        return self.by_token.get(token, self._none)
+        rows = self.by_token.get(token)
+        if rows is None and self.resting is not None:
+            rows = self.resting.rows(token)
+        return self._none if rows is None else rows
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
         rows = self.by_token.get(token)
         if rows is None:
-            rows = kernel.refit(self._none, horizon)
+            before = None if self.resting is None else self.resting.take(token)
+            rows = kernel.refit(self._none if before is None else before, horizon)
             self.put(token, rows)
             self._drop_dead(horizon)
         state = kernel.insert(rows, self.plan.picks, row)
@@ -77,6 +83,32 @@ class _EntityRows:
                 del self.by_token[token]
             else:
                 self._hand.append(token)
+        if self.resting is not None and self.resting.newest <= horizon:
+            self.resting = None
+
+    def packed(self, horizon: int) -> PackedRows:
+        held = pack(self.by_token, width=self.plan.picks.shape[0])
+        return (held if self.resting is None else merge(held, self.resting.left())).after(horizon)
+
+    def view(self, *, since: int) -> View:
+        counts = [int(rows[0, 0]) for rows in self.by_token.values()]
+        recent = sum(int(rows[0, 0]) - kernel.last_until(rows, since) for rows in self.by_token.values())
+        oldest = min((int(rows[1, kernel.TIME]) for rows in self.by_token.values() if rows[0, 0]), default=NEVER)
+        tokens, rows, resting = len(counts), sum(counts), 0
+        if self.resting is not None:
+            left = self.resting.counts()
+            tokens, rows, resting = tokens + len(left), rows + int(left.sum()), self.resting.block.nbytes
+            recent, oldest = recent + self.resting.count_after(since), min(oldest, self.resting.oldest())
+        return View(
+            entity=self.plan.entity,
+            tokens=tokens,
+            rows=rows,
+            recent=recent,
+            width=self.plan.picks.shape[0],
+            bytes=resting + sum(rows.nbytes for rows in self.by_token.values()),
+            resting=resting,
+            oldest=None if oldest == NEVER else oldest,
+        )
 
 
 class OnlineState:
@@ -193,13 +225,39 @@ class OnlineState:
 
     def stats(self) -> StateStats:
         """Returns what the state holds; counts every entity, so it is for reports and not for requests."""
-        arrays = [rows for entity in self._entities for rows in entity.by_token.values()]
+        views = self.views()
         return StateStats(
-            entities={entity.plan.entity: len(entity.by_token) for entity in self._entities},
-            rows=sum(int(rows[0, 0]) for rows in arrays),
-            bytes=sum(rows.nbytes for rows in arrays),
+            entities={view.entity: view.tokens for view in views},
+            rows=sum(view.rows for view in views),
+            bytes=sum(view.bytes for view in views),
             unusable=dict(self._unusable),
         )
+
+    def views(self, *, recent_us: int = 0) -> tuple[View, ...]:
+        """Returns what each entity name takes; rows of the last `recent_us` before the watermark count as recent."""
+        return tuple(entity.view(since=self._watermark - recent_us) for entity in self._entities)
+
+    def rest(self) -> Rest:
+        """Returns the canonical state (DESIGN §3a rule 10), to be read before the next change."""
+        horizon = self._watermark - self._kept_us
+        by_name = sorted(self._entities, key=lambda entity: entity.plan.entity)
+        return Rest(
+            seq=self._seq,
+            watermark=self._watermark,
+            unusable=dict(sorted(self._unusable.items())),
+            entities=((entity.plan.entity, entity.packed(horizon)) for entity in by_name),
+        )
+
+    @classmethod
+    def resumed(cls, features: FeatureSet, rest: Rest) -> OnlineState:
+        """Returns the state that `rest` was taken of: it answers, and goes on, as if it had never stopped."""
+        state = cls(features)
+        state._seq, state._watermark = rest.seq, rest.watermark
+        state._unusable.update(rest.unusable)
+        packed = dict(rest.entities)
+        for entity in state._entities:
+            entity.resting = Resting(packed[entity.plan.entity])
+        return state
 
     def _set_job(self, point: Point) -> None:
         cells, own = self._job_cells, point.own

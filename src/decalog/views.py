@@ -1,0 +1,93 @@
+"""The views of one system: brought up to a log position from its newest snapshot, and written down as the next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from decalog.errors import CorruptLogError
+from decalog.features.definition import FeatureSet
+from decalog.features.online import OnlineState
+from decalog.features.snapshot import SUFFIX, Manifest, read_manifest, read_snapshot, write_snapshot
+from decalog.folding import changes
+from decalog.log import Log
+
+
+class Views(msgspec.Struct, frozen=True):
+    """Views that are up to date.
+
+    Args:
+        state: with the records of the log below `position`.
+        position: of the log.
+        start: position of the snapshot that it began with, 0 where the whole log was folded.
+        problem: why the snapshot that is there could not be used, or "".
+    """
+
+    state: OnlineState
+    position: int
+    start: int
+    problem: str
+
+    def __str__(self) -> str:
+        if not self.start:
+            return f"{self.position:,} records folded"
+        return f"snapshot at record {self.start:,}, {self.position - self.start:,} records folded after it"
+
+
+def snapshot_path(folder: Path, features: FeatureSet) -> Path:
+    """Returns where the snapshot of a feature set stands in a home's folder of states."""
+    return folder / features.system / f"{features.version}{SUFFIX}"
+
+
+def bring_up(features: FeatureSet, log: Log, *, folder: Path) -> Views:
+    """Returns the views at the log's position; a snapshot that cannot be used costs time and nothing else.
+
+    Args:
+        features: the declarations.
+        log: read up to the position that it had when it was opened, or that it has as its writer.
+        folder: of the home's states.
+    """
+    state, start, problem = OnlineState(features), 0, ""
+    path = snapshot_path(folder, features)
+    if path.exists():
+        try:
+            manifest, state = read_snapshot(path, features, hash_at=log.hash_at)
+            start = manifest.position
+        except CorruptLogError as error:
+            problem = str(error)
+    position = log.durable
+    # `before` finds a corrected record wherever it stands in the log, before the snapshot too.
+    state.apply_many(changes(log.read(start, position), features.system, before=log.before))
+    return Views(state, position, start, problem)
+
+
+def write_down(state: OnlineState, log: Log, *, folder: Path, at_least: int = 1) -> Manifest | None:
+    """Writes the state at the log's durable position as the next snapshot; returns its manifest.
+
+    Args:
+        state: with every record below that position.
+        log: that was folded.
+        folder: of the home's states.
+        at_least: None is returned, and nothing written, where fewer records came since the last usable snapshot.
+
+    Raises:
+        LogUnavailableError: another process writes one, or the disk does not take it.
+    """
+    position = log.durable
+    path = snapshot_path(folder, state.features)
+    log_hash = log.hash_at(position)
+    if log_hash is None or position - last_position(path, log) < at_least:
+        return None
+    return write_snapshot(path, state, position=position, log_hash=log_hash)
+
+
+def last_position(path: Path, log: Log) -> int:
+    """Returns the position of a snapshot of this log, 0 where there is none that could be read."""
+    if not path.exists():
+        return 0
+    try:
+        manifest = read_manifest(path)
+    except CorruptLogError:
+        return 0
+    return manifest.position if log.hash_at(manifest.position) == manifest.hash else 0
