@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from decalog.schema import Field
 from decalog.serving import Service, Serving
 from decalog.system import System, find_system
 from decalog.tables import Tables
-from decalog.views import Views, bring_up
+from decalog.views import Views, bring_up, snapshot_path
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +129,11 @@ class Deployment:
     def bring_up(self) -> Views:
         """Returns the system's views at the log's position."""
         return bring_up(self.system.features, self.log, folder=self.home.state)
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the snapshot of its views stands, if there is one."""
+        return snapshot_path(self.home.state, self.system.features)
 
     def serving(self) -> Serving:
         """Returns model, policy and versions in force. A champion that cannot be used leaves the declared fallback."""

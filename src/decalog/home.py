@@ -16,7 +16,7 @@ ENGINE = "sqlite"
 
 
 class Home(msgspec.Struct, frozen=True):
-    """A home (`DECALOG_HOME`): `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models/`, `parquet/`, `state/`, `data/`.
+    """A home, `DECALOG_HOME`: `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models`, `parquet`, `state`, `data`.
 
     Args:
         root: of it.

@@ -20,6 +20,7 @@ from decalog.features.facts import Change, Fact, Point
 from decalog.features.offline import fold
 from decalog.features.online import OnlineState
 from decalog.features.snapshot import check_snapshot, read_manifest, read_snapshot, write_snapshot
+from decalog.runtime import this_code
 
 FEATURES = features()
 HASH = bytes(range(32))
@@ -95,6 +96,10 @@ def test_a_restored_state_goes_on_as_the_one_that_never_stopped(
         cut = restored(path)
         assert content == saved(unbroken, path) == saved(cut, path) == saved(folded(changes[:upto]), path)
         assert_alike(cut, unbroken, changes[:upto])
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 def payment(seq: int, time: int, card: int = 1) -> Change:
@@ -174,7 +179,7 @@ def test_a_manifest_says_what_a_snapshot_is_of(path: Path) -> None:
     assert (made.rows, made.tokens) == (27, 5)
     assert 0 < made.size < path.stat().st_size < made.size + 2_000
     assert path.stat().st_mode & 0o077 == 0
-    assert [p.name for p in path.parent.iterdir()] == ["a.snapshot"]
+    assert names(path.parent) == ["a.snapshot"]
 
 
 # What is refused
@@ -247,7 +252,7 @@ def test_a_snapshot_of_other_declarations_or_other_code_is_refused(made: Path, m
         f"snapshot a.snapshot: a state of generated, feature set {FEATURES.version}. "
         f"Expected generated, feature set {other.version}. {FIX}"
     )
-    newer = msgspec.structs.replace(snapshot.this_code(), sources="f" * 64)
+    newer = msgspec.structs.replace(this_code(), sources="f" * 64)
     monkeypatch.setattr(snapshot, "this_code", lambda: newer)
     assert refusal(made) == (
         f"snapshot a.snapshot: a state that other code folded. Expected one of the code ffffffffffff. {FIX}"
@@ -257,7 +262,10 @@ def test_a_snapshot_of_other_declarations_or_other_code_is_refused(made: Path, m
 
 def test_a_file_that_cannot_be_read_says_so(path: Path) -> None:
     path.mkdir(parents=True)
-    assert refusal(path) == f"snapshot a.snapshot: a file that cannot be read (Is a directory). Expected one that can. {FIX}"
+    assert (
+        refusal(path)
+        == f"snapshot a.snapshot: a file that cannot be read (Is a directory). Expected one that can. {FIX}"
+    )
 
 
 # Writing
@@ -280,7 +288,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(made: Path, monkeypatch: pyte
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(snapshot.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(LogUnavailableError) as caught:
         saved(OnlineState(FEATURES), made)
     assert str(caught.value) == (
@@ -288,7 +296,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(made: Path, monkeypatch: pyte
         "written, on a disk with room. Make room or mend the folder's rights; without a snapshot a start folds the "
         "whole log."
     )
-    assert (made.read_bytes(), os.listdir(made.parent)) == (before, ["a.snapshot"])
+    assert (made.read_bytes(), names(made.parent)) == (before, ["a.snapshot"])
 
 
 def test_what_an_interrupted_writer_left_is_written_over(made: Path) -> None:
@@ -297,7 +305,7 @@ def test_what_an_interrupted_writer_left_is_written_over(made: Path) -> None:
     made.unlink()
     state = folded([payment(seq, 100 + seq, card=seq % 3 + 1) for seq in range(9)])
     assert saved(state, made) == whole
-    assert os.listdir(made.parent) == ["a.snapshot"]
+    assert names(made.parent) == ["a.snapshot"]
 
 
 # The block

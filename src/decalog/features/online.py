@@ -107,6 +107,7 @@ class _EntityRows:
             width=self.plan.picks.shape[0],
             bytes=resting + sum(rows.nbytes for rows in self.by_token.values()),
             resting=resting,
+            arrays=len(counts),
             oldest=None if oldest == NEVER else oldest,
         )
 

@@ -150,6 +150,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         tokens, rows: that it holds; `recent` of the rows are younger than was asked.
         width: columns of a row.
         bytes: of its arrays; `resting` of them are a snapshot's block, which stays until its last row is too old.
+        arrays: tokens that have an array of their own.
         oldest: event_time of its oldest row, µs; None without rows.
     """
 
@@ -160,6 +161,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     width: int
     bytes: int
     resting: int
+    arrays: int
     oldest: int | None
 
 

@@ -18,7 +18,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,14 +112,13 @@ def write_snapshot(path: Path, state: OnlineState, *, position: int, log_hash: b
     draft = path.with_suffix(".draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _alone(path) as folder:
+        with _alone(path) as folder, _gone_unless_done(draft):
             manifest = _write(draft, state, position=position, log_hash=log_hash)
             draft.replace(path)
             os.fsync(folder)
     except LogUnavailableError:
         raise
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise LogUnavailableError(
             where=f"snapshot {path.name}",
             given=f"the system says: {error}",
@@ -142,7 +141,7 @@ def read_snapshot(path: Path, features: FeatureSet, *, hash_at: HashAt) -> tuple
     """
     with _opened(path) as file:
         manifest = _manifest(file, path)
-        _check_of(manifest, features, path=path)
+        check_made(manifest, features, path=path)
         check_log(manifest, hash_at, path=path)
         return manifest, _state(file, manifest, features, path=path)
 
@@ -184,7 +183,12 @@ def check_log(manifest: Manifest, hash_at: HashAt, *, path: Path) -> None:
         raise _unfit(path, f"a state of another log: the hashes at record {manifest.position} differ", "this log's")
 
 
-def _check_of(manifest: Manifest, features: FeatureSet, *, path: Path) -> None:
+def check_made(manifest: Manifest, features: FeatureSet, *, path: Path) -> None:
+    """Checks that a snapshot is of these declarations, and that this code folded it.
+
+    Raises:
+        CorruptLogError: it is not.
+    """
     if (manifest.system, manifest.features) != (features.system, features.version):
         given = f"a state of {manifest.system}, feature set {manifest.features}"
         raise _unfit(path, given, f"{features.system}, feature set {features.version}")
@@ -219,7 +223,7 @@ def _write(draft: Path, state: OnlineState, *, position: int, log_hash: bytes) -
 def _write_part(file: BinaryIO, entity: str, packed: PackedRows) -> Part:
     state = hashlib.sha256()
     for array in (packed.tokens, packed.counts, packed.block):
-        cells = memoryview(np.ascontiguousarray(array, "<i8")).cast("B") if array.size else b""
+        cells = np.ascontiguousarray(array, "<i8").data.cast("B") if array.size else b""
         state.update(cells)
         file.write(cells)
     return Part(
@@ -303,7 +307,7 @@ def _arrays(file: BinaryIO, manifest: Manifest, path: Path) -> Iterator[tuple[st
 def _read_part(handle: int, part: Part, start: int) -> Int64s | None:
     """Returns a part's numbers, None where they are not what was written."""
     numbers = np.empty(part.numbers, "<i8")
-    cells, done = memoryview(numbers).cast("B") if numbers.size else memoryview(b""), 0
+    cells, done = numbers.data.cast("B") if numbers.size else memoryview(b""), 0
     state = hashlib.sha256()
     while done < len(cells):
         piece = cells[done : done + _PIECE]
@@ -332,6 +336,15 @@ def _alone(path: Path) -> Iterator[int]:
         yield folder
     finally:
         os.close(folder)
+
+
+@contextmanager
+def _gone_unless_done(draft: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            draft.unlink()
 
 
 def _damaged(path: Path) -> CorruptLogError:
