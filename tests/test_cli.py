@@ -110,7 +110,7 @@ def test_every_verb_explains_itself_with_an_example(run: Shell, verb: tuple[str,
 
 
 def test_the_verbs_are_those_that_are_promised() -> None:
-    promised = "up train serve events outcomes decide replay data models backup restore verify"
+    promised = "up train serve events outcomes decide replay data models snapshot backup restore verify"
     assert set(promised.split()) <= {verb[0] for verb in VERBS}
     inner = {verb for verb in VERBS if len(verb) > 1}
     assert {("data", "fetch"), ("data", "inspect"), ("models", "list")} <= inner
@@ -214,6 +214,21 @@ def test_a_home_is_verified_backed_up_and_restored(run: Shell, home: Path, tmp_p
     assert run("restore", tmp_path / "monday", "--home", "restored").code == 0
     made = len(records(Home(home), "decision"))
     assert run("replay", "fraud", "--all", "--home", "restored").out == f"{made}/{made} identical\n"
+
+
+def test_a_snapshot_is_taken_and_the_next_start_uses_it(
+    run: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = run("snapshot", "fraud")
+    assert (ran.code, ran.out.startswith("snapshot of fraud at record ")) == (0, True)
+    assert run("snapshot", "fraud", "--at-least", "5").out.endswith(": left alone\n")
+    kept: list[Path] = []
+    monkeypatch.setattr("decalog.http.serve", lambda *_args, **_kwargs: 0)
+    monkeypatch.setattr("decalog.operations.keep_snapshots", lambda place, *_args, **_kwargs: kept.append(place.root))
+    assert "views of fraud: snapshot at record " in run("serve", "fraud", "--no-auth", "--memory-gib", "1").err
+    assert [path.resolve() for path in kept] == [home]
+    assert_sentence(run("serve", "fraud", "--memory-gib", "0.0000001"), 2, "in their snapshot alone")
+    assert_sentence(run("serve", "fraud", "--memory-gib", "nan"), 2, "--memory-gib: nan. ")
 
 
 def test_a_home_is_named_by_the_environment_too(run: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,13 +455,16 @@ def test_serve_says_what_it_decides_with_and_hands_over(
         return 7
 
     monkeypatch.setattr("decalog.http.serve", serve)
+    monkeypatch.setattr("decalog.operations.keep_snapshots", lambda *_args, **_kwargs: pytest.fail("after a failure"))
     (tmp_path / "policy.toml").write_text("reviews_per_day = 1")
     (tmp_path / "rates.toml").write_text('[rates]\nUSD = "0.9"')
     words = ["--no-auth", "--shadow", "--policy", "policy.toml", "--rates", "rates.toml", "--port", "0"]
     ran = run("serve", "fraud", *words)
     assert ran.code == 7
     state, settings, access = served
-    assert ran.err == f"fraud: model {state['model']}, shadow\nlistening on http://127.0.0.1:4711\n"
+    views, *lines = ran.err.splitlines()
+    assert views.startswith("views of fraud: ")
+    assert lines == [f"fraud: model {state['model']}, shadow", "listening on http://127.0.0.1:4711"]
     assert (state["mode"], settings.port, settings.tokens, access) == ("shadow", 0, False, None)
     tables = {record.id: msgspec.msgpack.decode(record.body)[2] for record in records(Home(home), "table")}
     assert '"reviews_per_day":1' in tables["policy"]

@@ -22,7 +22,7 @@ from decalog.errors import ConfigError, DataError, LogUnavailableError, RequestE
 from decalog.home import Home
 from decalog.host import Host
 from decalog.ingest import Rates
-from decalog.operations import Sealer
+from decalog.operations import Aside
 from decalog.registry import Registry
 from decalog.schema import Field
 from decalog.system import System
@@ -233,22 +233,22 @@ def test_a_host_that_cannot_be_opened_releases_the_log(tmp_path: Path) -> None:
     Home(tmp_path).writer().close()
 
 
-def test_a_host_refreshes_its_services_and_seals_when_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_refreshes_its_services_and_starts_what_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = fill_home(tmp_path, champion=False)
-    seals: list[Sealer] = []
-    monkeypatch.setattr(Sealer, "seal_when_due", lambda self: seals.append(self))  # noqa: PLW0108  # a list's own method would not be bound
+    asides: list[Aside] = []
+    monkeypatch.setattr(Aside, "start_when_due", lambda self: asides.append(self))  # noqa: PLW0108  # a list's own method would not be bound
     host = operations.open_host(home, ["fraud"])
     assert host.state().systems["fraud"]["model"] == ""
     model = add_model(home.root)
     assert host._refresh is not None
     host._refresh()
     assert host.state().systems["fraud"]["model"] == model[:12]
-    assert len(seals) == 1
+    assert [aside._command[2] for aside in asides] == ["decalog.sealing", "decalog"]
     host.log.close()
 
 
 class Started:
-    """Stands for a sealing process."""
+    """Stands for a process beside the server."""
 
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
@@ -262,18 +262,103 @@ class Started:
         return 0 if self.ended else None
 
 
-def test_sealing_starts_when_due_and_never_twice_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_aside_starts_when_due_and_never_twice_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started, now = Started(), [0.0]
     monkeypatch.setattr(subprocess, "Popen", started)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    sealer = Sealer(Home(tmp_path), every_s=60, at_least=5)
+    aside = operations.sealing_aside(Home(tmp_path), every_s=60, at_least=5)
     counts = []
     for at, ended in ((59, False), (60, False), (121, False), (122, True), (150, True), (182, True)):
         now[0], started.ended = at, ended
-        sealer.seal_when_due()
+        aside.start_when_due()
         counts.append(len(started.commands))
     assert counts == [0, 1, 1, 2, 2, 3]
     assert started.commands[0] == [sys.executable, "-m", "decalog.sealing", str(tmp_path), "--at-least", "5"]
+    assert operations.snapshot_aside(Home(tmp_path), "fraud", at_least=7)._command == [
+        *(sys.executable, "-m", "decalog", "snapshot", "fraud", "--home", str(tmp_path), "--at-least", "7")
+    ]
+
+
+# Snapshots and memory
+
+
+def test_a_snapshot_is_taken_beside_the_server_and_used_at_the_next_start(tmp_path: Path) -> None:
+    home, said = fill_home(tmp_path), list[str]()
+    host = operations.open_host(home, ["fraud"], say=said.append)
+    position = host.log.position
+    assert said[0].startswith(f"views of fraud: {position:,} records folded: ")
+    assert " now, at most " in said[0]
+    told = operations.take_snapshot(home, "fraud")
+    assert told.startswith(f"snapshot of fraud at record {position:,}: ")
+    assert told.endswith(f" MiB; {position:,} records folded")
+    for at_least in (1, 100):
+        assert operations.take_snapshot(home, "fraud", at_least=at_least) == (
+            f"fraud: 0 records after the snapshot at {position:,}: left alone"
+        )
+    assert operations.take_snapshot(home, "fraud", at_least=0).endswith(
+        f"; snapshot at record {position:,}, 0 records folded after it"
+    )
+    host.log.close()
+    host = operations.open_host(home, ["fraud"], say=said.append)
+    assert said[1].startswith(f"views of fraud: snapshot at record {position:,}, 0 records folded after it: ")
+    assert len(said) == 2
+    host.log.close()
+
+
+def test_a_snapshot_that_cannot_be_used_is_said_and_replaced(tmp_path: Path) -> None:
+    home, said = fill_home(tmp_path), list[str]()
+    operations.take_snapshot(home, "fraud")
+    (path,) = home.state.glob("*/*")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    operations.open_host(home, ["fraud"], say=said.append).log.close()
+    assert said[1].startswith(f"snapshot {path.name}: a file that was cut short or changed")
+    assert f"\nsnapshot {path.name}: a file that was cut short" in operations.take_snapshot(home, "fraud")
+    operations.open_host(home, ["fraud"], say=said.append).log.close()
+    assert len(said) == 3
+
+
+def test_a_host_that_stopped_leaves_snapshots_where_they_spare_a_fold(tmp_path: Path) -> None:
+    home, said = fill_home(tmp_path), list[str]()
+    host = operations.open_host(home, ["fraud"])
+    operations.keep_snapshots(home, host, at_least=10_000, say=said.append)
+    assert not home.state.exists()
+    host.services["fraud"].decide(payment("a", 0, event_time=None))
+    operations.keep_snapshots(home, host, at_least=1, say=said.append)  # not yet durable: not written
+    assert not home.state.exists()
+    host.log.commit()
+    for _ in range(2):
+        operations.keep_snapshots(home, host, at_least=1, say=said.append)
+    (path,) = home.state.glob("*/*")
+    assert [line.partition(": ")[0] for line in said] == [f"snapshot of fraud at record {host.log.position:,}"]
+    content = path.read_bytes()
+    host.log.close()
+    path.unlink()
+    operations.take_snapshot(home, "fraud")
+    assert path.read_bytes() == content
+
+
+def test_a_snapshot_that_cannot_be_written_stops_no_end(tmp_path: Path) -> None:
+    home, said = fill_home(tmp_path), list[str]()
+    home.state.write_text("in the way")
+    host = operations.open_host(home, ["fraud"])
+    operations.keep_snapshots(home, host, at_least=1, say=said.append)
+    assert len(said) == 1
+    assert ": the system says: " in said[0]
+    host.log.close()
+
+
+def test_views_that_will_not_fit_are_refused_and_the_log_released(tmp_path: Path) -> None:
+    home, said = fill_home(tmp_path), list[str]()
+    with pytest.raises(ConfigError, match=r"memory for the views of fraud: .* once the windows have filled"):
+        operations.open_host(home, ["fraud"], memory=10_000, say=said.append)
+    assert said[0].startswith("views of fraud: ")
+    operations.take_snapshot(home, "fraud")
+    with pytest.raises(ConfigError, match=r"memory for the views of fraud: 1 MiB in their snapshot alone"):
+        operations.open_host(home, ["fraud"], memory=10_000)
+    home.writer().close()
 
 
 # Settings from files

@@ -63,7 +63,7 @@ def test_a_sound_home_is_found_sound(home: Path) -> None:
     assert (found.position, found.known_time) == (17, START)
     counts = {f"fraud/{kind}": 4 for kind in ("event", "decision", "outcome", "rejected")}
     assert found.counts == counts | {"shared/table": 1}
-    assert [check.name for check in found.checks] == ["chain", "index", "vault", "parquet"]
+    assert [check.name for check in found.checks] == ["chain", "index", "vault", "parquet", "snapshot"]
     assert "17 records, hash" in found.text()
     assert "13 records in " in found.text()
     assert msgspec.json.decode(msgspec.json.encode(found), type=Verification) == found

@@ -134,19 +134,24 @@ def serve(
     allow_model: Annotated[list[str] | None, typer.Option(help="module:Class of a model of yours.")] = None,
     clock_start: Annotated[str | None, typer.Option(help="Start an accelerated clock at this RFC 3339 time.")] = None,
     clock_speed: Annotated[float, typer.Option(help="Simulated seconds a second, with --clock-start.")] = 1.0,
+    memory_gib: Annotated[
+        float | None, typer.Option(help="Memory that the views may count on; without it, what the machine has.")
+    ] = None,
 ) -> None:
     """Serve systems over HTTP; replies follow the fsync of their log record."""
     from decalog import admin, operations
     from decalog.home import Home
     from decalog.http import HttpSettings
     from decalog.http import serve as run
+    from decalog.memory import memory_of
 
     settings = HttpSettings(host=host, port=port, tokens=auth)
     settings.check()
     clock = operations.clock_of(clock_start, clock_speed)
     setups = {name: _setup(name, policy=policy, rates=rates, shadow=shadow, allowed=allow_model) for name in systems}
     place = Home(home)
-    served = operations.open_host(place, systems, setups=setups, clock=clock)
+    memory = memory_of(memory_gib)
+    served = operations.open_host(place, systems, setups=setups, clock=clock, memory=memory, say=_say)
     with closing(served.log):
         for name, state in served.state().systems.items():
             _say(f"{name}: model {state['model'] or 'none, every decision is the declared fallback'}, {state['mode']}")
@@ -154,6 +159,8 @@ def serve(
                 _say(f"{name}: {state['problem']}")
         access = admin.access_of(place) if auth else None
         code = run(served, settings, access=access, on_listening=lambda p: _say(f"listening on http://{host}:{p}"))
+        if code == 0:
+            operations.keep_snapshots(place, served, say=_say)
     raise typer.Exit(code)
 
 
@@ -165,6 +172,19 @@ def features(system: SystemArgument, home: HomeOption = HOME, as_json: JsonOptio
 
     listed = operations.list_features(system, Home(home))
     _print_json(listed) if as_json else _print(listed.text())
+
+
+@app.command(epilog=_example("decalog snapshot fraud"))
+def snapshot(
+    system: SystemArgument,
+    at_least: Annotated[int, typer.Option(help="Do nothing for fewer records after the last one than this.")] = 1,
+    home: HomeOption = HOME,
+) -> None:
+    """Write the views of a system down, beside a running server: the next start folds only what comes after."""
+    from decalog import operations
+    from decalog.home import Home
+
+    _print(operations.take_snapshot(Home(home), system, at_least=at_least))
 
 
 @app.command(epilog=_example("decalog events fraud history.jsonl"))

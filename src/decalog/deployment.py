@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,8 +14,6 @@ import msgspec
 from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
 from decalog.features.definition import FeatureSet
-from decalog.features.online import OnlineState
-from decalog.folding import changes
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.log import Log
@@ -29,6 +28,7 @@ from decalog.schema import Field
 from decalog.serving import Service, Serving
 from decalog.system import System, find_system
 from decalog.tables import Tables
+from decalog.views import Views, bring_up, snapshot_path
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +82,7 @@ class Deployment:
         self.system: System = plain.with_signals(self.signals)
         self.system.features.check(self.system.schema)
         self.problem = ""
+        self.views: Views | None = None
         self._runtimes: dict[int, dict[str, Any]] = {}
 
     def prepare(self) -> Ingest:
@@ -117,16 +118,23 @@ class Deployment:
         return self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
 
     def service(self) -> Service:
-        """Returns the online service, its views folded up to the log's position."""
+        """Returns the online service, its views brought up to the log's position."""
         ingest = self.prepare()
         self.tables.put("", "runtime", content=runtime())
         self.log.commit()
-        state = OnlineState(self.system.features)
-        reads = self.system.features.reads
-        state.apply_many(changes(self.log.read(), self.system.name, past=self.log, reads=reads))
-        made = Service(self.system, ingest, state, serving=self.serving(), entropy=self._entropy)
+        self.views = self.bring_up()
+        made = Service(self.system, ingest, self.views.state, serving=self.serving(), entropy=self._entropy)
         made.problem = self.problem
         return made
+
+    def bring_up(self) -> Views:
+        """Returns the system's views at the log's position."""
+        return bring_up(self.system.features, self.log, folder=self.home.state)
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the snapshot of its views stands, if there is one."""
+        return snapshot_path(self.home.state, self.system.features)
 
     def serving(self) -> Serving:
         """Returns model, policy and versions in force. A champion that cannot be used leaves the declared fallback."""

@@ -16,7 +16,7 @@ ENGINE = "sqlite"
 
 
 class Home(msgspec.Struct, frozen=True):
-    """A home (`DECALOG_HOME`): `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models/`, `parquet/`, `data/`.
+    """A home, `DECALOG_HOME`: `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models`, `parquet`, `state`, `data`.
 
     Args:
         root: of it.
@@ -33,6 +33,11 @@ class Home(msgspec.Struct, frozen=True):
     def vault(self) -> Path:
         """Keys and tokens."""
         return self.root / "vault.sqlite"
+
+    @property
+    def state(self) -> Path:
+        """Snapshots of the views: derived, and deleted at any time at the cost of a slower start."""
+        return self.root / "state"
 
     @property
     def data(self) -> Path:

@@ -192,6 +192,10 @@ class Log:
         for entry in self.store.read(start, stop):
             yield decode_record(entry.blob)
 
+    def hash_at(self, position: int) -> bytes | None:
+        """Returns the chain's hash before a position, None where the log has not come so far."""
+        return hash_before(self.store, position, partition=self.partition)
+
     def before(self, root: int, seq: int) -> Record:
         """Returns the version of a chain of corrections that stood before `seq`."""
         versions = [s for s in self.find("root", str(root)) if s < seq]
@@ -232,6 +236,13 @@ def own_keys(record: Record) -> Keys:
     space = "outcome" if record.kind == "outcome" else "request"
     named = ((space, f"{record.system}/{record.id}"),)
     return named if record.root == record.seq else (*named, ("root", str(record.root)))
+
+
+def hash_before(store: LogStore, position: int, *, partition: int = 0) -> bytes | None:
+    """Returns the chain's hash before a position, None where the store has not come so far."""
+    if position == 0:
+        return genesis(partition)
+    return next((entry.hash for entry in store.read(position - 1, position)), None)
 
 
 def verify_chain(entries: Iterable[Entry], partition: int = 0) -> int:

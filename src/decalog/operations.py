@@ -16,19 +16,22 @@ import msgspec
 
 from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
 from decalog.deployment import Deployment, Setup, replay_aside
-from decalog.errors import ConfigError
+from decalog.errors import ConfigError, LogUnavailableError
 from decalog.features.catalog import Catalog, catalog, measure
 from decalog.features.facts import Point
 from decalog.features.online import OnlineState
+from decalog.features.snapshot import Manifest
 from decalog.folding import changes, point
 from decalog.home import Home
 from decalog.host import Host, rows_of
 from decalog.ingest import Ingest, RowResult, request_of
 from decalog.log import Log
+from decalog.memory import check_memory, check_size, forecast, machine_memory, size_text
 from decalog.meter import Meter
 from decalog.money import EXPONENTS, is_rate
-from decalog.serving import reply
+from decalog.serving import Service, reply
 from decalog.system import System, find_system
+from decalog.views import last_position, snapshot_path, write_down
 
 if TYPE_CHECKING:
     from decalog.data.frames import Source
@@ -160,12 +163,26 @@ def own_model(name: str, *, onnx: Path | None = None, path: str = "", files: Pat
 
 
 def open_host(
-    home: Home, names: Iterable[str], *, setups: Mapping[str, Setup] | None = None, clock: Clock | None = None
+    home: Home,
+    names: Iterable[str],
+    *,
+    setups: Mapping[str, Setup] | None = None,
+    clock: Clock | None = None,
+    memory: int | None = None,
+    say: Say = quiet,
 ) -> Host:
     """Returns a host over a home's log, its services ready; this process becomes the log's writer.
 
+    Args:
+        home: of the deployment.
+        names: of the systems.
+        setups: name → its settings.
+        clock: of the log's stamps.
+        memory: bytes that the views may count on; None for what the machine has.
+        say: told what the views began with and what they will need.
+
     Raises:
-        ConfigError: there is no such system; nothing was made or opened then.
+        ConfigError: there is no such system, and nothing was made or opened then; or the views will not fit.
         LogUnavailableError: another process is the log's writer.
     """
     systems = {name: find_system(name) for name in names}
@@ -173,37 +190,121 @@ def open_host(
     with ExitStack() as undo:
         undo.callback(log.close)
         deployments = [Deployment(home, system, log, (setups or {}).get(name)) for name, system in systems.items()]
-        services = {d.system.name: d.service() for d in deployments}
+        services = _services(deployments, memory=memory, say=say)
         undo.pop_all()
     paths = {system.name: name for name, system in systems.items()}
     allowed = {d.system.name: d.setup.allowed for d in deployments}
-    sealer = Sealer(home)
+    asides = [sealing_aside(home), *(snapshot_aside(home, name) for name in systems)]
 
     def refresh() -> None:
         for deployment in deployments:
             deployment.refresh(services[deployment.system.name])
-        sealer.seal_when_due()
+        for aside in asides:
+            aside.start_when_due()
 
     return Host(log, services, replay=replay_aside(home, paths, allowed=allowed), meter=Meter(), refresh=refresh)
 
 
-class Sealer:
-    """Seals the log into Parquet now and then, in a process of its own: a busy thread here would stall replies.
+def _services(deployments: Iterable[Deployment], *, memory: int | None, say: Say) -> dict[str, Service]:
+    """Returns the services by system, their views up to date and known to fit."""
+    memory = machine_memory() if memory is None else memory
+    services, forecasts = {}, []
+    for deployment in deployments:
+        name = deployment.system.name
+        if deployment.snapshot.is_file():
+            check_size(name, deployment.snapshot.stat().st_size, memory=memory)
+        services[name] = deployment.service()
+        views = deployment.views
+        assert views is not None  # noqa: S101 - `service` has just brought them up
+        forecasts.append(forecast(views.state))
+        say(f"views of {name}: {views}: {forecasts[-1]}")
+        if views.problem:
+            say(views.problem)
+    check_memory(forecasts, memory)
+    return services
+
+
+def take_snapshot(home: Home, name: str, *, at_least: int = 1) -> str:
+    """Writes a snapshot of a system's views at the log's position, beside a server or without one, and says so.
 
     Args:
-        home: whose log is sealed.
+        home: of the deployment; its server may run.
+        name: of the system.
+        at_least: records after the last snapshot below which nothing is done.
+
+    Raises:
+        ConfigError: there is no such system, or no log.
+        LogUnavailableError: another process writes one, or the disk does not take it.
+    """
+    log = home.reader()
+    try:
+        deployment = Deployment(home, name, log)
+        features = deployment.system.features
+        last = last_position(features, log, path=deployment.snapshot)
+        if log.durable - last < at_least:
+            return (
+                f"{deployment.system.name}: {log.durable - last:,} records after the snapshot at {last:,}: left alone"
+            )
+        views = deployment.bring_up()
+        made = write_down(views.state, log, folder=home.state)
+        return _snapshot_text(made, features.system) + f"; {views}" + (f"\n{views.problem}" if views.problem else "")
+    finally:
+        log.close()
+
+
+def keep_snapshots(home: Home, host: Host, *, at_least: int = 10_000, say: Say = quiet) -> None:
+    """Writes snapshots of a host that has stopped; what cannot be written is said and stops nothing.
+
+    Args:
+        home: of the host.
+        host: stopped; its log open still.
+        at_least: records after the last snapshot below which nothing is done: folding them again takes no time.
+        say: told of each.
+    """
+    if host.log.failed is not None or host.log.durable != host.log.position:
+        return
+    for name, service in host.services.items():
+        path = snapshot_path(home.state, service.system.features)
+        if host.log.durable - last_position(service.system.features, host.log, path=path) < at_least:
+            continue
+        try:
+            say(_snapshot_text(write_down(service.state, host.log, folder=home.state), name))
+        except LogUnavailableError as error:
+            say(str(error))
+
+
+def _snapshot_text(made: Manifest, name: str) -> str:
+    held = f"{made.rows:,} rows of {made.tokens:,} entities, {size_text(made.size)}"
+    return f"snapshot of {name} at record {made.position:,}: {held}"
+
+
+def sealing_aside(home: Home, *, every_s: float = 60.0, at_least: int = 10_000) -> Aside:
+    """Returns what seals a home's log into Parquet now and then; fewer than `at_least` new records stay unsealed."""
+    return Aside("decalog.sealing", str(home.root), "--at-least", str(at_least), every_s=every_s)
+
+
+def snapshot_aside(home: Home, name: str, *, every_s: float = 3600.0, at_least: int = 100_000) -> Aside:
+    """Returns what takes a snapshot of a system's views now and then, where `at_least` records came since the last."""
+    words = ("snapshot", name, "--home", str(home.root), "--at-least", str(at_least))
+    return Aside("decalog", *words, every_s=every_s)
+
+
+class Aside:
+    """Runs a module of decalog now and then, in a process of its own: a busy thread here would stall replies.
+
+    Args:
+        words: the module and its arguments.
         every_s: seconds between two starts.
-        at_least: new records below which a start does nothing.
     """
 
-    def __init__(self, home: Home, *, every_s: float = 60.0, at_least: int = 10_000) -> None:
-        self._command = [sys.executable, "-m", "decalog.sealing", str(home.root), "--at-least", str(at_least)]
+    def __init__(self, *words: str, every_s: float) -> None:
+        self._command = [sys.executable, "-m", *words]
         self._every_s = every_s
         self._due = time.monotonic() + every_s
         self._process: subprocess.Popen[bytes] | None = None
 
-    def seal_when_due(self) -> None:
-        """Starts a sealing process if it is time and the last one has ended."""
+    def start_when_due(self) -> None:
+        """Starts the process if it is time and the last one has ended."""
         if time.monotonic() < self._due or (self._process is not None and self._process.poll() is None):
             return
         self._due = time.monotonic() + self._every_s

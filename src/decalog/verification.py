@@ -1,4 +1,4 @@
-"""Checks a home: the hash chain, every record, the index, the vault, and the Parquet copy against the log.
+"""Checks a home: the hash chain, every record, the index, the vault, and what is derived against the log.
 
 Nothing is written, nothing is mended; damage is reported with the first record it reaches, never as a trace.
 """
@@ -19,8 +19,9 @@ from decalog.crypto import digest
 from decalog.decisions import Decision, decode_decision
 from decalog.errors import CorruptLogError, LogError
 from decalog.events import Event, Record, decode_event, decode_table
+from decalog.features.snapshot import SUFFIX, check_snapshot
 from decalog.ingest import Rejected
-from decalog.log import Keys, checked, own_keys
+from decalog.log import Keys, checked, hash_before, own_keys
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.stores import parquet
 from decalog.stores.base import Entry, LogStore, StoredKeys, StoredTokens, Vault
@@ -47,7 +48,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
         hash: the chain's hash after them, in hex: the same position and hash are the same log.
         known_time: of the last of them, µs.
         counts: "system/kind" → records.
-        checks: chain, index, vault, parquet.
+        checks: chain, index, vault, parquet, snapshot.
     """
 
     position: int
@@ -80,7 +81,7 @@ def verify(home: Path, *, engine: str = "sqlite") -> Verification:
     """Returns what a home was found to be; a writer may be at work meanwhile.
 
     Args:
-        home: folder with `log`, `vault.sqlite` and, where it was sealed, `parquet`.
+        home: folder with `log`, `vault.sqlite` and, where they were made, `parquet` and `state`.
         engine: short name of its stores.
     """
     survey = _Survey(home / "parquet")
@@ -94,7 +95,7 @@ def verify(home: Path, *, engine: str = "sqlite") -> Verification:
         chain = survey.read(store, 0 if head is None else head.seq + 1)
         index = _check_index(store, survey) if chain.sound else _left("index")
         vault = _check_vault(engine, home / "vault.sqlite", survey)
-        return survey.result(chain, index, vault, _check_copy(survey))
+        return survey.result(chain, index, vault, _check_copy(survey), _check_snapshots(home / "state", store))
     except LogError as error:
         return survey.result(Check("chain", sound=False, said=str(error)))
     finally:
@@ -321,6 +322,17 @@ def _check_copy(survey: _Survey) -> Check:
         stop = segment.stop
     files = sum(len(segment.files) for segment in survey.segments)
     return Check("parquet", sound=True, said=f"{stop:,} records in {files:,} files" if stop else "nothing sealed yet")
+
+
+def _check_snapshots(folder: Path, store: LogStore) -> Check:
+    """Checks every byte of the snapshots and that they are of this log; what their rows say is not folded again."""
+    paths = sorted(folder.glob(f"*/*{SUFFIX}"))
+    try:
+        for path in paths:
+            check_snapshot(path, hash_at=lambda position: hash_before(store, position))
+    except CorruptLogError as error:
+        return Check("snapshot", sound=False, said=str(error))
+    return Check("snapshot", sound=True, said=f"{len(paths):,} of this log, whole" if paths else "none taken yet")
 
 
 def _wrong_segment(segment: Segment, stop: int, survey: _Survey) -> str:

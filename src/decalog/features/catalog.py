@@ -121,12 +121,12 @@ def measure(state: OnlineState, points: Sequence[Point]) -> dict[str, Cost]:
     for plan in state.plan.entities:
         rows, times = list[int](), list[int]()
         for point in points:
-            token = plan.asked_token(point.subjects)
-            if token is None:
+            inputs = state.scan_inputs(plan.entity, point)
+            if inputs is None:
                 continue
-            mine, out = state.rows(plan.entity, token), state.plan.blank.copy()
+            (mine, job), out = inputs, state.plan.blank.copy()
             started = time.perf_counter_ns()
-            kernel.scan(mine, plan.lanes, plan.outputs, state.job(point), out)
+            kernel.scan(mine, plan.lanes, plan.outputs, job, out)
             times.append(time.perf_counter_ns() - started)
             rows.append(kernel.last_until(mine, point.time) - kernel.last_until(mine, point.time - plan.longest_us))
         if rows:

@@ -14,8 +14,9 @@ from decalog.errors import ReplayError
 from decalog.features import kernel
 from decalog.features.columnar import live_rows
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Change, Fact, Point
+from decalog.features.facts import Change, Fact, Point, TableVersion
 from decalog.features.kernel import Float64s, Int64s
+from decalog.features.packed import NEVER, PackedRows, Rest, Resting, View, merge, pack
 from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import crowded, inadmissible, missing_row, out_of_order, row_twice
 
@@ -45,17 +46,22 @@ class _EntityRows:
         self.plan = plan
         self.by_token: dict[int, Int64s] = {}
         self.none = np.zeros((1, plan.picks.shape[0]), np.int64)
+        self.resting: Resting | None = None
         # Tokens in the order in which they are looked at again: two a new token, so that the dead never outnumber
         # the living for long, and no call pays for more than two.
         self._hand: deque[int] = deque()
 
     def rows(self, token: int) -> Int64s:
-        return self.by_token.get(token, self.none)
+        rows = self.by_token.get(token)
+        if rows is None and self.resting is not None:
+            rows = self.resting.rows(token)
+        return self.none if rows is None else rows
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
         rows = self.by_token.get(token)
         if rows is None:
-            rows = kernel.refit(self.none, horizon)
+            before = None if self.resting is None else self.resting.take(token)
+            rows = kernel.refit(self.none if before is None else before, horizon)
             self.put(token, rows)
             self._drop_dead(horizon)
         state = kernel.insert(rows, self.plan.picks, row)
@@ -77,6 +83,33 @@ class _EntityRows:
                 del self.by_token[token]
             else:
                 self._hand.append(token)
+        if self.resting is not None and self.resting.newest <= horizon:
+            self.resting = None
+
+    def packed(self, horizon: int) -> PackedRows:
+        held = pack(self.by_token, width=self.plan.picks.shape[0])
+        return (held if self.resting is None else merge(held, self.resting.left())).after(horizon)
+
+    def view(self, *, since: int) -> View:
+        counts = [int(rows[0, 0]) for rows in self.by_token.values()]
+        recent = sum(int(rows[0, 0]) - kernel.last_until(rows, since) for rows in self.by_token.values())
+        oldest = min((int(rows[1, kernel.TIME]) for rows in self.by_token.values() if rows[0, 0]), default=NEVER)
+        tokens, rows, resting = len(counts), sum(counts), 0
+        if self.resting is not None:
+            left = self.resting.counts()
+            tokens, rows, resting = tokens + len(left), rows + int(left.sum()), self.resting.block.nbytes
+            recent, oldest = recent + self.resting.count_after(since), min(oldest, self.resting.oldest())
+        return View(
+            entity=self.plan.entity,
+            tokens=tokens,
+            rows=rows,
+            recent=recent,
+            width=self.plan.picks.shape[0],
+            bytes=resting + sum(rows.nbytes for rows in self.by_token.values()),
+            resting=resting,
+            arrays=len(counts),
+            oldest=None if oldest == NEVER else oldest,
+        )
 
 
 class OnlineState:
@@ -170,6 +203,10 @@ class OnlineState:
         self._tables.update(live.tables)
         self._seq, self._watermark = changes[-1].seq, live.watermark
 
+    def use_tables(self, versions: Iterable[TableVersion]) -> None:
+        """Takes versions of lookup tables as they stood at the state's position."""
+        self._tables.update({version.name: version.numbers for version in versions})
+
     def refused(self, point: Point) -> bool:
         """Returns whether the point lies before the watermark by more than the declared lateness."""
         return point.time < self._watermark - self._lateness_us
@@ -195,23 +232,23 @@ class OnlineState:
         self.plan.write_request(point, out, tables=self._tables)
         return out
 
-    def rows(self, entity: str, token: int) -> Int64s:
-        """Returns the row array of one token of an entity name (see `kernel`); it is the state's own."""
-        (mine,) = (rows for rows in self._entities if rows.plan.entity == entity)
-        return mine.rows(token)
+    def scan_inputs(self, entity: str, point: Point) -> tuple[Int64s, Int64s] | None:
+        """Returns the rows and the job of `kernel.scan` for one entity name at a point, both the state's own.
 
-    def job(self, point: Point) -> Int64s:
-        """Returns the kernel's job for a point; the array is the state's own, until the next one."""
+        None where the entity is missing.
+        """
+        (mine,) = (rows for rows in self._entities if rows.plan.entity == entity)
+        token = mine.plan.asked_token(point.subjects)
         self._set_job(point)
-        return self._job
+        return None if token is None else (mine.rows(token), self._job)
 
     def stats(self) -> StateStats:
         """Returns what the state holds; counts every entity, so it is for reports and not for requests."""
-        arrays = [rows for entity in self._entities for rows in entity.by_token.values()]
+        views = self.views()
         return StateStats(
-            entities={entity.plan.entity: len(entity.by_token) for entity in self._entities},
-            rows=sum(int(rows[0, 0]) for rows in arrays),
-            bytes=sum(rows.nbytes for rows in arrays),
+            entities={view.entity: view.tokens for view in views},
+            rows=sum(view.rows for view in views),
+            bytes=sum(view.bytes for view in views),
             unusable=dict(self._unusable),
         )
 
@@ -224,9 +261,35 @@ class OnlineState:
                 rows.append(entity.none)
             else:
                 asked |= bit
-                rows.append(entity.by_token.get(token, entity.none))
+                rows.append(entity.rows(token))
             bit <<= 1
         return asked, tuple(rows)
+
+    def views(self, *, recent_us: int = 0) -> tuple[View, ...]:
+        """Returns what each entity name takes; rows of the last `recent_us` before the watermark count as recent."""
+        return tuple(entity.view(since=self._watermark - recent_us) for entity in self._entities)
+
+    def rest(self) -> Rest:
+        """Returns the canonical state (DESIGN §3a rule 10), to be read before the next change."""
+        horizon = self._watermark - self._kept_us
+        by_name = sorted(self._entities, key=lambda entity: entity.plan.entity)
+        return Rest(
+            seq=self._seq,
+            watermark=self._watermark,
+            unusable=dict(sorted(self._unusable.items())),
+            entities=((entity.plan.entity, entity.packed(horizon)) for entity in by_name),
+        )
+
+    @classmethod
+    def resumed(cls, features: FeatureSet, rest: Rest) -> OnlineState:
+        """Returns the state that `rest` was taken of: it answers, and goes on, as if it had never stopped."""
+        state = cls(features)
+        state._seq, state._watermark = rest.seq, rest.watermark
+        state._unusable.update(rest.unusable)
+        packed = dict(rest.entities)
+        for entity in state._entities:
+            entity.resting = Resting(packed[entity.plan.entity])
+        return state
 
     def _set_job(self, point: Point) -> None:
         cells, own = self._job_cells, point.own
