@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, cast
 
 import duckdb
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -267,6 +268,24 @@ def test_rows_come_in_any_form(form: str, tmp_path: Path) -> None:
     joined = join_as_of(sources(tmp_path)[form], table, on="key", columns=AT_ONCE)
     assert joined.columns == ["key", "event_time", "amount", "score"]
     assert values(joined, "score") == [7]
+
+
+def test_frames_of_polars_go_in_and_come_out() -> None:
+    moment = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    rows = pl.DataFrame({"key": ["a", "b"], "event_time": [moment] * 2})
+    table = pl.DataFrame({**TABLE_ROW, "kind": pl.Series(["x"], dtype=pl.Categorical)})
+    joined = join_as_of(rows, table, on="key", columns=AT_ONCE)
+    assert values(joined, "kind") == ["x", None]
+    expected = {"key": ["a", "b"], "event_time": [moment] * 2, "score": [7, None], "kind": ["x", None]}
+    assert pl.DataFrame(joined).to_dict(as_series=False) == expected
+
+
+def test_a_fill_stands_for_values_that_the_table_states_as_missing_too() -> None:
+    table = [said(0, 0, None), Said("b", T0, T0, None, None, 3)]
+    rows = [Row(key, T0, T0) for key in ("a", "b", "c")]
+    joined = join_as_of(moments(rows), statements(table), on="key", fill={"value": 0})
+    assert values(joined, "value") == [0, 3, 0]
+    assert joined.missing == 1
 
 
 def test_the_result_is_a_frame_and_a_file_with_the_types_it_had(tmp_path: Path) -> None:
