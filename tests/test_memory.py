@@ -105,12 +105,12 @@ def test_a_forecast_is_one_line() -> None:
 
 def test_views_that_will_not_fit_are_refused() -> None:
     both = [a_forecast(), a_forecast("ads", then=70 * MIB, beside=9 * MIB)]
-    check_memory(both, 119 * MIB)
+    check_memory(both, 123 * MIB)
     with pytest.raises(ConfigError) as caught:
-        check_memory(both, 119 * MIB - 1)
+        check_memory(both, 123 * MIB - 1)
     assert str(caught.value) == (
         "memory for the views of fraud and ads: 110 MiB once the windows have filled (ads: 1,200 events a day), and "
-        "9 MiB for the process that writes snapshots. Expected at most 119 MiB together, what this machine or its "
+        "13 MiB for the processes that write snapshots. Expected at most 123 MiB together, what this machine or its "
         "control group gives. Take a machine with more, declare a shorter longest window or lateness, or say with "
         "--memory-gib how much the views may count on."
     )

@@ -86,14 +86,14 @@ def check_memory(forecasts: Sequence[Forecast], memory: int) -> None:
     Raises:
         ConfigError: they will not.
     """
-    then, beside = sum(one.then for one in forecasts), max((one.beside for one in forecasts), default=0)
+    then, beside = sum(one.then for one in forecasts), sum(one.beside for one in forecasts)
     if then + beside <= memory:
         return
     largest = max(forecasts, key=lambda one: one.then)
     raise ConfigError(
         where=f"memory for the views of {' and '.join(one.system for one in forecasts)}",
         given=f"{size_text(then)} once the windows have filled ({largest.system}: {largest.events_a_day:,.0f} events a "
-        f"day), and {size_text(beside)} for the process that writes snapshots",
+        f"day), and {size_text(beside)} for the processes that write snapshots",
         expected=f"at most {size_text(memory)} together, what this machine or its control group gives",
         fix=_FIX,
     )
