@@ -17,8 +17,8 @@ MISSING = f"no {' and no '.join(PROGRAMS)} on this machine: apt-get install redi
 
 
 @contextmanager
-def running(folder: Path, *settings: str) -> Iterator[str]:
-    """Yields the address of a server that runs inside the block; skips the test where there is none to run."""
+def running(folder: Path, *settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Yields address and process of a server that runs inside the block; skips the test where none is installed."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip(MISSING)
@@ -28,9 +28,9 @@ def running(folder: Path, *settings: str) -> Iterator[str]:
         try:
             url = f"redis://127.0.0.1:{port}/0"
             wait_for(url, process)
-            yield url
+            yield url, process
         finally:
-            process.terminate()
+            process.kill()
 
 
 def free_port() -> int:

@@ -150,13 +150,17 @@ class RemoteState(OnlineState):
 
         Raises:
             DataError: as for `OnlineState.apply`; the stored state is given up.
-            StateError: the server is away.
+            StateError: the server is away; a state that was to be built must then be reset and built again.
         """
         is_new = self._seq < 0
         super().apply_many(changes)
         if is_new and self._seq >= 0:
-            self._store.rebuild(self._built())
-            self._store.exchange((), (), Mark(self._seq, self._watermark))
+            try:
+                self._store.rebuild(self._built())
+                self._store.exchange((), (), Mark(self._seq, self._watermark))
+            except StateError as error:
+                self._fault = error
+                raise
         self.flush()
 
     def flush(self) -> None:
