@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
 from decalog.features.definition import FeatureSet
 from decalog.features.online import OnlineState
+from decalog.features.remote import RemoteState
 from decalog.folding import changes
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
@@ -23,9 +25,10 @@ from decalog.models.formats import load_model
 from decalog.policy import policy_version
 from decalog.registry import Registry
 from decalog.replay import Replayer
-from decalog.runtime import runtime
+from decalog.runtime import runtime, this_code
 from decalog.schema import Field
 from decalog.serving import Service, Serving
+from decalog.stores.table import open_state
 from decalog.system import System, find_system
 from decalog.tables import Tables
 
@@ -39,6 +42,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
         signals: a user's own numeric request fields.
         shadow: log decisions beside the caller's own system.
         allowed: dotted paths of model classes of the user's own that may be imported.
+        state: address of the server that keeps the features' state; "" keeps it in memory.
     """
 
     rates: Rates | None = None
@@ -46,6 +50,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     signals: tuple[Field, ...] | None = None
     shadow: bool = False
     allowed: tuple[str, ...] = ()
+    state: str = ""
 
 
 class Deployment:
@@ -120,8 +125,8 @@ class Deployment:
         ingest = self.prepare()
         self.tables.put("", "runtime", content=runtime())
         self.log.commit()
-        state = OnlineState(self.system.features)
-        state.apply_many(changes(self.log.read(), self.system.name, before=self.log.before))
+        state = self._remote_state() if self.setup.state else OnlineState(self.system.features)
+        state.apply_many(changes(self.log.read(state.position), self.system.name, before=self.log.before))
         made = Service(self.system, ingest, state, serving=self.serving(), entropy=self._entropy)
         made.problem = self.problem
         return made
@@ -164,6 +169,19 @@ class Deployment:
             draw_secret=self.log.vault.secret("draws"),
             notes_for=self._notes,
         )
+
+    def _remote_state(self) -> RemoteState:
+        """Returns the state on another server, as far as it had come; empty where it is not of this log."""
+        features = self.system.features
+        home = blake2b(self.log.vault.secret("state"), digest_size=8).hexdigest()
+        space = f"{home}:{self.system.name}:{features.version}:{this_code().sources[:12]}"
+        store = open_state(self.setup.state, space, kept_us=features.lateness_us + features.longest_window_us)
+        state = RemoteState(features, store, durable=lambda: self.log.durable)
+        last = state.position - 1
+        # A log that was restored from a backup may be shorter, or have gone on with other records.
+        if last >= 0 and not (last < self.log.durable and self.log.get(last).known_time == state.watermark):
+            state.reset()
+        return state
 
     def _holds_amounts(self) -> bool:
         return any(record.kind in ("event", "decision") for record in self.log.read())

@@ -70,13 +70,13 @@ class Breaking:
         self.known, self.rebuild, self.sizes, self.close = inner.known, inner.rebuild, inner.sizes, inner.close
 
     def exchange(
-        self, due: Sequence[RowSteps], keys: Sequence[StateKey], mark: Mark | None = None
+        self, due: Sequence[RowSteps], keys: Sequence[StateKey], *, mark: Mark | None = None
     ) -> tuple[Refused | None, list[bytes]]:
         number = next(self.exchanges)
         if number in self.before:
             raise lost_connection()
         stored = self.inner._stored
-        done = self.inner.exchange(due, keys, mark)
+        done = self.inner.exchange(due, keys, mark=mark)
         if number in self._after:
             # As after a reply that never came: whether the mark was stored is not known.
             self.inner._stored, self.inner._attempted = stored, self.inner._stored if mark else b""

@@ -65,37 +65,37 @@ def test_rows_stand_in_the_order_of_numbers_whatever_order_they_came_in(open_: O
     chance.shuffle(names)
     for number, name in enumerate(names):
         steps = [step(INSERT, *name, number, horizon=-(2**63))]
-        assert store.exchange([RowSteps(CARD, steps)], (), Mark(number, 0)) == (None, [])
+        assert store.exchange([RowSteps(CARD, steps)], (), mark=Mark(number, 0)) == (None, [])
     held = [(*name, number) for number, name in enumerate(names)]
     assert store.exchange((), [CARD]) == (None, [b"".join(row(*cells) for cells in sorted(held))])
     gone = held[::2]
     steps = [step(RETRACT, *cells, horizon=-(2**63)) for cells in gone]
-    assert store.exchange([RowSteps(CARD, steps)], (), Mark(10_000, 0)) == (None, [])
+    assert store.exchange([RowSteps(CARD, steps)], (), mark=Mark(10_000, 0)) == (None, [])
     assert store.exchange((), [CARD])[1] == [b"".join(row(*cells) for cells in sorted(held[1::2]))]
 
 
 def test_one_step_that_cannot_be_refuses_all(open_: Open) -> None:
     store, other = open_(), ("card", 8)
-    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), Mark(0, 5))
+    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), mark=Mark(0, 5))
     good = RowSteps(other, [step(INSERT, 5, 2, 1), step(INSERT, 6, 2, 1)])
     for bad in (step(INSERT, 5, 1, 1), step(RETRACT, 5, 2, 1), step(RETRACT, -999, 2, 1)):
         due = [good, RowSteps(CARD, [step(INSERT, 6, 9, 1), bad])]
-        assert store.exchange(due, [CARD], Mark(1, 6)) == (Refused(1, 1), [])
+        assert store.exchange(due, [CARD], mark=Mark(1, 6)) == (Refused(1, 1), [])
         assert store.known() == Mark(0, 5)
         assert store.exchange((), [CARD, other]) == (None, [row(5, 1, 1), b""])
     absent_and_pruned = RowSteps(CARD, [step(RETRACT, -1_000, 2, 1)])
-    assert store.exchange([good, absent_and_pruned], [other], Mark(1, 6)) == (None, [row(5, 2, 1) + row(6, 2, 1)])
+    assert store.exchange([good, absent_and_pruned], [other], mark=Mark(1, 6)) == (None, [row(5, 2, 1) + row(6, 2, 1)])
 
 
 def test_dead_rows_go_and_an_entity_without_rows_leaves_no_key(open_: Open, client: redis.Redis) -> None:
     store = open_()
     for time in range(100):
-        store.exchange([RowSteps(CARD, [step(INSERT, time, time, 1, horizon=time - 10)])], (), Mark(time, time))
+        store.exchange([RowSteps(CARD, [step(INSERT, time, time, 1, horizon=time - 10)])], (), mark=Mark(time, time))
     (kept,) = store.exchange((), [CARD])[1]
     assert kept.endswith(b"".join(row(time, time, 1) for time in range(90, 100)))
     assert len(kept) < 24 * (10 + 32)
     steps = [step(RETRACT, time, time, 1, horizon=89) for time in range(90, 100)]
-    store.exchange([RowSteps(CARD, steps)], (), Mark(100, 99))
+    store.exchange([RowSteps(CARD, steps)], (), mark=Mark(100, 99))
     assert store.exchange((), [CARD])[1] == [b""]
     assert not client.exists(key_of(store))
     assert list(store.sizes()) == []
@@ -104,7 +104,7 @@ def test_dead_rows_go_and_an_entity_without_rows_leaves_no_key(open_: Open, clie
 def test_a_state_goes_on_where_it_was_left(open_: Open) -> None:
     first = open_()
     assert first.known() is None
-    first.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), Mark(3, -7))
+    first.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), mark=Mark(3, -7))
     again = open_()
     assert again.known() == Mark(3, -7)
     assert again.exchange((), [CARD, ("a:b*", 1)])[1] == [row(5, 1, 1), b""]
@@ -113,11 +113,11 @@ def test_a_state_goes_on_where_it_was_left(open_: Open) -> None:
 
 def test_another_state_takes_the_place_of_the_old_with_its_first_mark(open_: Open) -> None:
     store = open_()
-    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), Mark(3, 5))
+    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), mark=Mark(3, 5))
     store.rebuild([(("a:b*", 1), 2, row(1, 1, 1) + row(2, 2, 1))])
     assert store.known() is None
     assert open_().known() == Mark(3, 5)
-    store.exchange((), (), Mark(9, 9))
+    store.exchange((), (), mark=Mark(9, 9))
     again = open_()
     assert again.known() == Mark(9, 9)
     assert again.exchange((), [CARD, ("a:b*", 1)])[1] == [b"", row(1, 1, 1) + row(2, 2, 1)]
@@ -126,7 +126,7 @@ def test_another_state_takes_the_place_of_the_old_with_its_first_mark(open_: Ope
 
 def test_rows_outlive_the_mark_so_that_none_is_missed_while_it_is_there(open_: Open, client: redis.Redis) -> None:
     store = open_()
-    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), Mark(0, 5))
+    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), mark=Mark(0, 5))
     week, day = 7 * 86_400_000, 86_400_000
     assert week - 60_000 < client.pttl(store._mark_key) <= week
     assert week + day + 10_000 - 60_000 < client.pttl(key_of(store)) <= week + day + 10_000
@@ -135,11 +135,11 @@ def test_rows_outlive_the_mark_so_that_none_is_missed_while_it_is_there(open_: O
 @pytest.mark.parametrize("hurt", ["flushall", "older", "another writer"])
 def test_a_state_that_is_not_what_it_was_is_lost_and_takes_nothing(open_: Open, client: redis.Redis, hurt: str) -> None:
     store = open_()
-    store.exchange((), (), Mark(0, 1))
+    store.exchange((), (), mark=Mark(0, 1))
     older = client.get(store._mark_key)
-    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), Mark(1, 5))
+    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), mark=Mark(1, 5))
     if hurt == "another writer":
-        open_().exchange((), (), Mark(2, 6))
+        open_().exchange((), (), mark=Mark(2, 6))
     elif hurt == "older":
         client.set(store._mark_key, older or b"")
     else:
@@ -148,7 +148,7 @@ def test_a_state_that_is_not_what_it_was_is_lost_and_takes_nothing(open_: Open, 
     lost = r"features' state on Redis: a mark that is gone, older, or another server's\. Expected the mark.*Restart"
     for due in ([], [RowSteps(CARD, [step(INSERT, 6, 2, 1)])]):
         with pytest.raises(StateError, match=lost):
-            store.exchange(due, [CARD], Mark(3, 6) if due else None)
+            store.exchange(due, [CARD], mark=Mark(3, 6) if due else None)
     assert client.get(key_of(store)) == before
 
 
@@ -156,34 +156,34 @@ def test_a_value_cut_short_is_noticed_by_who_reads_and_by_who_writes(open_: Open
     for cut in (1, 8, 9, 24, 32, 48):
         store = open_()
         store.rebuild([(CARD, 2, row(1, 1, 1) + row(2, 2, 1))])
-        store.exchange((), (), Mark(0, 2))
+        store.exchange((), (), mark=Mark(0, 2))
         whole = client.get(key_of(store)) or b""
         client.set(key_of(store), whole[:-cut])
         with pytest.raises(StateError, match=rf"rows that nobody wrote so \(a value of {len(whole) - cut} bytes"):
             store.exchange((), [CARD])
         with pytest.raises(StateError, match=r"rows that nobody wrote so \(a value that steps are for\)"):
-            store.exchange([RowSteps(CARD, [step(INSERT, 3, 3, 1)])], (), Mark(1, 3))
+            store.exchange([RowSteps(CARD, [step(INSERT, 3, 3, 1)])], (), mark=Mark(1, 3))
         assert open_().known() is None  # given up: whoever opens it builds it from the log
 
 
 def test_another_type_of_key_is_noticed_and_the_other_keys_of_the_call_stay(open_: Open, client: redis.Redis) -> None:
     store, other = open_(), ("card", 8)
-    store.exchange((), (), Mark(0, 2))
+    store.exchange((), (), mark=Mark(0, 2))
     client.hset(key_of(store), "a", "b")
     with pytest.raises(StateError, match=r"rows that nobody wrote so \(WRONGTYPE"):
         store.exchange((), [CARD])
     due = [RowSteps(other, [step(INSERT, 5, 2, 1)]), RowSteps(CARD, [step(INSERT, 6, 1, 1)])]
     with pytest.raises(StateError, match=r"a value that steps are for.*restart to build the state anew"):
-        store.exchange(due, (), Mark(1, 5))
+        store.exchange(due, (), mark=Mark(1, 5))
     assert not client.exists(store._key(other))
 
 
-@pytest.mark.parametrize("value", ["text", {"a": "hash"}])
+@pytest.mark.parametrize("kind", ["text", "hash"])
 def test_something_else_in_the_place_of_the_mark_is_refused_at_once(
-    redis_url: str, client: redis.Redis, value: str | dict[str, str]
+    redis_url: str, client: redis.Redis, kind: str
 ) -> None:
     key = f"decalog:{{foreign-{next(_names)}}}"
-    client.set(key, value) if isinstance(value, str) else client.hset(key, mapping=value)
+    client.set(key, "text") if kind == "text" else client.hset(key, "a", "hash")
     with pytest.raises(StateError, match=r"mark: something that is no mark.*Delete the key, or name another database"):
         RedisState(redis_url, key[9:-1], settings=SETTINGS)
 
@@ -191,7 +191,7 @@ def test_something_else_in_the_place_of_the_mark_is_refused_at_once(
 def test_a_server_without_the_script_is_given_it(open_: Open, client: redis.Redis) -> None:
     store = open_()
     client.script_flush()
-    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), Mark(0, 5))
+    store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), mark=Mark(0, 5))
     assert store.exchange((), [CARD])[1] == [row(5, 1, 1)]
 
 
@@ -200,18 +200,18 @@ def test_a_server_that_stands_still_costs_one_wait_and_what_it_did_late_is_found
     settings = StateSettings(kept_us=1, timeout_s=0.05, pause_s=1)
     with running(tmp_path) as (url, process):
         store = RedisState(url, "s", settings=settings, monotonic=lambda: now[0])
-        store.exchange((), (), Mark(0, 0))
+        store.exchange((), (), mark=Mark(0, 0))
         os.kill(process.pid, signal.SIGSTOP)
         due = [RowSteps(CARD, [step(INSERT, 5, 1, 1)])]
         with pytest.raises(StateError, match=r"did not do what it was asked \(Timeout.*Expected an answer in time"):
-            store.exchange(due, (), Mark(1, 5))
+            store.exchange(due, (), mark=Mark(1, 5))
         with pytest.raises(StateError, match=r"did not do what it was asked \(it failed a moment ago\)"):
             store.known()
         os.kill(process.pid, signal.SIGCONT)
         now[0] = 1.0
         assert store.known() in (Mark(0, 0), Mark(1, 5))
         if store.known() == Mark(0, 0):
-            store.exchange(due, (), Mark(1, 5))
+            store.exchange(due, (), mark=Mark(1, 5))
         assert store.exchange((), [CARD])[1] == [row(5, 1, 1)]
         store.close()
 
@@ -219,7 +219,7 @@ def test_a_server_that_stands_still_costs_one_wait_and_what_it_did_late_is_found
 def test_a_server_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     with running(tmp_path) as (url, _):
         store = RedisState(url, "s", settings=SETTINGS)
-        store.exchange((), (), Mark(0, 0))
+        store.exchange((), (), mark=Mark(0, 0))
     with pytest.raises(StateError, match="requests get the declared fallback, and nothing of the log is lost"):
         store.exchange((), [CARD])
     store.close()
@@ -247,11 +247,11 @@ def test_a_server_that_evicts_is_refused(tmp_path: Path) -> None:
 def test_a_full_server_takes_nothing_and_loses_nothing(tmp_path: Path) -> None:
     with running(tmp_path) as (url, _):
         store = RedisState(url.replace("redis:", "valkey:"), "s", settings=SETTINGS)
-        store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), Mark(0, 0))
+        store.exchange([RowSteps(CARD, [step(INSERT, 5, 1, 1)])], (), mark=Mark(0, 0))
         with redis.from_url(url) as client:
             client.config_set("maxmemory", 1)
             with pytest.raises(StateError, match="did not do what it was asked"):
-                store.exchange([RowSteps(CARD, [step(INSERT, 6, 1, 1)])], (), Mark(1, 0))
+                store.exchange([RowSteps(CARD, [step(INSERT, 6, 1, 1)])], (), mark=Mark(1, 0))
             client.config_set("maxmemory", 0)
         assert store.known() == Mark(0, 0)
         assert store.exchange((), [CARD])[1] == [row(5, 1, 1)]

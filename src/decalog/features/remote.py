@@ -76,7 +76,7 @@ class _RemoteRows(_EntityRows):
     def put(self, token: int, rows: Int64s) -> None:
         self.by_token[token] = rows
 
-    def take(self, token: int, packed: bytes, waiting: Sequence[_Step]) -> None:
+    def take(self, token: int, packed: bytes, *, waiting: Sequence[_Step]) -> None:
         """Keeps what was read of a token for the request at work, and lays over it what waits.
 
         Raises:
@@ -157,7 +157,7 @@ class RemoteState(OnlineState):
         if is_new and self._seq >= 0:
             try:
                 self._store.rebuild(self._built())
-                self._store.exchange((), (), Mark(self._seq, self._watermark))
+                self._store.exchange((), (), mark=Mark(self._seq, self._watermark))
             except StateError as error:
                 self._fault = error
                 raise
@@ -194,7 +194,7 @@ class RemoteState(OnlineState):
         keys = list(self._asked(subjects))
         read = self._exchange([key for _, key in keys])
         for (rows, key), packed in zip(keys, read, strict=True):
-            rows.take(key[1], packed, [step for step in self._waiting if step.key == key])
+            rows.take(key[1], packed, waiting=[step for step in self._waiting if step.key == key])
         return super().vector(point)
 
     def stats(self) -> StateStats:
@@ -245,7 +245,7 @@ class RemoteState(OnlineState):
             return self._store.exchange((), keys)[1]
         grouped = _by_key(due)
         packed = [RowSteps(key, [step.packed for step in steps]) for key, steps in grouped.items()]
-        refused, read = self._store.exchange(packed, keys, Mark(due[-1].seq, due[-1].watermark))
+        refused, read = self._store.exchange(packed, keys, mark=Mark(due[-1].seq, due[-1].watermark))
         if refused is not None:
             self._fault = grouped[packed[refused.due].key][refused.step].fault()
             self._waiting.clear()

@@ -145,7 +145,7 @@ class StateStore(Protocol):
         """
 
     def exchange(
-        self, due: Sequence[RowSteps], keys: Sequence[StateKey], mark: Mark | None = None
+        self, due: Sequence[RowSteps], keys: Sequence[StateKey], *, mark: Mark | None = None
     ) -> tuple[Refused | None, list[bytes]]:
         """Takes all steps and their mark, or none of them, then reads; in one round trip.
 

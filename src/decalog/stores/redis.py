@@ -203,7 +203,7 @@ class RedisState:
         return Mark(*_MARK.unpack(self._stored)[:2]) if self._stored[-8:] == self._state else None
 
     def exchange(
-        self, due: Sequence[RowSteps], keys: Sequence[StateKey], mark: Mark | None = None
+        self, due: Sequence[RowSteps], keys: Sequence[StateKey], *, mark: Mark | None = None
     ) -> tuple[Refused | None, list[bytes]]:
         """See `StateStore.exchange`."""
         named = [self._mark_key, *(self._key(steps.key) for steps in due), *map(self._key, keys)]
@@ -300,6 +300,11 @@ class RedisState:
         # Steps that can never be taken. Without its mark, the state is built anew when it is opened again.
         self._run(lambda: self._client.delete(self._mark_key))
         return _damaged("a value that steps are for")
+
+
+def open_state(url: str, space: str, *, kept_us: int) -> RedisState:
+    """Returns the state at an address, with the times that fit most; see `RedisState`."""
+    return RedisState(url, space, settings=StateSettings(kept_us=kept_us))
 
 
 def _client(url: str, timeout_s: float) -> redis.Redis:
