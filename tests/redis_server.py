@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,14 +17,16 @@ MISSING = f"no {' and no '.join(PROGRAMS)} on this machine: apt-get install redi
 
 
 @contextmanager
-def running(folder: Path, *settings: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def running(
+    folder: Path, *settings: str, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Yields address and process of a server that runs inside the block; skips the test where none is installed."""
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip(MISSING)
     port = free_port()
     words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with subprocess.Popen([program, *words, *settings], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen([program, *words, *settings], stdout=subprocess.DEVNULL, env=environment) as process:
         try:
             url = f"redis://127.0.0.1:{port}/0"
             wait_for(url, process)

@@ -83,7 +83,8 @@ def server() -> Iterator[redis.Redis]:
     """Yields a client of a Redis of this run."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
-        sys.exit("bench: no redis-server on this machine. Expected one on the path. Run: apt-get install redis-server")
+        print("not run: no redis-server and no valkey-server on this machine: apt-get install redis-server")
+        sys.exit(0)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

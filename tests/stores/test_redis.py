@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -59,7 +61,11 @@ def key_of(store: RedisState) -> bytes:
 
 def test_rows_stand_in_the_order_of_numbers_whatever_order_they_came_in(open_: Open) -> None:
     """Negative numbers, numbers beyond 2⁵³ (where doubles lose units), and ties in the first one or two cells."""
-    store, chance = open_(), Random(5)
+    check_order(open_())
+
+
+def check_order(store: RedisState) -> None:
+    chance = Random(5)
     edges = [-(2**63) + 1, -(2**53) - 1, -(2**53), -256, -1, 0, 1, 127, 128, 255, 256, 2**32, 2**53, 2**53 + 1, 2**62]
     names = [(time, root, kind) for time in edges for root in edges[::3] for kind in (1, 2, 2**40)]
     chance.shuffle(names)
@@ -72,6 +78,19 @@ def test_rows_stand_in_the_order_of_numbers_whatever_order_they_came_in(open_: O
     steps = [step(RETRACT, *cells, horizon=-(2**63)) for cells in gone]
     assert store.exchange([RowSteps(CARD, steps)], (), mark=Mark(10_000, 0)) == (None, [])
     assert store.exchange((), [CARD])[1] == [b"".join(row(*cells) for cells in sorted(held[1::2]))]
+
+
+def test_the_order_of_rows_does_not_hang_on_the_locale_of_the_server(tmp_path: Path) -> None:
+    r"""Lua compares strings by the locale: here '\200' < '\201' is false, which would put rows in the wrong place."""
+    words = ["localedef", "-i", "en_US", "-f", "UTF-8", "--no-archive", str(tmp_path / "en_US.UTF-8")]
+    if shutil.which("localedef") is None or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("no locale can be made on this machine: apt-get install locales")
+    environment = {**os.environ, "LOCPATH": str(tmp_path), "LC_ALL": "en_US.UTF-8"}
+    with running(tmp_path, environment=environment) as (url, _), redis.from_url(url) as client:
+        assert client.eval("return '\\200' < '\\201' and 1 or 0", 0) == 0
+        store = RedisState(url, "s", settings=SETTINGS)
+        check_order(store)
+        store.close()
 
 
 def test_one_step_that_cannot_be_refuses_all(open_: Open) -> None:

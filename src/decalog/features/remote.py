@@ -242,7 +242,7 @@ class RemoteState(OnlineState):
         self._forget_taken()
         due = self._due(self._until() if before is None else min(self._until(), before))
         if not due:
-            return self._store.exchange((), keys)[1]
+            return self._store.exchange((), keys)[1] if keys else []
         grouped = _by_key(due)
         packed = [RowSteps(key, [step.packed for step in steps]) for key, steps in grouped.items()]
         refused, read = self._store.exchange(packed, keys, mark=Mark(due[-1].seq, due[-1].watermark))
