@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.redis_server import running
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,3 +31,10 @@ def shared_data() -> Callable[[str], Path]:
         return found
 
     return find
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yields the address of a Redis that all tests share; each names states of its own. Skips where there is none."""
+    with running(tmp_path_factory.mktemp("redis")) as (url, _):
+        yield url

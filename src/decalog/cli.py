@@ -132,6 +132,7 @@ def serve(
     policy: Annotated[Path | None, typer.Option(help="TOML of policy parameters, for the first system.")] = None,
     rates: Annotated[Path | None, typer.Option(help="TOML of exchange rates: base, [rates].")] = None,
     allow_model: Annotated[list[str] | None, typer.Option(help="module:Class of a model of yours.")] = None,
+    state: Annotated[str, typer.Option(help="Keep the features' state on Redis or Valkey: redis://host:6379/0.")] = "",
     clock_start: Annotated[str | None, typer.Option(help="Start an accelerated clock at this RFC 3339 time.")] = None,
     clock_speed: Annotated[float, typer.Option(help="Simulated seconds a second, with --clock-start.")] = 1.0,
     memory_gib: Annotated[
@@ -140,6 +141,7 @@ def serve(
 ) -> None:
     """Serve systems over HTTP; replies follow the fsync of their log record."""
     from decalog import admin, operations
+    from decalog.deployment import Setup
     from decalog.home import Home
     from decalog.http import HttpSettings
     from decalog.http import serve as run
@@ -148,15 +150,16 @@ def serve(
     settings = HttpSettings(host=host, port=port, tokens=auth)
     settings.check()
     clock = operations.clock_of(clock_start, clock_speed)
-    setups = {name: _setup(name, policy=policy, rates=rates, shadow=shadow, allowed=allow_model) for name in systems}
+    plain = Setup(shadow=shadow, allowed=tuple(allow_model or ()), state=state)
+    setups = {name: _setup(name, plain, policy=policy, rates=rates) for name in systems}
     place = Home(home)
     memory = memory_of(memory_gib)
     served = operations.open_host(place, systems, setups=setups, clock=clock, memory=memory, say=_say)
     with closing(served.log):
-        for name, state in served.state().systems.items():
-            _say(f"{name}: model {state['model'] or 'none, every decision is the declared fallback'}, {state['mode']}")
-            if state["problem"]:
-                _say(f"{name}: {state['problem']}")
+        for name, now in served.state().systems.items():
+            _say(f"{name}: model {now['model'] or 'none, every decision is the declared fallback'}, {now['mode']}")
+            if now["problem"]:
+                _say(f"{name}: {now['problem']}")
         access = admin.access_of(place) if auth else None
         code = run(served, settings, access=access, on_listening=lambda p: _say(f"listening on http://{host}:{p}"))
         if code == 0:
@@ -432,17 +435,18 @@ def new(
     _print(draft_system(name, noun=noun, folder=folder))
 
 
-def _setup(name: str, *, policy: Path | None, rates: Path | None, shadow: bool, allowed: list[str] | None) -> Setup:
+def _setup(name: str, plain: Setup, *, policy: Path | None, rates: Path | None) -> Setup:
+    """Returns a setup with what is read from files."""
+    import msgspec
+
     from decalog import operations
-    from decalog.deployment import Setup
     from decalog.system import find_system
 
     params = find_system(name).policy_params
-    return Setup(
+    return msgspec.structs.replace(
+        plain,
         policy=None if policy is None else operations.read_policy(policy, params),
         rates=None if rates is None else operations.read_rates(rates),
-        shadow=shadow,
-        allowed=tuple(allowed or ()),
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
 from decalog.features.definition import FeatureSet
+from decalog.features.remote import RemoteState
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.log import Log
@@ -23,12 +25,13 @@ from decalog.parity import Parity
 from decalog.policy import policy_version
 from decalog.registry import Registry
 from decalog.replay import Replayer
-from decalog.runtime import runtime
+from decalog.runtime import runtime, this_code
 from decalog.schema import Field
 from decalog.serving import Service, Serving
+from decalog.stores.table import open_state
 from decalog.system import System, find_system
 from decalog.tables import Tables
-from decalog.views import Views, bring_up, snapshot_path
+from decalog.views import Views, bring_up, follow, snapshot_path
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +43,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
         signals: a user's own numeric request fields.
         shadow: log decisions beside the caller's own system.
         allowed: dotted paths of model classes of the user's own that may be imported.
+        state: address of the server that keeps the features' state; "" keeps it in memory.
     """
 
     rates: Rates | None = None
@@ -47,6 +51,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     signals: tuple[Field, ...] | None = None
     shadow: bool = False
     allowed: tuple[str, ...] = ()
+    state: str = ""
 
 
 class Deployment:
@@ -122,7 +127,7 @@ class Deployment:
         ingest = self.prepare()
         self.tables.put("", "runtime", content=runtime())
         self.log.commit()
-        self.views = self.bring_up()
+        self.views = self._remote_views() if self.setup.state else self.bring_up()
         made = Service(self.system, ingest, self.views.state, serving=self.serving(), entropy=self._entropy)
         made.problem = self.problem
         return made
@@ -178,6 +183,25 @@ class Deployment:
     def parity(self) -> Parity:
         """Returns what compares the system's logged features with the log."""
         return Parity(self.log, self.system.name, notes_for=self._notes)
+
+    def _remote_views(self) -> Views:
+        """Returns the views kept on another server, brought up to the log's position."""
+        state = self._remote_state()
+        start = state.position
+        return follow(Views(state, self.log.durable, start, ""), self.log)
+
+    def _remote_state(self) -> RemoteState:
+        """Returns the state on another server, as far as it had come; empty where it is not of this log."""
+        features = self.system.features
+        home = blake2b(self.log.vault.secret("state"), digest_size=8).hexdigest()
+        space = f"{home}:{self.system.name}:{features.version}:{this_code().sources[:12]}"
+        store = open_state(self.setup.state, space, kept_us=features.lateness_us + features.longest_window_us)
+        state = RemoteState(features, store, durable=lambda: self.log.durable)
+        last = state.position - 1
+        # A log that was restored from a backup may be shorter, or have gone on with other records.
+        if last >= 0 and not (last < self.log.durable and self.log.get(last).known_time == state.watermark):
+            state.reset()
+        return state
 
     def _holds_amounts(self) -> bool:
         return any(record.kind in ("event", "decision") for record in self.log.read())

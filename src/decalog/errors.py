@@ -11,6 +11,7 @@ DecalogError
 ├── LogError         (OSError)          the log cannot take or give records
 │   ├── LogUnavailableError             nothing can be appended now: the only answer that is not logged (503)
 │   └── CorruptLogError                 the hash chain, an index or a derived copy does not fit the records
+├── StateError       (OSError)          the features' state on another server is away, lost or damaged: a fallback
 ├── ModelError       (RuntimeError)     a model artefact is missing, damaged, or gives impossible values
 └── ReplayError      (RuntimeError)     a decision cannot be recomputed; the message names what is missing
 """
@@ -77,6 +78,10 @@ class LogUnavailableError(LogError):
 
 class CorruptLogError(LogError):
     """The hash chain, an index or a derived copy does not fit the records."""
+
+
+class StateError(DecalogError, OSError):
+    """The state of the features, kept on another server, cannot be used now."""
 
 
 class ModelError(DecalogError, RuntimeError):

@@ -216,6 +216,9 @@ def _services(deployments: Iterable[Deployment], *, memory: int | None, say: Say
         services[name] = deployment.service()
         views = deployment.views
         assert views is not None  # noqa: S101 - `service` has just brought them up
+        if deployment.setup.state:
+            say(f"views of {name}: on another server, {views}")
+            continue
         forecasts.append(forecast(views.state))
         say(f"views of {name}: {views}: {forecasts[-1]}")
         if views.problem:
@@ -264,6 +267,8 @@ def keep_snapshots(home: Home, host: Host, *, at_least: int = 10_000, say: Say =
     if host.log.failed is not None or host.log.durable != host.log.position:
         return
     for name, service in host.services.items():
+        if not service.state.is_here:
+            continue
         path = snapshot_path(home.state, service.system.features)
         if host.log.durable - last_position(service.system.features, host.log, path=path) < at_least:
             continue

@@ -67,16 +67,21 @@ def bring_up(features: FeatureSet, log: Log, *, folder: Path) -> Views:
         try:
             manifest, state = read_snapshot(path, features, hash_at=log.hash_at)
             start = manifest.position
-            state.use_tables(_tables(features, log, before=start))
         except CorruptLogError as error:
             problem = str(error)
-    position = log.durable
-    # The log finds a corrected record wherever it stands, before the snapshot too.
-    found = changes(log.read(start, position), features.system, past=log, reads=features.reads)
+    return follow(Views(state, log.durable, start, problem), log)
+
+
+def follow(views: Views, log: Log) -> Views:
+    """Returns views that were good at their `start`, with what the log holds since then up to their position."""
+    state, features = views.state, views.state.features
+    state.use_tables(_tables(features, log, before=views.start))
+    # The log finds a corrected record wherever it stands, before the start too.
+    found = changes(log.read(views.start, views.position), features.system, past=log, reads=features.reads)
     # An empty state takes its first part by one sort, which is three times as fast, but holds all of it at once.
     state.apply_many(islice(found, _AT_ONCE))
     state.apply_many(found)
-    return Views(state, position, start, problem)
+    return views
 
 
 def _tables(features: FeatureSet, log: Log, *, before: int) -> list[TableVersion]:

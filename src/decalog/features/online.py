@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -42,6 +42,9 @@ class StateStats(msgspec.Struct, frozen=True):
 class _EntityRows:
     """The row arrays of one entity name, by token."""
 
+    direct = True
+    """Whether rows may be inserted into the arrays themselves."""
+
     def __init__(self, plan: EntityPlan) -> None:
         self.plan = plan
         self.by_token: dict[int, Int64s] = {}
@@ -69,6 +72,9 @@ class _EntityRows:
             self.by_token[token] = rows = kernel.refit(rows, horizon)
             state = kernel.insert(rows, self.plan.picks, row)
         return state
+
+    def retract(self, token: int, row: Int64s, *, horizon: int) -> int:  # noqa: ARG002  # rows elsewhere check with it
+        return kernel.retract(self.rows(token), row)
 
     def put(self, token: int, rows: Int64s) -> None:
         self.by_token[token] = rows
@@ -117,6 +123,7 @@ class OnlineState:
 
     Args:
         features: the declarations.
+        rows: makes what keeps the rows of one entity name; in this process, if nothing else is said.
 
     Attributes:
         plan: the declarations as the kernel's tables.
@@ -132,14 +139,19 @@ class OnlineState:
     [2.0]
     """
 
-    def __init__(self, features: FeatureSet) -> None:
+    is_here = True
+    """Whether the rows are in this process, so that a snapshot of it holds them."""
+
+    def __init__(self, features: FeatureSet, rows: Callable[[EntityPlan], _EntityRows] = _EntityRows) -> None:
         self.features = features
         self.plan = Plan(features)
-        self._entities = tuple(_EntityRows(plan) for plan in self.plan.entities)
+        self._entities = tuple(rows(plan) for plan in self.plan.entities)
         # Kind of row → whether each entity name keeps it.
         self._kept = {kind: tuple(kind in entity.plan.kinds for entity in self._entities) for kind in self.plan.bits}
         self._all_kept = tuple(True for _ in self._entities)
         self._scan_all, self._insert_all = self.plan.doors
+        self._is_direct = all(entity.direct for entity in self._entities)
+        self._none_inserted = sum(kernel.FULL << 3 * place for place in range(len(self._entities)))
         self._row_cells = array("q", bytes(8 * self.plan.width))
         self._job_cells = array("q", bytes(16 * self.plan.width))
         # The kernel's views of the cells above: packing into cells costs a third of filling a numpy array.
@@ -305,7 +317,7 @@ class OnlineState:
             token = entity.plan.asked_token(fact.entities) if is_kept else None
             if token is None:
                 continue
-            state = kernel.retract(entity.rows(token), self._row)
+            state = entity.retract(token, self._row, horizon=horizon)
             if state == kernel.ABSENT and fact.event_time > horizon:  # at or below it, it may have been pruned
                 raise missing_row(seq, fact.root, entity=entity.plan.entity)
 
@@ -317,12 +329,14 @@ class OnlineState:
             return
         self._pack(self._row_cells, 0, *row)
         asked, rows = self._asked(fact.entities, self._kept[fact.kind])
-        states = self._insert_all(rows, self.plan.picks, self.plan.spans, self._row, asked)
+        states = self._none_inserted
+        if self._is_direct:
+            states = self._insert_all(rows, self.plan.picks, self.plan.spans, self._row, asked)
         for entity in self._entities if states else ():
             state, states = states & 7, states >> 3
             if state == kernel.FULL:
-                # A new token, or one whose array has no room left.
-                token = entity.plan.asked_token(fact.entities)
+                # A new token, one whose array has no room left, or rows that are kept elsewhere.
+                token = entity.plan.asked_token(fact.entities) if fact.kind in entity.plan.kinds else None
                 state = kernel.DONE if token is None else entity.insert(token, self._row, horizon=horizon)
             if state == kernel.TWICE:
                 raise row_twice(seq, fact.root, entity=entity.plan.entity)

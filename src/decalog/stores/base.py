@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -91,3 +91,79 @@ class StoredTokens(Protocol):
 
     def subjects(self) -> Iterator[int]:
         """Yields every subject that has a key."""
+
+
+StateKey = tuple[str, int]
+"""(entity name, token): whose rows."""
+
+
+class Mark(NamedTuple):
+    """How far a stored state has come: every change up to `seq` is in it; `watermark` is that after them, µs."""
+
+    seq: int
+    watermark: int
+
+
+class RowSteps(NamedTuple):
+    """What is to be done to the rows of one entity, in order.
+
+    Args:
+        key: whose rows.
+        steps: each INSERT or RETRACT, its horizon (a cell), and the row. Rows whose first cell is at or below the last
+            horizon may be forgotten once all is done.
+    """
+
+    key: StateKey
+    steps: Sequence[bytes]
+
+
+INSERT, RETRACT = b"+", b"-"
+
+
+class Refused(NamedTuple):
+    """The step, of those that were due, for which a store refused all.
+
+    It is an INSERT of a row that is there, or a RETRACT of one that is not and lies above its horizon.
+    """
+
+    due: int
+    step: int
+
+
+class StateStore(Protocol):
+    """Rows of entities outside this process, with the mark of what they hold; one writer.
+
+    A row is a string of cells: int64, big-endian, sign bit flipped, so that the order of bytes is that of numbers. The
+    rows of a key lie one behind the other, ordered by their first three cells, which name a row.
+    """
+
+    def known(self) -> Mark | None:
+        """Returns the mark that is stored; asks the server only where an exchange failed and may have been taken.
+
+        Raises:
+            StateError: the server is away, or the state there is lost.
+        """
+
+    def exchange(
+        self, due: Sequence[RowSteps], keys: Sequence[StateKey], *, mark: Mark | None = None
+    ) -> tuple[Refused | None, list[bytes]]:
+        """Takes all steps and their mark, or none of them, then reads; in one round trip.
+
+        Returns:
+            The step for which all were refused, or None; and the rows of each key, b"" for none.
+
+        Raises:
+            StateError: the server is away, has lost the mark, or holds what this store never wrote.
+        """
+
+    def rebuild(self, entities: Iterable[tuple[StateKey, int, bytes]]) -> None:
+        """Begins another state of (key, number of rows, rows); errors as for `exchange`.
+
+        It takes the old one's place with the next mark that is stored.
+        """
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Yields (entity name, bytes of rows) of every key; errors as for `exchange`."""
+
+    def close(self) -> None:
+        """Releases the connection; what was stored stays."""

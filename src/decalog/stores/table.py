@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from decalog.errors import ConfigError, near
-from decalog.stores.base import LogStore, Vault
+from decalog.stores.base import LogStore, StateStore, Vault
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -24,6 +24,10 @@ ENGINES: Mapping[str, Engine] = {
     "sqlite": Engine(log="decalog.stores.sqlite:SqliteLogStore", vault="decalog.stores.vault:SqliteVault"),
 }
 """Short name → engine. A new engine adds its line here and passes `tests/stores/test_every_store.py`."""
+
+
+STATES: Mapping[str, str] = dict.fromkeys(("redis", "rediss", "valkey", "unix"), "decalog.stores.redis:open_state")
+"""Scheme of an address → what opens a state of the features there."""
 
 
 def open_log(engine: str, path: Path, *, writer: bool = False) -> LogStore:
@@ -46,6 +50,39 @@ def open_vault(engine: str, path: Path, *, writer: bool = False) -> Vault:
     """Returns the vault; arguments and errors as for `open_log`."""
     vault: Vault = _load(_engine(engine).vault)(path, writer=writer)
     return vault
+
+
+def open_state(url: str, space: str, *, kept_us: int) -> StateStore:
+    """Returns the features' state at an address.
+
+    Args:
+        url: of the server.
+        space: names whose state it is.
+        kept_us: how long a row can be reached, µs.
+
+    Raises:
+        ConfigError: there is no such engine, its package is not installed, or the server is not fit.
+        StateError: the server cannot be reached.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in STATES:
+        raise ConfigError(
+            where="features' state, address",
+            given="an address of another kind",
+            expected=f"{near(scheme, STATES)}, followed by ://",
+            fix="Mend --state, or leave it out to keep the state in memory.",
+        )
+    try:
+        opening = _load(STATES[scheme])
+    except ImportError:
+        raise ConfigError(
+            where="features' state",
+            given=f"an address of {scheme}, without the package for it",
+            expected="the extra redis",
+            fix="Run: pip install 'decalog[redis]'",
+        ) from None
+    store: StateStore = opening(url, space, kept_us=kept_us)
+    return store
 
 
 def _engine(name: str) -> Engine:
