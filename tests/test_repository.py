@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("src", "tests", "docs", "examples", "bench", ".ci")
-LOCKS = ("requirements.lock", "requirements-core.lock", "requirements-uv.lock")
+LOCKS = ("requirements.lock", "requirements-core.lock", "requirements-spark.lock", "requirements-uv.lock")
 README_LINES = 150
 
 # Written so that this file does not match itself.

@@ -43,15 +43,12 @@ def cluster(folder: Path) -> Iterator[str]:
     address = f"spark://{LOOPBACK}:{port}"
     with ExitStack() as stack:
         where = ["--host", LOOPBACK, "--port", str(port), "--webui-port", "0"]
-        _read_until(stack.enter_context(_daemon(folder, "master.Master", where)), "I have been elected leader")
+        stack.enter_context(_daemon(folder, "master.Master", where, ready="I have been elected leader")).wait()
         size = ["--host", LOOPBACK, "--cores", "1", "--memory", "600m", "--webui-port", "0"]
-        folders = [str(folder / f"work-{number}") for number in range(WORKERS)]
-        workers = [
-            stack.enter_context(_daemon(folder, "worker.Worker", [*size, "--work-dir", place, address]))
-            for place in folders
-        ]
-        for worker in workers:
-            _read_until(worker, "Successfully registered with master")
+        commands = [[*size, "--work-dir", str(folder / f"work-{number}"), address] for number in range(WORKERS)]
+        ready = "Successfully registered with master"
+        for worker in [stack.enter_context(_daemon(folder, "worker.Worker", c, ready=ready)) for c in commands]:
+            worker.wait()
         yield address
 
 
@@ -91,35 +88,35 @@ def session(address: str, folder: Path) -> Iterator[SparkSession]:
 
 
 @contextmanager
-def _daemon(folder: Path, name: str, options: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """Runs one of Spark's daemons; the script that is started becomes the daemon, so its pid is the daemon's."""
+def _daemon(folder: Path, name: str, options: list[str], *, ready: str) -> Iterator[threading.Event]:
+    """Runs one of Spark's daemons; yields what is set when it says that it is ready, or ends."""
     import pyspark
 
     program = Path(pyspark.__file__).parent / "bin" / "spark-class"
     environment = {**os.environ, "SPARK_LOCAL_IP": LOOPBACK, "SPARK_DAEMON_MEMORY": "256m"}
     environment["SPARK_LOCAL_DIRS"] = str(folder)
+    # The script becomes the daemon, so its pid is the daemon's.
     command = [str(program), f"org.apache.spark.deploy.{name}", *options]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
+        is_ready = threading.Event()
+        reader = threading.Thread(target=_listen, args=(process, ready, is_ready))
+        reader.start()
         try:
-            yield process
+            yield is_ready
         finally:
             process.terminate()
+            reader.join()
 
 
-def _read_until(process: subprocess.Popen[str], ready: str) -> None:
-    """Waits until a daemon says that it is ready."""
+def _listen(process: subprocess.Popen[str], ready: str, is_ready: threading.Event) -> None:
+    """Reads all that a daemon says, since a full pipe would stop it."""
     assert process.stderr is not None
-    said = []
     for line in process.stderr:
-        said.append(line)
         if ready in line:
-            # A full pipe would stop the daemon, so its further lines are read and forgotten.
-            threading.Thread(target=process.stderr.read, daemon=True).start()
-            return
-    message = "".join(said)
-    raise RuntimeError(f"the daemon ended before it was ready:\n{message}")
+            is_ready.set()
+    is_ready.set()
 
 
 def _free_port() -> int:

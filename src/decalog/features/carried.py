@@ -137,7 +137,7 @@ class CarriedFold:
 
 
 def _compiled(function: _F) -> _F:
-    """Returns the function compiled if the kernel is; never cached, for a cache does not see that the kernel changed."""
+    """Returns the function compiled if the kernel is; uncached, since a cache does not see that the kernel changed."""
     if not hasattr(kernel.scan, "py_func"):
         return function
     import numba

@@ -2,15 +2,16 @@
 
 Two tables go in. Changes, one row an image (−before, +after): `seq`, `act` (kernel.RETRACT or INSERT), `wm` (the
 watermark after it, µs), one `token_<entity>` an entity name, and `row`, the int64 row of `plan.Plan.row`. Points, one
-row where features are asked for: `point` (a unique id), `state_seq`, `time`, `root`, the tokens, `row` (the own event's,
-kind 0 for none), and `body`, the point itself for the features of the request.
+row where features are asked for: `point` (a unique id), `state_seq`, `time`, `root`, the tokens, `row` (of the own
+event, kind 0 for none), and `body`, the point itself for the features of the request.
 
 A refusal (`refusals`) reaches the caller as Spark's PythonException with the refusal's message in it, when Spark runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,12 @@ import numpy.typing as npt
 from decalog.errors import DataError
 from decalog.features import kernel
 from decalog.features.carried import CarriedFold, Steps
-from decalog.features.columnar import images, rows_of, tokens_of, write_requests
+from decalog.features.columnar import Images, images, rows_of, tokens_of, write_requests
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
-from decalog.features.kernel import MISSING, Float64s, Int64s
+from decalog.features.kernel import MISSING, Int64s
 from decalog.features.plan import NO_ROOT, EntityPlan, Plan
+from decalog.features.refusals import out_of_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,20 +43,46 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Point).decode
 
 
-def changes_table(features: FeatureSet, changes: Sequence[Change]) -> pa.Table:
-    """Returns a log's changes as an Arrow table of images, ready for `session.createDataFrame`.
+def changes_tables(features: FeatureSet, changes: Iterable[Change], *, rows: int = 100_000) -> Iterator[pa.Table]:
+    """Yields a log's changes as Arrow tables of images, so that a log of any length passes through bounded memory.
+
+    Args:
+        features: the declarations.
+        changes: the partition's changes in the order of seq, from the first.
+        rows: at most this many changes a table.
 
     Raises:
         DataError: the changes are not in the order of seq.
     """
-    import pyarrow as pa
+    plan, rest = Plan(features), iter(changes)
+    watermark, last = kernel.BEFORE_ALL, 0
+    while piece := list(itertools.islice(rest, rows)):
+        if piece[0].seq < last:
+            raise out_of_order(piece[0].seq, last)
+        log = images(plan, piece)
+        watermarks = np.maximum(log.watermarks, watermark)
+        yield _images_table(plan, log, watermarks)
+        watermark, last = int(watermarks[-1]), piece[-1].seq
 
+
+def changes_table(features: FeatureSet, changes: Sequence[Change]) -> pa.Table:
+    """Returns a whole log's changes as one Arrow table of images, ready for `session.createDataFrame`.
+
+    Raises:
+        DataError: the changes are not in the order of seq.
+    """
     plan = Plan(features)
     log = images(plan, changes)
+    return _images_table(plan, log, log.watermarks)
+
+
+def _images_table(plan: Plan, log: Images, watermarks: Int64s) -> pa.Table:
+    import pyarrow as pa
+
     columns: dict[str, Any] = {
         "seq": log.seqs[log.changes],
         "act": log.acts,
-        "wm": log.watermarks[log.changes],
+        "wm": watermarks[log.changes],
         **{_name(entity): _tokens(tokens) for entity, tokens in zip(plan.entities, log.tokens, strict=True)},
         "row": _lists(log.table),
     }
@@ -92,8 +120,8 @@ def fold_on_spark(features: FeatureSet, *, changes: DataFrame, points: DataFrame
 
     Args:
         features: the declarations.
-        changes: images, as `changes_table` or `sealed_changes` gives them.
-        points: as `points_table` or `sealed_points` gives them.
+        changes: images, as `changes_table` or `changes_tables` gives them.
+        points: as `points_table` gives them.
     """
     from pyspark.sql import functions as f
 
@@ -102,7 +130,9 @@ def fold_on_spark(features: FeatureSet, *, changes: DataFrame, points: DataFrame
     known = _with_watermarks(changes, points)
     is_late = f.expr(f"coalesce(time < wm - {features.lateness_us}, false)")
     body = f.when(~is_late, f.col("body"))
-    requests = known.select("point", f.lit(_REQUEST).alias("part"), body.alias("body"), _none("array<double>", "values"))
+    requests = known.select(
+        "point", f.lit(_REQUEST).alias("part"), body.alias("body"), _none("array<double>", "values")
+    )
     admitted = known.where(~is_late)
     folded = [
         _folded(_entity_steps(entity, changes=changes, points=admitted), declared, part)
