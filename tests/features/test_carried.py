@@ -158,7 +158,7 @@ class Forgetful(CarriedFold):
 
 
 def test_a_fold_that_forgets_between_pieces_is_caught() -> None:
-    drawn = [("event", 1, 0, 0, "payment", {"card": 1, "device": 1}, {})] * 8
+    drawn: list[tuple[object, ...]] = [("event", 1, 0, 0, "payment", {"card": 1, "device": 1}, {})] * 8
     drawn += [("decide", 1, 0, 0, "payment", {"card": 1, "device": 1}, {})]
     assert_pieces_agree(drawn, 3)
     with pytest.raises(AssertionError):

@@ -14,12 +14,13 @@ import pytest
 from tests.features import spark_cluster
 from tests.features.logs import KINDS, VALUES, Writer, features
 
+from decalog.errors import DataError
 from decalog.features import kernel
 from decalog.features.definition import Aggregate, FeatureSet
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.offline import fold, refused
 from decalog.features.reference import evaluate
-from decalog.features.spark import changes_table, entity_values, fold_on_spark, points_table
+from decalog.features.spark import changes_table, changes_tables, entity_values, fold_on_spark, points_table
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -143,6 +144,21 @@ def test_two_points_with_one_id_raise(spark: SparkSession) -> None:
         folded.collect()
 
 
+def test_a_log_in_pieces_is_the_same_table() -> None:
+    log = Writer().write(drawn(5, 60))
+    pieces = list(changes_tables(FEATURES, log.changes, rows=7))
+    assert len(pieces) > 5
+    joined, whole = importlib.import_module("pyarrow").concat_tables(pieces), changes_table(FEATURES, log.changes)
+    assert sorted(map(str, joined.to_pylist())) == sorted(map(str, whole.to_pylist()))
+    assert set(whole.column("seq").to_pylist()) == {change.seq for change in log.changes}
+
+
+def test_pieces_out_of_order_raise() -> None:
+    changes = [Change(seq, 100, None, Fact(seq, 100, "payment", {"card": 1}, {})) for seq in (1, 0)]
+    with pytest.raises(DataError, match="change 0: a seq below 1, which came before it"):
+        list(changes_tables(COUNT, changes, rows=1))
+
+
 # Three planted faults. Each replaces a part of the engine, and a check above has to notice.
 
 
@@ -173,8 +189,8 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, object], N
 
 
 Plant = Callable[[str, object], None]
-PAYMENTS = [("event", 1, 0, 0, "payment", {"card": 1 + n % 2}, {}) for n in range(30)]
-DECISIONS = [("decide", 1, 0, 0, "payment", {"card": 1 + n % 2}, {}) for n in range(4)]
+PAYMENTS: list[tuple[Any, ...]] = [("event", 1, 0, 0, "payment", {"card": 1 + n % 2}, {}) for n in range(30)]
+DECISIONS: list[tuple[Any, ...]] = [("decide", 1, 0, 0, "payment", {"card": 1 + n % 2}, {}) for n in range(4)]
 
 
 def test_rows_that_are_not_sorted_are_caught(spark: SparkSession, plant: Plant) -> None:

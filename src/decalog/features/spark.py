@@ -1,9 +1,10 @@
 """The offline fold on Spark: entities are divided among the workers, each folded by the same kernel, to the same bits.
 
 Two tables go in. Changes, one row an image (−before, +after): `seq`, `act` (kernel.RETRACT or INSERT), `wm` (the
-watermark after it, µs), one `token_<entity>` an entity name, and `row`, the int64 row of `plan.Plan.row`. Points, one
-row where features are asked for: `point` (a unique id), `state_seq`, `time`, `root`, the tokens, `row` (of the own
-event, kind 0 for none), and `body`, the point itself for the features of the request.
+watermark after it, µs), one `token_<entity>` an entity name, and `row`, the int64 row of `plan.Plan.row`; a change
+without an image has a row too, with nothing but `seq` and `wm`. Points, one row where features are asked for: `point`
+(a unique id), `state_seq`, `time`, `root`, the tokens, `row` (of the own event, kind 0 for none), and `body`, the point
+itself for the features of the request.
 
 A refusal (`refusals`) reaches the caller as Spark's PythonException with the refusal's message in it, when Spark runs.
 """
@@ -77,15 +78,24 @@ def changes_table(features: FeatureSet, changes: Sequence[Change]) -> pa.Table:
 
 
 def _images_table(plan: Plan, log: Images, watermarks: Int64s) -> pa.Table:
+    """Returns the images, and a row without one for each change that has none: it too moves the watermark."""
     import pyarrow as pa
 
+    without = np.setdiff1d(np.arange(len(log.seqs)), log.changes)
+    origins = np.concatenate([log.changes, without])
+    is_empty = np.arange(len(origins)) >= len(log.changes)
+
+    def filled(values: Int64s, filler: int) -> Int64s:
+        return np.concatenate([values, np.full((len(without), *values.shape[1:]), filler, np.int64)])
+
     columns: dict[str, Any] = {
-        "seq": log.seqs[log.changes],
-        "act": log.acts,
-        "wm": watermarks[log.changes],
-        **{_name(entity): _tokens(tokens) for entity, tokens in zip(plan.entities, log.tokens, strict=True)},
-        "row": _lists(log.table),
+        "seq": log.seqs[origins],
+        "act": pa.array(filled(log.acts, kernel.INSERT), mask=is_empty),
+        "wm": watermarks[origins],
     }
+    for entity, tokens in zip(plan.entities, log.tokens, strict=True):
+        columns[_name(entity)] = _tokens(filled(tokens, MISSING))
+    columns["row"] = _lists(filled(log.table, 0), is_empty)
     return pa.table(columns)
 
 
