@@ -1,11 +1,12 @@
 # decalog: every verb makes the environment it needs (.venv) from a pinned, hashed lock, then does its work.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: up test lint slow bench docs lock clean help
+.PHONY: up test lint slow bench docs spark lock clean help
 
 UV_VERSION = 0.13.9
 VENV = .venv
 BIN = $(VENV)/bin
+SPARK = .venv-spark
 
 # uv may not fetch a Python of its own; packages are copied, since links from its cache warn across file systems.
 export UV_PYTHON_DOWNLOADS = never
@@ -38,16 +39,20 @@ bench: $(VENV)/dev.stamp  ## run every benchmark and print its table
 docs: $(VENV)/dev.stamp  ## run every code block of the docs
 	@$(BIN)/python -m pytest tests/test_docs.py
 
+spark: $(SPARK)/spark.stamp  ## run the tests of the features on Spark, in an environment of their own (Java 17, 1 GB)
+	@$(SPARK)/bin/python -m pytest -rs tests/features/test_spark.py
+
 lock: $(VENV)/uv.stamp  ## pin what pyproject.toml asks for, with hashes (UPGRADE=1: in the newest versions)
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) - -o requirements-uv.lock
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) --extra dev pyproject.toml -o requirements.lock
 	@$(COMPILE) -c requirements.lock pyproject.toml -o requirements-core.lock
+	@$(COMPILE) -c requirements.lock --extra spark pyproject.toml -o requirements-spark.lock
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 clean:  ## remove the environment and all caches (never var/, where the decisions are)
-	@rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(SPARK) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find src tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 help:  ## list the verbs
@@ -67,6 +72,14 @@ $(VENV)/core.stamp: requirements-core.lock pyproject.toml $(VENV)/uv.stamp
 $(VENV)/dev.stamp: requirements.lock pyproject.toml $(VENV)/uv.stamp
 	@$(call install,requirements.lock)
 	@touch $(VENV)/core.stamp $@
+
+# Spark has an environment of its own: with pandas beside them, other libraries import more and warn more.
+$(SPARK)/spark.stamp: requirements.lock requirements-spark.lock pyproject.toml $(VENV)/uv.stamp
+	@echo "Installing what requirements-spark.lock pins"; \
+	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $(SPARK) && \
+	  $(BIN)/uv pip sync --quiet --python $(SPARK)/bin/python --require-hashes requirements.lock requirements-spark.lock && \
+	  $(BIN)/uv pip install --quiet --python $(SPARK)/bin/python --no-deps --editable .
+	@touch $@
 
 $(VENV)/uv.stamp: requirements-uv.lock
 	@python="$(PYTHON)"; [ -n "$$python" ] || { $(NO_PYTHON); }; \
