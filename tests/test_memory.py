@@ -44,7 +44,7 @@ def paid(days: float, a_day: int, *, cards: int = 10) -> OnlineState:
 
 def grown(rows: float, tokens: float) -> int:
     """Returns the most bytes of rows of three columns, by what the module's page says."""
-    return round(24 * (rows * 1.5 + tokens * 3) + tokens * 500)
+    return round(24 * (rows * 1.5 + tokens * 3) + tokens * 600)
 
 
 def test_a_young_log_grows_at_its_pace_until_its_windows_are_full() -> None:
@@ -53,7 +53,7 @@ def test_a_young_log_grows_at_its_pace_until_its_windows_are_full() -> None:
     assert found.events_a_day == pytest.approx(100, rel=0.01)
     assert found.then == pytest.approx(grown(100 * 30, 100), rel=0.01)
     assert found.beside == pytest.approx(24 * (3_000 + 100), rel=0.01)
-    assert found.now == paid(3, 100).stats().bytes + 10 * 500
+    assert found.now == paid(3, 100).stats().bytes + 10 * 600
 
 
 def test_full_windows_stay_as_they_are() -> None:

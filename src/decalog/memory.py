@@ -16,7 +16,7 @@ from decalog.features.packed import View
 RECENT_US = 7 * DAY
 """The rows of so long give the pace of the forecast: a week has its weekend in it."""
 
-_TOKEN_BYTES = 500
+_TOKEN_BYTES = 600
 """What a token with an array of its own costs besides the rows: the array's head, its key and its places in two tables;
 `bench/latency/spine_start.py` measures it."""
 _ROOM = 1.5
@@ -38,7 +38,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         rows, tokens: over all entity names.
         now: bytes in this process.
         then: most bytes in this process once its windows have filled at the pace of late, or have stayed filled.
-        beside: bytes of the process that writes a snapshot then: it holds the rows once more.
+        beside: bytes of the process that writes its snapshot then, which holds the rows once more.
         events_a_day: the pace, of the entity name that most rows have.
     """
 
