@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from decalog.features.definition import Aggregate, Attribute, FeatureSet
+from decalog.features.definition import Aggregate, Attribute, FeatureSet, Lookup, Ratio
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.reference import evaluate
 from decalog.features.skew import Why, explain
@@ -155,3 +155,20 @@ def test_of_several_faults_the_one_that_explains_the_other_values_is_named() -> 
     ):
         found = explain(features, "card_payments", changes=log, point=Point(2, 200, own=OWN), logged=logged)
         assert found.said == f"the logged value is that of {said}"
+
+
+def test_what_is_derived_or_looked_up_names_what_it_came_from() -> None:
+    declared = FeatureSet(
+        system="skew",
+        features=(
+            *FEATURES.features,
+            Lookup(name="risk", meaning="tested", unit="1", table="risks", key="cents"),
+            Ratio(name="share", meaning="tested", unit="1", numerator="cents", denominator="card_cents"),
+        ),
+    )
+    logged, point = [0.0] * len(declared.names), Point(0, 200, own=OWN)
+    said = {name: explain(declared, name, changes=[], point=point, logged=logged).said for name in ("risk", "share")}
+    assert said == {
+        "risk": "looked up in risks: another version of it was seen, or the logged value was changed",
+        "share": "derived from cents, card_cents alone: where these agree, the logged value was changed",
+    }

@@ -17,7 +17,7 @@ import msgspec
 
 from decalog.clock import rfc3339
 from decalog.errors import DataError
-from decalog.features.definition import Aggregate, FeatureSet
+from decalog.features.definition import Aggregate, Derived, FeatureSet, Lookup
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.plan import Plan
 from decalog.features.reference import evaluate, visible
@@ -91,6 +91,10 @@ def explain(
         logged: all values, in the order of declaration.
     """
     feature = features.features[features.names.index(name)]
+    if isinstance(feature, Derived):
+        return Why(f"derived from {', '.join(feature.parts)} alone: where these agree, the logged value was changed")
+    if isinstance(feature, Lookup):
+        return Why(f"looked up in {feature.table}: another version of it was seen, or the logged value was changed")
     if not isinstance(feature, Aggregate):
         return Why("computed from the request and its time alone, no other row enters: the logged value was changed")
     siblings = [other for other in features.aggregates if other.entity == feature.entity and other.name != name]
@@ -230,7 +234,7 @@ def _in_window(account: _Account) -> list[Fact]:
     return [
         fact
         for fact in rows
-        if point.time - feature.window_us < fact.event_time <= point.time
+        if point.time - feature.reach_us < fact.event_time <= point.time - feature.offset_us
         and fact.kind in feature.over
         and plan.asked_token(fact.entities) == token
     ]
