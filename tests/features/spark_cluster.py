@@ -72,6 +72,7 @@ def session(address: str, folder: Path) -> Iterator[SparkSession]:
         "spark.sql.execution.arrow.maxRecordsPerBatch": str(BATCH_ROWS),
         "spark.sql.shuffle.partitions": "3",
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.task.maxFailures": "1",  # a fault is no accident, so it is not tried again
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
     }
