@@ -6,7 +6,6 @@ the columns, the answer and a little; and a part fits into the processor's cache
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.errors import DataError
-from decalog.features import kernel
+from decalog.features import kernel, sliding
 from decalog.features.columnar import Images
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.plan import EntityPlan, Plan
@@ -23,8 +22,7 @@ from decalog.features.refusals import crowded, inadmissible, missing_row, row_tw
 Bools = npt.NDArray[np.bool_]
 NONE = -1
 """Stands in a visit for no image or no point, and in `Asked.own` for no own event."""
-PART_VISITS = 1 << 16
-"""Visits of a part; a token with more is a part of its own."""
+_KEY_BITS = 63
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,72 +125,53 @@ class _EntityFold:
     """The fold of one entity name."""
 
     def __init__(self, plan: Plan, log: Images, asked: Asked, *, visits: Visits, which: int) -> None:
-        self.plan, self.log, self.asked, self.visits = plan, log, asked, visits
+        self.plan, self.log, self.asked = plan, log, asked
         self.entity: EntityPlan = plan.entities[which]
-        self.kept: Bools = log.tokens[which] != MISSING
-        self.places = np.unique(self.entity.outputs[:, kernel.PLACE])
-        self.tokens = self._tokens(which)
-
-    def _tokens(self, which: int) -> Int64s:
-        """Returns whose each visit is; MISSING where nothing is to be done."""
-        images, points = self.visits
-        tokens = np.full(len(images), MISSING, np.int64)
-        there = np.flatnonzero(images != NONE)
-        tokens[there] = self.log.tokens[which][images[there]]
-        there = np.flatnonzero(points != NONE)
-        tokens[there] = self.asked.tokens[which][points[there]]
-        return tokens
+        self.points = visits.points
+        self.images, self.tokens = _visited(log, asked, visits=visits, which=which)
 
     def write(self, out: Float64s) -> None:
+        log, asked, entity = self.log, self.asked, self.entity
         order = _by_token(self.tokens)
-        tokens = self.tokens[order]
-        del self.tokens
-        for start, stop, most in _parts(tokens):
-            self._write_part(order[start:stop], tokens[start:stop], most=most, out=out)
-
-    def _write_part(self, chosen: Int64s, tokens: Int64s, *, most: int, out: Float64s) -> None:
-        images, points = self.visits.images[chosen], self.visits.points[chosen]
-        reads = points != NONE
-        changes = images != NONE
-        changes[changes] = self.kept[images[changes]]
-        images, points = images[changes], points[reads]
-        steps = _steps(self.log.acts[images], tokens, reads=reads, changes=changes)
-        part = np.empty((len(points), len(self.plan.blank)))
-        part[:] = self.plan.blank
-        entity = self.entity
-        fault = kernel.fold(
-            steps,
-            self.log.table[images],
-            self._jobs(points),
+        slid, scanned = sliding.slid_outputs(entity.lanes, entity.outputs)
+        state, image = sliding.fold_tokens(
+            order,
+            _edges(self.tokens[order]),
+            self.images,
+            self.points,
+            log.acts,
+            log.table,
+            asked.times,
+            asked.roots,
+            asked.own,
+            asked.rows,
             entity.picks,
             entity.lanes,
             entity.outputs,
-            most,
-            part,
+            slid,
+            scanned,
+            self.plan.features.retain,
+            out,
         )
-        if fault:
-            raise self._fault(fault, steps, images)
-        for place in self.places.tolist():
-            out[points, place] = part[:, place]
+        if state != kernel.DONE:
+            raise self._fault(state, image)
 
-    def _jobs(self, points: Int64s) -> Int64s:
-        """Returns one job of `kernel.scan` a point."""
-        asked, own = self.asked, self.asked.own[points]
-        jobs = np.zeros((len(points), 2, self.plan.width), np.int64)
-        jobs[:, kernel.ASKED, kernel.AT] = asked.times[points]
-        jobs[:, kernel.ASKED, kernel.SKIPPED] = asked.roots[points]
-        jobs[:, kernel.ASKED, kernel.RETAIN] = self.plan.features.retain
-        there = own != NONE
-        jobs[there, kernel.OWN_ROW] = asked.rows[own[there]]
-        return jobs
-
-    def _fault(self, fault: int, steps: Int64s, images: Int64s) -> DataError:
-        step, state = divmod(fault, 8)
+    def _fault(self, state: int, image: int) -> DataError:
         if state == kernel.CROWDED:
             return crowded(self.entity.entity, retain=self.plan.features.retain)
-        image = images[steps[step, kernel.INDEX]]
         seq, root = int(self.log.seqs[self.log.changes[image]]), int(self.log.table[image, kernel.ROOT])
         return (row_twice if state == kernel.TWICE else missing_row)(seq, root, entity=self.entity.entity)
+
+
+def _visited(log: Images, asked: Asked, *, visits: Visits, which: int) -> tuple[Int64s, Int64s]:
+    """Returns of each visit the image, if the entity keeps it, and the token; MISSING where nothing is to be done."""
+    there = np.flatnonzero(visits.images != NONE)
+    tokens = np.full(len(visits.images), MISSING, np.int64)
+    tokens[there] = log.tokens[which][visits.images[there]]
+    images = np.where(tokens != MISSING, visits.images, NONE)
+    there = np.flatnonzero(visits.points != NONE)
+    tokens[there] = asked.tokens[which][visits.points[there]]
+    return images, tokens
 
 
 def _by_token(tokens: Int64s) -> Int64s:
@@ -202,7 +181,7 @@ def _by_token(tokens: Int64s) -> Int64s:
         return there
     chosen = tokens[there]
     least, bits = int(chosen.min()), len(there).bit_length()
-    if (int(chosen.max()) - least).bit_length() + bits < 63:
+    if (int(chosen.max()) - least).bit_length() + bits < _KEY_BITS:
         # Token and place in one number: numpy sorts those several times as fast as it sorts indexes.
         keys = np.sort(((chosen - least) << bits) | np.arange(len(there)))
         order = keys & ((1 << bits) - 1)
@@ -211,26 +190,7 @@ def _by_token(tokens: Int64s) -> Int64s:
     return order if len(there) == len(tokens) else there[order]
 
 
-def _parts(tokens: Int64s) -> Iterator[tuple[int, int, int]]:
-    """Yields (start, stop, most visits of one token) of parts that no token is cut by."""
+def _edges(tokens: Int64s) -> Int64s:
+    """Returns where each token begins, and the end."""
     firsts = np.flatnonzero(np.diff(tokens)) + 1
-    edges = np.concatenate([[0], firsts, [len(tokens)]]) if len(tokens) else np.zeros(1, np.int64)
-    place = 0
-    while place < len(edges) - 1:
-        beyond = int(np.searchsorted(edges, edges[place] + PART_VISITS, side="right")) - 1
-        stop = max(place + 1, beyond)
-        yield int(edges[place]), int(edges[stop]), int(np.diff(edges[place : stop + 1]).max())
-        place = stop
-
-
-def _steps(acts: Int64s, tokens: Int64s, *, reads: Bools, changes: Bools) -> Int64s:
-    """Returns the steps of `kernel.fold`: of each visit the point, which does not see the image, then the image."""
-    steps = np.empty((len(tokens), 2, 3), np.int64)
-    steps[:, :, kernel.TOKEN] = tokens[:, None]
-    steps[:, 0, kernel.ACT] = kernel.READ
-    steps[:, 0, kernel.INDEX] = np.cumsum(reads) - 1
-    steps[changes, 1, kernel.ACT] = acts
-    steps[:, 1, kernel.INDEX] = np.cumsum(changes) - 1
-    flat = steps.reshape(-1, 3)
-    there = np.column_stack([reads, changes]).ravel()
-    return flat if there.all() else flat[there]
+    return np.concatenate([[0], firsts, [len(tokens)]]) if len(tokens) else np.zeros(1, np.int64)
