@@ -186,7 +186,8 @@ def _visits(log: Images, asked: Asked, *, images: Int64s, chosen: Int64s) -> Vis
         return visits_of(log, asked.positions)
     points = np.full(len(images), NONE, np.int64)
     points[chosen] = np.arange(len(chosen))
-    return Visits(images, points)
+    is_same = len(chosen) == len(images) == len(log.acts) and bool((log.acts == kernel.INSERT).all())
+    return Visits(images, points, is_same)
 
 
 def _kind_bits(plan: Plan, events: EventColumns) -> Int64s:

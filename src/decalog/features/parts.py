@@ -59,11 +59,13 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 class Visits(NamedTuple):
     """Images and points in the log's order: a visit is an image, a point, or a point and then an image.
 
-    The two of one visit belong to the same entities.
+    The two of one visit belong to the same entities. `same`: each visit, its point, image and own row have one number;
+    the point is at the image's own time and root, and nothing is withdrawn.
     """
 
     images: Int64s
     points: Int64s
+    same: bool = False
 
 
 def visits_of(log: Images, positions: Int64s) -> Visits:
@@ -128,7 +130,10 @@ class _EntityFold:
         self.plan, self.log, self.asked = plan, log, asked
         self.entity: EntityPlan = plan.entities[which]
         self.points = visits.points
-        self.images, self.tokens = _visited(log, asked, visits=visits, which=which)
+        self.same = visits.same and log.tokens[which] is asked.tokens[which]
+        self.images, self.tokens = visits.images, asked.tokens[which]
+        if not self.same:
+            self.images, self.tokens = _visited(log, asked, visits=visits, which=which)
 
     def write(self, out: Float64s) -> None:
         log, asked, entity = self.log, self.asked, self.entity
@@ -151,6 +156,8 @@ class _EntityFold:
             slid,
             scanned,
             self.plan.features.retain,
+            int(self.same),
+            self.plan.blank,
             out,
         )
         if state != kernel.DONE:

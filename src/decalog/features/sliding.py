@@ -111,6 +111,30 @@ def _gather(
 
 
 @_inner
+def _gather_same(
+    chosen: Int64s, table: Int64s, picks: Int64s, rows: Int64s, reads: Int64s, owns: Int64s
+) -> tuple[int, bool]:
+    """Does what `_gather` does where each visit, its point, image and own row have one number, and none is withdrawn.
+
+    It reads one row of one table, where `_gather` reads eight places of the memory: half of the fold's time was that.
+    """
+    ordered, newest_root = True, -1
+    for index in range(chosen.shape[0]):
+        image = chosen[index]
+        for column in range(table.shape[1]):
+            owns[index, column] = table[image, column]
+        for column in range(picks.shape[0]):
+            rows[index, column] = owns[index, picks[column]]
+        root = owns[index, ROOT]
+        ordered &= index == 0 or owns[index - 1, TIME] <= owns[index, TIME]
+        ordered &= root > newest_root
+        newest_root = max(newest_root, root)
+        reads[index, AT], reads[index, SEEN], reads[index, POINT] = owns[index, TIME], index, image
+        reads[index, HAS_OWN] = 1
+    return chosen.shape[0], ordered
+
+
+@_inner
 def _own_values(reads: Int64s, owns: Int64s, lanes: Int64s, which: int, mine: Int64s) -> None:
     """Writes what the own row of each read brings into a lane, MISSING where it does not enter."""
     kinds, column, wanted = lanes[which, KINDS], lanes[which, OWN_COLUMN], lanes[which, OWN]
@@ -133,7 +157,7 @@ def _value(operation: int, entered: int, total: int, missing: float) -> float:
 
 @_inner
 def _slide_numbers(
-    rows: Int64s, reads: Int64s, owns: Int64s, mine: Int64s, lane: Int64s, window: int, place: int, out: Float64s
+    rows: Int64s, reads: Int64s, owns: Int64s, mine: Int64s, lane: Int64s, window: int, place: int, missing: float, out: Float64s
 ) -> None:
     """Writes a count, sum or mean at every read."""
     operation, kinds, column = lane[OPERATION], lane[KINDS], lane[COLUMN]
@@ -156,12 +180,12 @@ def _slide_numbers(
         enters = mine[read] != MISSING and owns[read, TIME] > edge
         point = reads[read, POINT]
         both = total + (weight * mine[read] if enters else 0)
-        out[point, place] = _value(operation, entered + enters, both, out[point, place])
+        out[point, place] = _value(operation, entered + enters, both, missing)
 
 
 @_inner
 def _slide_newest(
-    rows: Int64s, reads: Int64s, mine: Int64s, lane: Int64s, window: int, place: int, out: Float64s
+    rows: Int64s, reads: Int64s, mine: Int64s, lane: Int64s, window: int, place: int, missing: float, out: Float64s
 ) -> None:
     """Writes the time since the newest row at every read."""
     beyond, newest = 0, MISSING
@@ -172,8 +196,8 @@ def _slide_newest(
             beyond += 1
         time = reads[read, AT]
         found = max(newest, mine[read])
-        if found > time - window:
-            out[reads[read, POINT], place] = np.float64(time - found) / np.float64(1_000_000.0)
+        since = np.float64(time - found) / np.float64(1_000_000.0) if found > time - window else missing
+        out[reads[read, POINT], place] = since
 
 
 @_inner
@@ -224,6 +248,7 @@ def _slide_distinct(
     lane: Int64s,
     window: int,
     place: int,
+    missing: float,
     links: Int64s,
     out: Float64s,
 ) -> None:
@@ -246,7 +271,7 @@ def _slide_distinct(
             beyond += 1
         is_new = links[read, 2] < first and mine[read] != MISSING and owns[read, TIME] > edge
         point = reads[read, POINT]
-        out[point, place] = _value(DISTINCT, entered + is_new, 0, out[point, place])
+        out[point, place] = _value(DISTINCT, entered + is_new, 0, missing)
 
 
 @_inner
@@ -259,6 +284,7 @@ def _slide(
     slots: Int64s,
     links: Int64s,
     mine: Int64s,
+    blank: Float64s,
     out: Float64s,
 ) -> None:
     """Writes all outputs of a token whose rows are in order; outputs are sorted by lane."""
@@ -273,11 +299,11 @@ def _slide(
                 _link(rows, reads, mine, lane, slots, links)
             last = which
         if operation == TIME_SINCE:
-            _slide_newest(rows, reads, mine, lane, window, place, out)
+            _slide_newest(rows, reads, mine, lane, window, place, blank[place], out)
         elif operation == DISTINCT:
-            _slide_distinct(rows, reads, owns, mine, lane, window, place, links, out)
+            _slide_distinct(rows, reads, owns, mine, lane, window, place, blank[place], links, out)
         else:
-            _slide_numbers(rows, reads, owns, mine, lane, window, place, out)
+            _slide_numbers(rows, reads, owns, mine, lane, window, place, blank[place], out)
 
 
 @_inner
@@ -344,7 +370,7 @@ _VECTOR, _TABLE = "int64[::1]", "int64[:, ::1]"
 
 @_door(
     f"UniTuple(int64, 2)({_VECTOR}, {_VECTOR}, {_VECTOR}, {_VECTOR}, {_VECTOR}, {_TABLE}, {_VECTOR}, {_VECTOR},"
-    f" {_VECTOR}, {_TABLE}, {_VECTOR}, {_TABLE}, {_TABLE}, {_TABLE}, {_TABLE}, int64, float64[:, ::1])"
+    f" {_VECTOR}, {_TABLE}, {_VECTOR}, {_TABLE}, {_TABLE}, {_TABLE}, {_TABLE}, int64, int64, float64[::1], float64[:, ::1])"
 )
 def fold_tokens(
     order: Int64s,
@@ -363,6 +389,8 @@ def fold_tokens(
     slid: Int64s,
     scanned: Int64s,
     retain: int,
+    same: int,
+    blank: Float64s,
     out: Float64s,
 ) -> tuple[int, int]:
     """Folds one entity name's whole log, token after token; returns (DONE, −1), or what went wrong at which image.
@@ -384,6 +412,9 @@ def fold_tokens(
         slid: those of the outputs that can slide, sorted by lane.
         scanned: the others, ascending by window.
         retain: most rows of a token in the longest window.
+        same: 1 where each visit, its point, image and own row have one number, at the row's time and root, and no row
+            is withdrawn.
+        blank: the value of every missing feature.
         out: shape (points, features), holding the value of every missing feature.
     """
     most = 0
@@ -398,12 +429,15 @@ def fold_tokens(
     longest = outputs[outputs.shape[0] - 1, WINDOW]
     for token in range(edges.shape[0] - 1):
         chosen = order[edges[token] : edges[token + 1]]
-        asked, ordered = _gather(
-            chosen, images, points, acts, table, picks, times, roots, own, own_rows, rows, reads, owns
-        )
+        if same == 1:
+            asked, ordered = _gather_same(chosen, table, picks, rows, reads, owns)
+        else:
+            asked, ordered = _gather(
+                chosen, images, points, acts, table, picks, times, roots, own, own_rows, rows, reads, owns
+            )
         ordered &= not _is_crowded(rows, reads[:asked], longest, retain)
         if ordered:
-            _slide(rows, reads[:asked], owns, lanes, slid, slots, links, mine, out)
+            _slide(rows, reads[:asked], owns, lanes, slid, slots, links, mine, blank, out)
         rest = scanned if ordered else outputs
         if rest.shape[0] > 0:
             state, image = _scan(
