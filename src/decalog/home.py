@@ -16,7 +16,8 @@ ENGINE = "sqlite"
 
 
 class Home(msgspec.Struct, frozen=True):
-    """A home (`DECALOG_HOME`): `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models/`, `parquet/`, `data/`.
+    """A home (`DECALOG_HOME`): `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models/`, `parquet/`,
+    `backfill/`, `data/`.
 
     Args:
         root: of it.
@@ -38,6 +39,11 @@ class Home(msgspec.Struct, frozen=True):
     def data(self) -> Path:
         """Fetched data sets."""
         return self.root / "data"
+
+    @property
+    def backfill(self) -> Path:
+        """Features of history, by system and version."""
+        return self.root / "backfill"
 
     @property
     def exists(self) -> bool:

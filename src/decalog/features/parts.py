@@ -6,6 +6,8 @@ the columns, the answer and a little; and a part fits into the processor's cache
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -14,7 +16,7 @@ import numpy.typing as npt
 
 from decalog.errors import DataError
 from decalog.features import kernel, sliding
-from decalog.features.columnar import Images
+from decalog.features.columnar import Images, images
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import crowded, inadmissible, missing_row, row_twice
@@ -72,10 +74,47 @@ def visits_of(log: Images, positions: Int64s) -> Visits:
     """Returns images and points merged into the log's order: changes at 2·seq + 1, points at 2·position."""
     keys = np.concatenate([2 * log.seqs[log.changes] + 1, 2 * positions])
     order = np.argsort(keys, kind="stable")
-    images, points = len(log.acts), len(positions)
-    return Visits(
-        np.where(order < images, order, NONE),
-        np.where(order < images, NONE, order - images) if points else np.full(images, NONE, np.int64),
+    count = len(log.acts)
+    return Visits(np.where(order < count, order, NONE), np.where(order < count, NONE, order - count))
+
+
+def joined_images(plan: Plan, parts: Sequence[Images]) -> Images:
+    """Returns the images of one block of the log after another as those of the whole."""
+    firsts = np.cumsum([0, *(len(part.seqs) for part in parts)])
+    blocks = [images(plan, []), *parts]
+    watermarks = np.concatenate([part.watermarks for part in blocks])
+    return Images(
+        seqs=np.concatenate([part.seqs for part in blocks]),
+        watermarks=np.maximum.accumulate(watermarks),
+        acts=np.concatenate([part.acts for part in blocks]),
+        changes=np.concatenate([part.changes + first for part, first in zip(blocks, [0, *firsts], strict=False)]),
+        table=np.concatenate([part.table for part in blocks]),
+        tokens=tuple(np.concatenate([part.tokens[which] for part in blocks]) for which in range(len(plan.entities))),
+        unusable=sum((part.unusable for part in blocks), Counter[str]()),
+    )
+
+
+def joined_points(plan: Plan, parts: Sequence[Asked]) -> Asked:
+    """Returns the points of one block of the log after another as those of the whole."""
+    none = np.zeros(0, np.int64)
+    nobody = Asked(
+        positions=none,
+        times=none,
+        roots=none,
+        own=none,
+        rows=np.zeros((0, plan.width), np.int64),
+        tokens=(none,) * len(plan.entities),
+    )
+    blocks = [nobody, *parts]
+    firsts = np.cumsum([0, *(len(part.rows) for part in blocks)])
+    own = [np.where(part.own == NONE, NONE, part.own + first) for part, first in zip(blocks, firsts, strict=False)]
+    return Asked(
+        positions=np.concatenate([part.positions for part in blocks]),
+        times=np.concatenate([part.times for part in blocks]),
+        roots=np.concatenate([part.roots for part in blocks]),
+        own=np.concatenate(own),
+        rows=np.concatenate([part.rows for part in blocks]),
+        tokens=tuple(np.concatenate([part.tokens[which] for part in blocks]) for which in range(len(plan.entities))),
     )
 
 
