@@ -4,19 +4,19 @@
 
 5 million payments in the order in which they became known, each the point at which 40 features are asked for, its own
 event included: for card, device and merchant, over 1 h, 1 d, 7 d and 30 d, the count, the sum of amounts and the
-number of distinct merchants or cards; the mean amount over 7 d; and the time since the card's last payment. Times are
-whole seconds, so many rows tie; among ties only the rows with a smaller seq are seen. The peers compute the same values:
-their key is (second, seq) in one integer, because plain RANGE windows would see later ties, and because seq rises with
-time a row exactly one window old stays outside.
+number of distinct merchants or cards; the mean amount over 7 d; and the time since the card's last payment. Times
+are whole seconds, so many rows tie; among ties only the rows with a smaller seq are seen. The peers compute the same
+values: their key is (second, seq) in one integer, because plain RANGE windows would see later ties, and because seq
+rises with time a row exactly one window old stays outside.
 
 Polars uses `rolling` by entity over that key; DuckDB a RANGE frame, `count(DISTINCT …)` in it included. Every contender
 has one thread and a process of its own, which loads the columns, computes, and is asked what it cost: CPU and wall time
 of the computing alone, peak memory of the whole process. Each puts its values back into the order of the rows. All
 values are compared, bit for bit.
 
-Keys: ratio_polars and ratio_duckdb (our CPU time / theirs, all features), values_differ (0 or a fault), and the
-features' CPU seconds and peak MiB of each. Where DuckDB is asked for fewer rows (DUCKDB_ROWS), its ratio is taken
-on that share, ours measured on the same.
+Keys: ratio_polars and ratio_duckdb (our CPU time / theirs, all features), values_differ (0 or a fault), rows, and
+cpu_s and peak_mib of each contender. DuckDB gets at most DUCKDB_ROWS of the rows; its ratio is taken on that share,
+ours measured on the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-ROWS, SHORT_ROWS, DUCKDB_ROWS = 5_000_000, 200_000, 1_000_000
+ROWS, SHORT_ROWS, DUCKDB_ROWS = 5_000_000, 200_000, 500_000
 WINDOWS = {"1h": 3_600, "1d": 86_400, "7d": 604_800, "30d": 2_592_000}
 ENTITIES = {"card": "merchant", "device": "card", "merchant": "card"}
 """Entity → whose distinct tokens are counted."""
@@ -174,7 +174,9 @@ def duckdb_ready() -> Callable[[Columns, str], Values]:
         connection = duckdb.connect(config={"threads": 1})
         connection.register("payments", {**columns, "seq": np.arange(len(columns["second"]))})
         selected = ", ".join(column(*feature) for feature in names(group))
-        windows = ", ".join(f"{entity}_{window} AS ({frame(entity, window)})" for entity in ENTITIES for window in WINDOWS)
+        windows = ", ".join(
+            f"{entity}_{window} AS ({frame(entity, window)})" for entity in ENTITIES for window in WINDOWS
+        )
         rows = connection.execute(
             f"WITH keyed AS (SELECT *, (second << {SEQ_BITS}) + seq AS key FROM payments) "  # noqa: S608 - own names
             f"SELECT seq, {selected} FROM keyed WINDOW {windows} ORDER BY seq"
@@ -198,7 +200,7 @@ def contend(contender: str, group: str, *, rows: int, folder: Path) -> None:
     cost = {
         "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
         "wall_s": time.perf_counter() - started,
-        "peak_mib": after.ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1024 * (1024 if sys.platform != "darwin" else 1),
+        "peak_mib": after.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10),
     }
     (folder / contender).mkdir(exist_ok=True)
     for name, column in values.items():
@@ -258,10 +260,8 @@ def run(rows: int, folder: Path) -> dict[str, float]:
 
 
 def _print_row(contender: str, group: str, rows: int, cost: dict[str, float]) -> None:
-    print(
-        f"{contender:<10} {group:<10} {rows:>10,} {cost['cpu_s']:>8.1f} {cost['wall_s']:>8.1f} {cost['peak_mib']:>9,.0f}",
-        flush=True,
-    )
+    figures = f"{cost['cpu_s']:>8.1f} {cost['wall_s']:>8.1f} {cost['peak_mib']:>9,.0f}"
+    print(f"{contender:<10} {group:<10} {rows:>10,} {figures}", flush=True)
 
 
 def main() -> None:

@@ -72,7 +72,7 @@ class _Request(NamedTuple):
     decision: Decision | None
 
 
-def backfill(system: System, log: Log, folder: Path) -> Backfilled:
+def backfill(system: System, log: Log, *, folder: Path) -> Backfilled:
     """Writes the features of all requests of a system up to the log's present position.
 
     Columns: seq, id, kind (`decision`, or `event` for imported history), event_time and known_time (µs), state_seq,
@@ -93,10 +93,10 @@ def backfill(system: System, log: Log, folder: Path) -> Backfilled:
         points.append(asked_of(plan, [request.asked for request in requests]))
         stamps += [np.array(_stamps(request), object) for request in requests]
     history, asked = joined_images(plan, logs), joined_points(plan, points)
-    late = refused_of(plan, history, asked)
+    late = refused_of(plan, history, asked=asked)
     exact = asked.take(~late)
     values = np.full((len(late), len(plan.blank)), plan.blank)
-    values[~late] = fold_parts(plan, history, exact, visits=visits_of(history, exact.positions))
+    values[~late] = fold_parts(plan, history, asked=exact, visits=visits_of(history, exact.positions))
     compared, differing = _finish(system, log, plan=plan, position=position, late=late, values=values)
     path = folder / system.name / system.features.version / f"{position:012d}.parquet"
     parquet.write_table(path, _columns(system, stamps, late=late, values=values))
@@ -145,9 +145,7 @@ def _stamps(request: _Request) -> list[Any]:
     return [record.seq, record.id, record.kind, asked.time, record.known_time, asked.state_seq, version]
 
 
-def _finish(
-    system: System, log: Log, *, plan: Plan, position: int, late: Bools, values: Float64s
-) -> tuple[int, int]:
+def _finish(system: System, log: Log, *, plan: Plan, position: int, late: Bools, values: Float64s) -> tuple[int, int]:
     """Writes the features of the requests themselves; returns how many vectors the log has too, and how many differ.
 
     The log is read a second time, because a million requests as objects are a gigabyte.
@@ -184,5 +182,3 @@ def _columns(
         column = np.ascontiguousarray(values[:, place])
         columns[name] = np.ma.masked_array(column, mask=late) if late.any() else column
     return columns
-
-

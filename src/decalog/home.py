@@ -16,8 +16,7 @@ ENGINE = "sqlite"
 
 
 class Home(msgspec.Struct, frozen=True):
-    """A home (`DECALOG_HOME`): `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models/`, `parquet/`,
-    `backfill/`, `data/`.
+    """A home (`DECALOG_HOME`): `log/0.sqlite`, the other databases, `models/`, `parquet/`, `backfill/`, `data/`.
 
     Args:
         root: of it.

@@ -132,7 +132,7 @@ def backfill_features(home: Home, name: str) -> Backfilled:
 
     log = home.reader()
     try:
-        return backfill(Deployment(home, name, log).system, log, home.backfill)
+        return backfill(Deployment(home, name, log).system, log, folder=home.backfill)
     finally:
         log.close()
 

@@ -90,8 +90,8 @@ def fold_columns(features: FeatureSet, events: EventColumns) -> Float64s:
     chosen = np.flatnonzero(~rows.withdraws if events.asked is None else events.asked)
     log = _images(plan, events, rows=rows)
     asked = _asked(events, rows, table=log.table, chosen=chosen)
-    check_admissible(plan, log, asked)
-    out = fold_parts(plan, log, asked, visits=_visits(log, asked, images=rows.images, chosen=chosen))
+    check_admissible(plan, log, asked=asked)
+    out = fold_parts(plan, log, asked=asked, visits=_visits(log, asked, images=rows.images, chosen=chosen))
     _write_requests(plan, events, chosen=chosen, out=out)
     return out
 

@@ -39,7 +39,7 @@ def fold(features: FeatureSet, changes: Sequence[Change], *, points: Sequence[Po
     plan = Plan(features)
     log = images(plan, changes)
     asked = asked_of(plan, points)
-    check_admissible(plan, log, asked)
+    check_admissible(plan, log, asked=asked)
     return _fold(plan, log, asked, points=points)
 
 
@@ -54,7 +54,7 @@ def fold_admissible(
     plan = Plan(features)
     log = images(plan, changes)
     asked = asked_of(plan, points)
-    late = refused_of(plan, log, asked)
+    late = refused_of(plan, log, asked=asked)
     exact = [point for point, is_late in zip(points, late.tolist(), strict=True) if not is_late]
     return late, _fold(plan, log, asked.take(~late), points=exact)
 
@@ -66,7 +66,7 @@ def refused(features: FeatureSet, changes: Sequence[Change], *, points: Sequence
         DataError: the changes are not in the order of seq.
     """
     plan = Plan(features)
-    return refused_of(plan, images(plan, changes), asked_of(plan, points))
+    return refused_of(plan, images(plan, changes), asked=asked_of(plan, points))
 
 
 def asked_of(plan: Plan, points: Sequence[Point]) -> Asked:
@@ -87,6 +87,6 @@ def asked_of(plan: Plan, points: Sequence[Point]) -> Asked:
 
 def _fold(plan: Plan, log: Images, asked: Asked, *, points: Sequence[Point]) -> Float64s:
     """Returns the features at points none of which is too late."""
-    out = fold_parts(plan, log, asked, visits=visits_of(log, asked.positions))
+    out = fold_parts(plan, log, asked=asked, visits=visits_of(log, asked.positions))
     write_requests(plan, points, out=out)
     return out

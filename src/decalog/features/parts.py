@@ -125,24 +125,24 @@ def watermarks_at(log: Images, positions: Int64s) -> Int64s:
     return watermarks[seen]
 
 
-def refused_of(plan: Plan, log: Images, asked: Asked) -> Bools:
+def refused_of(plan: Plan, log: Images, *, asked: Asked) -> Bools:
     """Returns which points lie before their watermark by more than the declared lateness."""
     late: Bools = asked.times < watermarks_at(log, asked.positions) - plan.features.lateness_us
     return late
 
 
-def check_admissible(plan: Plan, log: Images, asked: Asked) -> None:
+def check_admissible(plan: Plan, log: Images, *, asked: Asked) -> None:
     """Raises where a point is too late.
 
     Raises:
         DataError: the first of them.
     """
-    for first in np.flatnonzero(refused_of(plan, log, asked))[:1]:
+    for first in np.flatnonzero(refused_of(plan, log, asked=asked))[:1]:
         watermark = watermarks_at(log, asked.positions[first : first + 1])[0]
         raise inadmissible(int(asked.times[first]), int(watermark), lateness=plan.features.lateness)
 
 
-def fold_parts(plan: Plan, log: Images, asked: Asked, *, visits: Visits) -> Float64s:
+def fold_parts(plan: Plan, log: Images, *, asked: Asked, visits: Visits) -> Float64s:
     """Returns the features over windows at points none of which is too late; the rest of the vectors is blank.
 
     Args:
@@ -193,6 +193,7 @@ class _EntityFold:
             entity.lanes,
             entity.outputs,
             slid,
+            sliding.windows_of(slid),
             scanned,
             self.plan.features.retain,
             int(self.same),

@@ -1,9 +1,9 @@
 """The offline fold of whole tokens: windows that slide over rows in order, and the kernel's scan for all the rest.
 
-A token whose rows came in the order of event_time, none of them withdrawn, and whose points follow them in time, needs
-no walk back: every window enters and leaves each row once. All is int64, and integer sums do not depend on the order of
-adding, so the bits are those of `kernel.scan`; the tests hold both beside each other. Any other token, and any aggregate
-that is not known here, goes through `kernel.fold`.
+A token whose rows came in the order of event_time, none of them withdrawn, and whose points follow them in time,
+needs no walk back: every window lets each row in and out once. All is int64, and integer sums do not depend on the
+order of adding, so the bits are those of `kernel.scan`; the tests hold both beside each other. Any other token, and any
+aggregate that is not known here, goes through `kernel.fold`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ from decalog.features.kernel import _compiler as compiler
 AT, SEEN, HAS_OWN, POINT, READ_WIDTH = 0, 1, 2, 3, 4
 # Columns of a set's slot: the value, and the index of the last row that has it.
 VALUE, LAST = 0, 1
-NONE = -1
+# Columns of a link: of a row, the rows before and after it with its value; of a read, the last row of the own value.
+BEFORE, AFTER, BEFORE_OWN = 0, 1, 2
+NUMBER = 3
+"""Column that a sliding output has more than another: the number of its window."""
+NONE, FAR = -1, 2**62
 _LANE_WIDTH, _OUTPUT_WIDTH = 6, 3
 
 _door = compiler
@@ -48,14 +52,20 @@ _inner = compiler(None)
 
 
 def slid_outputs(lanes: Int64s, outputs: Int64s) -> tuple[Int64s, Int64s]:
-    """Returns the outputs that can slide, and those that the kernel has to scan for.
+    """Returns the outputs that can slide, by lane and with the number of their window, and those that are scanned for.
 
     A lane of another width says more than this module knows: then all are scanned for.
     """
     known = np.isin(lanes[outputs[:, LANE], OPERATION], (COUNT, SUM, MEAN, DISTINCT, TIME_SINCE))
     known &= lanes.shape[1] == _LANE_WIDTH and outputs.shape[1] == _OUTPUT_WIDTH
-    by_lane = outputs[known][np.argsort(outputs[known, LANE], kind="stable")]
-    return np.ascontiguousarray(by_lane), np.ascontiguousarray(outputs[~known])
+    numbers = np.searchsorted(windows_of(outputs[known]), outputs[known, WINDOW])
+    slid = np.column_stack([outputs[known], numbers])[np.argsort(outputs[known, LANE], kind="stable")]
+    return np.ascontiguousarray(slid), np.ascontiguousarray(outputs[~known])
+
+
+def windows_of(outputs: Int64s) -> Int64s:
+    """Returns the different windows, ascending, µs."""
+    return np.unique(outputs[:, WINDOW])
 
 
 @_inner
@@ -87,7 +97,7 @@ def _gather(
     reads: Int64s,
     owns: Int64s,
 ) -> tuple[int, bool]:
-    """Copies a token's rows, reads and own rows side by side; returns the number of reads, and whether all can slide."""
+    """Copies a token's rows, reads and own rows together; returns the number of reads, and whether all can slide."""
     count = asked = 0
     ordered, newest_root = True, -1
     for visit in chosen:
@@ -156,42 +166,71 @@ def _value(operation: int, entered: int, total: int, missing: float) -> float:
 
 
 @_inner
-def _slide_numbers(
-    rows: Int64s, reads: Int64s, owns: Int64s, mine: Int64s, lane: Int64s, window: int, place: int, missing: float, out: Float64s
-) -> None:
-    """Writes a count, sum or mean at every read."""
-    operation, kinds, column = lane[OPERATION], lane[KINDS], lane[COLUMN]
-    weight = 0 if operation == COUNT else 1
-    first = beyond = entered = total = 0
-    for read in range(reads.shape[0]):
-        edge = reads[read, AT] - window
-        while first < beyond and rows[first, TIME] <= edge:
-            if rows[first, KIND] & kinds != 0 and rows[first, column] != MISSING:
-                entered -= 1
-                total -= weight * rows[first, column]
-            first += 1
-        while beyond < reads[read, SEEN]:
-            if rows[beyond, TIME] <= edge:
-                first = beyond + 1
-            elif rows[beyond, KIND] & kinds != 0 and rows[beyond, column] != MISSING:
-                entered += 1
-                total += weight * rows[beyond, column]
-            beyond += 1
-        enters = mine[read] != MISSING and owns[read, TIME] > edge
-        point = reads[read, POINT]
-        both = total + (weight * mine[read] if enters else 0)
-        out[point, place] = _value(operation, entered + enters, both, missing)
+def _enter_windows(rows: Int64s, reads: Int64s, windows: Int64s, firsts: Int64s) -> None:
+    """Writes for each window and read which row is the first inside; all rows seen after it are inside too."""
+    for which in range(windows.shape[0]):
+        first = 0
+        for read in range(reads.shape[0]):
+            edge, seen = reads[read, AT] - windows[which], reads[read, SEEN]
+            while first < seen and rows[first, TIME] <= edge:
+                first += 1
+            firsts[which, read] = first
 
 
 @_inner
-def _slide_newest(
-    rows: Int64s, reads: Int64s, mine: Int64s, lane: Int64s, window: int, place: int, missing: float, out: Float64s
+def _add_up(rows: Int64s, count: int, lane: Int64s, sums: Int64s) -> None:
+    """Writes how many of the rows before each enter a lane, and their sum.
+
+    The sum of a long history may pass 2⁶³ and wrap; the difference of two, over a window, is exact all the same.
+    """
+    kinds, column = lane[KINDS], lane[COLUMN]
+    sums[0, 0] = sums[0, 1] = 0
+    for index in range(count):
+        value = rows[index, column]
+        enters = rows[index, KIND] & kinds != 0 and value != MISSING
+        sums[index + 1, 0] = sums[index, 0] + enters
+        # A count reads times; they are not added.
+        sums[index + 1, 1] = sums[index, 1] + (value if enters and lane[OPERATION] != COUNT else 0)
+
+
+@_inner
+def _write_numbers(
+    reads: Int64s,
+    owns: Int64s,
+    mine: Int64s,
+    operation: int,
+    window: int,
+    place: int,
+    missing: float,
+    firsts: Int64s,
+    sums: Int64s,
+    out: Float64s,
+) -> None:
+    """Writes a count, sum or mean at every read."""
+    for read in range(reads.shape[0]):
+        first, seen = firsts[read], reads[read, SEEN]
+        entered, total = sums[seen, 0] - sums[first, 0], sums[seen, 1] - sums[first, 1]
+        if mine[read] != MISSING and owns[read, TIME] > reads[read, AT] - window:
+            entered, total = entered + 1, total + mine[read]
+        out[reads[read, POINT], place] = _value(operation, entered, total, missing)
+
+
+@_inner
+def _write_newest(
+    rows: Int64s,
+    reads: Int64s,
+    mine: Int64s,
+    kinds: int,
+    window: int,
+    place: int,
+    missing: float,
+    out: Float64s,
 ) -> None:
     """Writes the time since the newest row at every read."""
     beyond, newest = 0, MISSING
     for read in range(reads.shape[0]):
         while beyond < reads[read, SEEN]:
-            if rows[beyond, KIND] & lane[KINDS] != 0:
+            if rows[beyond, KIND] & kinds != 0:
                 newest = rows[beyond, TIME]
             beyond += 1
         time = reads[read, AT]
@@ -211,8 +250,22 @@ def _slot(slots: Int64s, mask: int, value: int) -> int:
 
 
 @_inner
+def _link_row(slots: Int64s, slot: int, links: Int64s, value: int, row: int) -> None:
+    """Links a row with the last one of its value, whose slot is given, and makes it the last."""
+    before = slots[slot, LAST]
+    links[row, BEFORE], links[row, AFTER] = before, FAR
+    if before != NONE:
+        links[before, AFTER] = row
+    slots[slot, VALUE], slots[slot, LAST] = value, row
+
+
+@_inner
 def _link(rows: Int64s, reads: Int64s, mine: Int64s, lane: Int64s, slots: Int64s, links: Int64s) -> None:
-    """Writes of each row that enters a distinct lane where its value was last and comes next, and of each own row."""
+    """Writes of each row of a distinct lane where its value was last and comes next, and of each own row the first.
+
+    NONE and FAR stand for nowhere. A row that does not enter is its own neighbour, so that it never counts; an own row
+    that does not enter was last FAR away.
+    """
     seen_all = reads[reads.shape[0] - 1, SEEN] if reads.shape[0] else 0
     room = 4
     while room < 2 * seen_all:
@@ -222,56 +275,38 @@ def _link(rows: Int64s, reads: Int64s, mine: Int64s, lane: Int64s, slots: Int64s
     for read in range(reads.shape[0]):
         while beyond < reads[read, SEEN]:
             value = rows[beyond, lane[COLUMN]]
-            links[beyond, 0] = links[beyond, 1] = NONE
+            links[beyond, BEFORE] = links[beyond, AFTER] = beyond
             if rows[beyond, KIND] & lane[KINDS] != 0 and value != MISSING:
-                slot = _slot(slots, room - 1, value)
-                links[beyond, 0] = slots[slot, LAST]
-                _linked(links, slots, slot, value, beyond)
+                _link_row(slots, _slot(slots, room - 1, value), links, value, beyond)
             beyond += 1
-        links[read, 2] = NONE if mine[read] == MISSING else slots[_slot(slots, room - 1, mine[read]), LAST]
+        links[read, BEFORE_OWN] = FAR
+        if mine[read] != MISSING:
+            links[read, BEFORE_OWN] = slots[_slot(slots, room - 1, mine[read]), LAST]
 
 
 @_inner
-def _linked(links: Int64s, slots: Int64s, slot: int, value: int, row: int) -> None:
-    """Makes a row the last of its value."""
-    if slots[slot, LAST] != NONE:
-        links[slots[slot, LAST], 1] = row
-    slots[slot, VALUE], slots[slot, LAST] = value, row
-
-
-@_inner
-def _slide_distinct(
-    rows: Int64s,
+def _write_distinct(
     reads: Int64s,
     owns: Int64s,
-    mine: Int64s,
-    lane: Int64s,
     window: int,
     place: int,
     missing: float,
+    firsts: Int64s,
     links: Int64s,
     out: Float64s,
 ) -> None:
     """Writes a number of distinct values at every read: a row counts while the one before it is outside the window."""
-    kinds, column = lane[KINDS], lane[COLUMN]
-    first = beyond = entered = 0
+    before = beyond = entered = 0
     for read in range(reads.shape[0]):
-        edge, seen = reads[read, AT] - window, reads[read, SEEN]
-        while first < beyond and rows[first, TIME] <= edge:
+        first, seen = firsts[read], reads[read, SEEN]
+        for index in range(before, min(first, beyond)):
             # It was the only one of its value if the next one has not entered.
-            is_only = links[first, 1] == NONE or links[first, 1] >= beyond
-            entered -= is_only and rows[first, KIND] & kinds != 0 and rows[first, column] != MISSING
-            first += 1
-        while beyond < seen:
-            if rows[beyond, TIME] <= edge:
-                first = beyond + 1
-            else:
-                is_new = links[beyond, 0] < first
-                entered += is_new and rows[beyond, KIND] & kinds != 0 and rows[beyond, column] != MISSING
-            beyond += 1
-        is_new = links[read, 2] < first and mine[read] != MISSING and owns[read, TIME] > edge
-        point = reads[read, POINT]
-        out[point, place] = _value(DISTINCT, entered + is_new, 0, missing)
+            entered -= links[index, AFTER] >= beyond
+        for index in range(max(first, beyond), seen):
+            entered += links[index, BEFORE] < first
+        before, beyond = first, seen
+        is_new = links[read, BEFORE_OWN] < first and owns[read, TIME] > reads[read, AT] - window
+        out[reads[read, POINT], place] = _value(DISTINCT, entered + is_new, 0, missing)
 
 
 @_inner
@@ -281,29 +316,36 @@ def _slide(
     owns: Int64s,
     lanes: Int64s,
     outputs: Int64s,
+    windows: Int64s,
+    firsts: Int64s,
     slots: Int64s,
     links: Int64s,
     mine: Int64s,
+    sums: Int64s,
     blank: Float64s,
     out: Float64s,
 ) -> None:
     """Writes all outputs of a token whose rows are in order; outputs are sorted by lane."""
+    _enter_windows(rows, reads, windows, firsts)
+    seen_all = reads[reads.shape[0] - 1, SEEN] if reads.shape[0] else 0
     last = NONE
     for output in range(outputs.shape[0]):
         which, window, place = outputs[output, LANE], outputs[output, WINDOW], outputs[output, PLACE]
-        lane = lanes[which]
+        lane, missing, inside = lanes[which], blank[place], firsts[outputs[output, NUMBER]]
         operation = lane[OPERATION]
         if which != last:
             _own_values(reads, owns, lanes, which, mine)
             if operation == DISTINCT:
                 _link(rows, reads, mine, lane, slots, links)
+            elif operation != TIME_SINCE:
+                _add_up(rows, seen_all, lane, sums)
             last = which
         if operation == TIME_SINCE:
-            _slide_newest(rows, reads, mine, lane, window, place, blank[place], out)
+            _write_newest(rows, reads, mine, lane[KINDS], window, place, missing, out)
         elif operation == DISTINCT:
-            _slide_distinct(rows, reads, owns, mine, lane, window, place, blank[place], links, out)
+            _write_distinct(reads, owns, window, place, missing, inside, links, out)
         else:
-            _slide_numbers(rows, reads, owns, mine, lane, window, place, blank[place], out)
+            _write_numbers(reads, owns, mine, operation, window, place, missing, inside, sums, out)
 
 
 @_inner
@@ -366,11 +408,13 @@ def _scan(
 
 
 _VECTOR, _TABLE = "int64[::1]", "int64[:, ::1]"
+_VISITS, _POINTS = f"{_VECTOR}, {_VECTOR}, {_VECTOR}, {_VECTOR}", f"{_VECTOR}, {_VECTOR}, {_VECTOR}, {_TABLE}"
+_ENTITY = f"{_VECTOR}, {_TABLE}, {_TABLE}, {_TABLE}, {_VECTOR}, {_TABLE}"
 
 
 @_door(
-    f"UniTuple(int64, 2)({_VECTOR}, {_VECTOR}, {_VECTOR}, {_VECTOR}, {_VECTOR}, {_TABLE}, {_VECTOR}, {_VECTOR},"
-    f" {_VECTOR}, {_TABLE}, {_VECTOR}, {_TABLE}, {_TABLE}, {_TABLE}, {_TABLE}, int64, int64, float64[::1], float64[:, ::1])"
+    f"UniTuple(int64, 2)({_VISITS}, {_VECTOR}, {_TABLE}, {_POINTS}, {_ENTITY}, int64, int64, float64[::1],"
+    " float64[:, ::1])"
 )
 def fold_tokens(
     order: Int64s,
@@ -387,6 +431,7 @@ def fold_tokens(
     lanes: Int64s,
     outputs: Int64s,
     slid: Int64s,
+    windows: Int64s,
     scanned: Int64s,
     retain: int,
     same: int,
@@ -409,7 +454,8 @@ def fold_tokens(
         picks: as for `kernel.insert`.
         lanes: as for `kernel.scan`.
         outputs: as for `kernel.scan`.
-        slid: those of the outputs that can slide, sorted by lane.
+        slid: those of the outputs that can slide, sorted by lane, with the number of their window.
+        windows: of the sliding outputs.
         scanned: the others, ascending by window.
         retain: most rows of a token in the longest window.
         same: 1 where each visit, its point, image and own row have one number, at the row's time and root, and no row
@@ -426,6 +472,8 @@ def fold_tokens(
     slots = np.empty((4 * most + 4, 2), np.int64)
     links = np.empty((most, 3), np.int64)
     mine = np.empty(most, np.int64)
+    sums = np.empty((most + 1, 2), np.int64)
+    firsts = np.empty((windows.shape[0], most), np.int64)
     longest = outputs[outputs.shape[0] - 1, WINDOW]
     for token in range(edges.shape[0] - 1):
         chosen = order[edges[token] : edges[token + 1]]
@@ -437,7 +485,7 @@ def fold_tokens(
             )
         ordered &= not _is_crowded(rows, reads[:asked], longest, retain)
         if ordered:
-            _slide(rows, reads[:asked], owns, lanes, slid, slots, links, mine, blank, out)
+            _slide(rows, reads[:asked], owns, lanes, slid, windows, firsts, slots, links, mine, sums, blank, out)
         rest = scanned if ordered else outputs
         if rest.shape[0] > 0:
             state, image = _scan(

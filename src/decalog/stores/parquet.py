@@ -164,7 +164,9 @@ def write_table(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
     given = {f"c{number}": column for number, column in enumerate(columns.values())}
     named = ", ".join(f"{mark} AS {_name(name)}" for mark, name in zip(given, columns, strict=True))
     types = ("VARCHAR" if column.dtype.kind == "O" else "" for column in columns.values())
-    casts = ", ".join(f"CAST({mark} AS {kind}) AS {mark}" if kind else mark for mark, kind in zip(given, types, strict=True))
+    casts = ", ".join(
+        f"CAST({mark} AS {kind}) AS {mark}" if kind else mark for mark, kind in zip(given, types, strict=True)
+    )
     with _connection() as connection:
         connection.register("given", given)
         rows = f"SELECT {named} FROM (SELECT {casts} FROM given)"  # noqa: S608 - own names, quoted
