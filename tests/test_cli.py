@@ -110,7 +110,7 @@ def test_every_verb_explains_itself_with_an_example(run: Shell, verb: tuple[str,
 
 
 def test_the_verbs_are_those_that_are_promised() -> None:
-    promised = "up train serve events outcomes decide replay data models snapshot backup restore verify"
+    promised = "up train serve events outcomes decide replay backfill data models snapshot backup restore verify"
     assert set(promised.split()) <= {verb[0] for verb in VERBS}
     inner = {verb for verb in VERBS if len(verb) > 1}
     assert {("data", "fetch"), ("data", "inspect"), ("models", "list")} <= inner
@@ -185,6 +185,10 @@ def test_a_decision_is_made_told_and_replayed(run: Shell, home: Path, tmp_path: 
     assert (trace["action"], trace["differences"]) == (told["action"], [])
     made = len(records(Home(home), "decision"))
     assert run("replay", "fraud", "--all").out == f"{made}/{made} identical\n"
+    ran = run("backfill", "fraud")
+    assert ran.code == 0
+    assert f"{made} decided with these features, 0 of them with other bits" in ran.out
+    assert Path(ran.out.splitlines()[-1]).exists()
     some = json.loads(run("replay", "fraud", "--all", "--from", told["seq"], "--json").out)
     assert some == {"replayed": 1, "identical": 1, "first": None}
 

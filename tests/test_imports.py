@@ -26,8 +26,8 @@ HEAVY_ROOMS = re.compile(
 PORTS = {"decalog.stores.base", "decalog.stores.table"}
 ENGINE_USERS = ("stores/", "testing/")
 
-# The derived copy is Parquet whichever engine holds the log: these two write and check its files.
-COPY_USERS = ("sealing.py", "verification.py")
+# Derived copies are Parquet whichever engine holds the log: these write and check their files.
+COPY_USERS = ("sealing.py", "verification.py", "backfill.py")
 COPY_FORMAT = "decalog.stores.parquet"
 
 # Tokens and the registry's aliases lie in SQLite whichever engine holds the log, so they may open such a file.

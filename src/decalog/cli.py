@@ -280,6 +280,17 @@ def parity(
         raise typer.Exit(0 if found.holds else 1)
 
 
+@app.command(epilog=_example("decalog backfill fraud"))
+def backfill(system: SystemArgument, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
+    """Write what today's features would have been at every logged request, as Parquet, and compare with the log."""
+    from decalog import operations
+    from decalog.home import Home
+
+    done = operations.backfill_features(Home(home), system)
+    _print_json(done) if as_json else _print(done.text())
+    raise typer.Exit(1 if done.differing else 0)
+
+
 @data_app.command("inspect", epilog=_example("decalog data inspect payments.parquet --out my.toml"))
 def data_inspect(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],

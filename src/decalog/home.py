@@ -16,7 +16,7 @@ ENGINE = "sqlite"
 
 
 class Home(msgspec.Struct, frozen=True):
-    """A home, `DECALOG_HOME`: `log/0.sqlite`, `vault.sqlite`, `control.sqlite`, `models`, `parquet`, `state`, `data`.
+    """A home (`DECALOG_HOME`): `log/0.sqlite`, the other databases, `models`, `parquet`, `state`, `backfill`, `data`.
 
     Args:
         root: of it.
@@ -43,6 +43,11 @@ class Home(msgspec.Struct, frozen=True):
     def data(self) -> Path:
         """Fetched data sets."""
         return self.root / "data"
+
+    @property
+    def backfill(self) -> Path:
+        """Features of history, by system and version."""
+        return self.root / "backfill"
 
     @property
     def exists(self) -> bool:

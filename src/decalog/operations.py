@@ -34,6 +34,7 @@ from decalog.system import System, find_system
 from decalog.views import last_position, snapshot_path, write_down
 
 if TYPE_CHECKING:
+    from decalog.backfill import Backfilled
     from decalog.data.frames import Source
     from decalog.models.base import ModelSpec
     from decalog.training import TrainingResult, Truth
@@ -130,6 +131,17 @@ def train_on_log(
     log = home.reader()
     try:
         return _train(Deployment(home, name, log), seed=seed, say=say, own=own)
+    finally:
+        log.close()
+
+
+def backfill_features(home: Home, name: str) -> Backfilled:
+    """Writes what the present features would have been at every logged request; a server may be writing meanwhile."""
+    from decalog.backfill import backfill
+
+    log = home.reader()
+    try:
+        return backfill(Deployment(home, name, log).system, log, folder=home.backfill)
     finally:
         log.close()
 

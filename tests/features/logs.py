@@ -43,7 +43,7 @@ VALUES: dict[str, list[Value]] = {
 }
 
 
-def features(lateness: str = "6us", retain: int = 1000) -> FeatureSet:
+def features(lateness: str = "6us", retain: int = 1000, *, lookups: bool = True) -> FeatureSet:
     """Returns every aggregate over every entity and window, with and without the own event, and request features."""
     declared: list[Feature] = []
     for entity in ("card", "device", "all"):
@@ -91,6 +91,8 @@ def features(lateness: str = "6us", retain: int = 1000) -> FeatureSet:
             std="card_std_8us",
         ),
     ]
+    if not lookups:
+        declared = [feature for feature in declared if feature.name not in ("looked_up", "ratio_of_gaps")]
     return FeatureSet(system="generated", features=tuple(declared), lateness=lateness, retain=retain)
 
 

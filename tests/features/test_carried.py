@@ -19,7 +19,7 @@ from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.offline import fold, refused
 from decalog.features.plan import Plan
 
-FEATURES = features()
+FEATURES = features(lookups=False)
 COUNT = FeatureSet(
     system="demo",
     features=(

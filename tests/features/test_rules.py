@@ -13,6 +13,7 @@ import pytest
 
 from decalog.clock import DAY, HOUR
 from decalog.errors import DataError, ReplayError
+from decalog.features import kernel, sliding
 from decalog.features.definition import Aggregate, AggregateName, Calendar, FeatureSet
 from decalog.features.facts import Change, Fact, Point, Value
 from decalog.features.offline import fold, refused
@@ -304,3 +305,9 @@ def test_without_numba_the_bits_are_the_same() -> None:
         outputs.append(run.stdout.split())
     assert [loaded for loaded, _ in outputs] == ["True", "False"]
     assert outputs[0][1] == outputs[1][1]
+
+
+def test_what_calls_the_kernel_from_elsewhere_is_cached_under_its_source() -> None:
+    """Else numba would go on with the kernel of before: its cache looks at a function's own file alone."""
+    assert sliding.fold_tokens.__name__ == "fold_tokens"
+    assert sliding.fold_tokens.__qualname__ == f"fold_tokens_{kernel.source_mark()}"

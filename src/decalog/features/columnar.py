@@ -70,7 +70,7 @@ def images(plan: Plan, changes: Sequence[Change]) -> Images:
     """
     acts, origins, facts = _facts(plan, changes)
     table = rows_of(plan, facts)
-    seqs = _in_order(np.fromiter((change.seq for change in changes), np.int64, len(changes)))
+    seqs = in_order(np.fromiter((change.seq for change in changes), np.int64, len(changes)))
     known = np.fromiter((change.known_time for change in changes), np.int64, len(changes))
     return Images(
         seqs=seqs,
@@ -143,7 +143,12 @@ def _version_at(versions: Sequence[tuple[int, Mapping[str, float]]], point: Poin
     return versions[before - 1][1] if before else {}
 
 
-def _in_order(seqs: Int64s) -> Int64s:
+def in_order(seqs: Int64s) -> Int64s:
+    """Returns the seqs.
+
+    Raises:
+        DataError: they go backwards.
+    """
     for fault in np.flatnonzero(seqs[1:] < seqs[:-1])[:1]:
         raise out_of_order(int(seqs[fault + 1]), int(seqs[fault]))
     return seqs

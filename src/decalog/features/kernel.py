@@ -12,9 +12,11 @@ a value becomes float64 only when it leaves, so both ways give the same bits. No
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple, TypeVar, cast
 
 import numpy as np
@@ -87,6 +89,25 @@ def _compiler(signature: str | None) -> Callable[[_F], _F]:
             cached = signature is not None
             return cast("Callable[[_F], _F]", numba.njit(signature, cache=cached, nogil=True, error_model="numpy"))
     return lambda function: function
+
+
+@functools.cache
+def source_mark() -> str:
+    """Returns a mark of this file's source.
+
+    numba's cache of a function looks at the function's own file alone. One that calls the kernel from another file has
+    to carry this mark in its name, or it would go on with the kernel that it was compiled with.
+    """
+    try:
+        return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    except OSError:
+        return str(os.getpid())  # no source, no cache
+
+
+def marked(function: _F) -> _F:
+    """Returns the function, its name in numba's cache marked with the kernel's source."""
+    function.__qualname__ += f"_{source_mark()}"
+    return function
 
 
 # A door's signature is given, so it is compiled on import (or comes from the cache), never inside a request. What only

@@ -157,6 +157,23 @@ def read(folder: Path, *, system: str, kind: str, columns: Sequence[str] = ()) -
         return dict(rows.fetchnumpy())
 
 
+def write_table(path: Path, columns: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Writes numpy columns, masked where values are missing, as one Parquet file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    given = {f"c{number}": column for number, column in enumerate(columns.values())}
+    named = ", ".join(f"{mark} AS {_name(name)}" for mark, name in zip(given, columns, strict=True))
+    types = ("VARCHAR" if column.dtype.kind == "O" else "" for column in columns.values())
+    casts = ", ".join(
+        f"CAST({mark} AS {kind}) AS {mark}" if kind else mark for mark, kind in zip(given, types, strict=True)
+    )
+    with _connection() as connection:
+        connection.register("given", given)
+        rows = f"SELECT {named} FROM (SELECT {casts} FROM given)"  # noqa: S608 - own names, quoted
+        connection.execute(f"COPY ({rows}) TO {_text(str(draft))} (FORMAT parquet, COMPRESSION zstd)")
+    publish(draft, path)
+
+
 def count_rows(path: Path) -> int:
     """Returns how many rows a Parquet file holds.
 
