@@ -38,7 +38,7 @@ POSITIONAL = 2
 PUBLIC_METHODS = 12
 PROTOCOL_METHODS = 5
 SPINE_LINES = 8_000
-ENGINE_LINES = 4_000
+ENGINE_LINES = 5_000
 ENGINE = ("features", "stores/redis.py")
 """The feature engine; docs/decisions/0018 says why it is counted apart from the spine."""
 EDGE_LINES = 8_000
@@ -346,7 +346,7 @@ def test_sizes_of_spine_and_system_are_counted_apart() -> None:
 
 
 def test_the_feature_engine_is_counted_apart() -> None:
-    engine = [source_of(lines_of(2_001), module=f"features/m{number}.py") for number in range(2)]
+    engine = [source_of(lines_of(2_001), module=f"features/m{number}.py") for number in range(3)]
     assert [finding.budget for finding in judge_package(engine)] == ["feature engine lines"]
 
 

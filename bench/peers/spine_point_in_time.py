@@ -112,7 +112,7 @@ def _write(connection: duckdb.DuckDBPyConnection, path: Path, arrays: dict[str, 
     times = ", ".join(f"make_timestamptz({name}) AS {name}" for name in arrays if name.endswith(("_time", "_from")))
     connection.register("arrays", arrays)
     connection.execute(
-        f"CREATE TABLE {path.stem} AS SELECT * REPLACE ({times}, 'm-' || merchant AS merchant) FROM arrays"  # noqa: S608
+        f"CREATE TABLE {path.stem} AS SELECT * REPLACE ({times}, 'm-' || merchant AS merchant) FROM arrays"  # noqa: S608 - our own names
     )
     connection.unregister("arrays")
     connection.execute(f"COPY {path.stem} TO '{path}' (FORMAT parquet)")

@@ -10,7 +10,7 @@ or not there; the same log and declarations give the same one again.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.events import Event, Record, decode_event
 from decalog.features.columnar import Images, Timeline, images, write_requests
+from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
 from decalog.features.kernel import Float64s
 from decalog.features.offline import asked_of
@@ -72,6 +73,9 @@ class _Request(NamedTuple):
     decision: Decision | None
 
 
+_Block = tuple[list[Change], list[_Request]]
+
+
 def backfill(system: System, log: Log, *, folder: Path) -> Backfilled:
     """Writes the features of all requests of a system up to the log's present position.
 
@@ -98,7 +102,7 @@ def backfill(system: System, log: Log, *, folder: Path) -> Backfilled:
     values = np.full((len(late), len(plan.blank)), plan.blank)
     values[~late] = fold_parts(plan, history, asked=exact, visits=visits_of(history, exact.positions))
     tables = history.tables
-    compared, differing = _finish(system, log, plan=plan, tables=tables, late=late, values=values, position=position)
+    compared, differing = _finish(_blocks(system, log, position), plan, tables=tables, late=late, values=values)
     path = folder / system.name / system.features.version / f"{position:012d}.parquet"
     parquet.write_table(path, _columns(system, stamps, late=late, values=values))
     return Backfilled(
@@ -150,26 +154,31 @@ def _stamps(request: _Request) -> list[Any]:
 
 
 def _finish(
-    system: System, log: Log, *, plan: Plan, tables: Timeline, late: Bools, values: Float64s, position: int
+    blocks: Iterable[tuple[list[Change], list[_Request]]],
+    plan: Plan,
+    *,
+    tables: Timeline,
+    late: Bools,
+    values: Float64s,
 ) -> tuple[int, int]:
     """Writes the features of the requests themselves; returns how many vectors the log has too, and how many differ.
 
     The log is read a second time, because a million requests as objects are a gigabyte.
     """
     place = compared = differing = 0
-    for _, requests in _blocks(system, log, position):
+    for _, requests in blocks:
         block = slice(place, place + len(requests))
         write_requests(plan, [request.asked for request in requests], out=values[block], tables=tables)
         for request, row, is_late in zip(requests, values[block], late[block].tolist(), strict=True):
-            logged = b"" if is_late else _logged(system, request.decision)
+            logged = b"" if is_late else _logged(plan.features, request.decision)
             compared += bool(logged)
             differing += bool(logged) and unpack_features(logged).tobytes() != row.tobytes()
         place += len(requests)
     return compared, differing
 
 
-def _logged(system: System, decision: Decision | None) -> bytes:
-    if decision is None or decision.versions.features != system.features.version or len(decision.candidates) != 1:
+def _logged(features: FeatureSet, decision: Decision | None) -> bytes:
+    if decision is None or decision.versions.features != features.version or len(decision.candidates) != 1:
         return b""
     return decision.candidates[0].features
 

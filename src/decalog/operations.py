@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from decalog.data.frames import Source
     from decalog.models.base import ModelSpec
     from decalog.training import TrainingResult, Truth
+    from decalog.views import Views
 
 Say = Callable[[str], None]
 
@@ -226,8 +227,7 @@ def _services(deployments: Iterable[Deployment], *, memory: int | None, say: Say
         if deployment.snapshot.is_file():
             check_size(name, deployment.snapshot.stat().st_size, memory=memory)
         services[name] = deployment.service()
-        views = deployment.views
-        assert views is not None  # noqa: S101 - `service` has just brought them up
+        views = cast("Views", deployment.views)  # the service has just brought them up
         if deployment.setup.state:
             say(f"views of {name}: on another server, {views}")
             continue

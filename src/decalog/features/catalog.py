@@ -90,7 +90,7 @@ def catalog(features: FeatureSet, *, example: dict[str, float], costs: dict[str,
     >>> from decalog.features.definition import Attribute
     >>> amount = Attribute(name="amount", meaning="amount of the payment", unit="cents", attribute="amount")
     >>> print(catalog(FeatureSet(system="demo", features=(amount,)), example={"amount": 5.0}, costs={}).text())
-    demo: 1 features, version 80ebf3a0d3d6, lateness 1h
+    demo: 1 features, version 065852cc0416, lateness 1h
     amount: attribute amount of the request [cents]
         amount of the payment
         for the model; missing is -1; for the latest request 5
