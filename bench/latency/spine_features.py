@@ -9,8 +9,8 @@ backfills call them. Further rows: 1 and 10 % of the events late by up to an hou
 with a condition instead of two. One core; CPU time; the median over stretches of the log. Online and kernel are
 compared bit for bit.
 
-Keys: events_per_s (kernel, nothing late), us_per_event (online, nothing late), kib_per_entity (of the row arrays, by
-entity token), differ (values that online and kernel do not share).
+Keys: events_per_s and us_per_event (kernel, nothing late), online_us (the same log, event by event through Python),
+kib_per_entity (of the row arrays, by entity token), differ (values that online and kernel do not share).
 """
 
 from __future__ import annotations
@@ -161,8 +161,12 @@ def main() -> None:
         )
     if wanted.json:
         best = rows["nothing late"]
-        figures = {"events_per_s": 1e6 / best.kernel_us, "us_per_event": best.online_us}
-        figures |= {"kib_per_entity": best.kib_per_entity, "differ": sum(row.differ for row in rows.values())}
+        figures = {"events_per_s": 1e6 / best.kernel_us, "us_per_event": best.kernel_us}
+        figures |= {
+            "online_us": best.online_us,
+            "kib_per_entity": best.kib_per_entity,
+            "differ": sum(row.differ for row in rows.values()),
+        }
         print(json.dumps(figures))
 
 
