@@ -114,7 +114,7 @@ class Committer:
     def _synced(self) -> None:
         self._is_syncing = False
         self._settle()
-        if self._log.failed is None:
+        if self._log.failed is None and self._log.position > self._log.durable:
             self.notify()
 
     def _settle(self) -> None:

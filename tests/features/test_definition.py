@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from decalog.errors import ConfigError
@@ -241,3 +242,12 @@ def test_declaring_features_imports_neither_numpy_nor_numba() -> None:
     script = "import sys, decalog.features.definition; print({'numpy', 'numba'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+def test_more_entity_names_than_an_int64_has_bits_are_refused() -> None:
+    def over(count: int) -> tuple[Feature, ...]:
+        return tuple(msgspec.structs.replace(aggregate(f"f{i}"), entity=f"e{i}") for i in range(count))
+
+    assert len(FeatureSet(system="fraud", features=over(62)).features) == 62
+    with pytest.raises(ConfigError, match="63 entity names, expected at most 62"):
+        FeatureSet(system="fraud", features=over(63))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -311,3 +312,22 @@ def test_what_calls_the_kernel_from_elsewhere_is_cached_under_its_source() -> No
     """Else numba would go on with the kernel of before: its cache looks at a function's own file alone."""
     assert sliding.fold_tokens.__name__ == "fold_tokens"
     assert sliding.fold_tokens.__qualname__ == f"fold_tokens_{kernel.source_mark()}"
+
+
+def test_as_many_entity_names_as_there_may_be_are_kept_apart() -> None:
+    """Online, each name is one bit of an int64; a change adds to all of them at once."""
+    count = one().features[0]
+    declared = FeatureSet(
+        system="test",
+        features=tuple(msgspec.structs.replace(count, name=f"f{i}", entity=f"e{i}") for i in range(62)),
+        lateness="100us",
+    )
+    rows = [Fact(seq, 100, "payment", {f"e{i}": 1 for i in range(62) if seq <= i}, {}) for seq in range(62)]
+    changes = log(*rows)
+    point = Point(62, 100, entities={f"e{i}": 1 for i in range(62)})
+    answers = [engine(declared, changes, point) for engine in ENGINES]
+    assert answers == [[float(i + 1) for i in range(62)]] * len(ENGINES)
+    state = OnlineState(declared)
+    state.apply(changes[0])
+    with pytest.raises(DataError, match="a second image of root 0"):
+        state.apply(Change(1, 100, None, rows[0]))

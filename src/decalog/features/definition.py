@@ -63,7 +63,8 @@ __all__ = [
     "joined",
 ]
 
-_MOST_KINDS = 62
+_MOST_KINDS = _MOST_ENTITIES = 62
+"""Each is one bit of an int64."""
 _INT64 = 2**63
 _UNIT_WEIGHT = 2**20
 _OUTCOME_ROWS = ("outcome.", "labelled.")
@@ -263,6 +264,9 @@ def _repetition_problems(features: FeatureSet) -> Iterator[str]:
     kinds = {kind for feature in features.aggregates for kind in feature.over}
     if len(kinds) > _MOST_KINDS:
         yield f"{len(kinds)} kinds of rows, expected at most {_MOST_KINDS}"
+    entities = {feature.entity for feature in features.aggregates}
+    if len(entities) > _MOST_ENTITIES:
+        yield f"{len(entities)} entity names, expected at most {_MOST_ENTITIES}"
 
 
 def _feature_problems(feature: Feature, retain: int) -> Iterator[str]:

@@ -477,13 +477,14 @@ def _scan_all(
 
 
 def _insert_all(rows: tuple[Int64s, ...], picks: Int64s, spans: Int64s, row: Int64s, asked: int) -> int:
-    """Does `insert` for every entity name that is asked; returns what became of each, three bits an entity name."""
-    states = 0
+    """Does `insert` for every entity name that is asked; returns those where it was not DONE, one bit each."""
+    left = 0
     for entity in range(len(rows)):
         if asked & (1 << entity) != 0:
             mine = picks[spans[entity, PICKS_FROM] : spans[entity, PICKS_TO]]
-            states |= insert(rows[entity], mine, row) << (3 * entity)
-    return states
+            if insert(rows[entity], mine, row) != DONE:
+                left |= 1 << entity
+    return left
 
 
 class Doors(NamedTuple):
@@ -491,10 +492,6 @@ class Doors(NamedTuple):
 
     scan_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, Int64s, int, Float64s], int]
     insert_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, int], int]
-
-
-MOST_ENTITIES = 20
-"""Entity names of which three bits each still fit."""
 
 
 @functools.cache

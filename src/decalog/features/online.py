@@ -42,9 +42,6 @@ class StateStats(msgspec.Struct, frozen=True):
 class _EntityRows:
     """The row arrays of one entity name, by token."""
 
-    direct = True
-    """Whether rows may be inserted into the arrays themselves."""
-
     def __init__(self, plan: EntityPlan) -> None:
         self.plan = plan
         self.by_token: dict[int, Int64s] = {}
@@ -140,7 +137,7 @@ class OnlineState:
     """
 
     is_here = True
-    """Whether the rows are in this process, so that a snapshot of it holds them."""
+    """Whether the rows are in this process: they are inserted into at once, and a snapshot of it holds them."""
 
     def __init__(self, features: FeatureSet, rows: Callable[[EntityPlan], _EntityRows] = _EntityRows) -> None:
         self.features = features
@@ -150,8 +147,6 @@ class OnlineState:
         self._kept = {kind: tuple(kind in entity.plan.kinds for entity in self._entities) for kind in self.plan.bits}
         self._all_kept = tuple(True for _ in self._entities)
         self._scan_all, self._insert_all = self.plan.doors
-        self._is_direct = all(entity.direct for entity in self._entities)
-        self._none_inserted = sum(kernel.FULL << 3 * place for place in range(len(self._entities)))
         self._row_cells = array("q", bytes(8 * self.plan.width))
         self._job_cells = array("q", bytes(16 * self.plan.width))
         # The kernel's views of the cells above: packing into cells costs a third of filling a numpy array.
@@ -329,16 +324,13 @@ class OnlineState:
             return
         self._pack(self._row_cells, 0, *row)
         asked, rows = self._asked(fact.entities, self._kept[fact.kind])
-        states = self._none_inserted
-        if self._is_direct:
-            states = self._insert_all(rows, self.plan.picks, self.plan.spans, self._row, asked)
-        for entity in self._entities if states else ():
-            state, states = states & 7, states >> 3
-            if state == kernel.FULL:
-                # A new token, one whose array has no room left, or rows that are kept elsewhere.
-                token = entity.plan.asked_token(fact.entities) if fact.kind in entity.plan.kinds else None
-                state = kernel.DONE if token is None else entity.insert(token, self._row, horizon=horizon)
-            if state == kernel.TWICE:
+        left = asked
+        if self.is_here and asked:
+            left = self._insert_all(rows, self.plan.picks, self.plan.spans, self._row, asked)
+        for place, entity in enumerate(self._entities if left else ()):
+            # A new token, one whose array has no room left, a row that is there already, or rows kept elsewhere.
+            token = entity.plan.asked_token(fact.entities) if left >> place & 1 else None
+            if token is not None and entity.insert(token, self._row, horizon=horizon) == kernel.TWICE:
                 raise row_twice(seq, fact.root, entity=entity.plan.entity)
 
 

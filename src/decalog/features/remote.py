@@ -60,8 +60,6 @@ class _Step(NamedTuple):
 class _RemoteRows(_EntityRows):
     """The rows of one entity name: those of the request at work, read before it is answered."""
 
-    direct = False
-
     def __init__(self, wait: Wait, plan: EntityPlan) -> None:
         super().__init__(plan)
         self._wait = wait
