@@ -12,13 +12,14 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from decalog.errors import CorruptLogError, LogError, LogUnavailableError
 from decalog.stores.base import Entry, Sync
+from decalog.stores.seen import Seen
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS records (seq INTEGER PRIMARY KEY, blob BLOB NOT NULL, hash BLOB NOT NULL);
@@ -187,19 +188,23 @@ class SqliteLogStore:
             self._release()
             raise
         self._reading = threading.Lock()
+        self._seen = Seen(self._stored_keys, sqlite3.Error, LogUnavailableError) if writer else None
 
     def append(self, entries: Sequence[Entry]) -> Sync:
         """See `LogStore.append`."""
-        if self._writer is None:
+        if self._writer is None or self._seen is None:
             raise LogUnavailableError(
                 where=str(self.path.name),
                 given="an append to a store that is closed or read only",
                 expected="the partition's writer",
                 fix="Restart the writer; it recovers everything that was acknowledged.",
             )
+        keys = [(index, key, e.seq) for e in entries for index, key in e.keys]
+        for index, key, _ in keys:
+            self._seen.add((index, key))
         return self._writer.write(
             ("INSERT INTO records VALUES (?, ?, ?)", [(e.seq, e.blob, e.hash) for e in entries]),
-            ("INSERT INTO keys VALUES (?, ?, ?)", [(index, key, e.seq) for e in entries for index, key in e.keys]),
+            ("INSERT INTO keys VALUES (?, ?, ?)", keys),
         )
 
     def read(self, start: int, stop: int | None = None) -> Iterator[Entry]:
@@ -217,18 +222,14 @@ class SqliteLogStore:
 
     def find(self, index: str, key: str) -> list[int]:
         """See `LogStore.find`."""
+        if self._seen is not None and self._seen.lacks((index, key)):
+            return []
         rows = self._select("SELECT seq FROM keys WHERE idx = ? AND key = ? ORDER BY seq", (index, key))
         return [row[0] for row in rows]
 
     def keys(self) -> Iterator[tuple[str, str, int]]:
         """See `StoredKeys.keys`."""
-        last: tuple[str, str, int] = ("", "", -1)
-        while rows := self._select(
-            "SELECT idx, key, seq FROM keys WHERE (idx, key, seq) > (?, ?, ?) ORDER BY idx, key, seq LIMIT ?",
-            (*last, _CHUNK),
-        ):
-            yield from rows
-            last = rows[-1]
+        return _all_keys(self._select)
 
     def head(self) -> Entry | None:
         """See `LogStore.head`."""
@@ -237,12 +238,19 @@ class SqliteLogStore:
 
     def close(self) -> None:
         """See `LogStore.close`."""
+        if self._seen is not None:
+            self._seen.close()
         # The last connection to close moves the WAL into the file. After a failure that must not happen, since it would
         # sync again: there the reader, which cannot write, is the last.
         if self._writer is not None and not self._writer.failed:
             self._reader.close()
         self._release()
         self._reader.close()
+
+    def _stored_keys(self) -> Iterator[tuple[str, str]]:
+        # A connection of its own, since another thread reads; in parts, since an open one keeps the WAL from being cut.
+        with closing(connect(self.path, writer=False)) as connection:
+            yield from (key[:2] for key in _all_keys(lambda sql, values: connection.execute(sql, values).fetchall()))
 
     def _entry(self, seq: int, blob: object, hash_: object) -> Entry:
         # A damaged page may give any value for any column.
@@ -267,6 +275,16 @@ class SqliteLogStore:
                 return self._reader.execute(sql, values).fetchall()
         except sqlite3.Error as error:
             raise _unreadable(self.path, error) from error
+
+
+def _all_keys(select: Callable[[str, tuple[object, ...]], list[Any]]) -> Iterator[tuple[str, str, int]]:
+    last: tuple[str, str, int] = ("", "", -1)
+    while rows := select(
+        "SELECT idx, key, seq FROM keys WHERE (idx, key, seq) > (?, ?, ?) ORDER BY idx, key, seq LIMIT ?",
+        (*last, _CHUNK),
+    ):
+        yield from rows
+        last = rows[-1]
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> LogError:

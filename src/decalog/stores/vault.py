@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from decalog.crypto import digest, new_key, new_token
 from decalog.errors import LogUnavailableError
 from decalog.stores.base import Sync, nothing
+from decalog.stores.seen import Seen
 from decalog.stores.sqlite import Writer, connect
 
 _TABLES = """
@@ -52,16 +55,18 @@ class SqliteVault:
     def __init__(self, path: Path, *, writer: bool = False) -> None:
         self._writer = Writer(path, _TABLES, where="vault", what="new keys and tokens") if writer else None
         self._reader = connect(path, writer=False)
-        self._tokens: OrderedDict[bytes, int] = OrderedDict()
+        self._tokens: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._ciphers: OrderedDict[int, AESGCM] = OrderedDict()
         self._new_tokens: dict[bytes, tuple[int, str]] = {}
         self._new_keys: dict[int, bytes] = {}
         self._secrets: dict[str, bytes] = {}
+        self._seen: Seen | None = None
         try:
             self._map_secret = self.secret("map")
         except LogUnavailableError:
             self.close()
             raise
+        self._seen = Seen(partial(_stored, path), sqlite3.Error, LogUnavailableError) if writer else None
 
     def token(self, kind: str, value: str) -> int:
         """See `Vault.token`.
@@ -69,11 +74,10 @@ class SqliteVault:
         Raises:
             LogUnavailableError: the value is new and the vault was opened for reading.
         """
-        mark = digest(self._map_secret, kind.encode(), value.encode())
-        known = self._tokens.get(mark)
+        known = self._tokens.get((kind, value))
         if known is None:
-            known = self._lookup_token(mark, kind)
-            _remember(self._tokens, mark, known, most=_TOKENS_CACHED)
+            known = self._lookup_token(digest(self._map_secret, kind.encode(), value.encode()), kind)
+            _remember(self._tokens, (kind, value), known, most=_TOKENS_CACHED)
         return known
 
     def find(self, kind: str, value: str) -> int | None:
@@ -82,15 +86,14 @@ class SqliteVault:
         fresh = self._new_tokens.get(mark)
         if fresh is not None:
             return fresh[0]
-        row = self._one("SELECT token FROM tokens WHERE digest = ?", mark)
-        return None if row is None else int(row)
+        return self._stored_token(mark)
 
     def cipher(self, subject: int) -> AESGCM | None:
         """See `Vault.cipher`."""
         known = self._ciphers.get(subject)
         if known is not None:
             return known
-        key = self._new_keys.get(subject) or self._one("SELECT key FROM keys WHERE subject = ?", subject)
+        key = self._new_keys.get(subject) or self._stored_key(subject)
         if key == _ERASED or (key is None and self._writer is None):
             return None
         if key is None:
@@ -117,9 +120,11 @@ class SqliteVault:
 
     def flush(self) -> Sync:
         """See `Vault.flush`."""
-        if not (self._new_tokens or self._new_keys) or self._writer is None:
+        if not (self._new_tokens or self._new_keys) or self._writer is None or self._seen is None:
             return nothing
         tokens, keys = dict(self._new_tokens), dict(self._new_keys)
+        for new in (*tokens, *keys):
+            self._seen.add(new)
         sync = self._writer.write(
             ("INSERT INTO tokens VALUES (?, ?, ?)", [(mark, token, kind) for mark, (token, kind) in tokens.items()]),
             ("INSERT INTO keys VALUES (?, ?)", list(keys.items())),
@@ -145,6 +150,8 @@ class SqliteVault:
 
     def close(self) -> None:
         """See `Vault.close`."""
+        if self._seen is not None:
+            self._seen.close()
         # As in the log's store: after a failure the reader closes last, so that nothing is synced again.
         if self._writer is not None and not self._writer.failed:
             self._reader.close()
@@ -157,9 +164,9 @@ class SqliteVault:
         fresh = self._new_tokens.get(mark)
         if fresh is not None:
             return fresh[0]
-        row = self._one("SELECT token FROM tokens WHERE digest = ?", mark)
-        if row is not None:
-            return int(row)
+        stored = self._stored_token(mark)
+        if stored is not None:
+            return stored
         if self._writer is None:
             raise LogUnavailableError(
                 where="vault, token",
@@ -170,6 +177,16 @@ class SqliteVault:
         token = new_token()
         self._new_tokens[mark] = (token, kind)
         return token
+
+    def _stored_token(self, mark: bytes) -> int | None:
+        row = None if self._lacks(mark) else self._one("SELECT token FROM tokens WHERE digest = ?", mark)
+        return None if row is None else int(row)
+
+    def _stored_key(self, subject: int) -> bytes | None:
+        return None if self._lacks(subject) else self._one("SELECT key FROM keys WHERE subject = ?", subject)
+
+    def _lacks(self, key: bytes | int) -> bool:
+        return self._seen is not None and self._seen.lacks(key)
 
     def _one(self, sql: str, value: object) -> bytes | None:
         try:
@@ -186,6 +203,12 @@ class SqliteVault:
                 yield int(row[0])
         except (sqlite3.Error, TypeError, ValueError) as error:
             raise _unreadable(error) from error
+
+
+def _stored(path: Path) -> Iterator[bytes | int]:
+    with closing(connect(path, writer=False)) as connection:
+        for sql in ("SELECT digest FROM tokens", "SELECT subject FROM keys"):
+            yield from (row[0] for row in connection.execute(sql))
 
 
 def _unreadable(error: Exception) -> LogUnavailableError:
