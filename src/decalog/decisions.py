@@ -81,6 +81,11 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
         """The action, one of the schema's: the verb, or else the first slot's ref."""
         return self.verb or self.slots[0].ref
 
+    @property
+    def propensity(self) -> float | None:
+        """Probability with which the policy would choose the first slot; None where it is not known, or nothing was."""
+        return self.slots[0].propensity if self.slots else None
+
 
 class GuardrailVerdict(msgspec.Struct, frozen=True, array_like=True):
     """A guardrail that changed the choice: its name, the action before and after, and why."""

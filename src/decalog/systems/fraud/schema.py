@@ -38,6 +38,12 @@ SCHEMA = Schema(
     events=(),
     outcomes=(
         OutcomeKind(
+            name="authentication",
+            meaning="How a step-up ended: 1 the payer passed, 0 the payer failed or gave up.",
+            sources=("acs",),
+            labels={},
+        ),
+        OutcomeKind(
             name="fraud_warning",
             meaning="The network's early fraud warning (TC40, SAFE): the issuer says fraud, days before a chargeback.",
             sources=("network",),
@@ -65,5 +71,6 @@ SCHEMA = Schema(
         meaning="The payment was a fraud against the cardholder.",
         maturity="60d",
         observed_after=("allow",),
+        observed_by={"step_up": "authentication"},
     ),
 )
