@@ -24,7 +24,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from decalog.decisions import Choice, GuardrailVerdict, Slot
+from decalog.decisions import WAITS, Choice, GuardrailVerdict, Slot
 from decalog.errors import ConfigError
 from decalog.money import MAX_MINOR
 from decalog.policy import Case, Verdict
@@ -42,6 +42,8 @@ _PPB = 10**9
 _BP = 10**4
 _SCALE = _PPB * _BP * _BP
 """Costs inside are integers: minor units × probability in 1e-9 × two shares in 1e-4."""
+
+_REVIEW = Slot(REVIEW, attributes={WAITS: True})
 
 Money = Annotated[int, Meta(ge=0, le=MAX_MINOR)]
 Share = Annotated[int, Meta(ge=0, le=_BP)]
@@ -169,7 +171,7 @@ class FraudPolicy:
         used = case.features.get(EXPLORED, -1.0)
         is_open = 0 <= used <= params.explore_budget_minor - amount_minor and amount_minor <= params.explore_up_to_minor
         if action != BLOCK or not params.explore_bp or not is_open:
-            return Slot(action), ()
+            return _slot(action), ()
         p_allow = params.explore_bp / _BP
         if case.draw("explore") >= p_allow:
             return Slot(BLOCK, propensity=1.0 - p_allow), ()
@@ -253,7 +255,11 @@ def _amount(case: Case) -> int | None:
 
 
 def _choice(action: str, reasons: tuple[str, ...]) -> Choice:
-    return Choice((Slot(action),), reasons)
+    return Choice((_slot(action),), reasons)
+
+
+def _slot(action: str) -> Slot:
+    return _REVIEW if action == REVIEW else Slot(action)
 
 
 def _reason(p_fraud: float, minor: Mapping[str, int], action: str) -> str:

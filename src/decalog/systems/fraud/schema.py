@@ -44,6 +44,13 @@ SCHEMA = Schema(
             labels={},
         ),
         OutcomeKind(
+            name="review_claim",
+            meaning="An analyst takes a payment on for so many minutes; 0 gives it back.",
+            sources=("analyst",),
+            labels={},
+            fields=(Field(name="by", kind="text", meaning="Which analyst: an id of yours that names nobody."),),
+        ),
+        OutcomeKind(
             name="fraud_warning",
             meaning="The network's early fraud warning (TC40, SAFE): the issuer says fraud, days before a chargeback.",
             sources=("network",),
@@ -63,6 +70,7 @@ SCHEMA = Schema(
             sources=("analyst",),
             labels={1: 1, 0: 0},
             rank=3,
+            fields=(Field(name="by", kind="text", meaning="Which analyst: an id of yours that names nobody."),),
         ),
     ),
     actions=("review", "allow", "step_up", "block"),
