@@ -29,6 +29,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         monitors: what is watched.
         world: dotted path `module:Class` of the simulated world; judged rooms never import it.
         deadline_ms: budget of one decision, from parsed request to stamped record.
+        lead: share, in (0, 1], of the money between the best baseline and the oracle of its world that the champion's
+            kind takes at least (conformance 9).
     """
 
     schema: Schema
@@ -40,6 +42,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     monitors: tuple[Any, ...]
     world: str
     deadline_ms: int = 100
+    lead: float = 0.01
 
     @property
     def name(self) -> str:
