@@ -118,9 +118,14 @@ class Deployment:
         return rates
 
     def policy_params(self) -> msgspec.Struct:
-        """Returns the policy parameters in force."""
+        """Returns the policy parameters in force; where they hold `rates`, those are the deployment's own.
+
+        So a policy converts money by rates that its version pins, and replay converts by the same.
+        """
         stored = self.tables.get(self.system.name, "policy")
-        return self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
+        params = self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
+        has_rates = "rates" in params.__struct_fields__
+        return msgspec.structs.replace(params, rates=self.rates()) if has_rates else params
 
     def service(self) -> Service:
         """Returns the online service, its views brought up to the log's position."""

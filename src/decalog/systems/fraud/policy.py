@@ -10,6 +10,8 @@ With p the probability of fraud, A the amount, F the chargeback fee, M the margi
 So a payment is blocked rather than allowed iff p > (M + G) / (M + G + A + F) (Elkan, "The foundations of cost-sensitive
 learning", IJCAI 2001, equation 2): dearer payments are stopped at lower probabilities. Costs are compared exactly and
 rounded once, half to even, when one is logged.
+
+Rules come before costs: what one of them says stands whatever the model thinks, within the analysts' capacity.
 """
 
 from __future__ import annotations
@@ -22,15 +24,16 @@ from msgspec import Meta
 
 from decalog.decisions import Choice, GuardrailVerdict, Slot
 from decalog.errors import ConfigError
+from decalog.ingest import Rates
 from decalog.money import MAX_MINOR
 from decalog.policy import Case, Verdict
+from decalog.systems.fraud.rules.facts import HEAD, amount_minor, p_fraud
+from decalog.systems.fraud.rules.ruleset import RuleSet
 
 ALLOW, STEP_UP, REVIEW, BLOCK = "allow", "step_up", "review", "block"
 BY_FRICTION = (ALLOW, STEP_UP, REVIEW, BLOCK)
 """Least friction first: where two actions cost the same, the gentler one is chosen."""
 
-HEAD = "p_fraud"
-AMOUNT = "amount_base_minor"
 REVIEWS = "reviews_1d"
 
 _PPB = 10**9
@@ -40,10 +43,11 @@ _SCALE = _PPB * _BP * _BP
 
 Money = Annotated[int, Meta(ge=0, le=MAX_MINOR)]
 Share = Annotated[int, Meta(ge=0, le=_BP)]
+ListName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
 
 
 class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What each mistake costs this merchant.
+    """What each mistake costs this merchant, and the rules that come before any weighing of costs.
 
     `_minor` is minor units of the base currency, `_bp` hundredths of a percent.
     The defaults are an example of a mid-size online shop; set your own before you trust the money in a report.
@@ -61,6 +65,9 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         step_up_gives_up_bp: honest customers who do not finish a step-up.
         step_up_frauds_pass_bp: frauds that pass a step-up.
         fallback_block_above_minor: without a prediction and without review capacity, payments above it are blocked.
+        rules: in the language of `decalog.systems.fraud.rules.language`, one a line.
+        lists: names of the lists that rules may test; bit i of the feature `<entity>_lists` is the list of place i.
+        rates: for rules on amounts in other currencies. A deployment puts its own here, whatever a file says.
     """
 
     chargeback_fee_minor: Money = 1_500
@@ -75,6 +82,9 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     step_up_gives_up_bp: Share = 800
     step_up_frauds_pass_bp: Share = 800
     fallback_block_above_minor: Money = 50_000
+    rules: Annotated[str, Meta(max_length=200_000)] = ""
+    lists: Annotated[tuple[ListName, ...], Meta(max_length=50)] = ()
+    rates: Rates = Rates()
 
     @property
     def review_minor(self) -> int:
@@ -83,13 +93,15 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class FraudPolicy:
-    """Chooses the action of least expected cost, within the analysts' capacity. Deterministic: every propensity is 1.
+    """Obeys the rules, else chooses the action of least expected cost; within the analysts' capacity.
+
+    Deterministic: every propensity is 1.
 
     Args:
-        params: what mistakes cost.
+        params: what mistakes cost, and the rules.
 
     Raises:
-        ConfigError: a cost, share or capacity is out of its range; all are named.
+        ConfigError: a cost, share or capacity is out of its range, or lines of the rules are wrong; all are named.
 
     >>> from decalog.decisions import Candidate
     >>> from decalog.events import Event
@@ -103,14 +115,14 @@ class FraudPolicy:
 
     def __init__(self, params: FraudCosts) -> None:
         self.params = checked(params)
+        self._rules = RuleSet(params.rules, rates=params.rates, lists=params.lists)
 
     def decide(self, case: Case) -> Verdict:
-        """Returns the cheapest action; where there is no usable prediction or amount, the declared fallback."""
-        p_fraud = case.candidates[0].predictions.get(HEAD, -1.0) if case.candidates else -1.0
-        amount = _amount(case)
-        if amount is None or not 0.0 <= p_fraud <= 1.0:  # NaN fails the comparison too
+        """Returns what the rules say, else the cheapest action; without a usable prediction or amount, the fallback."""
+        probability, amount = p_fraud(case), amount_minor(case)
+        if amount is None or probability is None:
             return self.fall_back(case, "no_prediction" if amount is not None else "no_amount")
-        costs = expected_costs(self.params, p_fraud, amount_minor=amount)
+        costs = expected_costs(self.params, probability, amount_minor=amount)
         ranked = sorted(BY_FRICTION, key=costs.__getitem__)
         action = ranked[0]
         guardrails: tuple[GuardrailVerdict, ...] = ()
@@ -118,27 +130,57 @@ class FraudPolicy:
             action = ranked[1]
             guardrails = (self._no_capacity(case, action),)
         minor = {name: in_minor(cost) for name, cost in costs.items()}
-        return Verdict(
-            choice=_choice(action, (_reason(p_fraud, minor, action), *(f"{g.name}: {g.why}" for g in guardrails))),
-            expected_minor=-minor[action],
-            guardrails=guardrails,
-        )
+        reasons = (_reason(probability, minor, action), *(f"{g.name}: {g.why}" for g in guardrails))
+        cheapest = Verdict(choice=_choice(action, reasons), expected_minor=-minor[action], guardrails=guardrails)
+        return self._ruled(case, cheapest, minor)
 
     def fall_back(self, case: Case, reason: str) -> Verdict:
-        """Returns review while the analysts have capacity; else allow up to the amount limit, and block above it.
+        """Returns what the rules say, else review while there is capacity, else allow up to the amount limit, or block.
 
         Where the number of reviews is unknown too, capacity counts as used: a storm of fallbacks must not bury the
         analysts.
         """
+        return self._ruled(case, self._unruled_fallback(case, reason), {})
+
+    def _unruled_fallback(self, case: Case, reason: str) -> Verdict:
         if self._can_review(case):
             return Verdict(choice=_choice(REVIEW, (f"{reason}: no prediction, so a person looks",)))
-        amount, limit = _amount(case), self.params.fallback_block_above_minor
+        amount, limit = amount_minor(case), self.params.fallback_block_above_minor
         action = ALLOW if amount is not None and amount <= limit else BLOCK
         words = {ALLOW: f"the amount is at most {limit}", BLOCK: f"the amount is above {limit} or not known"}
         guardrail = self._no_capacity(case, action)
         return Verdict(
             choice=_choice(action, (f"{reason}: no prediction; {guardrail.why}; {words[action]} minor units",)),
             guardrails=(guardrail,),
+        )
+
+    def _ruled(self, case: Case, plain: Verdict, minor: Mapping[str, int]) -> Verdict:
+        """Returns the verdict that the rules make of one without them.
+
+        Args:
+            case: of both.
+            plain: without the rules.
+            minor: expected cost of each action; empty where it is not known.
+        """
+        ruling = self._rules.ruling(case)
+        action, guardrails, reasons = plain.choice.action, [*plain.guardrails], list[str]()
+        for rule in ruling.acting:
+            after = rule.after(action)
+            reasons.append(f"rule {rule.title} (line {rule.line}): {after}, without rules {plain.choice.action}")
+            if after == REVIEW and not self._can_review(case):
+                full = self._no_capacity(case, action)
+                guardrails += [] if full in guardrails else [full]
+                reasons.append(f"{full.name}: {full.why}")
+            elif after != action:
+                guardrails.append(
+                    GuardrailVerdict(f"rule {rule.title}", action, after, f"{rule.does}, line {rule.line}")
+                )
+                action = after
+        shadows = [f"shadow rule {r.title} (line {r.line}): would {r.after(action)}" for r in ruling.shadows]
+        return Verdict(
+            choice=_choice(action, (*reasons, *plain.choice.reasons, *shadows)),
+            expected_minor=-minor[action] if minor else plain.expected_minor,
+            guardrails=tuple(guardrails),
         )
 
     def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
@@ -216,18 +258,13 @@ def _problem(params: FraudCosts, field: msgspec.structs.FieldInfo) -> str:
     return ""
 
 
-def _amount(case: Case) -> int | None:
-    amount = case.request.attributes.get(AMOUNT)
-    return amount if isinstance(amount, int) and not isinstance(amount, bool) and amount >= 0 else None
-
-
 def _choice(action: str, reasons: tuple[str, ...]) -> Choice:
     return Choice((Slot(action),), reasons)
 
 
 def _reason(p_fraud: float, minor: Mapping[str, int], action: str) -> str:
     others = ", ".join([f"{name} {minor[name]}" for name in BY_FRICTION if name != action])
-    return f"p_fraud {p_fraud:.6f}: {action} is expected to cost {minor[action]} minor units; {others}"
+    return f"{HEAD} {p_fraud:.6f}: {action} is expected to cost {minor[action]} minor units; {others}"
 
 
 def _rounded(numerator: int, denominator: int) -> int:
