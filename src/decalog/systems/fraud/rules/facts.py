@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import partial
+from typing import NamedTuple
 
 from decalog.ingest import Rates
 from decalog.money import EXPONENTS, is_rate
@@ -12,9 +14,8 @@ from decalog.systems.fraud.features import FEATURES
 from decalog.systems.fraud.rules.language import Kind, Vocabulary
 from decalog.systems.fraud.schema import SCHEMA
 
-Fact = float | str | bool | None
-"""A value, or None where it is missing; an entity's is its token."""
-Reader = Callable[[Case], Fact]
+Value = float | str | bool | None
+"""None where it is missing; an entity's is its token."""
 
 HEAD = "p_fraud"
 AMOUNT = "amount_base_minor"
@@ -24,52 +25,44 @@ LISTS = "_lists"
 """After an entity's name: the feature that says on which lists it stands, a bit for each."""
 
 _REQUEST = SCHEMA.request
-_TEXT = {field.name for field in _REQUEST.fields if field.kind in ("text", "currency")}
-_FLAG = {field.name for field in _REQUEST.fields if field.kind == "flag"}
-_ENTITIES = frozenset(entity.name for entity in _REQUEST.entities)
-_MISSING = {feature.name: feature.missing_value for feature in FEATURES.features}
+_NUMBERS = {"int", "float", "amount_minor"}
+_TYPES: Mapping[Kind, tuple[type, ...]] = {"number": (int, float), "text": (str,), "flag": (bool,)}
 
 
-def vocabulary(rates: Rates, lists: tuple[str, ...]) -> Vocabulary:
-    """Returns what rules may name: attributes of the payment, features, the prediction, amounts in known currencies."""
-    public = {name: _kind(name) for name in _REQUEST.attributes}
-    amounts: dict[str, Kind] = {f"{MONEY}{code.lower()}": "number" for code in _major_units(rates)}
-    hidden = [field.name for field in _REQUEST.fields if field.privacy != "public"]
+class Fact(NamedTuple):
+    """Something that rules may name: what kind of value it is, and what reads it from a case."""
+
+    kind: Kind
+    read: Callable[[Case], Value]
+
+
+def facts(rates: Rates) -> dict[str, Fact]:
+    """Returns facts by name: entities, `@entity` for the lists it stands on, features, attributes, amounts, p_fraud."""
+    entities = [entity.name for entity in _REQUEST.entities]
+    fields = {field.name: field.kind for field in _REQUEST.fields}
+    kinds = {name: fields.get(name, "text" if name in entities else "int") for name in _REQUEST.attributes}
+    return {
+        **{name: Fact("entity", partial(_entity, name)) for name in entities},
+        **{f"@{name}": Fact("number", partial(_feature, f"{name}{LISTS}", 0.0)) for name in entities},
+        **{f.name: Fact("number", partial(_feature, f.name, f.missing_value)) for f in FEATURES.features},
+        **{name: _attribute(name, kind) for name, kind in kinds.items()},
+        **{_money_name(code): Fact("number", partial(_money, code, rate)) for code, rate in _worth(rates).items()},
+        HEAD: Fact("number", p_fraud),
+    }
+
+
+def vocabulary(known: Mapping[str, Fact], lists: tuple[str, ...]) -> Vocabulary:
+    """Returns what rules may name, and why other names that a writer may well try are refused."""
+    personal = [field.name for field in _REQUEST.fields if field.privacy != "public"]
+    unrated = [_money_name(code) for code in EXPONENTS if _money_name(code) not in known]
     return Vocabulary(
-        kinds={
-            **dict.fromkeys(_ENTITIES, "entity"),
-            **dict.fromkeys(FEATURES.names, "number"),
-            **public,
-            **amounts,
-            HEAD: "number",
-        },
-        entities=_ENTITIES,
+        kinds={name: fact.kind for name, fact in known.items()},
         lists=lists,
         refused={
-            **dict.fromkeys(hidden, "is personal: the log holds it sealed, and no rule can read it"),
-            **{
-                f"{MONEY}{code.lower()}": f"needs a rate from {code} to {rates.base}, and the deployment has none"
-                for code in EXPONENTS
-                if f"{MONEY}{code.lower()}" not in amounts
-            },
+            **dict.fromkeys(personal, "is personal: the log holds it sealed, and no rule can read it"),
+            **dict.fromkeys(unrated, "needs an exchange rate, and the deployment has none for that currency"),
         },
     )
-
-
-def reader(name: str, rates: Rates) -> Reader:
-    """Returns what reads a name of the vocabulary, or the lists of an entity, from a case."""
-    if name == HEAD:
-        return _prediction
-    if name.startswith(MONEY):
-        code = name.removeprefix(MONEY).upper()
-        return _money(code, _major_units(rates)[code])
-    if name in _REQUEST.attributes:
-        return _attribute(name)
-    if name in _ENTITIES:
-        return lambda case: case.request.entities.get(name)
-    if name.removesuffix(LISTS) in _ENTITIES:
-        return lambda case: case.features.get(name)
-    return _feature(name)
 
 
 def p_fraud(case: Case) -> float | None:
@@ -84,60 +77,49 @@ def amount_minor(case: Case) -> int | None:
     return amount if isinstance(amount, int) and not isinstance(amount, bool) and amount >= 0 else None
 
 
-_prediction: Reader = p_fraud
+def _entity(name: str, case: Case) -> Value:
+    return case.request.entities.get(name)
 
 
-def _kind(name: str) -> Kind:
-    return "flag" if name in _FLAG else "text" if name in _TEXT or name in _ENTITIES else "number"
+def _feature(name: str, missing: float, case: Case) -> Value:
+    value = case.features.get(name)
+    # As ratios of features have it: a declared missing value of 0, of an empty window for instance, is a number.
+    return None if value == missing != 0 else value
 
 
-def _attribute(name: str) -> Reader:
-    kinds: dict[Kind, tuple[type, ...]] = {"number": (float, int), "text": (str,), "flag": (bool,)}
-    wanted = kinds[_kind(name)]
+def _attribute(name: str, declared: str) -> Fact:
+    kind: Kind = "number" if declared in _NUMBERS else "flag" if declared == "flag" else "text"
+    types = _TYPES[kind]
 
-    def read(case: Case) -> Fact:
+    def read(case: Case) -> Value:
         value = case.request.attributes.get(name)
-        # By its own type: a bool is an int to Python. An int becomes a float, whose arithmetic is bounded.
-        if type(value) not in wanted:
+        if value is None or type(value) not in types:
             return None
+        # Arithmetic on floats is bounded, on ints it is not.
         return float(value) if type(value) is int else value
 
-    return read
+    return Fact(kind, read)
 
 
-def _feature(name: str) -> Reader:
-    # As ratios of features have it: a declared missing value of 0 is a number, an empty window for instance.
-    missing = _MISSING.get(name) or None
-
-    def read(case: Case) -> Fact:
-        value = case.features.get(name)
-        return None if value == missing else value
-
-    return read
+def _money_name(code: str) -> str:
+    return f"{MONEY}{code.lower()}"
 
 
-def _major_units(rates: Rates) -> dict[str, Fraction]:
+def _worth(rates: Rates) -> dict[str, Fraction]:
     """Returns how many minor units of each currency a minor unit of the base is worth."""
-    known = {code: Fraction(rate) for code, rate in rates.rates.items() if code in EXPONENTS and is_rate(rate)}
     if rates.base not in EXPONENTS:
         return {}
+    known = {code: Fraction(rate) for code, rate in rates.rates.items() if code in EXPONENTS and is_rate(rate)}
     known[rates.base] = Fraction(1)
-    base = EXPONENTS[rates.base]
-    return {code: Fraction(10) ** (EXPONENTS[code] - base) / rate for code, rate in known.items()}
+    return {code: Fraction(10) ** (EXPONENTS[code] - EXPONENTS[rates.base]) / rate for code, rate in known.items()}
 
 
-def _money(code: str, rate: Fraction) -> Reader:
-    """Returns what reads the amount in a currency: as sent where it is the payment's own, else through the base.
+def _money(code: str, rate: Fraction, case: Case) -> Value:
+    """Returns the amount in a currency: as sent where that is the payment's own, else through the base.
 
-    Rounded half to even to the currency's minor unit, so that it compares with `199.99` as a person expects.
+    It is rounded half to even to the currency's minor unit, so that it compares with `199.99` as a person expects.
     """
-    major = 10 ** EXPONENTS[code]
-
-    def read(case: Case) -> Fact:
-        sent = case.request.attributes.get("amount_minor")
-        if case.request.attributes.get("currency") == code and isinstance(sent, int):
-            return sent / major
-        minor = amount_minor(case)
-        return None if minor is None else round(minor * rate) / major
-
-    return read
+    sent, minor = case.request.attributes.get("amount_minor"), amount_minor(case)
+    if case.request.attributes.get("currency") == code and isinstance(sent, int):
+        return float(sent) / 10.0 ** EXPONENTS[code]
+    return None if minor is None else round(minor * rate) / 10.0 ** EXPONENTS[code]

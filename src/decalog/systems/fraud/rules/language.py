@@ -116,14 +116,12 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     """What rules may name.
 
     Args:
-        kinds: name → what it is.
-        entities: names that `in @list` may test.
+        kinds: name → what it is; `@entity` for what can stand on lists.
         lists: names of lists.
         refused: name → why it cannot be named, for names that a writer may well try.
     """
 
     kinds: Mapping[str, Kind]
-    entities: frozenset[str]
     lists: tuple[str, ...]
     refused: Mapping[str, str]
 
@@ -337,8 +335,8 @@ class _Parser:
 
     def _listed(self, left: Node, first: _Token) -> Node:
         token, words = self._take(), self._vocabulary
-        if left.op != "name" or left.value not in words.entities:
-            raise _WrongError(first.column, f"only entities stand on lists: {', '.join(sorted(words.entities))}")
+        if left.op != "name" or f"@{left.value}" not in words.kinds:
+            raise _WrongError(first.column, "only entities stand on lists, such as :card: or :ip:")
         if token.text[1:] not in words.lists:
             raise _WrongError(token.column, f"there is no list {token.text}{_closest(token.text[1:], words.lists)}")
         return Node("listed", (left,), token.text[1:])
@@ -382,20 +380,21 @@ def _closest(name: str, known: Mapping[str, Kind] | tuple[str, ...]) -> str:
 
 def _printed(node: Node, above: int = 0) -> str:
     """Returns a condition as the language writes it, in brackets where something around it binds more tightly."""
-    parts, power = node.parts, _POWERS.get(node.op, _NOT if node.op == "not" else 9)
-    if node.op in ("value", "name"):
-        return f":{node.value}:" if node.op == "name" else _constant_text(node.value)
-    if node.op == "minus":
-        return f"-{_printed(parts[0], _MINUS + 1)}"
-    if node.op == "not":
-        text = f"not {_printed(parts[0], _NOT)}"
-    elif node.op in ("missing", "listed"):
-        power = _POWERS["is"]
-        text = f"{_printed(parts[0])} {'is missing' if node.op == 'missing' else f'in @{node.value}'}"
-    elif node.op == "in":
-        text = f"{_printed(parts[0], power)} in ({', '.join(map(_printed, parts[1:]))})"
+    parts, op = node.parts, node.op
+    power = _NOT if op == "not" else _POWERS.get(op, _MINUS if op in ("value", "name", "minus") else _POWERS["is"])
+    first = _printed(parts[0], power) if parts else ""
+    if len(parts) > 1 and op != "in":
+        text = f" {op} ".join([first, *(_printed(part, power + 1) for part in parts[1:])])
     else:
-        text = f" {node.op} ".join([_printed(parts[0], power), *(_printed(part, power + 1) for part in parts[1:])])
+        text = {
+            "value": _constant_text(node.value),
+            "name": f":{node.value}:",
+            "minus": f"-{first}",
+            "not": f"not {first}",
+            "missing": f"{first} is missing",
+            "listed": f"{first} in @{node.value}",
+            "in": f"{first} in ({', '.join(map(_printed, parts[1:]))})",
+        }[op]
     return f"({text})" if power < above else text
 
 

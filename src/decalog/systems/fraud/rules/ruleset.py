@@ -8,32 +8,22 @@ matches only where its condition is true (as Radar's rules have done since May 2
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
+from operator import add, eq, ge, gt, itemgetter, le, lt, mul, ne, neg, not_, sub, truediv
 from typing import Any
 
 import msgspec
 
 from decalog.ingest import Rates
 from decalog.policy import Case
-from decalog.systems.fraud.rules.facts import LISTS, Fact, Reader, reader, vocabulary
+from decalog.systems.fraud.rules.facts import Value, facts, vocabulary
 from decalog.systems.fraud.rules.language import Node, Rule, parse
 
-_Step = Callable[[Sequence[Fact]], Fact]
-_COMPARED: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
-_COUNTED: dict[str, Callable[[Any, Any], float]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-}
+_Row = Sequence[Value]
+_Step = Callable[[_Row], Value]
+_COMPARED: dict[str, Callable[[Any, Any], Value]] = {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+_OF_CONSTANT = {"=": "__eq__", "!=": "__ne__", "<": "__gt__", "<=": "__ge__", ">": "__lt__", ">=": "__le__"}
+_COUNTED: dict[str, Callable[[Any, Any], float]] = {"+": add, "-": sub, "*": mul, "/": truediv}
 
 
 class Ruling(msgspec.Struct, frozen=True):
@@ -65,11 +55,11 @@ class RuleSet:
     """
 
     def __init__(self, text: str, *, rates: Rates | None = None, lists: tuple[str, ...] = ()) -> None:
-        rates = rates or Rates()
-        self.rules = parse(text, vocabulary(rates, lists))
+        known = facts(rates or Rates())
+        self.rules = parse(text, vocabulary(known, lists))
         compiler = _Compiler(lists)
         self._conditions = [(rule, compiler.step(rule.condition)) for rule in self.rules]
-        self._readers: list[Reader] = [reader(name, rates) for name in compiler.names]
+        self._readers = [known[name].read for name in compiler.names]
 
     def matches(self, case: Case) -> list[bool]:
         """Returns for every rule whether it matches, whatever the others say."""
@@ -112,31 +102,37 @@ class _Compiler:
             return self._fact(str(node.value))
         if node.op == "listed":
             bit = self._lists.index(str(node.value))
-            return _listed(self._fact(f"{node.parts[0].value}{LISTS}"), bit)
-        parts = [self.step(part) for part in node.parts]
-        if node.op in ("and", "or"):
-            return _any(parts, decisive=node.op == "or")
-        if node.op in _COMPARED:
-            return _compared(_COMPARED[node.op], parts[0], parts[1])
-        if node.op in _COUNTED:
-            return _counted(_COUNTED[node.op], parts[0], parts[1])
-        if node.op == "in":
-            return _known(frozenset(part.value for part in node.parts[1:]).__contains__, parts[0])
-        if node.op == "missing":
-            return lambda row: parts[0](row) is None
-        return _known(operator.not_ if node.op == "not" else operator.neg, parts[0])
+            # An entity that no list knows has −1.
+            return _known(
+                lambda lists: lists >= 0 and int(lists) >> bit & 1 == 1, self._fact(f"@{node.parts[0].value}")
+            )
+        return _inner(node, [self.step(part) for part in node.parts])
 
     def _fact(self, name: str) -> _Step:
-        place = self.names.setdefault(name, len(self.names))
-        get: _Step = operator.itemgetter(place)
+        get: _Step = itemgetter(self.names.setdefault(name, len(self.names)))
         return get
 
 
-def _any(parts: Sequence[_Step], *, decisive: bool) -> _Step:
+def _inner(node: Node, parts: Sequence[_Step]) -> _Step:
+    op, last = node.op, node.parts[-1]
+    if op in ("and", "or"):
+        return _joined(parts, decisive=op == "or")
+    if op in _COMPARED and last.op == "value":
+        # The same by a method of the constant: two calls less in what most conditions are.
+        return _known(getattr(last.value, _OF_CONSTANT[op]), parts[0])
+    if op in _COMPARED or op in _COUNTED:
+        return _both(_COMPARED.get(op) or _finite(_COUNTED[op]), parts[0], parts[1])
+    if op == "missing":
+        return lambda row: parts[0](row) is None
+    changes: dict[str, Callable[[Any], Value]] = {"not": not_, "minus": neg}
+    return _known(changes.get(op) or frozenset(option.value for option in node.parts[1:]).__contains__, parts[0])
+
+
+def _joined(parts: Sequence[_Step], *, decisive: bool) -> _Step:
     """Returns `or` where true is decisive, `and` where false is."""
 
-    def step(row: Sequence[Fact]) -> Fact:
-        whole: Fact = not decisive
+    def step(row: _Row) -> Value:
+        whole: Value = not decisive
         for part in parts:
             value = part(row)
             if value is decisive:
@@ -148,38 +144,25 @@ def _any(parts: Sequence[_Step], *, decisive: bool) -> _Step:
     return step
 
 
-def _compared(compare: Callable[[Any, Any], bool], left: _Step, right: _Step) -> _Step:
-    def step(row: Sequence[Fact]) -> Fact:
+def _both(join: Callable[[Any, Any], Value], left: _Step, right: _Step) -> _Step:
+    def step(row: _Row) -> Value:
         one, other = left(row), right(row)
-        return None if one is None or other is None else compare(one, other)
+        return None if one is None or other is None else join(one, other)
 
     return step
 
 
-def _counted(count: Callable[[Any, Any], float], left: _Step, right: _Step) -> _Step:
-    def step(row: Sequence[Fact]) -> Fact:
-        one, other = left(row), right(row)
-        if one is None or other is None or (count is operator.truediv and other == 0):
-            return None
-        value = count(one, other)
-        return value if math.isfinite(value) else None
-
-    return step
-
-
-def _known(change: Callable[[Any], Fact], part: _Step) -> _Step:
-    def step(row: Sequence[Fact]) -> Fact:
+def _known(change: Callable[[Any], Value], part: _Step) -> _Step:
+    def step(row: _Row) -> Value:
         value = part(row)
         return None if value is None else change(value)
 
     return step
 
 
-def _listed(lists: _Step, bit: int) -> _Step:
-    """Returns whether a list's bit is set; an entity that no list knows has −1 and stands on none."""
+def _finite(count: Callable[[Any, Any], float]) -> Callable[[Any, Any], Value]:
+    def counted(one: float, other: float) -> Value:
+        value = math.nan if count is truediv and other == 0 else count(one, other)
+        return value if math.isfinite(value) else None
 
-    def step(row: Sequence[Fact]) -> Fact:
-        value = lists(row)
-        return None if value is None else isinstance(value, float) and value >= 0 and int(value) >> bit & 1 == 1
-
-    return step
+    return counted
