@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         monitors: what is watched.
         world: dotted path `module:Class` of the simulated world; judged rooms never import it.
         deadline_ms: budget of one decision, from parsed request to stamped record.
+        commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
     """
 
     schema: Schema
@@ -40,6 +42,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     monitors: tuple[Any, ...]
     world: str
     deadline_ms: int = 100
+    commands: Mapping[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -75,6 +78,13 @@ def find_system(name: str) -> System:
             fix="`decalog new NAME` drafts a system of your own.",
         )
     return found
+
+
+def find_command(verb: str, system: str, *words: str) -> Callable[[], None] | None:
+    """Returns what runs a system's own command on the words that follow, or None where the system brings none."""
+    is_known = system in SYSTEMS or ":" in system
+    command = load(find_system(system).commands.get(verb, "")) if is_known else None
+    return None if command is None else partial(command, words, prog_name=f"decalog {verb} {system}")
 
 
 def load(path: str) -> Any:

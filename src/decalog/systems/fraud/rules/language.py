@@ -387,7 +387,7 @@ def _printed(node: Node, above: int = 0) -> str:
         text = f" {op} ".join([first, *(_printed(part, power + 1) for part in parts[1:])])
     else:
         text = {
-            "value": _constant_text(node.value),
+            "value": constant_text(node.value),
             "name": f":{node.value}:",
             "minus": f"-{first}",
             "not": f"not {first}",
@@ -398,7 +398,8 @@ def _printed(node: Node, above: int = 0) -> str:
     return f"({text})" if power < above else text
 
 
-def _constant_text(value: float | str | bool) -> str:  # noqa: FBT001 - a constant of the language may be a flag
+def constant_text(value: float | str | bool) -> str:  # noqa: FBT001 - a constant of the language may be a flag
+    """Returns a constant as the language writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
