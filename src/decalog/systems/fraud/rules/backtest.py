@@ -2,7 +2,8 @@
 
 A rule is laid over what was done: a payment that it does not match keeps its action. Payments without a label count as
 matches and in the queue, never as good: after a block nobody learns what the payment was. After any stop only reports
-count as labels, so that the precision of a rule flatters it where it matches what was stopped already.
+count as labels, so that the precision of a rule flatters it where it matches what was stopped already. Payments younger
+than the label's maturity count as unlabelled even where a fraud was reported: the good ones among them are not known yet.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from decalog.clock import DAY, rfc3339
 from decalog.decisions import decode_decision
 from decalog.errors import DataError
 from decalog.evaluation import completeness
-from decalog.examples import UNTOLD, Bools, Examples, History
+from decalog.examples import UNKNOWN, UNTOLD, Bools, Examples, History
 from decalog.log import Log
 from decalog.metrics import Evaluated, Measurement, difference, proportion
 from decalog.money import EXPONENTS
@@ -37,7 +38,7 @@ class Payments(msgspec.Struct, frozen=True):
 
     Args:
         position: of the log, number of records read.
-        examples: with labels as known there.
+        examples: with the labels of those old enough.
         cases: one a payment; imported ones have no prediction.
         done: the action that happened; imported payments went through.
     """
@@ -129,7 +130,11 @@ def read_payments(history: History, log: Log) -> Payments:
         decision = decided.get(seq)
         request, candidates = (decision.request, decision.candidates) if decision else (image, ())
         cases.append(Case(request, candidates, Values(places, row), lambda _name: 0.0))
-    return Payments(history.position, now, tuple(cases), np.array([acted or ALLOW for acted in now.acted], _ACTION))
+    young = now.times > now.known_by - history.schema.label.maturity_us
+    why = tuple("immature" if is_young else why for is_young, why in zip(young.tolist(), now.why, strict=True))
+    matured = msgspec.structs.replace(now, labels=np.where(young, np.int8(UNKNOWN), now.labels), why=why)
+    done = np.array([acted or ALLOW for acted in now.acted], _ACTION)
+    return Payments(history.position, matured, tuple(cases), done)
 
 
 def backtest(rules: RuleSet, payments: Payments, *, policy: FraudPolicy) -> Backtest:

@@ -10,19 +10,21 @@ import msgspec
 import typer
 
 from decalog.deployment import Deployment
-from decalog.errors import DataError
 from decalog.examples import History
 from decalog.home import Home
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
-from decalog.systems.fraud.rules.backtest import Backtest, read_payments
-from decalog.systems.fraud.rules.backtest import backtest as tried
+from decalog.systems.fraud.rules.backtest import Backtest, Payments, read_payments
+from decalog.systems.fraud.rules.backtest import backtest as try_on
 from decalog.systems.fraud.rules.ruleset import RuleSet
-from decalog.systems.fraud.rules.suggest import suggest as suggested
+from decalog.systems.fraud.rules.suggest import suggest as find
 
 app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Check fraud's rules, try them on the log, ask it for some."
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Check fraud's rules, try them on the log, ask it for some.",
 )
-_File = Annotated[Path, typer.Argument(metavar="FILE", help="Rules, one a line.")]
+_File = Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="Rules, one a line, UTF-8.")]
 _Home = Annotated[Path, typer.Option("--home", envvar="DECALOG_HOME", help="Where the log lives.")]
 _Position = Annotated[int | None, typer.Option("--position", help="Read the log up to here; without it, all of it.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -35,53 +37,41 @@ def check(file: _File, home: _Home = _HOME) -> None:
     params = FraudCosts()
     if Home(home).exists:
         with closing(Home(home).reader()) as log:
-            params = msgspec.convert(Deployment(Home(home), "fraud", log).policy_params(), FraudCosts)
-    typer.echo("\n".join(map(str, _rules(_read(file), params).rules)))
+            params = _params(Deployment(Home(home), "fraud", log))
+    typer.echo("\n".join(str(rule) for rule in _rules(file, params).rules))
 
 
 @app.command(epilog="Example:  decalog rules fraud backtest rules.txt")
 def backtest(file: _File, home: _Home = _HOME, position: _Position = None, as_json: _Json = False) -> None:
     """Try rules on the payments of the log: money saved, good customers insulted, load of the queue, overlap."""
-    study = _Study(home, position)
-    _print(study.tried(_read(file)), as_json=as_json)
+    policy, _, payments = _study(home, position)
+    _print(try_on(_rules(file, policy.params), payments, policy=policy), as_json=as_json)
 
 
 @app.command(epilog="Example:  decalog rules fraud suggest")
 def suggest(home: _Home = _HOME, position: _Position = None, as_json: _Json = False) -> None:
     """Find rules on the earlier part of the log and try them on the later part."""
-    study = _Study(home, position)
-    text, since = suggested(study.history, study.payments, policy=study.policy)
-    _print(study.tried(text, since=since), as_json=as_json)
+    policy, history, payments = _study(home, position)
+    text, since = find(history, payments, policy=policy)
+    _print(try_on(RuleSet(text), payments.since(since), policy=policy), as_json=as_json)
 
 
-class _Study:
-    """A home's payments, and what they are judged with."""
-
-    def __init__(self, home: Path, position: int | None) -> None:
-        with closing(Home(home).reader()) as log:
-            deployment = Deployment(Home(home), "fraud", log)
-            system = deployment.system
-            self.policy = FraudPolicy(msgspec.convert(deployment.policy_params(), FraudCosts))
-            self.history = History(log.read(0, position), system.schema, features=system.features)
-            self.payments = read_payments(self.history, log)
-
-    def tried(self, text: str, *, since: int = 0) -> Backtest:
-        """Returns the backtest of rules on the payments decided at a time, µs, or later."""
-        params = self.policy.params
-        return tried(_rules(text, params), self.payments.since(since), policy=self.policy)
+def _study(home: Path, position: int | None) -> tuple[FraudPolicy, History, Payments]:
+    """Returns what a home judges rules with: its policy, its history up to a position, and the payments of that."""
+    with closing(Home(home).reader()) as log:
+        deployment = Deployment(Home(home), "fraud", log)
+        history = History(log.read(0, position), deployment.system.schema, features=deployment.system.features)
+        return FraudPolicy(_params(deployment)), history, read_payments(history, log)
 
 
-def _rules(text: str, params: FraudCosts) -> RuleSet:
+def _params(deployment: Deployment) -> FraudCosts:
+    return msgspec.convert(deployment.policy_params(), FraudCosts)
+
+
+def _rules(file: Path, params: FraudCosts) -> RuleSet:
+    # A byte that is no UTF-8 becomes a sign that the parser names with its place.
+    text = file.read_text(encoding="utf-8", errors="replace")
     return RuleSet(text, rates=params.rates, lists=params.lists)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            where=str(file), given=f"a file that cannot be read ({error})", expected="UTF-8 text", fix="Check the path."
-        ) from None
 
 
 def _print(made: Backtest, *, as_json: bool) -> None:
