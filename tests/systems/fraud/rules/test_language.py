@@ -125,12 +125,13 @@ def test_rules_print_as_they_are_read(text: str, printed: str) -> None:
         ("block if :amount: is 3", "22: '3' where 'missing' is expected"),
         ("block if (true", "15: the end of the line where ')' is expected"),
         ("block if true true", "15: 'true' where the end of the rule, `and` or `or` is expected"),
-        ("block if :merchant: = 'it's'", '28: an unclosed "\'"'),
-        ("block if :amount > 1", "10: an unclosed ':'"),
+        ("block if :merchant: = 'it's'", '28: an unclosed or misspelt "\'"'),
+        ("block if :amount > 1", "10: an unclosed or misspelt ':'"),
         ("block if :amount: == 1", "20: '=' where a value is expected"),
         ("block if true 'secret'", "15: a text where the end of the rule, `and` or `or` is expected"),
         ("block if €", "10: an unknown sign '€'"),
-        ("[Bad] block if true", "1: a name other than small letters, digits and _, at most 40"),
+        ("[Bad] block if true", "1: an unclosed or misspelt '['"),
+        ("block if [a] true", "10: '[a]' where a value is expected"),
         ("block if 1" + "0" * 400 + " > 1", "10: a number that is too large"),
         ("block if " + "(" * 3_900, "50: nested deeper than 40"),
         ("block if " + "not " * 900, "170: nested deeper than 40"),
@@ -151,7 +152,9 @@ def test_all_faults_are_told_at_once_and_no_rule_is_taken() -> None:
         "line 5, column 14: a number where a condition is expected",
     ]
     assert problems("[a] allow if true\n[a] 3ds if true") == ["line 2, column 1: the name 'a' is taken by line 1"]
-    assert problems("block if true\n" * (MAX_RULES + 1)) == [f"{MAX_RULES + 1} rules, expected at most {MAX_RULES}"]
+    assert problems("\n" + "block if true\n" * (MAX_RULES + 9)) == [
+        f"line {MAX_RULES + 2}, column 1: more than {MAX_RULES} rules"
+    ]
     assert problems("x\n" * 30)[-1] == "and 10 more"
 
 

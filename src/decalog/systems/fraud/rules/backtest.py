@@ -2,8 +2,8 @@
 
 A rule is laid over what was done: a payment that it does not match keeps its action. Payments without a label count as
 matches and in the queue, never as good: after a block nobody learns what the payment was. After any stop only reports
-count as labels, so that the precision of a rule flatters it where it matches what was stopped already. Payments younger
-than the label's maturity count as unlabelled even where a fraud was reported: the good ones among them are not known yet.
+count as labels, so that the precision of a rule flatters it where it matches what was stopped already. A payment that
+is younger than the label's maturity has no label here, even where a fraud was reported: its good peers are not known.
 """
 
 from __future__ import annotations
@@ -131,10 +131,11 @@ def read_payments(history: History, log: Log) -> Payments:
         request, candidates = (decision.request, decision.candidates) if decision else (image, ())
         cases.append(Case(request, candidates, Values(places, row), lambda _name: 0.0))
     young = now.times > now.known_by - history.schema.label.maturity_us
-    why = tuple("immature" if is_young else why for is_young, why in zip(young.tolist(), now.why, strict=True))
-    matured = msgspec.structs.replace(now, labels=np.where(young, np.int8(UNKNOWN), now.labels), why=why)
-    done = np.array([acted or ALLOW for acted in now.acted], _ACTION)
-    return Payments(history.position, matured, tuple(cases), done)
+    why = np.where(young, "immature", np.array(now.why, np.str_)).tolist()
+    matured = msgspec.structs.replace(now, labels=np.where(young, np.int8(UNKNOWN), now.labels), why=tuple(why))
+    acted = np.array(now.acted, _ACTION)
+    done = np.where(acted == "", ALLOW, acted)
+    return Payments(history.position, matured, tuple(cases), done.astype(_ACTION))
 
 
 def backtest(rules: RuleSet, payments: Payments, *, policy: FraudPolicy) -> Backtest:

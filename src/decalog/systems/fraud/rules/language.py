@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Literal, NamedTuple, NoReturn
 
@@ -44,11 +44,10 @@ _TOKEN = re.compile(
       | (?P<number>[0-9]+(\.[0-9]+)?)
       | (?P<name>:[A-Za-z0-9_]+:)
       | (?P<list>@[A-Za-z0-9_]+)
-      | (?P<label>\[[^\]]*\])
+      | (?P<label>\[[a-z][a-z0-9_]{0,39}\])
       | (?P<sign><=|>=|!=|[=<>+\-*/(),])""",
     re.VERBOSE,
 )
-_LABEL = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _POWERS = {
     **dict.fromkeys(("=", "!=", "<", "<=", ">", ">=", "in", "is"), 4),
     **dict.fromkeys("+-", 5),
@@ -138,11 +137,7 @@ class _Token(NamedTuple):
 
 
 class _WrongError(Exception):
-    """What is wrong at a place of one line."""
-
-    def __init__(self, column: int, what: str) -> None:
-        super().__init__(what)
-        self.column = column
+    """What is wrong in one line: (column, what)."""
 
 
 def parse(text: str, vocabulary: Vocabulary) -> tuple[Rule, ...]:
@@ -151,13 +146,20 @@ def parse(text: str, vocabulary: Vocabulary) -> tuple[Rule, ...]:
     Raises:
         ConfigError: something is wrong; the first fault of every line is named, with line and column.
     """
-    rules, problems = list[Rule](), list[str]()
-    for line, written in enumerate(text.split("\n"), 1):
+    lines = [(n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip() and line.lstrip()[0] != "#"]
+    rules, problems, named = list[Rule](), list[str](), dict[str, int]()
+    if len(lines) > MAX_RULES:
+        problems.append(f"line {lines[MAX_RULES][0]}, column 1: more than {MAX_RULES} rules")
+    for line, written in lines[:MAX_RULES]:
         try:
-            rules += _parsed(written, line, vocabulary)
+            rule = _Parser(written, vocabulary).rule(line)
         except _WrongError as wrong:
-            problems.append(f"line {line}, column {wrong.column}: {wrong}")
-    problems += _set_problems(rules)
+            column, what = wrong.args
+            problems.append(f"line {line}, column {column}: {what}")
+            continue
+        if rule.name and named.setdefault(rule.name, line) != line:
+            problems.append(f"line {line}, column 1: the name '{rule.name}' is taken by line {named[rule.name]}")
+        rules.append(rule)
     if problems:
         more = len(problems) - _MAX_TOLD
         raise ConfigError(
@@ -169,29 +171,15 @@ def parse(text: str, vocabulary: Vocabulary) -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda rule: ORDER.index(rule.does)))
 
 
-def _set_problems(rules: list[Rule]) -> Iterator[str]:
-    if len(rules) > MAX_RULES:
-        yield f"{len(rules)} rules, expected at most {MAX_RULES}"
-    seen: dict[str, int] = {}
-    for rule in rules:
-        if rule.name and seen.setdefault(rule.name, rule.line) != rule.line:
-            yield f"line {rule.line}, column 1: the name '{rule.name}' is taken by line {seen[rule.name]}"
-
-
-def _parsed(written: str, line: int, vocabulary: Vocabulary) -> list[Rule]:
+def _tokens(written: str) -> Iterator[_Token]:
     if len(written) > MAX_LINE:
         raise _WrongError(MAX_LINE + 1, f"more than {MAX_LINE} characters")
-    tokens = list(_tokens(written))
-    return [_Parser(tokens, vocabulary).rule(line)] if tokens[0].kind != "end" else []
-
-
-def _tokens(written: str) -> Iterator[_Token]:
     place = 0
     while place < len(written):
         found = _TOKEN.match(written, place)
         if found is None:
-            unclosed = written[place] in "'\":["
-            raise _WrongError(place + 1, f"{'an unclosed' if unclosed else 'an unknown sign'} {written[place]!r}")
+            what = "an unclosed or misspelt" if written[place] in "'\":[" else "an unknown sign"
+            raise _WrongError(place + 1, f"{what} {written[place]!r}")
         kind, word = str(found.lastgroup), found[0]
         if kind != "blank":
             yield _Token(kind, word.lower() if kind == "word" else word, place + 1)
@@ -202,8 +190,8 @@ def _tokens(written: str) -> Iterator[_Token]:
 class _Parser:
     """Reads one rule by precedence climbing (Pratt, POPL 1973); kinds are checked as it goes."""
 
-    def __init__(self, tokens: list[_Token], vocabulary: Vocabulary) -> None:
-        self._tokens = tokens
+    def __init__(self, written: str, vocabulary: Vocabulary) -> None:
+        self._tokens = list(_tokens(written))
         self._vocabulary = vocabulary
         self._place = self._nested = self._arithmetic = 0
 
@@ -212,7 +200,7 @@ class _Parser:
         return self._tokens[self._place]
 
     def rule(self, line: int) -> Rule:
-        name = self._label() if self._next.kind == "label" else ""
+        name = self._take().text[1:-1] if self._next.kind == "label" else ""
         shadow = self._took("shadow")
         does = self._next
         if does.text not in ORDER:
@@ -223,12 +211,6 @@ class _Parser:
         if self._next.kind != "end":
             self._fail(self._next, "the end of the rule, `and` or `or`")
         return Rule(name=name, does=does.text, shadow=shadow, condition=condition, line=line)
-
-    def _label(self) -> str:
-        label = self._take()
-        if not _LABEL.fullmatch(label.text[1:-1]):
-            raise _WrongError(label.column, "a name other than small letters, digits and _, at most 40")
-        return label.text[1:-1]
 
     def _take(self) -> _Token:
         self._place += 1
@@ -373,8 +355,8 @@ def _negative(node: Node) -> Node:
     return Node("minus", (node,), kind="number")
 
 
-def _closest(name: str, known: Mapping[str, Kind] | tuple[str, ...]) -> str:
-    match = difflib.get_close_matches(name[:64], list(known), n=1)
+def _closest(name: str, known: Iterable[str]) -> str:
+    match = difflib.get_close_matches(name[:64], [word for word in known if word[0] != "@"], n=1)
     return f", closest is {match[0]}" if match else ""
 
 
