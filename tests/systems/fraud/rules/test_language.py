@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tests.systems.fraud.rules.trees import FREE, conditions
 
 from decalog.errors import ConfigError
 from decalog.ingest import Rates
@@ -14,10 +16,8 @@ from decalog.systems.fraud.rules.language import (
     MAX_LINE,
     MAX_NESTED,
     MAX_RULES,
-    Kind,
     Node,
     Rule,
-    Vocabulary,
     parse,
 )
 
@@ -189,89 +189,17 @@ def test_a_rule_makes_an_action_of_another(does: str, action: str, after: str) -
     assert rule.title == "of line 3"
 
 
-# Trees at random, well typed
-
-
-WORDLIST: dict[Kind, list[str]] = {
-    "number": ["amount", "p_fraud", "amount_in_usd", "hour_utc"],
-    "text": ["channel", "merchant", "ip_country"],
-    "flag": ["gift"],
-    "entity": ["card"],
-}
-FREE = Vocabulary(
-    kinds={name: kind for kind, names in WORDLIST.items() for name in names} | {"@card": "number"},
-    lists=("trusted",),
-    refused={},
-)
-
-
-def name(kind: Kind) -> st.SearchStrategy[Node]:
-    return st.sampled_from(WORDLIST[kind]).map(lambda word: Node("name", value=word, kind=kind))
-
-
-floats = st.floats(-1e12, 1e12, allow_nan=False).map(lambda value: Node("value", value=value, kind="number"))
-words = st.text(st.characters(exclude_characters="\n'", codec="utf-8"), max_size=8)
-texts = words.map(lambda value: Node("value", value=value, kind="text"))
-
-
-def count(parts: tuple[str, Node, Node]) -> Node:
-    return Node(parts[0], parts[1:], kind="number")
-
-
-def minus(node: Node) -> Node:
-    # The parser makes one constant of a sign and a number.
-    return (
-        Node("value", value=-float(node.value), kind="number")
-        if node.op == "value"
-        else Node("minus", (node,), kind="number")
-    )
-
-
-numbers = st.recursive(
-    floats | name("number"),
-    lambda inner: st.tuples(st.sampled_from("+-*/"), inner, inner).map(count) | inner.map(minus),
-    max_leaves=6,
-)
-comparisons = (
-    st.tuples(st.sampled_from(["=", "!=", "<", "<=", ">", ">="]), numbers, numbers).map(lambda p: Node(p[0], p[1:]))
-    | st.tuples(st.sampled_from(["=", "!="]), texts | name("text"), texts | name("text")).map(
-        lambda p: Node(p[0], p[1:])
-    )
-    | st.tuples(numbers, floats, floats).map(lambda p: Node("in", p))
-    | st.tuples(name("text"), texts).map(lambda p: Node("in", p))
-    | st.tuples(st.sampled_from([n for k in WORDLIST for n in WORDLIST[k]])).map(
-        lambda p: Node("missing", (Node("name", value=p[0], kind=FREE.kinds[p[0]]),))
-    )
-    | st.just(Node("listed", (Node("name", value="card", kind="entity"),), "trusted"))
-    | st.booleans().map(lambda value: Node("value", value=value))
-    | name("flag")
-)
-
-
-def joined(parts: tuple[str, list[Node]]) -> Node:
-    op, nodes = parts
-    # A chain that begins with a chain of its own kind is one chain to the parser.
-    first = nodes[0].parts if nodes[0].op == op else (nodes[0],)
-    return Node(op, (*first, *nodes[1:]))
-
-
-conditions = st.recursive(
-    comparisons,
-    lambda inner: (
-        st.tuples(st.sampled_from(["and", "or"]), st.lists(inner, min_size=2, max_size=3)).map(joined)
-        | inner.map(lambda node: Node("not", (node,)))
-        | st.tuples(st.sampled_from(["=", "!="]), inner, inner).map(lambda p: Node(p[0], p[1:]))
-    ),
-    max_leaves=8,
-)
-
-
 @given(conditions)
 @example(Node("and", (Node("value", value=True), Node("and", (Node("value", value=True), Node("value", value=False))))))
 def test_a_printed_condition_is_read_as_the_same_tree(condition: Node) -> None:
     rule = Rule(name="x", does="block", shadow=True, condition=condition, line=1)
     if len(str(rule)) < MAX_LINE:
         assert parse(str(rule), FREE) == (rule,)
+
+
+def test_a_flag_is_a_condition_by_itself() -> None:
+    (rule,) = parse("block if :gift: and :gift: != false", msgspec.structs.replace(FREE, kinds={"gift": "flag"}))
+    assert str(rule) == "block if :gift: and :gift: != false"
 
 
 WORDS_OF_IT = ["block", "if", "not", "in", "is", "missing", "and", "or", "(", ")", ",", "-", "*", "<", "=", "'x'", "12"]

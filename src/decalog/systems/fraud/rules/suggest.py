@@ -1,4 +1,4 @@
-"""Rules that a log suggests: the leaves of one shallow tree in which stopping payments would have saved money."""
+"""Rules that a log suggests: the nodes of one shallow tree in which stopping payments would have saved money."""
 
 from __future__ import annotations
 
@@ -47,22 +47,30 @@ def suggest(history: History, payments: Payments, *, policy: FraudPolicy) -> tup
 
 
 def _rules(history: History, rows: Floats, costs: Mapping[str, Floats]) -> list[str]:
-    """Returns for each leaf the rule that saves most, best first; a leaf that is worth no stop gives none."""
+    """Returns the rules that save most, best first, none for payments that a better one stops.
+
+    A node beats those below it where all of them are worth a stop, and is the simpler rule.
+    """
     features = [f for f in history.features.features if f.use == "model" and f.name not in SCHEMA.request.attributes]
     columns = {feature.name: rows[:, history.features.names.index(feature.name)] for feature in features}
     for feature in features:
         column = columns[feature.name]
         column[(column == feature.missing_value) & (column != 0)] = np.nan  # as a rule reads it
     found = []
-    for condition, inside in _leaves(columns, costs[ALLOW] - costs[BLOCK]):
+    for condition, inside in _nodes(columns, costs[ALLOW] - costs[BLOCK]):
         saved = {does: float(np.sum((costs[ALLOW] - costs[action])[inside])) for does, action in _STOPS.items()}
         best = max(saved, key=saved.__getitem__)
-        found.append((saved[best], f"{best} if {condition}"))
-    return [rule for money, rule in sorted(found, reverse=True) if money > 0]
+        found.append((-saved[best], f"{best} if {condition}", inside))
+    rules, stopped = list[str](), np.zeros(len(rows), np.bool_)
+    for lost, rule, inside in sorted(found, key=lambda candidate: (candidate[0], len(candidate[1]))):
+        if lost < 0 and not np.any(inside & stopped):
+            rules.append(rule)
+            stopped |= inside
+    return rules
 
 
-def _leaves(columns: Mapping[str, Floats], gains: Floats) -> Iterator[tuple[str, Bools]]:
-    """Yields each leaf of a tree over what blocking would have saved: its condition, and which rows it holds."""
+def _nodes(columns: Mapping[str, Floats], gains: Floats) -> Iterator[tuple[str, Bools]]:
+    """Yields each node of a tree over what blocking would have saved: its condition, and which rows it holds."""
     import lightgbm
 
     data = lightgbm.Dataset(np.column_stack(list(columns.values())), gains)
@@ -71,8 +79,9 @@ def _leaves(columns: Mapping[str, Floats], gains: Floats) -> Iterator[tuple[str,
     waiting: list[tuple[Any, Bools, dict[str, str]]] = [(tree["tree_structure"], np.ones(len(gains), np.bool_), {})]
     while waiting:
         node, inside, tests = waiting.pop()
+        if tests:
+            yield " and ".join(tests.values()), inside
         if "split_feature" not in node:
-            yield " and ".join(tests.values()) or "true", inside
             continue
         name, edge = names[node["split_feature"]], node["threshold"]
         low, high = columns[name] <= edge, columns[name] > edge
