@@ -118,13 +118,13 @@ class Deployment:
         return rates
 
     def policy_params(self) -> msgspec.Struct:
-        """Returns the policy parameters in force; where they hold `rates`, those are the deployment's own.
+        """Returns the policy parameters in force; a field `rates` of type `Rates` holds the deployment's own.
 
         So a policy converts money by rates that its version pins, and replay converts by the same.
         """
         stored = self.tables.get(self.system.name, "policy")
         params = self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
-        has_rates = "rates" in params.__struct_fields__
+        has_rates = isinstance(getattr(params, "rates", None), Rates)
         return msgspec.structs.replace(params, rates=self.rates()) if has_rates else params
 
     def service(self) -> Service:

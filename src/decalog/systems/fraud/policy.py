@@ -27,13 +27,14 @@ from decalog.errors import ConfigError
 from decalog.ingest import Rates
 from decalog.money import MAX_MINOR
 from decalog.policy import Case, Verdict
-from decalog.systems.fraud.rules.facts import HEAD, amount_minor, p_fraud
+from decalog.systems.fraud.rules import facts
 from decalog.systems.fraud.rules.ruleset import RuleSet
 
 ALLOW, STEP_UP, REVIEW, BLOCK = "allow", "step_up", "review", "block"
 BY_FRICTION = (ALLOW, STEP_UP, REVIEW, BLOCK)
 """Least friction first: where two actions cost the same, the gentler one is chosen."""
 
+HEAD, AMOUNT = facts.HEAD, facts.AMOUNT
 REVIEWS = "reviews_1d"
 
 _PPB = 10**9
@@ -119,10 +120,10 @@ class FraudPolicy:
 
     def decide(self, case: Case) -> Verdict:
         """Returns what the rules say, else the cheapest action; without a usable prediction or amount, the fallback."""
-        probability, amount = p_fraud(case), amount_minor(case)
-        if amount is None or probability is None:
+        p_fraud, amount = facts.p_fraud(case), facts.amount_minor(case)
+        if amount is None or p_fraud is None:
             return self.fall_back(case, "no_prediction" if amount is not None else "no_amount")
-        costs = expected_costs(self.params, probability, amount_minor=amount)
+        costs = expected_costs(self.params, p_fraud, amount_minor=amount)
         ranked = sorted(BY_FRICTION, key=costs.__getitem__)
         action = ranked[0]
         guardrails: tuple[GuardrailVerdict, ...] = ()
@@ -130,7 +131,7 @@ class FraudPolicy:
             action = ranked[1]
             guardrails = (self._no_capacity(case, action),)
         minor = {name: in_minor(cost) for name, cost in costs.items()}
-        reasons = (_reason(probability, minor, action), *(f"{g.name}: {g.why}" for g in guardrails))
+        reasons = (_reason(p_fraud, minor, action), *(f"{g.name}: {g.why}" for g in guardrails))
         cheapest = Verdict(choice=_choice(action, reasons), expected_minor=-minor[action], guardrails=guardrails)
         return self._ruled(case, cheapest, minor)
 
@@ -145,7 +146,7 @@ class FraudPolicy:
     def _unruled_fallback(self, case: Case, reason: str) -> Verdict:
         if self._can_review(case):
             return Verdict(choice=_choice(REVIEW, (f"{reason}: no prediction, so a person looks",)))
-        amount, limit = amount_minor(case), self.params.fallback_block_above_minor
+        amount, limit = facts.amount_minor(case), self.params.fallback_block_above_minor
         action = ALLOW if amount is not None and amount <= limit else BLOCK
         words = {ALLOW: f"the amount is at most {limit}", BLOCK: f"the amount is above {limit} or not known"}
         guardrail = self._no_capacity(case, action)

@@ -193,6 +193,11 @@ def test_a_bit_of_the_feature_says_whether_an_entity_is_on_a_list(lists: float, 
     assert holds(":ip: not in @stolen", given) is not stolen
 
 
+def test_a_feature_that_is_no_number_is_missing() -> None:
+    assert holds(":amount: is missing", case(features={"amount": math.nan}))
+    assert not holds("not :amount: > 3", case(features={"amount": math.nan}))
+
+
 def test_what_no_list_knows_is_on_none_and_without_features_nobody_can_say() -> None:
     assert holds(":merchant: not in @stolen", case(features={"merchant_lists": -1.0}))
     assert not holds(":merchant: not in @stolen", case())

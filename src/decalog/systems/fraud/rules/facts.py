@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import partial
@@ -83,6 +84,8 @@ def _entity(name: str, case: Case) -> Value:
 
 def _feature(name: str, missing: float, case: Case) -> Value:
     value = case.features.get(name)
+    if value is None or math.isnan(value):
+        return None
     # As ratios of features have it: a declared missing value of 0, of an empty window for instance, is a number.
     return None if value == missing != 0 else value
 
