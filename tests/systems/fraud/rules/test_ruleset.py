@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.systems.fraud.rules.trees import conditions
+from tests.systems.fraud.rules.trees import conditions, some
 
 from decalog.decisions import Candidate
 from decalog.events import Event
@@ -102,13 +102,12 @@ def truth(node: Node, facts: Mapping[str, Any]) -> float:
     return float(answers[node.op])
 
 
-amounts = st.none() | st.integers(0, 10**9)
 facts_of_a_case = st.fixed_dictionaries(
     {
-        "amount": st.none() | st.floats(0, 1e9),
+        "amount": st.none() | some,
         "hour_utc": st.none() | st.integers(0, 23).map(float),
-        "p_fraud": st.none() | st.floats(0, 1),
-        "minor": amounts,
+        "p_fraud": st.none() | st.sampled_from([0.0, 0.5, 1.0]) | st.floats(0, 1),
+        "minor": st.none() | st.sampled_from([0, 50, 100, 200]) | st.integers(0, 10**9),
         "channel": st.none() | st.sampled_from(["ecom", "pos", ""]),
         "merchant": st.none() | st.text(max_size=3),
         "ip_country": st.none() | st.sampled_from(["DE", "FR"]),
@@ -118,6 +117,7 @@ facts_of_a_case = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=400)
 @given(conditions, facts_of_a_case)
 def test_rules_say_what_the_oracle_says(condition: Node, facts: dict[str, Any]) -> None:
     text = f"block if {condition}"
@@ -129,9 +129,21 @@ def test_rules_say_what_the_oracle_says(condition: Node, facts: dict[str, Any]) 
     features = {name: facts[name] for name in ("amount", "hour_utc", "card_lists") if facts[name] is not None}
     entities = {} if facts["card"] is None else {"card": facts["card"]}
     given = case(attributes, features=features, entities=entities, p_fraud=facts["p_fraud"])
+    facts["amount"] = None if facts["amount"] == -1 else facts["amount"]  # declared as missing
     facts["amount_in_usd"] = None if minor is None else minor / 100
     (answer,) = RuleSet(text, rates=RATES, lists=LISTS).matches(given)
     assert answer is (truth(condition, facts) == 1)
+
+
+@pytest.mark.parametrize("sign", ["=", "!=", "<", "<=", ">", ">="])
+@pytest.mark.parametrize("value", [1.0, 2.0, 3.0])
+def test_a_constant_may_stand_on_either_side(sign: str, value: float) -> None:
+    given = case(features={"amount": value})
+    python = {"=": value == 2, "!=": value != 2, "<": value < 2, "<=": value <= 2, ">": value > 2, ">=": value >= 2}
+    turned = {"=": "=", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}[sign]
+    assert holds(f":amount: {sign} 2", given) is python[sign]
+    assert holds(f"2 {turned} :amount:", given) is python[sign]
+    assert holds(f":amount: {sign} 1 + 1", given) is python[sign]
 
 
 def test_what_is_missing_is_neither_so_nor_otherwise() -> None:
