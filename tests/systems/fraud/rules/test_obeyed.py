@@ -15,6 +15,7 @@ from decalog.errors import ConfigError
 from decalog.events import Event
 from decalog.home import Home
 from decalog.ingest import Rates
+from decalog.operations import read_policy
 from decalog.policy import Case, Verdict, policy_version
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy, expected_costs, in_minor
 
@@ -186,3 +187,24 @@ def test_the_deployment_gives_the_policy_its_own_rates(tmp_path: Path) -> None:
         assert deployment.policy_params() == msgspec.structs.replace(stated, rates=rates)
         kept = msgspec.convert(deployment.tables.get("fraud", "policy"), FraudCosts)
     assert kept.rates == rates
+
+
+def test_wrong_rules_never_come_into_force(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with opened(home, Setup(policy=FraudCosts(rules="block if false"))) as (deployment, _):
+        deployment.prepare()
+    with opened(home, Setup(policy=FraudCosts(rules="blok if true"))) as (deployment, _):
+        position = deployment.log.position
+        with pytest.raises(ConfigError, match="line 1, column 1: 'blok'"):
+            deployment.prepare()
+        assert deployment.log.position == position
+    with opened(home) as (deployment, _):
+        assert msgspec.convert(deployment.policy_params(), FraudCosts).rules == "block if false"
+
+
+def test_rules_are_read_from_a_policy_file(tmp_path: Path) -> None:
+    path = tmp_path / "costs.toml"
+    path.write_text("lists = ['vip']\nrules = '''\n[far] block if :channel: in ('moto')\nallow if :ip: in @vip\n'''\n")
+    params = msgspec.convert(read_policy(path, FraudCosts), FraudCosts)
+    assert params == FraudCosts(lists=("vip",), rules="[far] block if :channel: in ('moto')\nallow if :ip: in @vip\n")
+    assert FraudPolicy(params).params is params
