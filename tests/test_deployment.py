@@ -65,7 +65,7 @@ def test_what_it_decides_with_is_put_into_the_log_once(home: Home) -> None:
             assert deployment.tables.get("fraud", "signals") == []
             stored = FeatureSet.from_json(msgspec.json.encode(deployment.tables.get("fraud", "features")))
             assert stored == SYSTEM.features
-            assert deployment.tables.get("fraud", "policy") == msgspec.to_builtins(FraudCosts())
+            assert deployment.tables.get("fraud", "policy") == msgspec.json.decode(msgspec.json.encode(FraudCosts()))
             assert deployment.tables.get("", "rates") == {"base": "EUR", "rates": {}}
             assert deployment.tables.get("", "runtime") == msgspec.to_builtins(dict(runtime()))
         assert [record.id for record in records(home, "table")] == names
@@ -77,13 +77,13 @@ def test_settings_stay_in_force_until_others_are_given(home: Home) -> None:
         deployment.prepare()
     with opened(home) as (deployment, _):
         assert deployment.rates() == rates
-        assert deployment.policy_params() == policy
+        assert deployment.policy_params() == msgspec.structs.replace(policy, rates=rates)
         assert deployment.signals == SIGNALS
         assert deployment.prepare().rates == rates
         assert deployment.system.features.names == (*SYSTEM.features.names, "v1")
     with opened(home, Setup(rates=Rates("JPY"), policy=FraudCosts(), signals=())) as (deployment, _):
         deployment.prepare()
-        assert (deployment.rates(), deployment.policy_params()) == (Rates("JPY"), FraudCosts())
+        assert (deployment.rates(), deployment.policy_params()) == (Rates("JPY"), FraudCosts(rates=Rates("JPY")))
         assert deployment.system.features == SYSTEM.features
     assert [record.id for record in records(home, "table")] == ["signals", "features", "policy", "rates"] * 2
 

@@ -5,14 +5,28 @@ from pathlib import Path
 
 import pytest
 
+from decalog import cli
 from decalog.errors import ConfigError
 from decalog.schema import Field
-from decalog.system import SYSTEMS, System, find_system, load
+from decalog.system import SYSTEMS, System, find_command, find_system, load
 from decalog.systems.fraud.system import SYSTEM
 
 OWN = """
 from decalog.systems.fraud.system import SYSTEM
 NOTHING = 7
+"""
+BRINGING = """
+import msgspec
+import typer
+from decalog.systems.fraud.system import SYSTEM as FRAUD
+
+app = typer.Typer(add_completion=False)
+
+@app.command()
+def greet(name: str, loud: bool = False) -> None:
+    typer.echo(f"hello {name}{'!' * loud}")
+
+SYSTEM = msgspec.structs.replace(FRAUD, commands={"greet": "my_shop:app", "train": "my_shop:app", "gone": "my_shop:no"})
 """
 
 
@@ -69,3 +83,44 @@ def test_own_signals_become_request_fields_and_features_of_the_model() -> None:
     assert wider.features.names_for("model")[-1] == "v1"
     assert wider.features.version != SYSTEM.features.version
     assert SYSTEM.with_signals(()) is SYSTEM
+
+
+def test_a_system_brings_commands_of_its_own(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (package / "my_shop.py").write_text(BRINGING)
+    monkeypatch.setattr(sys, "argv", ["decalog", "greet", "my_shop:SYSTEM", "Ada", "--loud"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert (ended.value.code, capsys.readouterr().out) == (0, "hello Ada!\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["greet"], ["greet", "fraud"], ["greet", "nothing"], ["gone", "my_shop:SYSTEM"], ["--x", "my_shop:SYSTEM"]],
+)
+def test_a_verb_that_nobody_brings_is_no_command(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    (package / "my_shop.py").write_text(BRINGING)
+    monkeypatch.setattr(sys, "argv", ["decalog", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "No such" in capsys.readouterr().err
+
+
+def test_decalogs_own_verbs_cannot_be_taken(
+    package: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (package / "my_shop.py").write_text(BRINGING)
+    monkeypatch.setattr(sys, "argv", ["decalog", "train", "my_shop:SYSTEM", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "Train a system on its log" in capsys.readouterr().out
+
+
+def test_the_commands_of_every_system_are_there() -> None:
+    for name in SYSTEMS:
+        for verb in find_system(name).commands:
+            assert find_command(verb, name) is not None

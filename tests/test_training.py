@@ -82,7 +82,7 @@ def test_the_first_model_becomes_champion_and_is_what_was_judged(
     assert manifest.pin.known_time == result.report.known_time
     assert manifest.features == SYSTEM.features.names_for("model")
     assert manifest.feature_set == SYSTEM.features.version
-    assert manifest.parameters["policy"] == msgspec.to_builtins(FraudCosts())
+    assert manifest.parameters["policy"] == msgspec.json.decode(msgspec.json.encode(FraudCosts()))
     assert {"policy", "test_share", "trained_at"} == set(manifest.parameters)
     assert len(manifest.code.lock) == len(manifest.code.sources) == 64
     assert msgspec.json.decode((artefact.folder / REPORT).read_bytes(), type=Report) == result.report

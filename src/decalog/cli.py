@@ -13,6 +13,8 @@ import typer
 from decalog.errors import AccessError, DataError, DecalogError, LogError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from decalog.deployment import Setup
 
 EXIT_BAD_INPUT = 2
@@ -59,12 +61,25 @@ def main() -> None:
     # A package of the user's own stands in the folder where the command is given. Last, so that it shadows nothing.
     sys.path.append("")
     try:
-        app()
+        _verbs()()
     except (DecalogError, BrokenPipeError) as error:
         if isinstance(error, BrokenPipeError):
             sys.exit(0)
         sys.stderr.write(f"decalog: {error}\n")
         sys.exit(EXIT_LOG if isinstance(error, LogError) else 1 if isinstance(error, AccessError) else EXIT_BAD_INPUT)
+
+
+def _verbs() -> Callable[[], None]:
+    """Returns decalog's own verbs, or what the system that is named second brings for one that is not among them."""
+    own = {getattr(c.callback, "__name__", "") for c in app.registered_commands} | {
+        g.name for g in app.registered_groups
+    }
+    verb, *words = sys.argv[1:] or ["--help"]
+    if not words or verb.startswith("-") or verb in own:
+        return app
+    from decalog.system import find_command
+
+    return find_command(verb, *words) or app
 
 
 def _example(line: str) -> str:

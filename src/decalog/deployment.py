@@ -91,11 +91,16 @@ class Deployment:
         self._runtimes: dict[int, dict[str, Any]] = {}
 
     def prepare(self) -> Ingest:
-        """Appends what the deployment decides with to the log, where it is new, and returns its admission."""
-        name, rates = self.system.name, self.rates()
+        """Appends what the deployment decides with to the log, where it is new, and returns its admission.
+
+        Raises:
+            ConfigError: the policy cannot be made of its parameters, or the rates are refused; nothing was appended.
+        """
+        name, rates, params = self.system.name, self.rates(), self.policy_params()
+        self.system.policy(params)  # what it refuses must never come into force, not even for the next start
         self.tables.put(name, "signals", content=self.signals)
         self.tables.put(name, "features", content=msgspec.Raw(self.system.features.to_json()))
-        self.tables.put(name, "policy", content=self.policy_params())
+        self.tables.put(name, "policy", content=params)
         self.tables.put("", "rates", content=rates)
         self.log.commit()
         return Ingest(self.system.schema, self.log, rates=rates, entropy=self._entropy)
@@ -118,9 +123,14 @@ class Deployment:
         return rates
 
     def policy_params(self) -> msgspec.Struct:
-        """Returns the policy parameters in force."""
+        """Returns the policy parameters in force; a field `rates` of type `Rates` holds the deployment's own.
+
+        So a policy converts money by rates that its version pins, and replay converts by the same.
+        """
         stored = self.tables.get(self.system.name, "policy")
-        return self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
+        params = self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
+        has_rates = isinstance(getattr(params, "rates", None), Rates)
+        return msgspec.structs.replace(params, rates=self.rates()) if has_rates else params
 
     def service(self) -> Service:
         """Returns the online service, its views brought up to the log's position."""

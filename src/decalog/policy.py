@@ -73,7 +73,10 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class Policy(Protocol):
-    """A system's decision layer. Its parameters are a frozen struct, stored in the log by version."""
+    """A system's decision layer. Its parameters are a frozen struct, stored in the log by version.
+
+    A field `rates` of type `Rates` is the deployment's to fill, so that a version pins what money is converted by.
+    """
 
     @property
     def params(self) -> msgspec.Struct:

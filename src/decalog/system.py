@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,6 +32,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         deadline_ms: budget of one decision, from parsed request to stamped record.
         lead: share, in (0, 1], of the money between the best baseline and the oracle of its world that the champion's
             kind takes at least (conformance 9).
+        commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
     """
 
     schema: Schema
@@ -43,6 +45,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     world: str
     deadline_ms: int = 100
     lead: float = 0.01
+    commands: Mapping[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -78,6 +81,13 @@ def find_system(name: str) -> System:
             fix="`decalog new NAME` drafts a system of your own.",
         )
     return found
+
+
+def find_command(verb: str, system: str, *words: str) -> Callable[[], None] | None:
+    """Returns what runs a system's own command on the words that follow, or None where the system brings none."""
+    is_known = system in SYSTEMS or ":" in system
+    command = load(find_system(system).commands.get(verb, "")) if is_known else None
+    return None if command is None else partial(command, words, prog_name=f"decalog {verb} {system}")
 
 
 def load(path: str) -> Any:

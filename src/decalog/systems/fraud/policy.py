@@ -11,6 +11,8 @@ So a payment is blocked rather than allowed iff p > (M + G) / (M + G + A + F) (E
 learning", IJCAI 2001, equation 2): dearer payments are stopped at lower probabilities. Costs are compared exactly and
 rounded once, half to even, when one is logged.
 
+Rules come before costs: what one of them says stands whatever the model thinks, within the analysts' capacity.
+
 A blocked payment has no outcome, so a model would learn only from what was let through. A small share of blocks, drawn
 and logged with its propensity, is let through instead: up to an amount, and within a budget for 24 hours. What is
 learnt from it holds for payments up to that amount and for no others.
@@ -26,15 +28,17 @@ from msgspec import Meta
 
 from decalog.decisions import WAITS, Choice, GuardrailVerdict, Slot
 from decalog.errors import ConfigError
+from decalog.ingest import Rates
 from decalog.money import MAX_MINOR
 from decalog.policy import Case, Verdict
+from decalog.systems.fraud.rules import facts
+from decalog.systems.fraud.rules.ruleset import RuleSet, Ruling
 
 ALLOW, STEP_UP, REVIEW, BLOCK = "allow", "step_up", "review", "block"
 BY_FRICTION = (ALLOW, STEP_UP, REVIEW, BLOCK)
 """Least friction first: where two actions cost the same, the gentler one is chosen."""
 
-HEAD = "p_fraud"
-AMOUNT = "amount_base_minor"
+HEAD, AMOUNT = facts.HEAD, facts.AMOUNT
 REVIEWS = "reviews_1d"
 EXPLORED = "explored_amount_1d"
 
@@ -47,10 +51,11 @@ _REVIEW = Slot(REVIEW, attributes={WAITS: True})
 
 Money = Annotated[int, Meta(ge=0, le=MAX_MINOR)]
 Share = Annotated[int, Meta(ge=0, le=_BP)]
+ListName = Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,39}$")]
 
 
 class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What each mistake costs this merchant.
+    """What each mistake costs this merchant, and the rules that come before any weighing of costs.
 
     `_minor` is minor units of the base currency, `_bp` hundredths of a percent.
     The defaults are an example of a mid-size online shop; set your own before you trust the money in a report.
@@ -68,6 +73,9 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         step_up_gives_up_bp: honest customers who do not finish a step-up.
         step_up_frauds_pass_bp: frauds that pass a step-up.
         fallback_block_above_minor: without a prediction and without review capacity, payments above it are blocked.
+        rules: in the language of `decalog.systems.fraud.rules.language`, one a line.
+        lists: names of the lists that rules may test; bit i of the feature `<entity>_lists` is the list of place i.
+        rates: for rules on amounts in other currencies. A deployment puts its own here, whatever a file says.
         explore_bp: blocks that are let through to see their outcome; 0 for none.
         explore_up_to_minor: only up to this amount.
         explore_budget_minor: amounts let through so in 24 hours, together.
@@ -85,6 +93,9 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     step_up_gives_up_bp: Share = 800
     step_up_frauds_pass_bp: Share = 800
     fallback_block_above_minor: Money = 50_000
+    rules: Annotated[str, Meta(max_length=200_000)] = ""
+    lists: Annotated[tuple[ListName, ...], Meta(max_length=50)] = ()
+    rates: Rates = Rates()
     explore_bp: Share = 200
     explore_up_to_minor: Money = 5_000
     explore_budget_minor: Money = 20_000
@@ -96,13 +107,15 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class FraudPolicy:
-    """Chooses the action of least expected cost, within the analysts' capacity; lets a drawn few of its blocks through.
+    """Obeys the rules, else chooses the action of least expected cost; within the analysts' capacity.
+
+    A drawn few of the blocks that no rule asks for are let through.
 
     Args:
-        params: what mistakes cost.
+        params: what mistakes cost, and the rules.
 
     Raises:
-        ConfigError: a cost, share or capacity is out of its range; all are named.
+        ConfigError: a cost, share or capacity is out of its range, or lines of the rules are wrong; all are named.
 
     >>> from decalog.decisions import Candidate
     >>> from decalog.events import Event
@@ -116,12 +129,12 @@ class FraudPolicy:
 
     def __init__(self, params: FraudCosts) -> None:
         self.params = checked(params)
+        self._rules = RuleSet(params.rules, rates=params.rates, lists=params.lists)
 
     def decide(self, case: Case) -> Verdict:
-        """Returns the cheapest action; where there is no usable prediction or amount, the declared fallback."""
-        p_fraud = case.candidates[0].predictions.get(HEAD, -1.0) if case.candidates else -1.0
-        amount = _amount(case)
-        if amount is None or not 0.0 <= p_fraud <= 1.0:  # NaN fails the comparison too
+        """Returns what the rules say, else the cheapest action; without a usable prediction or amount, the fallback."""
+        p_fraud, amount = facts.p_fraud(case), facts.amount_minor(case)
+        if amount is None or p_fraud is None:
             return self.fall_back(case, "no_prediction" if amount is not None else "no_amount")
         costs = expected_costs(self.params, p_fraud, amount_minor=amount)
         ranked = sorted(BY_FRICTION, key=costs.__getitem__)
@@ -130,14 +143,12 @@ class FraudPolicy:
         if action == REVIEW and not self._can_review(case):
             action = ranked[1]
             guardrails = (self._no_capacity(case, action),)
-        slot, why = self._drawn(case, action, amount_minor=amount)
         minor = {name: in_minor(cost) for name, cost in costs.items()}
-        notes = (*(f"{g.name}: {g.why}" for g in guardrails), *why)
-        return Verdict(
-            choice=Choice((slot,), (_reason(p_fraud, minor, slot.ref), *notes)),
-            expected_minor=-minor[slot.ref],
-            guardrails=guardrails,
-        )
+        ruling = self._rules.ruling(case)
+        reasons = (_reason(p_fraud, minor, action), *(f"{g.name}: {g.why}" for g in guardrails))
+        cheapest = Verdict(choice=_choice(action, reasons), expected_minor=-minor[action], guardrails=guardrails)
+        verdict = self._ruled(case, cheapest, ruling=ruling, minor=minor)
+        return verdict if ruling.acting else self._explored(case, verdict, minor=minor, amount_minor=amount)
 
     @property
     def greedy(self) -> FraudPolicy:
@@ -145,14 +156,17 @@ class FraudPolicy:
         return type(self)(msgspec.structs.replace(self.params, explore_bp=0))
 
     def fall_back(self, case: Case, reason: str) -> Verdict:
-        """Returns review while the analysts have capacity; else allow up to the amount limit, and block above it.
+        """Returns what the rules say, else review while there is capacity, else allow up to the amount limit, or block.
 
         Where the number of reviews is unknown too, capacity counts as used: a storm of fallbacks must not bury the
         analysts.
         """
+        return self._ruled(case, self._unruled_fallback(case, reason), ruling=self._rules.ruling(case), minor={})
+
+    def _unruled_fallback(self, case: Case, reason: str) -> Verdict:
         if self._can_review(case):
             return Verdict(choice=_choice(REVIEW, (f"{reason}: no prediction, so a person looks",)))
-        amount, limit = _amount(case), self.params.fallback_block_above_minor
+        amount, limit = facts.amount_minor(case), self.params.fallback_block_above_minor
         action = ALLOW if amount is not None and amount <= limit else BLOCK
         words = {ALLOW: f"the amount is at most {limit}", BLOCK: f"the amount is above {limit} or not known"}
         guardrail = self._no_capacity(case, action)
@@ -161,22 +175,55 @@ class FraudPolicy:
             guardrails=(guardrail,),
         )
 
+    def _ruled(self, case: Case, plain: Verdict, *, ruling: Ruling, minor: Mapping[str, int]) -> Verdict:
+        """Returns the verdict that the rules make of one without them.
+
+        Args:
+            case: of both.
+            plain: without the rules.
+            ruling: what the rules say.
+            minor: expected cost of each action; empty where it is not known.
+        """
+        action, guardrails, reasons = plain.choice.action, [*plain.guardrails], list[str]()
+        for rule in ruling.acting:
+            after = rule.after(action)
+            reasons.append(f"rule {rule.title} (line {rule.line}): {after}, without rules {plain.choice.action}")
+            if after == REVIEW and not self._can_review(case):
+                full = self._no_capacity(case, action)
+                guardrails += [] if full in guardrails else [full]
+                reasons.append(f"{full.name}: {full.why}")
+            elif after != action:
+                guardrails.append(
+                    GuardrailVerdict(f"rule {rule.title}", action, after, f"{rule.does}, line {rule.line}")
+                )
+                action = after
+        shadows = [f"shadow rule {r.title} (line {r.line}): would {r.after(action)}" for r in ruling.shadows]
+        return Verdict(
+            choice=_choice(action, (*reasons, *plain.choice.reasons, *shadows)),
+            expected_minor=-minor[action] if minor else plain.expected_minor,
+            guardrails=tuple(guardrails),
+        )
+
     def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
         """Returns what an action costs once it is known whether the payment was a fraud; minor units, rounded once."""
         return in_minor(expected_costs(self.params, label, amount_minor=amount_minor)[action])
 
-    def _drawn(self, case: Case, action: str, *, amount_minor: int) -> tuple[Slot, tuple[str, ...]]:
-        """Returns the action with its propensity: a block may be drawn to be let through, so that its outcome shows."""
-        params = self.params
+    def _explored(self, case: Case, verdict: Verdict, *, minor: Mapping[str, int], amount_minor: int) -> Verdict:
+        """Returns the verdict with its propensity: a block may be drawn to be let through, for its outcome to show."""
+        params, choice = self.params, verdict.choice
         used = case.features.get(EXPLORED, -1.0)
         is_open = 0 <= used <= params.explore_budget_minor - amount_minor and amount_minor <= params.explore_up_to_minor
-        if action != BLOCK or not params.explore_bp or not is_open:
-            return _slot(action), ()
+        if choice.action != BLOCK or not params.explore_bp or not is_open:
+            return verdict
         p_allow = params.explore_bp / _BP
         if case.draw("explore") >= p_allow:
-            return Slot(BLOCK, propensity=1.0 - p_allow), ()
+            return msgspec.structs.replace(
+                verdict, choice=Choice((Slot(BLOCK, propensity=1 - p_allow),), choice.reasons)
+            )
         budget = f"{used:.0f} of {params.explore_budget_minor} minor units used in 24 h"
-        return Slot(ALLOW, propensity=p_allow), (f"explored: a block let through with probability {p_allow}; {budget}",)
+        why = f"explored: a block let through with probability {p_allow}; {budget}"
+        drawn = Choice((Slot(ALLOW, propensity=p_allow),), (*choice.reasons, why))
+        return Verdict(choice=drawn, expected_minor=-minor[ALLOW], guardrails=verdict.guardrails)
 
     def _can_review(self, case: Case) -> bool:
         return 0 <= case.features.get(REVIEWS, -1.0) < self.params.reviews_per_day
@@ -249,11 +296,6 @@ def _problem(params: FraudCosts, field: msgspec.structs.FieldInfo) -> str:
     return ""
 
 
-def _amount(case: Case) -> int | None:
-    amount = case.request.attributes.get(AMOUNT)
-    return amount if isinstance(amount, int) and not isinstance(amount, bool) and amount >= 0 else None
-
-
 def _choice(action: str, reasons: tuple[str, ...]) -> Choice:
     return Choice((_slot(action),), reasons)
 
@@ -264,7 +306,7 @@ def _slot(action: str) -> Slot:
 
 def _reason(p_fraud: float, minor: Mapping[str, int], action: str) -> str:
     others = ", ".join([f"{name} {minor[name]}" for name in BY_FRICTION if name != action])
-    return f"p_fraud {p_fraud:.6f}: {action} is expected to cost {minor[action]} minor units; {others}"
+    return f"{HEAD} {p_fraud:.6f}: {action} is expected to cost {minor[action]} minor units; {others}"
 
 
 def _rounded(numerator: int, denominator: int) -> int:

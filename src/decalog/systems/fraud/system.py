@@ -20,4 +20,5 @@ SYSTEM = System(
     monitors=MONITORS,
     world="decalog.systems.fraud.simulate:World",
     deadline_ms=100,
+    commands={"rules": "decalog.systems.fraud.rules.commands:app"},
 )
