@@ -7,6 +7,7 @@ that many trees are grown on all rows, so that what is served has learnt from th
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -75,6 +76,14 @@ class Boosted:
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`."""
         return self._calibrator.apply(self.scores(rows))
+
+    def logits(self, rows: Floats) -> Floats:
+        """Returns the log odds of each prediction."""
+        if isinstance(self._calibrator, calibration.Sigmoid):
+            return self.scores(rows) * self._calibrator.slope + self._calibrator.shift
+        p = self.predict(rows)
+        # libm number by number, as in `calibration.sigmoid`: numpy's log may differ by batch.
+        return np.array([math.log(one / (1.0 - one)) for one in p.tolist()])
 
     def scores(self, rows: Floats) -> Floats:
         """Returns the raw score of each row, bit for bit `Booster.predict(rows, raw_score=True)`."""

@@ -89,10 +89,14 @@ class Logistic(msgspec.Struct, frozen=True, tag="logistic"):
 
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`."""
+        return sigmoid(self.logits(rows))
+
+    def logits(self, rows: Floats) -> Floats:
+        """Returns the log odds of each prediction."""
         terms = np.roll(self.contributions(rows), 1, axis=1)
         # A running sum, not a matrix product: that may add up in another order for one row than for many.
-        logits = np.cumsum(terms, axis=1)[:, -1]
-        return sigmoid(logits)
+        logits: Floats = np.cumsum(terms, axis=1)[:, -1]
+        return logits
 
     def contributions(self, rows: Floats) -> Floats:
         """See `Explaining.contributions`: what a feature adds compared with its mean."""
@@ -192,6 +196,19 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Simple:
             expected="the numbers that the training run wrote",
             fix="Roll back with `decalog models rollback`, restore it from a backup, or train again.",
         ) from None
+
+
+def load_logistic(folder: Path) -> Logistic:
+    """Returns the logistic regression of a folder; errors as for `load`, and for another kind of model."""
+    found = load(folder, {})
+    if isinstance(found, Logistic):
+        return found
+    raise ModelError(
+        where=f"model file {FILE}",
+        given=f"a {type(found).__name__.lower()}",
+        expected="a logistic regression",
+        fix="Restore the model from a backup, or train again.",
+    )
 
 
 def _standard(rows: Floats, means: Floats, *, scales: Floats) -> Floats:
