@@ -126,7 +126,7 @@ def measure(state: OnlineState, points: Sequence[Point]) -> dict[str, Cost]:
                 continue
             (mine, job), out = inputs, state.plan.blank.copy()
             started = time.perf_counter_ns()
-            kernel.scan(mine, plan.lanes, plan.outputs, job, out)
+            kernel.scan(mine, plan.lanes, plan.outputs, job, state.plan.crowded, out)
             times.append(time.perf_counter_ns() - started)
             rows.append(kernel.last_until(mine, point.time) - kernel.last_until(mine, point.time - plan.longest_us))
         if rows:

@@ -15,16 +15,6 @@ def inadmissible(time: int, watermark: int, *, lateness: str) -> DataError:
     )
 
 
-def crowded(entity: str, *, retain: int) -> DataError:
-    """Returns the error of an entity that holds more rows than declared (rule 11 of the log)."""
-    return DataError(
-        where=f"features of entity {entity!r}",
-        given=f"more than {retain} rows in its longest window",
-        expected="at most the declared retain=",
-        fix="Raise retain= (memory permitting) or shorten the longest window.",
-    )
-
-
 def out_of_order(seq: int, last: int) -> DataError:
     """Returns the error of a log that goes backwards."""
     return DataError(
