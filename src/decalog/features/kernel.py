@@ -193,10 +193,8 @@ def insert(rows: Int64s, picks: Int64s, row: Int64s, retain: int) -> int:
     for column in range(rows.shape[1]):
         rows[place + 1, column] = row[picks[column]]
     rows[0, COUNTED] = count + 1
-    if count >= retain:
-        gone = last_until(rows, rows[0, MARK])
-        if count + 1 - gone > retain:
-            rows[0, MARK] = rows[gone + 1, TIME]
+    if count >= retain:  # the last that has to go; it may have gone before
+        rows[0, MARK] = max(rows[0, MARK], rows[count + 1 - retain, TIME])
     return DONE
 
 
