@@ -133,7 +133,7 @@ def test_every_problem_is_listed_at_once() -> None:
         (aggregate(over=tuple(f"k{i}" for i in range(63))), "63 kinds of rows, expected at most 62"),
         (aggregate(window="0s"), "window '0s', expected 1us to 3660d"),
         (aggregate(missing=float("nan")), "missing nan, expected a finite number"),
-        (aggregate(bound=2**62), "so that 4000000 rows cannot pass 2⁶³"),
+        (aggregate(bound=2**62), "so that 100000 rows cannot pass 2⁶³"),
         (aggregate(window=5), "Expected `str`, got `int` - at `$.window`"),  # type: ignore[arg-type]
         (Attribute(name="a", meaning="", unit="", attribute="a"), "no meaning"),
         (Attribute(name="a", meaning="a", unit="1", attribute="a", missing=float("inf")), "missing inf"),

@@ -31,9 +31,7 @@ def hash_at(_position: int) -> bytes:
     return HASH
 
 
-def folded(
-    changes: Sequence[Change], *, at_once: bool = False, declared: FeatureSet = FEATURES
-) -> OnlineState:
+def folded(changes: Sequence[Change], *, at_once: bool = False, declared: FeatureSet = FEATURES) -> OnlineState:
     state = OnlineState(declared)
     if at_once:
         state.apply_many(changes)
@@ -77,9 +75,7 @@ def cut_at(changes: Sequence[Change], share: float) -> int:
     return cut
 
 
-@given(
-    drawn=steps, shares=st.lists(st.floats(0, 1), min_size=1, max_size=3), at_once=st.booleans(), retain=retains
-)
+@given(drawn=steps, shares=st.lists(st.floats(0, 1), min_size=1, max_size=3), at_once=st.booleans(), retain=retains)
 def test_a_restored_state_goes_on_as_the_one_that_never_stopped(
     tmp_path_factory: pytest.TempPathFactory,
     drawn: list[tuple[object, ...]],

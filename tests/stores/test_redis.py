@@ -111,7 +111,10 @@ def test_one_step_that_cannot_be_refuses_all(open_: Open) -> None:
         assert store.known() == Mark(0, 5)
         assert store.exchange((), [CARD, other]) == (None, [stored(row(5, 1, 1)), b""])
     absent_and_pruned = todo(CARD, [step(RETRACT, -1_000, 2, 1)])
-    assert store.exchange([good, absent_and_pruned], [other], mark=Mark(1, 6)) == (None, [stored(row(5, 2, 1), row(6, 2, 1))])
+    assert store.exchange([good, absent_and_pruned], [other], mark=Mark(1, 6)) == (
+        None,
+        [stored(row(5, 2, 1), row(6, 2, 1))],
+    )
 
 
 def test_dead_rows_go_and_an_entity_without_rows_leaves_no_key(open_: Open, client: redis.Redis) -> None:
@@ -129,7 +132,7 @@ def test_dead_rows_go_and_an_entity_without_rows_leaves_no_key(open_: Open, clie
 
 
 def test_of_more_rows_than_retained_the_first_go_whichever_way_they_came(open_: Open) -> None:
-    """One by one, many in one call, out of order, with ties; a model in plain Python says what is left, and the mark."""
+    """One by one, many in one call, out of order, with ties; plain Python says what is left, and the mark."""
     chance, store, left, mark, seq = Random(6), open_(), list[bytes](), -SIGN, 0
     times = [1, 2, 3, 4, 5, 6, 6, 6, 7, 9, 8, 2, 10, 5, *range(10, 90), *(chance.randrange(80, 120) for _ in range(90))]
     while times:

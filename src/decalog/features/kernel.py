@@ -415,7 +415,7 @@ def _start(rows: Int64s, lanes: Int64s, job: Int64s, newest: int) -> Int64s:
 @_inner
 def _exact(rows: Int64s, outputs: Int64s, time: int, crowded: Float64s, out: Float64s) -> int:
     """Returns how many outputs, which ascend by reach, begin at or after the mark; the others become crowded."""
-    exact = outputs.shape[0]
+    exact = len(outputs)
     while exact > 0 and time - outputs[exact - 1, REACH] < rows[0, MARK]:
         exact -= 1
         out[outputs[exact, PLACE]] = crowded[outputs[exact, PLACE]]

@@ -84,7 +84,7 @@ class Resting:
     """The rows of one entity name that nothing was added to since they were read from a snapshot.
 
     Args:
-        packed: each token has a row or a mark. Its block is the state's own from here on: rows that are withdrawn leave it.
+        packed: each token has a row or a mark. Its block is the state's own from here on: withdrawn rows leave it.
     """
 
     def __init__(self, packed: PackedRows) -> None:

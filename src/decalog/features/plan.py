@@ -215,7 +215,7 @@ class Plan:
         self.doors = kernel.doors(len(self.entities))
         self.spans, self.lanes, self.outputs, self.picks = _joined(self.entities)
         self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
-        self.crowded = np.array([getattr(f, "crowded", f.missing_value) for f in features.features], np.float64)
+        self.crowded = _crowded(self.blank, features)
         self.request_readers = tuple(
             (place, _reader(feature))
             for place, feature in enumerate(features.features)
@@ -290,6 +290,14 @@ class Plan:
             lanes=_numbered_sets(list(lanes)),
             outputs=np.array(outputs, np.int64),
         )
+
+
+def _crowded(blank: Float64s, features: FeatureSet) -> Float64s:
+    crowded = blank.copy()
+    for place, feature in enumerate(features.features):
+        if isinstance(feature, Aggregate):
+            crowded[place] = feature.crowded
+    return crowded
 
 
 def _joined(entities: Sequence[EntityPlan]) -> tuple[Int64s, Int64s, Int64s, Int64s]:

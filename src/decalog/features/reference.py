@@ -10,7 +10,7 @@ import datetime as dt
 import functools
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from decalog.clock import duration_us
@@ -84,7 +84,7 @@ def _values(
         elif isinstance(feature, Lookup):
             value = _lookup(feature, tables.get(feature.table, {}), point=point)
         elif isinstance(feature, Aggregate):
-            known = all(name in point.subjects for name in _names(feature.entity))
+            known = None not in _tokens(feature.entity, point.subjects)
             value = _aggregate(feature, everyone[feature.entity], point=point) if known else feature.missing_value
         else:
             value = _of_request(feature, point)
@@ -119,21 +119,38 @@ def held(features: FeatureSet, changes: Sequence[Change], *, entity: str, subjec
         entity: name, as declared.
         subjects: entity name → token; says whose rows.
     """
-    kinds = {kind for feature in features.aggregates if feature.entity == entity for kind in feature.over}
-    asked = [subjects.get(name) for name in _names(entity)]
+    asked = _tokens(entity, subjects)
     rows: list[Fact] = []
     mark: int | None = None
-    for change in changes:
-        for fact, comes in ((change.minus, False), (change.plus, True)):
-            if fact is None or fact.kind not in kinds or (mark is not None and fact.event_time <= mark):
-                continue
-            if None in asked or [fact.entities.get(name) for name in _names(entity)] != asked:
-                continue
-            rows = [row for row in rows if comes or (row.root, row.kind) != (fact.root, fact.kind)] + [fact] * comes
-            if len(rows) > features.retain:
-                mark = min(row.event_time for row in rows)
-                rows = [row for row in rows if row.event_time > mark]
+    for fact, comes in _steps(changes, _kinds(features, entity)):
+        if None in asked or _tokens(entity, fact.entities) != asked or (mark is not None and fact.event_time <= mark):
+            continue
+        rows = [*rows, fact] if comes else [row for row in rows if _row_of(row) != _row_of(fact)]
+        if len(rows) > features.retain:
+            mark = min(row.event_time for row in rows)
+            rows = [row for row in rows if row.event_time > mark]
     return Held(sorted(rows, key=lambda fact: (fact.event_time, fact.root)), mark)
+
+
+def _steps(changes: Sequence[Change], kinds: Collection[str]) -> Iterator[tuple[Fact, bool]]:
+    """Yields each image of these kinds, and whether it comes or goes."""
+    for change in changes:
+        if change.minus is not None and change.minus.kind in kinds:
+            yield change.minus, False
+        if change.plus is not None and change.plus.kind in kinds:
+            yield change.plus, True
+
+
+def _kinds(features: FeatureSet, entity: str) -> set[str]:
+    return {kind for feature in features.aggregates if feature.entity == entity for kind in feature.over}
+
+
+def _tokens(entity: str, subjects: Mapping[str, int]) -> list[int | None]:
+    return [subjects.get(name) for name in _names(entity)]
+
+
+def _row_of(fact: Fact) -> tuple[int, str]:
+    return fact.root, fact.kind
 
 
 def _us(duration: str) -> int:

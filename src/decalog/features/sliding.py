@@ -484,13 +484,14 @@ def fold_tokens(
             asked, ordered = _gather(
                 chosen, images, points, acts, table, picks, times, roots, own, own_rows, rows, reads, owns
             )
+        read = reads[:asked]
         if ordered:
-            _slide(rows, reads[:asked], owns, lanes, slid, windows, firsts, slots, links, mine, sums, blank, out)
-            _cover(reads[:asked], slid, firsts, retain, crowded, out)
+            _slide(rows, read, owns, lanes, slid, windows, firsts, slots, links, mine, sums, blank, out)
+            _cover(read, slid, firsts, retain, crowded, out)
         rest = scanned if ordered else outputs
         if rest.shape[0] > 0:
             state, image = _scan(
-                chosen, images, points, acts, table, picks, roots, lanes, rest, reads[:asked], owns, retain, crowded, out
+                chosen, images, points, acts, table, picks, roots, lanes, rest, read, owns, retain, crowded, out
             )
             if state != kernel.DONE:
                 return state, image

@@ -1,7 +1,7 @@
 """Rows of entities on Redis or Valkey: one value an entity, and one script call a request that changes and reads them.
 
-A value is the entity's rows and a tail: its mark, and two uint32, how many rows and bytes a row; so a value cut short is
-noticed. Rows up to the mark are as good as gone, and leave the value when the dead ones do.
+A value is the entity's rows and a tail: the mark, and two uint32, how many rows and bytes a row; so a value cut short
+is noticed. Rows up to the mark are as good as gone, and leave the value when the dead ones do.
 docs/decisions/0019-features-on-redis.md has the reasons.
 """
 
