@@ -18,6 +18,7 @@ from decalog.features.facts import Change, Fact, Point
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.offline import fold, refused
 from decalog.features.plan import Plan
+from decalog.features.spark import changes_table
 
 COUNT = FeatureSet(
     system="demo",
@@ -140,6 +141,13 @@ def test_of_more_rows_than_declared_the_oldest_go_wherever_the_array_is_made_ane
     folded = fold_in_pieces(COUNT, changes, points, 4, CarriedFold)
     # The window of 109 begins at 99, before the rows of 100 that went; the one of 110 begins where they ended.
     assert folded.tolist() == [[20.0], [-2.0], [0.0], [1.0]]
+
+
+def test_a_record_that_withdraws_after_it_added_is_refused_where_workers_sort() -> None:
+    """Rows of one seq are sorted there, withdrawals first; of an entity that is full the order is part of the state."""
+    changes = [payment(0), payment(1), Change(1, 101, payment(0).plus, None)]
+    with pytest.raises(DataError, match=r"change 1: a withdrawal behind an addition of the same record\. .*changes_of"):
+        changes_table(COUNT, changes)
 
 
 @pytest.mark.parametrize("piece", [1, 2])

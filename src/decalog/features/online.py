@@ -93,21 +93,22 @@ class _EntityRows:
         return (held if self.resting is None else merge(held, self.resting.left())).after(horizon)
 
     def view(self, *, since: int) -> View:
-        counts = [int(rows[0, 0]) for rows in self.by_token.values()]
-        recent = sum(int(rows[0, 0]) - kernel.last_until(rows, since) for rows in self.by_token.values())
-        oldest = min((int(rows[1, kernel.TIME]) for rows in self.by_token.values() if rows[0, 0]), default=NEVER)
+        arrays = self.by_token.values()
+        counts = [int(rows[0, kernel.COUNTED]) for rows in arrays]
+        recent = np.array([count - kernel.last_until(rows, since) for count, rows in zip(counts, arrays, strict=True)])
+        oldest = min((int(rows[1, kernel.TIME]) for rows in arrays if rows[0, kernel.COUNTED]), default=NEVER)
         tokens, rows, resting = len(counts), sum(counts), 0
         if self.resting is not None:
             left = self.resting.counts()
             tokens, rows, resting = tokens + len(left), rows + int(left.sum()), self.resting.block.nbytes
-            recent, oldest = recent + self.resting.count_after(since), min(oldest, self.resting.oldest())
+            recent, oldest = np.append(recent, self.resting.recent(since)), min(oldest, self.resting.oldest())
         return View(
             entity=self.plan.entity,
             tokens=tokens,
             rows=rows,
             recent=recent,
             width=self.plan.picks.shape[0],
-            bytes=resting + sum(rows.nbytes for rows in self.by_token.values()),
+            bytes=resting + sum(rows.nbytes for rows in arrays),
             resting=resting,
             arrays=len(counts),
             oldest=None if oldest == NEVER else oldest,

@@ -89,8 +89,8 @@ class Resting:
 
     def __init__(self, packed: PackedRows) -> None:
         self._tokens, self.block = packed.tokens, packed.block
-        self._heads = packed.heads
-        self._taken: list[int] = []
+        self._starts = packed.heads
+        self._heads = self._starts.copy()
         lasts = self.block[(self._heads + packed.counts)[packed.counts > 0], kernel.TIME]
         marks = self.block[self._heads, kernel.MARK]
         self.newest = int(max(lasts.max(initial=kernel.BEFORE_ALL), marks.max(initial=kernel.BEFORE_ALL)))
@@ -108,7 +108,6 @@ class Resting:
             return None
         head = int(self._heads[place])
         self._heads[place] = -1
-        self._taken.append(head)
         return self._slice(head)
 
     def left(self) -> PackedRows:
@@ -128,17 +127,13 @@ class Resting:
         times = self.block[heads[self.block[heads, 0] > 0] + 1, kernel.TIME]
         return int(times.min(initial=NEVER))
 
-    def count_after(self, time: int) -> int:
-        """Returns how many rows of tokens that were not taken have event_time > time."""
+    def recent(self, since: int) -> Int64s:
+        """Returns how many rows with event_time > since each token that was not taken has."""
         # One pass over the block, which may hold gigabytes, instead of one call a token.
-        found = np.count_nonzero(self.block[:, kernel.TIME] > time)
-        heads = self._heads[self._heads >= 0]
-        found -= np.count_nonzero(self.block[heads, 0] > time)
-        return int(found) - sum(self._after_in_taken(head, time) for head in self._taken)
-
-    def _after_in_taken(self, head: int, time: int) -> int:
-        rows = self._slice(head)
-        return int(rows[0, 0]) - kernel.last_until(rows, time) + int(rows[0, 0] > time)
+        after: Bools = self.block[:, kernel.TIME] > since
+        after[self._starts] = False
+        counts = np.add.reduceat(after, self._starts, dtype=np.int64) if len(self._starts) else self._starts
+        return counts[self._heads >= 0]
 
     def _place(self, token: int) -> int | None:
         place = int(self._tokens.searchsorted(token))
@@ -155,7 +150,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         entity: its name.
-        tokens, rows: that it holds; `recent` of the rows are younger than was asked.
+        tokens, rows: that it holds.
+        recent: shape (tokens,), how many rows of each are younger than was asked.
         width: columns of a row.
         bytes: of its arrays; `resting` of them are a snapshot's block, which stays until its last row is too old.
         arrays: tokens that have an array of their own.
@@ -165,7 +161,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     entity: str
     tokens: int
     rows: int
-    recent: int
+    recent: Int64s
     width: int
     bytes: int
     resting: int

@@ -10,7 +10,7 @@ import datetime as dt
 import functools
 import hashlib
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from decalog.clock import duration_us
@@ -119,30 +119,30 @@ def held(features: FeatureSet, changes: Sequence[Change], *, entity: str, subjec
         entity: name, as declared.
         subjects: entity name → token; says whose rows.
     """
-    asked = _tokens(entity, subjects)
     rows: list[Fact] = []
     mark: int | None = None
-    for fact, comes in _steps(changes, _kinds(features, entity)):
-        if None in asked or _tokens(entity, fact.entities) != asked or (mark is not None and fact.event_time <= mark):
+    for fact, comes in _steps(features, changes, entity=entity, asked=_tokens(entity, subjects)):
+        if mark is not None and fact.event_time <= mark:
             continue
-        rows = [*rows, fact] if comes else [row for row in rows if _row_of(row) != _row_of(fact)]
+        if comes:
+            rows.append(fact)
+        else:
+            rows = [row for row in rows if _row_of(row) != _row_of(fact)]
         if len(rows) > features.retain:
             mark = min(row.event_time for row in rows)
             rows = [row for row in rows if row.event_time > mark]
     return Held(sorted(rows, key=lambda fact: (fact.event_time, fact.root)), mark)
 
 
-def _steps(changes: Sequence[Change], kinds: Collection[str]) -> Iterator[tuple[Fact, bool]]:
-    """Yields each image of these kinds, and whether it comes or goes."""
+def _steps(
+    features: FeatureSet, changes: Sequence[Change], *, entity: str, asked: list[int | None]
+) -> Iterator[tuple[Fact, bool]]:
+    """Yields each image of an entity's token, and whether it comes or goes."""
+    kinds = {kind for feature in features.aggregates if feature.entity == entity for kind in feature.over}
     for change in changes:
-        if change.minus is not None and change.minus.kind in kinds:
-            yield change.minus, False
-        if change.plus is not None and change.plus.kind in kinds:
-            yield change.plus, True
-
-
-def _kinds(features: FeatureSet, entity: str) -> set[str]:
-    return {kind for feature in features.aggregates if feature.entity == entity for kind in feature.over}
+        for fact, comes in ((change.minus, False), (change.plus, True)):
+            if fact is not None and fact.kind in kinds and _tokens(entity, fact.entities) == asked:
+                yield fact, comes
 
 
 def _tokens(entity: str, subjects: Mapping[str, int]) -> list[int | None]:

@@ -25,6 +25,16 @@ def out_of_order(seq: int, last: int) -> DataError:
     )
 
 
+def out_of_turn(seq: int) -> DataError:
+    """Returns the error of a record that withdraws after it added: where the oldest rows go, that is another state."""
+    return DataError(
+        where=f"change {seq}",
+        given="a withdrawal behind an addition of the same record",
+        expected="the withdrawals of a record first",
+        fix="List them as decalog.folding.changes_of does.",
+    )
+
+
 def missing_row(seq: int, root: int, *, entity: str) -> DataError:
     """Returns the error of a withdrawal that finds nothing."""
     return DataError(
