@@ -15,7 +15,7 @@ from decalog.features.online import OnlineState
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What one entity name costs a request: rows in its longest window, and microseconds to answer all its features.
+    """What one entity name costs a request: rows held in its longest window, and microseconds for all its features.
 
     Args:
         rows: mean over the requests that were tried.
@@ -134,7 +134,8 @@ def measure(state: OnlineState, points: Sequence[Point]) -> dict[str, Cost]:
             started = time.perf_counter_ns()
             kernel.scan(mine, plan.lanes, plan.outputs, job, state.plan.crowded, out)
             times.append(time.perf_counter_ns() - started)
-            rows.append(kernel.last_until(mine, point.time) - kernel.last_until(mine, point.time - plan.longest_us))
+            begin = max(point.time - plan.longest_us, int(mine[0, kernel.MARK]))
+            rows.append(kernel.last_until(mine, point.time) - kernel.last_until(mine, begin))
         if rows:
             found[plan.entity] = Cost(float(np.mean(rows)), max(rows), float(np.median(times)) / 1_000)
     return found
