@@ -15,7 +15,8 @@ _PAYMENTS = ("payment",)
 _AMOUNT = "amount_base_minor"
 _MONEY = "minor units of the base currency"
 _RETAIN = 30_000
-"""An address with so many costs a decision a third of a millisecond; its 60 s are exact up to 500 payments a second."""
+"""An address with so many costs a decision a third of a millisecond (`bench/latency/fraud_full_entity.py`); its 60 s
+are exact up to 500 payments a second."""
 
 # ISO 18245 codes that fraud rules commonly name; any other code shares the last index.
 _MCCS = (
