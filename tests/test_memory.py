@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from decalog.clock import DAY
@@ -33,9 +34,9 @@ FEATURES = FeatureSet(
 )
 
 
-def paid(days: float, a_day: int, *, cards: int = 10) -> OnlineState:
+def paid(days: float, a_day: int, *, cards: int = 10, retain: int = 100_000) -> OnlineState:
     """Returns a state after so many days of so many payments a day."""
-    state = OnlineState(FEATURES)
+    state = OnlineState(msgspec.structs.replace(FEATURES, retain=retain))
     for seq in range(int(days * a_day)):
         time = START + seq * DAY // a_day
         state.apply(Change(seq, time, None, Fact(seq, time, "payment", {"card": seq % cards}, {})))
@@ -54,6 +55,17 @@ def test_a_young_log_grows_at_its_pace_until_its_windows_are_full() -> None:
     assert found.then == pytest.approx(grown(100 * 30, 100), rel=0.01)
     assert found.beside == pytest.approx(24 * (3_000 + 100), rel=0.01)
     assert found.now == paid(3, 100).stats().bytes + 10 * 600
+
+
+def test_no_entity_grows_beyond_what_it_may_retain() -> None:
+    """Of 100 payments a day one card has half: it stays at its 500, the others go on at their pace."""
+    hot = paid(14, 100, retain=500)
+    for seq in range(1_400, 2_100):
+        time = START + 7 * DAY + (seq - 1_400) * 7 * DAY // 700
+        hot.apply(Change(seq, START + 14 * DAY, None, Fact(seq, time, "payment", {"card": 77}, {})))
+    found = forecast(hot)
+    assert max(view.bytes for view in hot.views()) < 24 * 1.5 * (1_400 + 500 + 11 * 3)
+    assert found.then == pytest.approx(grown(100 * 30 + 500, 11 * 3_500 / found.rows), rel=0.01)
 
 
 def test_full_windows_stay_as_they_are() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from decalog.clock import DAY
 from decalog.errors import ConfigError
@@ -59,12 +60,15 @@ def forecast(state: OnlineState) -> Forecast:
     """Returns what the views take, from what they hold: rows × bytes of each entity name, grown to the whole retention.
 
     The retention is lateness + longest window. The pace is that of the newest seven days before the watermark; a log
-    that is younger than a day counts as one, so that its first minutes are not taken for its habit.
+    that is younger than a day counts as one, so that its first minutes are not taken for its habit. No token grows
+    beyond what it may retain.
     """
     views = state.views(recent_us=RECENT_US)
     kept_days = (state.features.lateness_us + state.features.longest_window_us) / DAY
-    paces = [_pace(view, state.watermark or 0) for view in views]
-    grown = [(view, pace * kept_days) for view, pace in zip(views, paces, strict=True)]
+    now = state.watermark or 0
+    paces = [float(view.recent.sum()) / _days(view, now) for view in views]
+    retain = state.features.retain
+    grown = [(one, float(np.minimum(one.recent * kept_days / _days(one, now), retain).sum())) for one in views]
     return Forecast(
         system=state.features.system,
         rows=sum(view.rows for view in views),
@@ -156,11 +160,10 @@ def size_text(size: int) -> str:
     return f"{-(-size // _MIB):,} MiB"
 
 
-def _pace(view: View, watermark: int) -> float:
-    """Returns the view's rows a day."""
-    if view.oldest is None:
-        return 0.0
-    return view.recent * DAY / min(RECENT_US, max(DAY, watermark - view.oldest))
+def _days(view: View, watermark: int) -> float:
+    """Returns how long the view's recent rows took to come."""
+    oldest = watermark if view.oldest is None else view.oldest
+    return min(RECENT_US, max(DAY, watermark - oldest)) / DAY
 
 
 def _bytes_now(view: View) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,11 @@ VALUES: dict[str, list[Value]] = {
 }
 
 
+retains = st.sampled_from([1000, 2, 3, 4, 5, 6])
+"""Most rows of an entity: so many that none is ever full, or so few that most are."""
+
+
+@functools.cache
 def features(lateness: str = "6us", retain: int = 1000, *, lookups: bool = True) -> FeatureSet:
     """Returns every aggregate over every entity and window, with and without the own event, and request features."""
     declared: list[Feature] = []
@@ -131,7 +137,7 @@ def _pairs() -> list[Feature]:
 
 
 def _aggregate(name: str, **given: Any) -> Aggregate:
-    plain: dict[str, Any] = {"meaning": "generated", "unit": "1", "over": ("payment",), "bound": BOUND}
+    plain: dict[str, Any] = {"meaning": "generated", "unit": "1", "over": ("payment",), "bound": BOUND, "crowded": -5.5}
     return Aggregate(name=name, **(plain | given))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.features.logs import Writer, features, steps
+from tests.features.logs import Writer, features, retains, steps
 
 from decalog.errors import DataError
 from decalog.features import kernel
@@ -18,8 +18,8 @@ from decalog.features.facts import Change, Fact, Point
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.offline import fold, refused
 from decalog.features.plan import Plan
+from decalog.features.spark import changes_table
 
-FEATURES = features(lookups=False)
 COUNT = FeatureSet(
     system="demo",
     features=(
@@ -85,17 +85,21 @@ def fold_in_pieces(
     return out
 
 
-def assert_pieces_agree(drawn: list[tuple[object, ...]], piece: int, fold_of: type[CarriedFold] = CarriedFold) -> None:
-    log = Writer().write(drawn)
-    late = refused(FEATURES, log.changes, points=log.points)
+def assert_pieces_agree(
+    drawn: list[tuple[object, ...]], piece: int, retain: int = 1000, fold_of: type[CarriedFold] = CarriedFold
+) -> None:
+    declared, log = features(retain=retain, lookups=False), Writer().write(drawn)
+    late = refused(declared, log.changes, points=log.points)
     points = [point for point, is_late in zip(log.points, late, strict=True) if not is_late]
-    at_once = fold(FEATURES, log.changes, points=points)
-    assert fold_in_pieces(FEATURES, log.changes, points, piece, fold_of).tobytes() == at_once.tobytes()
+    at_once = fold(declared, log.changes, points=points)
+    assert fold_in_pieces(declared, log.changes, points, piece, fold_of).tobytes() == at_once.tobytes()
 
 
-@given(steps, st.integers(1, 9))
-def test_pieces_of_any_length_give_the_bits_of_the_whole(drawn: list[tuple[object, ...]], piece: int) -> None:
-    assert_pieces_agree(drawn, piece)
+@given(steps, st.integers(1, 9), retains)
+def test_pieces_of_any_length_give_the_bits_of_the_whole(
+    drawn: list[tuple[object, ...]], piece: int, retain: int
+) -> None:
+    assert_pieces_agree(drawn, piece, retain)
 
 
 def payment(seq: int, card: int = 1) -> Change:
@@ -131,10 +135,19 @@ def test_a_row_that_is_added_twice_raises() -> None:
         fold_in_pieces(COUNT, changes, [], 1, CarriedFold)
 
 
-def test_more_rows_than_declared_raise() -> None:
-    changes = [Change(seq, 100, None, Fact(seq, 100, "payment", {"card": 1}, {})) for seq in range(21)]
-    with pytest.raises(DataError, match="features of entity 'card': more than 20 rows in its longest window"):
-        fold_in_pieces(COUNT, changes, [Point(21, 100, entities={"card": 1})], 4, CarriedFold)
+def test_of_more_rows_than_declared_the_oldest_go_wherever_the_array_is_made_anew() -> None:
+    changes = [Change(seq, 100, None, Fact(seq, 100 + seq // 30, "payment", {"card": 1}, {})) for seq in range(300)]
+    points = [Point(seq, time, entities={"card": 1}) for seq, time in ((20, 109), (21, 109), (30, 110), (31, 110))]
+    folded = fold_in_pieces(COUNT, changes, points, 4, CarriedFold)
+    # The window of 109 begins at 99, before the rows of 100 that went; the one of 110 begins where they ended.
+    assert folded.tolist() == [[20.0], [-2.0], [0.0], [1.0]]
+
+
+def test_a_record_that_withdraws_after_it_added_is_refused_where_workers_sort() -> None:
+    """Rows of one seq are sorted there, withdrawals first; of an entity that is full the order is part of the state."""
+    changes = [payment(0), payment(1), Change(1, 101, payment(0).plus, None)]
+    with pytest.raises(DataError, match=r"change 1: a withdrawal behind an addition of the same record\. .*changes_of"):
+        changes_table(COUNT, changes)
 
 
 @pytest.mark.parametrize("piece", [1, 2])
@@ -162,4 +175,4 @@ def test_a_fold_that_forgets_between_pieces_is_caught() -> None:
     drawn += [("decide", 1, 0, 0, "payment", {"card": 1, "device": 1}, {})]
     assert_pieces_agree(drawn, 3)
     with pytest.raises(AssertionError):
-        assert_pieces_agree(drawn, 3, Forgetful)
+        assert_pieces_agree(drawn, 3, fold_of=Forgetful)

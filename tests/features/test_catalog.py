@@ -15,6 +15,10 @@ def test_every_feature_is_listed_with_what_it_says_about_itself(tmp_path: Path) 
     assert tuple(feature.name for feature in listed.features) == FEATURES.names
     assert (listed.version, listed.costs) == (FEATURES.version, {})
     text = listed.text()
+    assert ", lateness 1d, at most 30,000 rows of an entity\n" in text
+    assert "for the model; missing is 0, crowded is -2, owner fraud" in text
+    assert "for the policy; missing is 0, crowded is 30000, owner fraud" in text
+    assert {feature.name: feature.crowded for feature in listed.features}["amount"] is None
     for feature in FEATURES.features:
         assert str(feature) in text
         assert feature.meaning in text

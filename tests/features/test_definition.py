@@ -31,6 +31,7 @@ def aggregate(
     window: str = "1h",
     over: tuple[str, ...] = ("payment",),
     missing: float | None = None,
+    crowded: float = -2.0,
     bound: int = 10**12,
 ) -> Aggregate:
     return Aggregate(
@@ -43,6 +44,7 @@ def aggregate(
         window=window,
         column=column,
         missing=missing,
+        crowded=crowded,
         bound=bound,
     )
 
@@ -133,7 +135,13 @@ def test_every_problem_is_listed_at_once() -> None:
         (aggregate(over=tuple(f"k{i}" for i in range(63))), "63 kinds of rows, expected at most 62"),
         (aggregate(window="0s"), "window '0s', expected 1us to 3660d"),
         (aggregate(missing=float("nan")), "missing nan, expected a finite number"),
-        (aggregate(bound=2**62), "so that 4000000 rows cannot pass 2⁶³"),
+        (
+            aggregate(crowded=float("inf")),
+            "crowded inf, expected a finite number that is neither 0 nor the missing value",
+        ),
+        (aggregate(crowded=0.0), "crowded 0.0, expected a finite number that is neither"),
+        (aggregate(missing=-2.0), "crowded -2.0, expected a finite number that is neither"),
+        (aggregate(bound=2**62), "so that 100000 rows cannot pass 2⁶³"),
         (aggregate(window=5), "Expected `str`, got `int` - at `$.window`"),  # type: ignore[arg-type]
         (Attribute(name="a", meaning="", unit="", attribute="a"), "no meaning"),
         (Attribute(name="a", meaning="a", unit="1", attribute="a", missing=float("inf")), "missing inf"),
@@ -154,6 +162,18 @@ def test_every_problem_is_listed_at_once() -> None:
 )
 def test_each_problem_says_what_is_expected(feature: Feature, text: str) -> None:
     assert text in problems(feature)
+
+
+@pytest.mark.parametrize("retain", [0, 2**31 + 1])
+def test_an_entity_retains_some_rows_and_not_all(retain: int) -> None:
+    with pytest.raises(ConfigError, match=rf"retain {retain}, expected 1 to 2147483648 rows of one entity"):
+        FeatureSet(system="fraud", features=REQUEST, retain=retain)
+
+
+def test_what_a_crowded_window_says_is_part_of_the_version() -> None:
+    sets = [FeatureSet(system="fraud", features=(aggregate(crowded=value),)) for value in (-2.0, -2, -3, -3.0)]
+    assert [one.version == sets[0].version for one in sets] == [True, True, False, False]
+    assert sets[2].version == sets[3].version == FeatureSet.from_json(sets[2].to_json()).version
 
 
 def test_lateness_and_a_lost_comma_are_caught() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
-from tests.features.logs import Writer, features, steps
+from tests.features.logs import Writer, features, retains, steps
 
 from decalog.errors import DataError
 from decalog.features.definition import FeatureSet
@@ -18,7 +18,6 @@ from decalog.features.online import OnlineState
 from decalog.features.reference import evaluate
 
 Float64s = npt.NDArray[np.float64]
-FEATURES = features()
 
 
 def online(declared: FeatureSet, changes: Sequence[Change], points: Sequence[Point]) -> list[Float64s | None]:
@@ -48,32 +47,32 @@ def assert_same_bits(names: Sequence[str], one: Float64s, other: Float64s, point
         pytest.fail(f"{point}: {differing[:5]}")
 
 
-@given(steps)
-def test_online_offline_and_reference_agree_bit_for_bit(drawn: list[tuple[object, ...]]) -> None:
-    log = Writer().write(drawn)
+@given(steps, retains)
+def test_online_offline_and_reference_agree_bit_for_bit(drawn: list[tuple[object, ...]], retain: int) -> None:
+    declared, log = features(retain=retain), Writer().write(drawn)
     points = sorted(log.points, key=lambda point: point.state_seq)
-    expected = reference(FEATURES, log.changes, points)
-    late = refused(FEATURES, log.changes, points=points)
+    expected = reference(declared, log.changes, points)
+    late = refused(declared, log.changes, points=points)
     assert late.tolist() == [vector is None for vector in expected]
     admitted = [point for point, is_late in zip(points, late, strict=True) if not is_late]
-    at_once = fold(FEATURES, log.changes, points=admitted)
-    both = fold_admissible(FEATURES, log.changes, points=points)
+    at_once = fold(declared, log.changes, points=admitted)
+    both = fold_admissible(declared, log.changes, points=points)
     assert (both[0].tobytes(), both[1].tobytes()) == (late.tobytes(), at_once.tobytes())
     folded = iter(at_once)
-    for point, want, got in zip(points, expected, online(FEATURES, log.changes, points), strict=True):
+    for point, want, got in zip(points, expected, online(declared, log.changes, points), strict=True):
         if want is None:
             assert got is None
             continue
         assert got is not None
         assert np.isfinite(got).all()
-        assert_same_bits(FEATURES.names, want, got, point)
-        assert_same_bits(FEATURES.names, want, next(folded), point)
+        assert_same_bits(declared.names, want, got, point)
+        assert_same_bits(declared.names, want, next(folded), point)
 
 
-@given(steps)
-def test_a_state_built_at_once_answers_as_one_built_step_by_step(drawn: list[tuple[object, ...]]) -> None:
-    log = Writer().write(drawn)
-    single, at_once = OnlineState(FEATURES), OnlineState(FEATURES)
+@given(steps, retains)
+def test_a_state_built_at_once_answers_as_one_built_step_by_step(drawn: list[tuple[object, ...]], retain: int) -> None:
+    declared, log = features(retain=retain), Writer().write(drawn)
+    single, at_once = OnlineState(declared), OnlineState(declared)
     for change in log.changes:
         single.apply(change)
     at_once.apply_many(log.changes)
@@ -83,6 +82,6 @@ def test_a_state_built_at_once_answers_as_one_built_step_by_step(drawn: list[tup
     for time in range((single.watermark or 0) - 6, (single.watermark or 0) + 1):
         for card in (1, 2):
             point = Point(single.position, time, entities={"card": card, "device": card})
-            folded = fold(FEATURES, log.changes, points=[point])[0]
-            assert_same_bits(FEATURES.names, folded, single.vector(point), point)
-            assert_same_bits(FEATURES.names, folded, at_once.vector(point), point)
+            folded = fold(declared, log.changes, points=[point])[0]
+            assert_same_bits(declared.names, folded, single.vector(point), point)
+            assert_same_bits(declared.names, folded, at_once.vector(point), point)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.features.logs import Writer, features, steps
+from tests.features.logs import Writer, features, retains, steps
 from tests.features.test_engines_agree import assert_same_bits, online, reference
 
 from decalog.errors import DataError, ReplayError, StateError
@@ -84,9 +84,9 @@ class Breaking:
         return done
 
 
-def opened(store: StateStore, behind: int = 0) -> RemoteState:
+def opened(store: StateStore, behind: int = 0, declared: FeatureSet = FEATURES) -> RemoteState:
     """Returns a state whose log is durable up to some records ago."""
-    state = RemoteState(FEATURES, store, durable=lambda: state.position - behind)
+    state = RemoteState(declared, store, durable=lambda: state.position - behind)
     return state
 
 
@@ -109,14 +109,16 @@ def in_order(points: Sequence[Point]) -> list[Point]:
     return sorted(points, key=lambda point: point.state_seq)
 
 
-@given(drawn=steps, behind=st.integers(0, 5))
-def test_remote_online_offline_and_reference_agree_bit_for_bit(fresh: Fresh, drawn: Drawn, behind: int) -> None:
-    log = Writer().write(drawn)
+@given(drawn=steps, behind=st.integers(0, 5), retain=retains)
+def test_remote_online_offline_and_reference_agree_bit_for_bit(
+    fresh: Fresh, drawn: Drawn, behind: int, retain: int
+) -> None:
+    declared, log = features(retain=retain), Writer().write(drawn)
     points = in_order(log.points)
-    state = opened(fresh()(), behind)
-    late, folded = fold_admissible(FEATURES, log.changes, points=points)
+    state = opened(fresh()(), behind, declared)
+    late, folded = fold_admissible(declared, log.changes, points=points)
     at_once = iter(folded)
-    wanted = zip(online(FEATURES, log.changes, points), reference(FEATURES, log.changes, points), strict=True)
+    wanted = zip(online(declared, log.changes, points), reference(declared, log.changes, points), strict=True)
     got = answered(state, log.changes, points)
     for point, is_late, (want, oracle), vector in zip(points, late, wanted, got, strict=True):
         assert is_late == (vector is None) == (want is None)
@@ -129,15 +131,15 @@ def test_remote_online_offline_and_reference_agree_bit_for_bit(fresh: Fresh, dra
 _numbers = st.sets(st.integers(0, 40), max_size=12)
 
 
-@given(drawn=steps, before=_numbers, after=_numbers, behind=st.integers(0, 3), reopens=st.booleans())
+@given(drawn=steps, before=_numbers, after=_numbers, behind=st.integers(0, 3), reopens=st.booleans(), retain=retains)
 def test_a_connection_that_breaks_changes_no_bit(
-    fresh: Fresh, drawn: Drawn, before: set[int], after: set[int], behind: int, reopens: bool
+    fresh: Fresh, drawn: Drawn, before: set[int], after: set[int], behind: int, reopens: bool, retain: int
 ) -> None:
     """What was taken is not taken twice, and what was not is not lost, by the same process or one after it."""
-    log = Writer().write(drawn)
+    declared, log = features(retain=retain), Writer().write(drawn)
     again = fresh()
     store = Breaking(again(), before, after)
-    memory, state, done = OnlineState(FEATURES), opened(store, behind), 0
+    memory, state, done = OnlineState(declared), opened(store, behind, declared), 0
     for point in in_order(log.points):
         while done < len(log.changes) and log.changes[done].seq < point.state_seq:
             state.apply(log.changes[done])
@@ -150,7 +152,7 @@ def test_a_connection_that_breaks_changes_no_bit(
         except StateError:
             if reopens:
                 store.open(again())
-                state = opened(store, behind)
+                state = opened(store, behind, declared)
                 for change in [change for change in log.changes[:done] if change.seq >= state.position]:
                     state.apply(change)
             continue
@@ -167,34 +169,36 @@ def until_answered(state: OnlineState, point: Point) -> npt.NDArray[np.float64]:
             continue
 
 
-@given(drawn=steps, other=steps, cut=st.integers(0, 40), behind=st.integers(0, 2))
-def test_what_the_log_lost_is_not_in_the_state(fresh: Fresh, drawn: Drawn, other: Drawn, cut: int, behind: int) -> None:
+@given(drawn=steps, other=steps, cut=st.integers(0, 40), behind=st.integers(0, 2), retain=retains)
+def test_what_the_log_lost_is_not_in_the_state(
+    fresh: Fresh, drawn: Drawn, other: Drawn, cut: int, behind: int, retain: int
+) -> None:
     """A server that dies loses records that it stamped and folded; after its restart others take their seqs."""
-    lost, kept = Writer().write(drawn), Writer().write(drawn[:cut])
+    declared, lost, kept = features(retain=retain), Writer().write(drawn), Writer().write(drawn[:cut])
     durable = kept.changes[-1].seq + 1 if kept.changes else 0
     kept.write(other)
     again = fresh()
-    dying = RemoteState(FEATURES, again(), durable=lambda: min(durable, dying.position - behind))
+    dying = RemoteState(declared, again(), durable=lambda: min(durable, dying.position - behind))
     for point in in_order(lost.points):
         answered(dying, [change for change in lost.changes if dying.position <= change.seq < point.state_seq], [point])
-    memory, state = OnlineState(FEATURES), RemoteState(FEATURES, again())
+    memory, state = OnlineState(declared), RemoteState(declared, again())
     assert state.position <= durable
     memory.apply_many(kept.changes)
     state.apply_many([change for change in kept.changes if change.seq >= state.position])
     assert (state.position, state.watermark) == (memory.position, memory.watermark)
     for time in range((memory.watermark or 0) - 6, (memory.watermark or 0) + 1):
         point = Point(memory.position, time, entities={"card": 1, "device": 1})
-        assert_same_bits(FEATURES.names, memory.vector(point), state.vector(point), point)
+        assert_same_bits(declared.names, memory.vector(point), state.vector(point), point)
 
 
-@given(steps)
-def test_a_state_built_at_once_is_opened_where_it_ended(fresh: Fresh, drawn: Drawn) -> None:
-    log = Writer().write(drawn)
+@given(steps, retains)
+def test_a_state_built_at_once_is_opened_where_it_ended(fresh: Fresh, drawn: Drawn, retain: int) -> None:
+    declared, log = features(retain=retain), Writer().write(drawn)
     again = fresh()
-    memory, built = OnlineState(FEATURES), RemoteState(FEATURES, again())
+    memory, built = OnlineState(declared), RemoteState(declared, again())
     memory.apply_many(log.changes)
     built.apply_many(log.changes)
-    later = RemoteState(FEATURES, again())
+    later = RemoteState(declared, again())
     assert (later.position, later.watermark) == (memory.position, memory.watermark)
     point = Point(memory.position, memory.watermark or 0, entities={"card": 1, "device": 1})
     assert memory.vector(point).tobytes() == built.vector(point).tobytes() == later.vector(point).tobytes()
@@ -298,7 +302,7 @@ def test_rows_of_another_feature_set_are_refused(fresh: Fresh) -> None:
     narrow = RemoteState(one, again())
     narrow.apply_many([payment(0, 100)])
     wide = RemoteState(FEATURES, again())
-    with pytest.raises(StateError, match=r"entity 'card': 24 bytes, which are no whole number of rows"):
+    with pytest.raises(StateError, match=r"entity 'card': 32 bytes, which are no whole number of rows and a mark"):
         wide.vector(Point(1, 100, entities={"card": 1}))
 
 

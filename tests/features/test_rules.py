@@ -147,12 +147,35 @@ class TestEveryEngine:
         assert engine(one(), log(payment(0, 100)), nobody) == [0.0]
         assert engine(one("mean", column="cents"), log(payment(0, 100, cents=1)), nobody) == [-1.0]
 
-    def test_more_rows_than_declared_are_refused_and_the_own_image_does_not_count(self, engine: Engine) -> None:
+    def test_of_more_rows_than_declared_the_oldest_go_with_their_ties(self, engine: Engine) -> None:
+        changes = log(*(payment(i, time) for i, time in enumerate((100, 100, 102, 103, 104))))
+        three = one(retain=3)
+        assert engine(three, changes, asked(3, 103)) == [3.0]
+        # The fourth row sends both of 100 away: a window that begins before 100 is crowded, one at 100 is exact.
+        assert [engine(three, changes, asked(4, time)) for time in (109, 110)] == [[-2.0], [2.0]]
+        assert [engine(three, changes, asked(5, time)) for time in (109, 110)] == [[-2.0], [3.0]]
+        assert engine(one(retain=3, window="20us"), changes, asked(5, 110)) == [-2.0]
+        assert engine(one(retain=5), changes, asked(5, 109)) == [5.0]
+
+    def test_what_comes_at_or_before_the_mark_is_dropped_and_withdrawn_without_a_word(self, engine: Engine) -> None:
+        changes = log(*(payment(i, time) for i, time in enumerate((100, 101, 102, 103))))
+        changes += [
+            Change(4, 103, None, payment(4, 100)),
+            Change(5, 103, payment(0, 100), payment(0, 104)),
+            Change(6, 103, payment(4, 100), None),
+            Change(7, 104, payment(1, 101), None),
+        ]
+        # 101, 102 and 103 are held after the first four; the row of 4 came too late, that of 0 moves to 104 and sends
+        # 101 away, whose deletion then finds nothing.
+        assert [engine(one(retain=3), changes, asked(seq, 110)) for seq in (4, 5)] == [[3.0], [3.0]]
+        assert [engine(one(retain=3), changes, asked(seq, 111)) for seq in (6, 7, 8)] == [[3.0], [3.0], [3.0]]
+        assert engine(one(retain=3), changes, asked(8, 110)) == [-2.0]
+
+    def test_more_ties_than_declared_leave_nothing_and_say_so(self, engine: Engine) -> None:
         changes = log(*(payment(i, 100) for i in range(4)))
-        assert engine(one(retain=3), changes, asked(3, 100)) == [3.0]
-        assert engine(one(retain=3), changes, Point(4, 100, 2, payment(2, 100))) == [4.0]
-        with pytest.raises(DataError, match="entity 'card': more than 3 rows in its longest window"):
-            engine(one(retain=3), changes, asked(4, 100))
+        assert engine(one(retain=4), changes, asked(4, 109)) == [4.0]
+        assert [engine(one(retain=3), changes, asked(4, time)) for time in (100, 109, 110)] == [[-2.0], [-2.0], [0.0]]
+        assert engine(one(retain=3), changes, Point(3, 100, 3, payment(3, 100))) == [4.0]
 
     def test_a_point_too_far_behind_the_watermark_is_refused(self, engine: Engine) -> None:
         changes = log(payment(0, 100), payment(1, 300), payment(2, 200))

@@ -108,20 +108,28 @@ def assert_equal(session: SparkSession, log: Writer, declared: FeatureSet = FEAT
         assert is_late or vector.tobytes() == next(expected).tobytes()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_spark_gives_the_bits_of_the_offline_fold(spark: SparkSession, seed: int) -> None:
-    assert_equal(spark, Writer().write(drawn(seed, 300)))
+@pytest.mark.parametrize(("seed", "retain"), [(1, 1000), (2, 4)])
+def test_spark_gives_the_bits_of_the_offline_fold(spark: SparkSession, seed: int, retain: int) -> None:
+    assert_equal(spark, Writer().write(drawn(seed, 300)), features(retain=retain))
 
 
 def test_spark_gives_the_bits_of_the_reference(spark: SparkSession) -> None:
-    log = Writer().write(drawn(4, 120))
-    late = refused(FEATURES, log.changes, points=log.points).tolist()
-    got = on_spark(spark, (log.changes, log.points))
+    declared, log = features(retain=6), Writer().write(drawn(4, 120))
+    late = refused(declared, log.changes, points=log.points).tolist()
+    got = on_spark(spark, (log.changes, log.points), declared)
     for place, point in enumerate(log.points):
         if not late[place]:
-            expected = np.array(evaluate(FEATURES, log.changes, point=point), np.float64)
+            expected = np.array(evaluate(declared, log.changes, point=point), np.float64)
             assert got[FIRST + place].tobytes() == expected.tobytes()
     assert late.count(False) > 10
+
+
+def test_a_record_is_looked_at_whole_where_pieces_divide_it() -> None:
+    facts = [Fact(seq, 100, "payment", {"card": 1}, {}) for seq in range(2)]
+    changes = [Change(0, 100, None, facts[0]), Change(1, 101, None, facts[1]), Change(1, 101, facts[0], None)]
+    with pytest.raises(DataError, match="change 1: a withdrawal behind an addition"):
+        list(changes_tables(COUNT, changes, rows=2))
+    assert len(list(changes_tables(COUNT, [changes[0], changes[2], changes[1]], rows=2))) == 2
 
 
 def assert_a_missing_row_raises(session: SparkSession) -> None:

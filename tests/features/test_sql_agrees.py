@@ -7,11 +7,13 @@ from decimal import Decimal
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from decalog.features.definition import Aggregate, AggregateName, Condition, FeatureSet
 from decalog.features.facts import Change, Fact, Point, Value
 from decalog.features.offline import fold
+from decalog.features.reference import held
 
 WINDOWS = ("1us", "20us", "300us")
 OFFSET = "10us"
@@ -35,10 +37,10 @@ VALUES: dict[AggregateName, str] = {
 COLUMNS: dict[AggregateName, str] = {"distinct": "device", "count": "", "time_since": ""}
 
 
-def declared(entity: str, *, where: bool, offset: bool) -> FeatureSet:
+def declared(entity: str, *, where: bool, offset: bool, retain: int) -> FeatureSet:
     return FeatureSet(
         system="sql",
-        retain=1000,
+        retain=retain,
         features=tuple(
             Aggregate(
                 name=f"{aggregate}_{window}",
@@ -175,12 +177,29 @@ def _filled(row: tuple[float | None, ...]) -> list[float]:
     return [gap if value is None else value for value, gap in zip(row, empty, strict=True)]
 
 
+def crowded(features: FeatureSet, changes: list[Change], points: list[Point]) -> npt.NDArray[np.bool_]:
+    """Returns which windows begin before the mark of their entity, by the reference; shape (points, features)."""
+    (entity,) = {feature.entity for feature in features.aggregates}
+    found = []
+    for point in points:
+        before = [change for change in changes if change.seq < point.state_seq]
+        mark = held(features, before, entity=entity, subjects=point.subjects).mark
+        found.append([mark is not None and point.time - f.reach_us < mark for f in features.aggregates])
+    return np.array(found)
+
+
 @pytest.mark.parametrize("where", [False, True])
 @pytest.mark.parametrize("offset", [False, True])
-def test_every_aggregate_equals_sql_on_a_log_with_ties_and_corrections(where: bool, offset: bool) -> None:
+@pytest.mark.parametrize("retain", [1000, 20])
+def test_every_aggregate_equals_sql_on_a_log_with_ties_and_corrections(where: bool, offset: bool, retain: int) -> None:
+    """SQL sees all rows of a window, whether they are held or not; only which are crowded it is told."""
     changes, points = seeded_log(seed=11, length=600)
     for entity in ("card", "all"):
-        folded = fold(declared(entity, where=where, offset=offset), changes, points=points)
+        features = declared(entity, where=where, offset=offset, retain=retain)
+        folded = fold(features, changes, points=points)
         expected = from_sql(changes, points, entity, where=where, offset=10 if offset else 0)
-        assert folded.tobytes() == expected.tobytes()
+        hides = crowded(features, changes, points)
+        assert hides.any() == (retain < 1000)
+        assert not hides.all(axis=1).any() or entity == "all"
+        assert folded.tobytes() == np.where(hides, -2.0, expected).tobytes()
         assert len(points) > 400

@@ -18,7 +18,7 @@ from decalog.errors import DataError
 from decalog.features import kernel
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.plan import EntityPlan, Plan
-from decalog.features.refusals import crowded, missing_row, row_twice
+from decalog.features.refusals import missing_row, row_twice
 
 _F = TypeVar("_F", bound=Callable[..., object])
 _ROOM = 64
@@ -65,7 +65,8 @@ class CarriedFold:
         self._plan = plan
         self._entity = entity
         self._kept_us = plan.features.lateness_us + plan.features.longest_window_us
-        self._rows: Int64s = np.zeros((_ROOM + 1, entity.picks.shape[0]), np.int64)
+        self._rows: Int64s = np.empty((_ROOM + 1, entity.picks.shape[0]), np.int64)
+        kernel.clear(self._rows)
         self._dropped = kernel.BEFORE_ALL
         self._last: tuple[int, int, int] | None = None
 
@@ -76,8 +77,7 @@ class CarriedFold:
             steps: at least one; they follow those of the call before.
 
         Raises:
-            DataError: the steps are not in order, an entity holds more rows than declared, a row is withdrawn that is
-                not live, or added twice.
+            DataError: the steps are not in order, a row is withdrawn that is not live, or added twice.
         """
         self._check_order(steps)
         reads = np.flatnonzero(steps.acts == kernel.READ)
@@ -95,6 +95,8 @@ class CarriedFold:
             entity.picks,
             entity.lanes,
             entity.outputs,
+            self._plan.features.retain,
+            self._plan.crowded,
             out,
         )
         if fault != _ALL_DONE:
@@ -114,7 +116,6 @@ class CarriedFold:
         jobs = np.zeros((len(reads), 2, self._plan.width), np.int64)
         jobs[:, kernel.ASKED, kernel.AT] = steps.times[reads]
         jobs[:, kernel.ASKED, kernel.SKIPPED] = steps.roots[reads]
-        jobs[:, kernel.ASKED, kernel.RETAIN] = self._plan.features.retain
         jobs[:, kernel.OWN_ROW] = steps.table[reads]
         return jobs
 
@@ -130,8 +131,6 @@ class CarriedFold:
 
     def _refuse(self, steps: Steps, fault: int) -> NoReturn:
         step, state = divmod(fault, 8)
-        if state == kernel.CROWDED:
-            raise crowded(self._entity.entity, retain=self._plan.features.retain)
         seq, root = int(steps.keys[step]) // 2, int(steps.table[step, kernel.ROOT])
         raise (row_twice if state == kernel.TWICE else missing_row)(seq, root, entity=self._entity.entity)
 
@@ -156,6 +155,8 @@ def _advance(
     picks: Int64s,
     lanes: Int64s,
     outputs: Int64s,
+    retain: int,
+    crowded: Float64s,
     out: Float64s,
 ) -> tuple[Int64s, int, int]:
     """Folds a run; returns the last entity's rows, the time up to which some were dropped, and the fault or −1.
@@ -165,19 +166,19 @@ def _advance(
     for step in range(steps.shape[0]):
         if steps[step, _TOKEN] != token:
             token, dropped = steps[step, _TOKEN], kernel.BEFORE_ALL
-            rows[0, 0] = 0
-        act = steps[step, _ACT]
+            kernel.clear(rows)
+        act, state = steps[step, _ACT], kernel.DONE
         if act == kernel.INSERT:
-            if rows[0, 0] + 1 == rows.shape[0]:
+            if rows[0, kernel.COUNTED] + 1 == rows.shape[0]:
                 rows, dropped = kernel.refit(rows, steps[step, _HORIZON]), max(dropped, steps[step, _HORIZON])
-            state = kernel.insert(rows, picks, table[step])
+            state = kernel.insert(rows, picks, table[step], retain)
         elif act == kernel.RETRACT:
             state = kernel.retract(rows, table[step])
             if state == kernel.ABSENT and table[step, kernel.TIME] <= dropped:
                 state = kernel.DONE
         else:
             job = steps[step, _JOB]
-            state = kernel.scan(rows, lanes, outputs, jobs[job], out[job])
+            kernel.scan(rows, lanes, outputs, jobs[job], crowded, out[job])
         if state != kernel.DONE:
             return rows, dropped, 8 * step + state
     return rows, dropped, _ALL_DONE

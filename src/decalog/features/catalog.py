@@ -15,7 +15,7 @@ from decalog.features.online import OnlineState
 
 
 class Cost(msgspec.Struct, frozen=True):
-    """What one entity name costs a request: rows in its longest window, and microseconds to answer all its features.
+    """What one entity name costs a request: rows held in its longest window, and microseconds for all its features.
 
     Args:
         rows: mean over the requests that were tried.
@@ -35,6 +35,7 @@ class Listed(msgspec.Struct, frozen=True):
         name, meaning, unit, owner, use: as declared.
         definition: the declaration as one line.
         missing: what stands for a missing value.
+        crowded: what stands for a window that had more rows than the set retains; None where there is no window.
         staleness: longest silence before it counts as stale, or "".
         entity: whose rows it is over, or "".
         example: its value for the latest request of the log, or None.
@@ -47,6 +48,7 @@ class Listed(msgspec.Struct, frozen=True):
     use: str
     definition: str
     missing: float
+    crowded: float | None
     staleness: str
     entity: str
     example: float | None
@@ -58,20 +60,23 @@ class Catalog(msgspec.Struct, frozen=True):
     system: str
     version: str
     lateness: str
+    retain: int
     features: tuple[Listed, ...]
     costs: dict[str, Cost]
 
     def text(self) -> str:
         """Returns the catalog for people."""
-        lines = [f"{self.system}: {len(self.features)} features, version {self.version}, lateness {self.lateness}"]
+        bounds = f"lateness {self.lateness}, at most {self.retain:,} rows of an entity"
+        lines = [f"{self.system}: {len(self.features)} features, version {self.version}, {bounds}"]
         for feature in self.features:
             example = "" if feature.example is None else f"; for the latest request {feature.example:g}"
+            crowded = "" if feature.crowded is None else f", crowded is {feature.crowded:g}"
             owner = f", owner {feature.owner}" if feature.owner else ""
             stale = f", stale after {feature.staleness}" if feature.staleness else ""
             lines += [
                 feature.definition,
                 f"    {feature.meaning}",
-                f"    for the {feature.use}; missing is {feature.missing:g}{owner}{stale}{example}",
+                f"    for the {feature.use}; missing is {feature.missing:g}{crowded}{owner}{stale}{example}",
             ]
         for entity, cost in self.costs.items():
             rows = f"{cost.rows:,.1f} rows in the longest window, {cost.most_rows:,} at most"
@@ -90,13 +95,13 @@ def catalog(features: FeatureSet, *, example: dict[str, float], costs: dict[str,
     >>> from decalog.features.definition import Attribute
     >>> amount = Attribute(name="amount", meaning="amount of the payment", unit="cents", attribute="amount")
     >>> print(catalog(FeatureSet(system="demo", features=(amount,)), example={"amount": 5.0}, costs={}).text())
-    demo: 1 features, version 065852cc0416, lateness 1h
+    demo: 1 features, version 065852cc0416, lateness 1h, at most 100,000 rows of an entity
     amount: attribute amount of the request [cents]
         amount of the payment
         for the model; missing is -1; for the latest request 5
     """
     listed = tuple(_listed(feature, example.get(feature.name)) for feature in features.features)
-    return Catalog(features.system, features.version, features.lateness, listed, costs)
+    return Catalog(features.system, features.version, features.lateness, features.retain, listed, costs)
 
 
 def _listed(feature: Feature, example: float | None) -> Listed:
@@ -109,6 +114,7 @@ def _listed(feature: Feature, example: float | None) -> Listed:
         use=feature.use,
         definition=str(feature),
         missing=feature.missing_value,
+        crowded=over.crowded if over else None,
         staleness=over.staleness if over else "",
         entity=over.entity if over else "",
         example=example,
@@ -126,9 +132,10 @@ def measure(state: OnlineState, points: Sequence[Point]) -> dict[str, Cost]:
                 continue
             (mine, job), out = inputs, state.plan.blank.copy()
             started = time.perf_counter_ns()
-            kernel.scan(mine, plan.lanes, plan.outputs, job, out)
+            kernel.scan(mine, plan.lanes, plan.outputs, job, state.plan.crowded, out)
             times.append(time.perf_counter_ns() - started)
-            rows.append(kernel.last_until(mine, point.time) - kernel.last_until(mine, point.time - plan.longest_us))
+            begin = max(point.time - plan.longest_us, int(mine[0, kernel.MARK]))
+            rows.append(kernel.last_until(mine, point.time) - kernel.last_until(mine, begin))
         if rows:
             found[plan.entity] = Cost(float(np.mean(rows)), max(rows), float(np.median(times)) / 1_000)
     return found

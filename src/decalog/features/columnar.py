@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -200,14 +201,16 @@ def live_rows(plan: Plan, changes: Sequence[Change], *, kept_us: int) -> LiveRow
     watermark = int(log.watermarks[-1])
     reachable = log.table[:, kernel.TIME] > watermark - kept_us
     entities = tuple(
-        list(_entity_rows(log, entity, tokens=tokens, reachable=reachable))
+        list(_entity_rows(log, entity, tokens=tokens, reachable=reachable, retain=plan.features.retain))
         for entity, tokens in zip(plan.entities, log.tokens, strict=True)
     )
     tables = {name: versions[-1][1] for name, versions in log.tables.items()}
     return LiveRows(watermark, entities, log.unusable, tables)
 
 
-def _entity_rows(log: Images, plan: EntityPlan, *, tokens: Int64s, reachable: Bools) -> Iterator[tuple[int, Int64s]]:
+def _entity_rows(
+    log: Images, plan: EntityPlan, *, tokens: Int64s, reachable: Bools, retain: int
+) -> Iterator[tuple[int, Int64s]]:
     chosen = np.flatnonzero(reachable & (tokens != MISSING))
     keys = np.column_stack([tokens[chosen], log.table[chosen, : kernel.FIRST_COLUMN]])
     # Stable, so the images of one row stay in the log's order.
@@ -220,10 +223,17 @@ def _entity_rows(log: Images, plan: EntityPlan, *, tokens: Int64s, reachable: Bo
     last = np.ones(len(chosen), np.bool_)
     last[:-1] = ~repeats[1:]
     live = last & added
-    rows, owners = np.ascontiguousarray(log.table[chosen[live]][:, plan.picks]), keys[live, 0]
-    starts = np.flatnonzero(np.diff(owners, prepend=owners[:1] - 1)) if len(owners) else np.zeros(0, np.int64)
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(owners)], strict=False):
-        yield int(owners[start]), kernel.with_room(rows[start:end])
+    rows = np.ascontiguousarray(log.table[chosen[live]][:, plan.picks])
+    edges = np.append(np.flatnonzero(np.diff(keys[:, 0], prepend=keys[:1, 0] - 1)), len(keys))
+    stands, came = (np.append(0, np.cumsum(mask))[edges] for mask in (live, added))
+    hot, owners = (np.diff(came) > retain).tolist(), keys[edges[:-1], 0].tolist()
+    spans = zip(itertools.pairwise(edges.tolist()), itertools.pairwise(stands.tolist()), strict=True)
+    for token, is_hot, (of_images, of_rows) in zip(owners, hot, spans, strict=True):
+        if is_hot:  # it may have passed the bound: then it matters in which order rows came and went
+            mine = np.sort(chosen[slice(*of_images)])
+            yield token, kernel.replayed(log.acts[mine], log.table[mine], plan.picks, retain)
+        elif of_rows[0] < of_rows[1]:
+            yield token, kernel.with_room(rows[slice(*of_rows)])
 
 
 def _check_turns(log: Images, plan: EntityPlan, *, chosen: Int64s, added: Bools, repeats: Bools) -> None:

@@ -112,6 +112,8 @@ class Aggregate(Declared, frozen=True, kw_only=True, tag="aggregate"):
         half_life: of decayed; at least a sixteenth of the window, since weights are told apart for 16 half-lives.
         own: whether the request's own event is folded first.
         missing: the value where there is none; None means 0 for count, sum and decayed, −1 for the rest.
+        crowded: the value where the entity has had more rows than `FeatureSet.retain` since the window began, so that
+            not all of them are held; best a number that no window gives.
         bound: most |value| of a row; with the rows an entity may hold it keeps int64 from wrapping.
         staleness: longest silence of all its kinds of rows before the feature counts as stale; "" for no bound.
 
@@ -130,6 +132,7 @@ class Aggregate(Declared, frozen=True, kw_only=True, tag="aggregate"):
     column: str = ""
     own: bool = True
     missing: float | None = None
+    crowded: float = -2.0
     bound: int = 10**12
     where: tuple[Condition, ...] = ()
     offset: str = ""
@@ -171,6 +174,8 @@ class Aggregate(Declared, frozen=True, kw_only=True, tag="aggregate"):
             if getattr(self, name):
                 yield from duration_problems(name, getattr(self, name), least_us=1)
         yield from missing_problems(self.missing)
+        if not math.isfinite(self.crowded) or self.crowded in (0, self.missing_value):
+            yield f"crowded {self.crowded}, expected a finite number that is neither 0 nor the missing value"
         if self.aggregate not in get_args(AggregateName):
             yield f"aggregate {self.aggregate!r}, expected {near(str(self.aggregate), get_args(AggregateName))}"
         yield from self._row_problems()
@@ -353,7 +358,7 @@ class Lookup(_FromRequest, frozen=True, kw_only=True, tag="lookup"):
 
 
 class _Derived(Declared, frozen=True, kw_only=True):
-    """A feature of features that are declared before it; missing where one of them is."""
+    """A feature of features that are declared before it; missing where one of them is missing or crowded."""
 
     missing: float = -1.0
 
@@ -376,7 +381,8 @@ class _Derived(Declared, frozen=True, kw_only=True):
 class Ratio(_Derived, frozen=True, kw_only=True, tag="ratio"):
     """One feature divided by another; missing where the divisor is 0 as well.
 
-    A part is missing where it has its declared missing value and that is not 0: a count of 0 is a number.
+    A part is missing where it has its declared missing value and that is not 0 (a count of 0 is a number), or its
+    crowded value.
 
     >>> print(Ratio(name="card_pace", meaning="the hour's share of the month", unit="1", numerator="card_payments_1h",
     ...             denominator="card_payments_30d"))

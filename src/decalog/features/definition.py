@@ -63,10 +63,12 @@ __all__ = [
     "joined",
 ]
 
+_MOST_RETAIN = 2**31
 _MOST_KINDS = _MOST_ENTITIES = 62
 """Each is one bit of an int64."""
 _INT64 = 2**63
 _UNIT_WEIGHT = 2**20
+_FLOATS = ("missing", "crowded")
 _OUTCOME_ROWS = ("outcome.", "labelled.")
 
 
@@ -97,7 +99,8 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         system: whose they are.
         features: in the order of the vector.
         lateness: D; a point at t is refused unless t ≥ watermark − D (DESIGN §3a rule 7).
-        retain: most rows that one entity may hold in its longest window; a point beyond it is refused.
+        retain: most rows that one entity holds. With one more, the oldest goes, and all of its event_time; windows that
+            begin before that time have their declared `crowded` value, all others stay exact.
 
     Raises:
         ConfigError: something is wrong with the declarations; the message lists every problem.
@@ -115,7 +118,7 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     system: str
     features: tuple[Feature, ...]
     lateness: str = "1h"
-    retain: int = 4_000_000
+    retain: int = 100_000
 
     def __post_init__(self) -> None:
         problems = list(_set_problems(self))
@@ -239,7 +242,7 @@ def _stated(value: msgspec.Struct) -> dict[str, Any]:
     for field in msgspec.structs.fields(value):
         given = getattr(value, field.name)
         if given != field.default:
-            stated[field.name] = float(given) if field.name == "missing" else given
+            stated[field.name] = float(given) if field.name in _FLOATS else given
     return stated
 
 
@@ -251,6 +254,8 @@ def _set_problems(features: FeatureSet) -> Iterator[str]:
     if not features.system:
         yield "no system, expected its name"
     yield from duration_problems("lateness", features.lateness, least_us=0)
+    if not 1 <= features.retain <= _MOST_RETAIN:
+        yield f"retain {features.retain}, expected 1 to {_MOST_RETAIN} rows of one entity"
     yield from _repetition_problems(features)
     for feature in features.features:
         yield from (f"feature {feature.name!r}: {found}" for found in _feature_problems(feature, features.retain))

@@ -57,7 +57,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     """One step of the normalised log: the image that stops being live and the one that becomes live.
 
     Args:
-        seq: of the record; one record may give several changes with the same seq.
+        seq: of the record; one record may give several changes with the same seq, those that only withdraw first.
         known_time: the record's, µs.
         minus: the live image that is withdrawn, exactly as it was added; None for an insert.
         plus: the image that becomes live; None for a deletion.

@@ -72,8 +72,8 @@ def fold_columns(features: FeatureSet, events: EventColumns) -> Float64s:
         events: in the log's order.
 
     Raises:
-        DataError: the columns do not fit together, a row is too late to be asked about, an entity holds more rows than
-            declared, or rows are out of order, withdraw a row that is not live or add one that is.
+        DataError: the columns do not fit together, a row is too late to be asked about, or rows are out of order,
+            withdraw a row that is not live or add one that is.
 
     >>> from decalog.features.definition import Aggregate
     >>> features = FeatureSet(system="fraud", features=(

@@ -1,12 +1,21 @@
 """The one kernel behind every window: an entity's rows in order, and one backward scan that answers all its features.
 
-Rows of one entity lie in an int64 array of shape (capacity + 1, 3 + columns). Row 0 holds the number of rows; rows 1…n
-are sorted by (event_time, root, kind). Columns: event_time (µs), root, kind (one bit), then the entity's own columns,
-MISSING where a value is absent. The array is self-contained: it is the whole state of that entity.
+Rows of one entity lie in an int64 array of shape (capacity + 1, 3 + columns). Row 0 holds the number of rows and the
+mark; rows 1…n are sorted by (event_time, root, kind). Columns: event_time (µs), root, kind (one bit), then the entity's
+own columns, MISSING where a value is absent. The array is self-contained: it is the whole state of that entity.
+
+The mark bounds it. More than `retain` rows are not held: the oldest goes, with all of its event_time, and the mark says
+up to which time rows went. What comes at or before it is dropped, what is withdrawn there is gone already, and a window
+that begins before it has its declared crowded value. Going is lazy: rows up to the mark stay in front, unread, until
+the array is full, so that a full entity costs no more a row than others.
+
+What happens above any time h never depends on the rows up to h: while there are such rows, it is they who go, and the
+mark they leave is at most h. So rows that no admissible window reaches may be pruned whenever it suits, or never, and
+the windows that can be asked for stay what they are (docs/decisions/0021-hot-entities.md).
 
 Compiled by numba where it is installed; `DECALOG_NO_NUMBA=1` runs the same functions uncompiled. All inside is int64;
 a value becomes float64 only when it leaves, so both ways give the same bits. Nothing here wraps: declarations bound
-|value| × rows below 2⁶³ (DESIGN §3a rule 11), and the scan stops at `retain` rows.
+|value| × rows below 2⁶³ (DESIGN §3a rule 11), and no window that is answered holds more than `retain` rows.
 """
 
 from __future__ import annotations
@@ -31,6 +40,8 @@ _F = TypeVar("_F", bound=Callable[..., object])
 MISSING = -(2**63)
 """Marks an absent value in a row and an empty place in a set; no declared value can reach it."""
 
+# Columns of row 0: how many rows there are, and the mark, µs.
+COUNTED, MARK = 0, 1
 # Columns of a row.
 TIME, ROOT, KIND, FIRST_COLUMN = 0, 1, 2, 3
 # Columns of a lane: what is accumulated while the scan goes back in time. COLUMN is where the value stands in the
@@ -42,9 +53,9 @@ LANE, REACH, PLACE = 0, 1, 2
 # Columns of a lane's total: rows (or distinct values) entered, their sum (or newest time, or value), the row that the
 # walk reads next, whether the own row has yet to enter, and the sum of squares (or the time of the value).
 ENTERED, TOTAL, NEXT, WAITS, SECOND, TOTALS_WIDTH = 0, 1, 2, 3, 4, 5
-# Rows of a job, and what its ASKED row says: t, the root that is not seen (−1 for none), most rows in a window.
+# Rows of a job, and what its ASKED row says: t, and the root that is not seen (−1 for none).
 ASKED, OWN_ROW = 0, 1
-AT, SKIPPED, RETAIN = 0, 1, 2
+AT, SKIPPED = 0, 1
 
 COUNT, SUM, MEAN, STD, DISTINCT, DECAYED, MIN, MAX, FIRST, LAST, TIME_SINCE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 """Operations, in the order of how they walk: sums, sets, weighted sums, one of the values, the newest value."""
@@ -65,10 +76,10 @@ _NO_SPREAD = 1e-12
 """A variance of at most this share of the squared mean is rounding, and counts as none."""
 
 BEFORE_ALL = -(2**62)
-"""A watermark before every time, far enough from −2⁶³ that lateness and windows can be taken from it."""
+"""A watermark or mark before every time, far enough from −2⁶³ that lateness and windows can be taken from it."""
 
-DONE, FULL, TWICE, ABSENT, CROWDED = 0, 1, 2, 3, 4
-"""What became of a step: done; no room; the row is live already; no such row; more rows in the window than declared."""
+DONE, FULL, TWICE, ABSENT = 0, 1, 2, 3
+"""What became of a step: done; no room; the row is live already; no such row."""
 
 # Columns of a step of the offline fold, and its acts.
 ACT, INDEX, TOKEN = 0, 1, 2
@@ -128,7 +139,7 @@ def _order(rows: Int64s, index: int, row: Int64s) -> int:
 @_inner
 def _last_not_after(rows: Int64s, row: Int64s) -> int:
     """Returns the index of the last row that stands before or at `row`; 0 if there is none."""
-    low, high = 0, rows[0, 0]
+    low, high = 0, rows[0, COUNTED]
     while low < high:
         middle = (low + high + 1) // 2
         if _order(rows, middle, row) <= 0:
@@ -141,7 +152,7 @@ def _last_not_after(rows: Int64s, row: Int64s) -> int:
 @_inner
 def last_until(rows: Int64s, time: int) -> int:
     """Returns the index of the last row with event_time ≤ time; 0 if there is none."""
-    low, high = 0, rows[0, 0]
+    low, high = 0, rows[0, COUNTED]
     while low < high:
         middle = (low + high + 1) // 2
         if rows[middle, TIME] <= time:
@@ -151,16 +162,26 @@ def last_until(rows: Int64s, time: int) -> int:
     return low
 
 
-@_door("int64(int64[:, ::1], int64[::1], int64[::1])")
-def insert(rows: Int64s, picks: Int64s, row: Int64s) -> int:
+@_inner
+def clear(rows: Int64s) -> None:
+    """Makes an array that of an entity without rows."""
+    rows[0, :] = 0
+    rows[0, MARK] = BEFORE_ALL
+
+
+@_door("int64(int64[:, ::1], int64[::1], int64[::1], int64)")
+def insert(rows: Int64s, picks: Int64s, row: Int64s, retain: int) -> int:
     """Inserts the picked columns of a row in order; returns DONE, FULL (nothing changed) or TWICE (nothing changed).
 
     Args:
         rows: of the entity.
         picks: shape (width of rows,), the columns of `row` that this entity keeps; the first three are 0, 1, 2.
         row: a row over all columns of the feature set.
+        retain: most rows after the mark; beyond them it moves.
     """
-    count = rows[0, 0]
+    if row[TIME] <= rows[0, MARK]:
+        return DONE
+    count = rows[0, COUNTED]
     if count + 1 == rows.shape[0]:
         return FULL
     place = _last_not_after(rows, row)
@@ -171,21 +192,25 @@ def insert(rows: Int64s, picks: Int64s, row: Int64s) -> int:
             rows[index + 1, column] = rows[index, column]
     for column in range(rows.shape[1]):
         rows[place + 1, column] = row[picks[column]]
-    rows[0, 0] = count + 1
+    rows[0, COUNTED] = count + 1
+    if count >= retain:  # the last that has to go; it may have gone before
+        rows[0, MARK] = max(rows[0, MARK], rows[count + 1 - retain, TIME])
     return DONE
 
 
 @_door("int64(int64[:, ::1], int64[::1])")
 def retract(rows: Int64s, row: Int64s) -> int:
-    """Removes the row of the same event_time, root and kind; returns DONE or ABSENT."""
+    """Removes the row of the same event_time, root and kind, unless the mark passed it; returns DONE or ABSENT."""
+    if row[TIME] <= rows[0, MARK]:
+        return DONE
     place = _last_not_after(rows, row)
     if place == 0 or _order(rows, place, row) != 0:
         return ABSENT
-    count = rows[0, 0]
+    count = rows[0, COUNTED]
     for index in range(place, count):
         for column in range(rows.shape[1]):
             rows[index, column] = rows[index + 1, column]
-    rows[0, 0] = count - 1
+    rows[0, COUNTED] = count - 1
     return DONE
 
 
@@ -194,8 +219,8 @@ def with_room(ordered: Int64s) -> Int64s:
     """Returns ordered rows as an entity's array with room for half as many again, so refits cost O(1) a row."""
     count = ordered.shape[0]
     rows = np.empty((1 + count + max(2, count // 2), ordered.shape[1]), np.int64)
-    rows[0, :] = 0
-    rows[0, 0] = count
+    clear(rows)
+    rows[0, COUNTED] = count
     for index in range(count):
         for column in range(ordered.shape[1]):
             rows[1 + index, column] = ordered[index, column]
@@ -204,8 +229,24 @@ def with_room(ordered: Int64s) -> Int64s:
 
 @_door("int64[:, ::1](int64[:, ::1], int64)")
 def refit(rows: Int64s, horizon: int) -> Int64s:
-    """Returns the entity's rows with event_time > horizon in a new array with room."""
-    return with_room(rows[last_until(rows, horizon) + 1 : rows[0, 0] + 1])
+    """Returns the entity's rows after the horizon and the mark in a new array with room."""
+    mark = rows[0, MARK]
+    fitted = with_room(rows[last_until(rows, max(horizon, mark)) + 1 : rows[0, COUNTED] + 1])
+    fitted[0, MARK] = mark
+    return fitted
+
+
+@_door("int64[:, ::1](int64[::1], int64[:, ::1], int64[::1], int64)")
+def replayed(acts: Int64s, table: Int64s, picks: Int64s, retain: int) -> Int64s:
+    """Returns the array of an entity after images in the log's order, none of them added twice or withdrawn in vain."""
+    rows = with_room(np.empty((0, picks.shape[0]), np.int64))
+    for image in range(acts.shape[0]):
+        if acts[image] == RETRACT:
+            retract(rows, table[image])
+        elif insert(rows, picks, table[image], retain) == FULL:
+            rows = refit(rows, BEFORE_ALL)
+            insert(rows, picks, table[image], retain)
+    return refit(rows, BEFORE_ALL)
 
 
 @_inner
@@ -372,14 +413,13 @@ def _start(rows: Int64s, lanes: Int64s, job: Int64s, newest: int) -> Int64s:
 
 
 @_inner
-def _crowded(rows: Int64s, oldest: int, newest: int, job: Int64s) -> bool:
-    """Returns whether more rows than declared lie in the longest window, the skipped root not counted."""
-    count = newest - oldest
-    if count <= job[ASKED, RETAIN]:
-        return False
-    for index in range(oldest + 1, newest + 1):
-        count -= rows[index, ROOT] == job[ASKED, SKIPPED]
-    return bool(count > job[ASKED, RETAIN])
+def _exact(rows: Int64s, outputs: Int64s, time: int, crowded: Float64s, out: Float64s) -> int:
+    """Returns how many outputs, which ascend by reach, begin at or after the mark; the others become crowded."""
+    exact = len(outputs)
+    while exact > 0 and time - outputs[exact - 1, REACH] < rows[0, MARK]:
+        exact -= 1
+        out[outputs[exact, PLACE]] = crowded[outputs[exact, PLACE]]
+    return exact
 
 
 @_inner
@@ -413,9 +453,9 @@ def _value(operation: int, totals: Int64s, lane: int, time: int, missing: float)
     return np.float64(total)
 
 
-@_door("int64(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[::1])")
-def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, out: Float64s) -> int:
-    """Writes all features of one entity at time t by one walk back over its longest window; returns DONE or CROWDED.
+@_door("void(int64[:, ::1], int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[::1], float64[::1])")
+def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, crowded: Float64s, out: Float64s) -> None:
+    """Writes all features of one entity at time t by one walk back over its longest window that is exact.
 
     Every lane walks from the newest row with event_time ≤ t − offset, and pauses at the beginning of each of its
     windows to be read, so twelve windows over the same rows cost one pass.
@@ -423,19 +463,21 @@ def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, out: Float64
     Args:
         rows: of the entity.
         lanes: what the entity accumulates (`plan.EntityPlan`).
-        outputs: what is written when, ascending by reach (offset + window); the last is the walk's.
-        job: shape (2, width over all columns). job[ASKED] says t, the root that is not seen, and the most rows that
-            may lie in the longest window; job[OWN_ROW] is the request's own row, last among ties, KIND = 0 for none.
+        outputs: what is written when, ascending by reach (offset + window).
+        job: shape (2, width over all columns). job[ASKED] says t and the root that is not seen; job[OWN_ROW] is the
+            request's own row, last among ties, KIND = 0 for none.
+        crowded: shape (features,), what stands for a window that begins before the mark.
         out: the vector, which holds the value of every missing feature; only this entity's places are written.
     """
     time = job[ASKED, AT]
+    exact = _exact(rows, outputs, time, crowded, out)
+    if exact == 0:
+        return
     newest = until = last_until(rows, time)
-    oldest = last_until(rows, time - outputs[outputs.shape[0] - 1, REACH])
-    if _crowded(rows, oldest, newest, job):
-        return CROWDED
+    oldest = last_until(rows, time - outputs[exact - 1, REACH])
     totals = _start(rows, lanes, job, newest)
     sets = _empty_sets(lanes, newest - oldest + 1)
-    for output in range(outputs.shape[0]):
+    for output in range(exact):
         lane, edge, place = outputs[output, LANE], time - outputs[output, REACH], outputs[output, PLACE]
         while until > oldest and rows[until, TIME] > edge:
             until -= 1
@@ -444,7 +486,6 @@ def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, out: Float64
         if totals[lane, WAITS] != 0 and job[OWN_ROW, TIME] > edge:
             _enter_own(lanes, totals, sets, lane, job)
         out[place] = _value(lanes[lane, OPERATION], totals, lane, time, out[place])
-    return DONE
 
 
 # Columns of a span: where one entity's lanes, outputs and picks lie in the tables of all.
@@ -452,9 +493,16 @@ LANES_FROM, LANES_TO, OUTPUTS_FROM, OUTPUTS_TO, PICKS_FROM, PICKS_TO = 0, 1, 2, 
 
 
 def _scan_all(
-    rows: tuple[Int64s, ...], lanes: Int64s, outputs: Int64s, spans: Int64s, job: Int64s, asked: int, out: Float64s
-) -> int:
-    """Does `scan` for every entity name at once; returns 0, or 8 × entity + what went wrong there.
+    rows: tuple[Int64s, ...],
+    lanes: Int64s,
+    outputs: Int64s,
+    spans: Int64s,
+    job: Int64s,
+    asked: int,
+    crowded: Float64s,
+    out: Float64s,
+) -> None:
+    """Does `scan` for every entity name at once.
 
     Args:
         rows: one array an entity name.
@@ -463,26 +511,23 @@ def _scan_all(
         spans: one row an entity name.
         job: as for `scan`.
         asked: bit i is set where entity name i is not missing.
+        crowded: as for `scan`.
         out: the vector.
     """
     for entity in range(len(rows)):
-        if asked & (1 << entity) == 0:
-            continue
-        mine = lanes[spans[entity, LANES_FROM] : spans[entity, LANES_TO]]
-        written = outputs[spans[entity, OUTPUTS_FROM] : spans[entity, OUTPUTS_TO]]
-        state = scan(rows[entity], mine, written, job, out)
-        if state != DONE:
-            return 8 * entity + state
-    return 0
+        if asked & (1 << entity) != 0:
+            mine = lanes[spans[entity, LANES_FROM] : spans[entity, LANES_TO]]
+            written = outputs[spans[entity, OUTPUTS_FROM] : spans[entity, OUTPUTS_TO]]
+            scan(rows[entity], mine, written, job, crowded, out)
 
 
-def _insert_all(rows: tuple[Int64s, ...], picks: Int64s, spans: Int64s, row: Int64s, asked: int) -> int:
+def _insert_all(rows: tuple[Int64s, ...], picks: Int64s, spans: Int64s, row: Int64s, asked: int, retain: int) -> int:
     """Does `insert` for every entity name that is asked; returns those where it was not DONE, one bit each."""
     left = 0
     for entity in range(len(rows)):
         if asked & (1 << entity) != 0:
             mine = picks[spans[entity, PICKS_FROM] : spans[entity, PICKS_TO]]
-            if insert(rows[entity], mine, row) != DONE:
+            if insert(rows[entity], mine, row, retain) != DONE:
                 left |= 1 << entity
     return left
 
@@ -490,8 +535,8 @@ def _insert_all(rows: tuple[Int64s, ...], picks: Int64s, spans: Int64s, row: Int
 class Doors(NamedTuple):
     """`_scan_all` and `_insert_all` for one number of entity names: one call a request costs less than one for each."""
 
-    scan_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, Int64s, int, Float64s], int]
-    insert_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, int], int]
+    scan_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, Int64s, int, Float64s, Float64s], None]
+    insert_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, int, int], int]
 
 
 @functools.cache
@@ -501,14 +546,14 @@ def doors(entities: int) -> Doors:
         return Doors(_scan_all, _insert_all)
     rows = f"UniTuple(int64[:, ::1], {entities})"
     table = "int64[:, ::1]"
-    scan_door = _compiler(f"int64({rows}, {table}, {table}, {table}, {table}, int64, float64[::1])")
-    insert_door = _compiler(f"int64({rows}, int64[::1], {table}, int64[::1], int64)")
+    scan_door = _compiler(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
+    insert_door = _compiler(f"int64({rows}, int64[::1], {table}, int64[::1], int64, int64)")
     return Doors(scan_door(_scan_all), insert_door(_insert_all))
 
 
 @_door(
-    "int64(int64[:, ::1], int64[:, ::1], int64[:, :, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64,"
-    " float64[:, ::1])"
+    "int64(int64[:, ::1], int64[:, ::1], int64[:, :, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64, int64,"
+    " float64[::1], float64[:, ::1])"
 )
 def fold(
     steps: Int64s,
@@ -518,6 +563,8 @@ def fold(
     lanes: Int64s,
     outputs: Int64s,
     room: int,
+    retain: int,
+    crowded: Float64s,
     out: Float64s,
 ) -> int:
     """Folds one entity kind's whole log, entity after entity; returns 0, or 8 × step + what went wrong there.
@@ -530,20 +577,22 @@ def fold(
         picks: as for `insert`.
         lanes: as for `scan`.
         outputs: as for `scan`.
-        room: the most rows that one entity can hold.
+        room: the most rows that are added to one entity.
+        retain: as for `insert`.
+        crowded: as for `scan`.
         out: shape (points, features), holding the value of every missing feature.
     """
     rows = np.zeros((room + 1, picks.shape[0]), np.int64)
     for step in range(steps.shape[0]):
         if step == 0 or steps[step, TOKEN] != steps[step - 1, TOKEN]:
-            rows[0, 0] = 0
-        act, index = steps[step, ACT], steps[step, INDEX]
+            clear(rows)
+        act, index, state = steps[step, ACT], steps[step, INDEX], DONE
         if act == INSERT:
-            state = insert(rows, picks, table[index])
+            state = insert(rows, picks, table[index], retain)
         elif act == RETRACT:
             state = retract(rows, table[index])
         else:
-            state = scan(rows, lanes, outputs, jobs[index], out[index])
+            scan(rows, lanes, outputs, jobs[index], crowded, out[index])
         if state != DONE:
             return 8 * step + state
     return 0

@@ -23,8 +23,8 @@ def fold(features: FeatureSet, changes: Sequence[Change], *, points: Sequence[Po
         points: in any order.
 
     Raises:
-        DataError: a point is too late (`refused` says which), an entity holds more rows than declared, or the changes
-            are out of order, withdraw a row that is not live or add one that is.
+        DataError: a point is too late (`refused` says which), or the changes are out of order, withdraw a row that is
+            not live or add one that is.
 
     >>> from decalog.features.definition import Aggregate
     >>> from decalog.features.facts import Fact

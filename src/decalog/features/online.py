@@ -18,7 +18,7 @@ from decalog.features.facts import Change, Fact, Point, TableVersion
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.packed import NEVER, PackedRows, Rest, Resting, View, merge, pack
 from decalog.features.plan import EntityPlan, Plan
-from decalog.features.refusals import crowded, inadmissible, missing_row, out_of_order, row_twice
+from decalog.features.refusals import inadmissible, missing_row, out_of_order, row_twice
 
 _HAND_STEPS = 2
 
@@ -42,10 +42,11 @@ class StateStats(msgspec.Struct, frozen=True):
 class _EntityRows:
     """The row arrays of one entity name, by token."""
 
-    def __init__(self, plan: EntityPlan) -> None:
+    def __init__(self, plan: EntityPlan, retain: int) -> None:
         self.plan = plan
+        self.retain = retain
         self.by_token: dict[int, Int64s] = {}
-        self.none = np.zeros((1, plan.picks.shape[0]), np.int64)
+        self.none = kernel.with_room(np.empty((0, plan.picks.shape[0]), np.int64))[:1]
         self.resting: Resting | None = None
         # Tokens in the order in which they are looked at again: two a new token, so that the dead never outnumber
         # the living for long, and no call pays for more than two.
@@ -64,10 +65,10 @@ class _EntityRows:
             rows = kernel.refit(self.none if before is None else before, horizon)
             self.put(token, rows)
             self._drop_dead(horizon)
-        state = kernel.insert(rows, self.plan.picks, row)
+        state = kernel.insert(rows, self.plan.picks, row, self.retain)
         if state == kernel.FULL:
             self.by_token[token] = rows = kernel.refit(rows, horizon)
-            state = kernel.insert(rows, self.plan.picks, row)
+            state = kernel.insert(rows, self.plan.picks, row, self.retain)
         return state
 
     def retract(self, token: int, row: Int64s, *, horizon: int) -> int:  # noqa: ARG002  # rows elsewhere check with it
@@ -80,9 +81,7 @@ class _EntityRows:
     def _drop_dead(self, horizon: int) -> None:
         for _ in range(min(_HAND_STEPS, len(self._hand) - 1)):
             token = self._hand.popleft()
-            rows = self.by_token[token]
-            newest = int(rows[0, 0])
-            if newest == 0 or rows[newest, kernel.TIME] <= horizon:
+            if _newest(self.by_token[token]) <= horizon:
                 del self.by_token[token]
             else:
                 self._hand.append(token)
@@ -94,25 +93,32 @@ class _EntityRows:
         return (held if self.resting is None else merge(held, self.resting.left())).after(horizon)
 
     def view(self, *, since: int) -> View:
-        counts = [int(rows[0, 0]) for rows in self.by_token.values()]
-        recent = sum(int(rows[0, 0]) - kernel.last_until(rows, since) for rows in self.by_token.values())
-        oldest = min((int(rows[1, kernel.TIME]) for rows in self.by_token.values() if rows[0, 0]), default=NEVER)
+        arrays = self.by_token.values()
+        counts = [int(rows[0, kernel.COUNTED]) for rows in arrays]
+        recent = np.array([count - kernel.last_until(rows, since) for count, rows in zip(counts, arrays, strict=True)])
+        oldest = min((int(rows[1, kernel.TIME]) for rows in arrays if rows[0, kernel.COUNTED]), default=NEVER)
         tokens, rows, resting = len(counts), sum(counts), 0
         if self.resting is not None:
             left = self.resting.counts()
             tokens, rows, resting = tokens + len(left), rows + int(left.sum()), self.resting.block.nbytes
-            recent, oldest = recent + self.resting.count_after(since), min(oldest, self.resting.oldest())
+            recent, oldest = np.append(recent, self.resting.recent(since)), min(oldest, self.resting.oldest())
         return View(
             entity=self.plan.entity,
             tokens=tokens,
             rows=rows,
             recent=recent,
             width=self.plan.picks.shape[0],
-            bytes=resting + sum(rows.nbytes for rows in self.by_token.values()),
+            bytes=resting + sum(rows.nbytes for rows in arrays),
             resting=resting,
             arrays=len(counts),
             oldest=None if oldest == NEVER else oldest,
         )
+
+
+def _newest(rows: Int64s) -> int:
+    """Returns the time up to which a horizon leaves nothing that an entity's array could say."""
+    count = int(rows[0, kernel.COUNTED])
+    return max(int(rows[0, kernel.MARK]), int(rows[count, kernel.TIME]) if count else kernel.BEFORE_ALL)
 
 
 class OnlineState:
@@ -139,10 +145,10 @@ class OnlineState:
     is_here = True
     """Whether the rows are in this process: they are inserted into at once, and a snapshot of it holds them."""
 
-    def __init__(self, features: FeatureSet, rows: Callable[[EntityPlan], _EntityRows] = _EntityRows) -> None:
+    def __init__(self, features: FeatureSet, rows: Callable[[EntityPlan, int], _EntityRows] = _EntityRows) -> None:
         self.features = features
         self.plan = Plan(features)
-        self._entities = tuple(rows(plan) for plan in self.plan.entities)
+        self._entities = tuple(rows(plan, features.retain) for plan in self.plan.entities)
         # Kind of row → whether each entity name keeps it.
         self._kept = {kind: tuple(kind in entity.plan.kinds for entity in self._entities) for kind in self.plan.bits}
         self._all_kept = tuple(True for _ in self._entities)
@@ -222,7 +228,7 @@ class OnlineState:
         """Returns the features at a point, float64 of shape (features,), in the order of declaration, never NaN.
 
         Raises:
-            DataError: the point is refused as too late, or an entity holds more rows than declared.
+            DataError: the point is refused as too late.
             ReplayError: the state is beyond the point's position.
         """
         if point.state_seq <= self._seq:
@@ -233,9 +239,7 @@ class OnlineState:
         self._set_job(point)
         if self._entities:  # the compiled door takes no empty tuple
             asked, rows = self._asked(point.subjects, self._all_kept)
-            state = self._scan_all(rows, plan.lanes, plan.outputs, plan.spans, self._job, asked, out)
-            if state:
-                raise crowded(plan.entities[state // 8].entity, retain=self.features.retain)
+            self._scan_all(rows, plan.lanes, plan.outputs, plan.spans, self._job, asked, plan.crowded, out)
         self.plan.write_request(point, out, tables=self._tables)
         return out
 
@@ -300,7 +304,7 @@ class OnlineState:
 
     def _set_job(self, point: Point) -> None:
         cells, own = self._job_cells, point.own
-        cells[kernel.AT], cells[kernel.SKIPPED], cells[kernel.RETAIN] = point.time, point.root, self.features.retain
+        cells[kernel.AT], cells[kernel.SKIPPED] = point.time, point.root
         if own is None or own.kind not in self._kept:
             cells[self.plan.width + kernel.KIND] = 0
         else:
@@ -326,7 +330,7 @@ class OnlineState:
         asked, rows = self._asked(fact.entities, self._kept[fact.kind])
         left = asked
         if self.is_here and asked:
-            left = self._insert_all(rows, self.plan.picks, self.plan.spans, self._row, asked)
+            left = self._insert_all(rows, self.plan.picks, self.plan.spans, self._row, asked, self.features.retain)
         for place, entity in enumerate(self._entities if left else ()):
             # A new token, one whose array has no room left, a row that is there already, or rows kept elsewhere.
             token = entity.plan.asked_token(fact.entities) if left >> place & 1 else None

@@ -27,7 +27,7 @@ class PackedRows(msgspec.Struct, frozen=True):
     Args:
         tokens: shape (tokens,), ascending.
         counts: shape (tokens,), rows of each.
-        block: shape (tokens + rows, width); token after token, row 0 with the count before the rows.
+        block: shape (tokens + rows, width); token after token, row 0 with the count and the mark before the rows.
     """
 
     tokens: Int64s
@@ -40,16 +40,22 @@ class PackedRows(msgspec.Struct, frozen=True):
         return np.cumsum(self.counts + 1) - (self.counts + 1)
 
     def after(self, horizon: int) -> PackedRows:
-        """Returns the rows with event_time > horizon, and the tokens that have some."""
+        """Returns the rows after the horizon and their token's mark, and the tokens that have some, or a later mark.
+
+        A mark at or before the horizon says nothing any more; it becomes none.
+        """
         heads = self.heads
-        kept: Bools = self.block[:, kernel.TIME] > horizon
+        marks = self.block[heads, kernel.MARK]
+        marks[marks <= horizon] = kernel.BEFORE_ALL
+        kept: Bools = self.block[:, kernel.TIME] > np.repeat(np.maximum(marks, horizon), self.counts + 1)
         kept[heads] = True
         counts = np.add.reduceat(kept, heads, dtype=np.int64) - 1 if len(heads) else self.counts
-        lives = counts > 0
+        lives = (counts > 0) | (marks > horizon)
         kept[heads[~lives]] = False
         if kept.all():
+            self.block[heads, kernel.MARK] = marks
             return self
-        return _with_heads(self.tokens[lives], counts[lives], self.block[kept])
+        return _with_heads(self.tokens[lives], counts[lives], marks[lives], block=self.block[kept])
 
 
 def pack(by_token: Mapping[int, Int64s], *, width: int) -> PackedRows:
@@ -57,8 +63,9 @@ def pack(by_token: Mapping[int, Int64s], *, width: int) -> PackedRows:
     tokens = np.sort(np.fromiter(by_token, np.int64, len(by_token)))
     arrays = [by_token[token] for token in tokens.tolist()]
     counts = np.fromiter((rows[0, 0] for rows in arrays), np.int64, len(arrays))
+    marks = np.fromiter((rows[0, kernel.MARK] for rows in arrays), np.int64, len(arrays))
     parts = [rows[: count + 1] for rows, count in zip(arrays, counts.tolist(), strict=True)]
-    return _with_heads(tokens, counts, np.concatenate([np.empty((0, width), np.int64), *parts]))
+    return _with_heads(tokens, counts, marks, block=np.concatenate([np.empty((0, width), np.int64), *parts]))
 
 
 def merge(one: PackedRows, other: PackedRows) -> PackedRows:
@@ -77,16 +84,17 @@ class Resting:
     """The rows of one entity name that nothing was added to since they were read from a snapshot.
 
     Args:
-        packed: each token has a row. Its block is the state's own from here on: rows that are withdrawn leave it.
+        packed: each token has a row or a mark. Its block is the state's own from here on: withdrawn rows leave it.
     """
 
     def __init__(self, packed: PackedRows) -> None:
         self._tokens, self.block = packed.tokens, packed.block
-        self._heads = packed.heads
-        self._taken: list[int] = []
-        newest = self.block[self._heads + packed.counts, kernel.TIME]
-        self.newest = int(newest.max(initial=kernel.BEFORE_ALL))
-        """The largest event_time; a horizon that reached it leaves nothing to keep."""
+        self._starts = packed.heads
+        self._heads = self._starts.copy()
+        lasts = self.block[(self._heads + packed.counts)[packed.counts > 0], kernel.TIME]
+        marks = self.block[self._heads, kernel.MARK]
+        self.newest = int(max(lasts.max(initial=kernel.BEFORE_ALL), marks.max(initial=kernel.BEFORE_ALL)))
+        """The largest event_time or mark; a horizon that reached it leaves nothing to keep."""
 
     def rows(self, token: int) -> Int64s | None:
         """Returns the token's array, which has no room for more; None if there is none, or it was taken."""
@@ -100,7 +108,6 @@ class Resting:
             return None
         head = int(self._heads[place])
         self._heads[place] = -1
-        self._taken.append(head)
         return self._slice(head)
 
     def left(self) -> PackedRows:
@@ -120,17 +127,13 @@ class Resting:
         times = self.block[heads[self.block[heads, 0] > 0] + 1, kernel.TIME]
         return int(times.min(initial=NEVER))
 
-    def count_after(self, time: int) -> int:
-        """Returns how many rows of tokens that were not taken have event_time > time."""
+    def recent(self, since: int) -> Int64s:
+        """Returns how many rows with event_time > since each token that was not taken has."""
         # One pass over the block, which may hold gigabytes, instead of one call a token.
-        found = np.count_nonzero(self.block[:, kernel.TIME] > time)
-        heads = self._heads[self._heads >= 0]
-        found -= np.count_nonzero(self.block[heads, 0] > time)
-        return int(found) - sum(self._after_in_taken(head, time) for head in self._taken)
-
-    def _after_in_taken(self, head: int, time: int) -> int:
-        rows = self._slice(head)
-        return int(rows[0, 0]) - kernel.last_until(rows, time) + int(rows[0, 0] > time)
+        after: Bools = self.block[:, kernel.TIME] > since
+        after[self._starts] = False
+        counts = np.add.reduceat(after, self._starts, dtype=np.int64) if len(self._starts) else self._starts
+        return counts[self._heads >= 0]
 
     def _place(self, token: int) -> int | None:
         place = int(self._tokens.searchsorted(token))
@@ -147,7 +150,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         entity: its name.
-        tokens, rows: that it holds; `recent` of the rows are younger than was asked.
+        tokens, rows: that it holds.
+        recent: shape (tokens,), how many rows of each are younger than was asked.
         width: columns of a row.
         bytes: of its arrays; `resting` of them are a snapshot's block, which stays until its last row is too old.
         arrays: tokens that have an array of their own.
@@ -157,7 +161,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     entity: str
     tokens: int
     rows: int
-    recent: int
+    recent: Int64s
     width: int
     bytes: int
     resting: int
@@ -182,11 +186,11 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
     entities: Iterator[tuple[str, PackedRows]]
 
 
-def _with_heads(tokens: Int64s, counts: Int64s, block: Int64s) -> PackedRows:
+def _with_heads(tokens: Int64s, counts: Int64s, marks: Int64s, *, block: Int64s) -> PackedRows:
     packed = PackedRows(tokens, counts, block)
     heads = packed.heads
     block[heads] = 0
-    block[heads, 0] = counts
+    block[heads, kernel.COUNTED], block[heads, kernel.MARK] = counts, marks
     return packed
 
 

@@ -19,7 +19,7 @@ from decalog.features import kernel, sliding
 from decalog.features.columnar import Images, Timeline, images
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.plan import EntityPlan, Plan
-from decalog.features.refusals import crowded, inadmissible, missing_row, row_twice
+from decalog.features.refusals import inadmissible, missing_row, row_twice
 
 Bools = npt.NDArray[np.bool_]
 NONE = -1
@@ -161,8 +161,7 @@ def fold_parts(plan: Plan, log: Images, *, asked: Asked, visits: Visits) -> Floa
         visits: both, in the log's order.
 
     Raises:
-        DataError: an entity holds more rows than declared, or the log withdraws a row that is not live or adds one
-            that is.
+        DataError: the log withdraws a row that is not live or adds one that is.
     """
     out = np.empty((len(asked.times), len(plan.blank)))
     out[:] = plan.blank
@@ -207,14 +206,13 @@ class _EntityFold:
             self.plan.features.retain,
             int(self.same),
             self.plan.blank,
+            self.plan.crowded,
             out,
         )
         if state != kernel.DONE:
             raise self._fault(state, image)
 
     def _fault(self, state: int, image: int) -> DataError:
-        if state == kernel.CROWDED:
-            return crowded(self.entity.entity, retain=self.plan.features.retain)
         seq, root = int(self.log.seqs[self.log.changes[image]]), int(self.log.table[image, kernel.ROOT])
         return (row_twice if state == kernel.TWICE else missing_row)(seq, root, entity=self.entity.entity)
 

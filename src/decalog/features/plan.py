@@ -201,6 +201,7 @@ class Plan:
         cell_readers: one function a column, from a fact to its int64.
         request_readers: place in the vector and function of (attributes, time) for each feature of the request itself.
         blank: the vector with every value missing, float64 of shape (features,).
+        crowded: the vector with every window crowded; of other features what `blank` has.
     """
 
     def __init__(self, features: FeatureSet) -> None:
@@ -214,6 +215,7 @@ class Plan:
         self.doors = kernel.doors(len(self.entities))
         self.spans, self.lanes, self.outputs, self.picks = _joined(self.entities)
         self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
+        self.crowded = _crowded(self.blank, features)
         self.request_readers = tuple(
             (place, _reader(feature))
             for place, feature in enumerate(features.features)
@@ -288,6 +290,14 @@ class Plan:
             lanes=_numbered_sets(list(lanes)),
             outputs=np.array(outputs, np.int64),
         )
+
+
+def _crowded(blank: Float64s, features: FeatureSet) -> Float64s:
+    crowded = blank.copy()
+    for place, feature in enumerate(features.features):
+        if isinstance(feature, Aggregate):
+            crowded[place] = feature.crowded
+    return crowded
 
 
 def _joined(entities: Sequence[EntityPlan]) -> tuple[Int64s, Int64s, Int64s, Int64s]:
@@ -420,7 +430,9 @@ class Formula:
         self._feature = feature
         self._parts = parts
         # A part that is missing by 0 cannot be told from one that is 0, which is a number like any other.
-        self._gaps = tuple((p, f.missing_value) for p, f in zip(parts, declared, strict=True) if f.missing_value)
+        pairs = list(zip(parts, declared, strict=True))
+        self._gaps = [(part, of.missing_value) for part, of in pairs if of.missing_value]
+        self._gaps += [(part, of.crowded) for part, of in pairs if isinstance(of, Aggregate)]
         self._units = _units(feature, declared[0])
 
     def write_one(self, out: Float64s) -> None:

@@ -10,7 +10,8 @@ import datetime as dt
 import functools
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from decalog.clock import duration_us
 from decalog.features.definition import (
@@ -30,9 +31,16 @@ from decalog.features.definition import (
     ZScore,
 )
 from decalog.features.facts import ALL, Change, Fact, Point
-from decalog.features.refusals import crowded, inadmissible, missing_row, row_twice
+from decalog.features.refusals import inadmissible, missing_row, row_twice
 
 _STEPS = 256
+
+
+class Held(NamedTuple):
+    """What one entity token holds: its rows in order, and the time up to which rows had to go; None for none."""
+
+    rows: list[Fact]
+    mark: int | None
 
 
 def evaluate(features: FeatureSet, changes: Sequence[Change], *, point: Point) -> list[float]:
@@ -44,7 +52,7 @@ def evaluate(features: FeatureSet, changes: Sequence[Change], *, point: Point) -
         point: where the features are asked for.
 
     Raises:
-        DataError: the point is too late, an entity holds more rows than declared, or the log contradicts itself.
+        DataError: the point is too late, or the log contradicts itself.
 
     >>> features = FeatureSet(system="fraud", features=(
     ...     Aggregate(name="card_payments_60s", meaning="payments of the card in the last minute", unit="payments",
@@ -59,14 +67,15 @@ def evaluate(features: FeatureSet, changes: Sequence[Change], *, point: Point) -
     watermark = max((change.known_time for change in before), default=None)
     if watermark is not None and point.time < watermark - duration_us(features.lateness):
         raise inadmissible(point.time, watermark, lateness=features.lateness)
-    rows = [fact for fact in visible(before) if fact.root != point.root]
-    _check_crowding(features, rows, point=point)
+    visible(before)  # it says what contradicts itself
+    entities = {feature.entity for feature in features.aggregates}
+    everyone = {entity: held(features, before, entity=entity, subjects=point.subjects) for entity in entities}
     tables = {change.table.name: change.table.numbers for change in before if change.table is not None}
-    return _values(features, rows, tables, point=point)
+    return _values(features, everyone, tables, point=point)
 
 
 def _values(
-    features: FeatureSet, rows: list[Fact], tables: Mapping[str, Mapping[str, float]], *, point: Point
+    features: FeatureSet, everyone: Mapping[str, Held], tables: Mapping[str, Mapping[str, float]], *, point: Point
 ) -> list[float]:
     found: dict[str, tuple[Feature, float]] = {}
     for feature in features.features:
@@ -75,8 +84,8 @@ def _values(
         elif isinstance(feature, Lookup):
             value = _lookup(feature, tables.get(feature.table, {}), point=point)
         elif isinstance(feature, Aggregate):
-            known = all(name in point.subjects for name in _names(feature.entity))
-            value = _aggregate(feature, rows, point=point) if known else feature.missing_value
+            known = None not in _tokens(feature.entity, point.subjects)
+            value = _aggregate(feature, everyone[feature.entity], point=point) if known else feature.missing_value
         else:
             value = _of_request(feature, point)
         found[feature.name] = (feature, value)
@@ -101,29 +110,51 @@ def visible(changes: Sequence[Change]) -> list[Fact]:
     return sorted(live.values(), key=lambda fact: (fact.event_time, fact.root))
 
 
-def _check_crowding(features: FeatureSet, rows: list[Fact], *, point: Point) -> None:
-    for entity in {feature.entity for feature in features.aggregates}:
-        mine = [feature for feature in features.aggregates if feature.entity == entity]
-        longest = max(_us(feature.offset) + _us(feature.window) for feature in mine)
-        kinds = {kind for feature in mine for kind in feature.over}
-        if len(_inside(rows, point, entity=entity, kinds=kinds, window=(longest, 0))) > features.retain:
-            raise crowded(entity, retain=features.retain)
+def held(features: FeatureSet, changes: Sequence[Change], *, entity: str, subjects: Mapping[str, int]) -> Held:
+    """Returns what an entity's token holds after changes, taken in one after the other (rule 11 of the log).
+
+    Args:
+        features: the declarations.
+        changes: in the order of seq.
+        entity: name, as declared.
+        subjects: entity name → token; says whose rows.
+    """
+    rows: list[Fact] = []
+    mark: int | None = None
+    for fact, comes in _steps(features, changes, entity=entity, asked=_tokens(entity, subjects)):
+        if mark is not None and fact.event_time <= mark:
+            continue
+        if comes:
+            rows.append(fact)
+        else:
+            rows = [row for row in rows if _row_of(row) != _row_of(fact)]
+        if len(rows) > features.retain:
+            mark = min(row.event_time for row in rows)
+            rows = [row for row in rows if row.event_time > mark]
+    return Held(sorted(rows, key=lambda fact: (fact.event_time, fact.root)), mark)
+
+
+def _steps(
+    features: FeatureSet, changes: Sequence[Change], *, entity: str, asked: list[int | None]
+) -> Iterator[tuple[Fact, bool]]:
+    """Yields each image of an entity's token, and whether it comes or goes."""
+    kinds = {kind for feature in features.aggregates if feature.entity == entity for kind in feature.over}
+    for change in changes:
+        for fact, comes in ((change.minus, False), (change.plus, True)):
+            if fact is not None and fact.kind in kinds and _tokens(entity, fact.entities) == asked:
+                yield fact, comes
+
+
+def _tokens(entity: str, subjects: Mapping[str, int]) -> list[int | None]:
+    return [subjects.get(name) for name in _names(entity)]
+
+
+def _row_of(fact: Fact) -> tuple[int, str]:
+    return fact.root, fact.kind
 
 
 def _us(duration: str) -> int:
     return duration_us(duration) if duration else 0
-
-
-def _inside(
-    rows: list[Fact], point: Point, *, entity: str, kinds: Collection[str], window: tuple[int, int]
-) -> list[Fact]:
-    """Returns the rows of the point's entity, of these kinds, in (t − window[0], t − window[1]]."""
-    start, end = point.time - window[0], point.time - window[1]
-    inside = [fact for fact in rows if start < fact.event_time <= end and fact.kind in kinds]
-    asked = [point.subjects.get(name) for name in _names(entity)]
-    if None in asked:
-        return []
-    return [fact for fact in inside if [fact.entities.get(name) for name in _names(entity)] == asked]
 
 
 def _names(entity: str) -> list[str]:
@@ -164,7 +195,7 @@ def _lookup(feature: Lookup, numbers: Mapping[str, float], *, point: Point) -> f
 
 
 def _derived(feature: Derived, parts: list[tuple[Feature, float]]) -> float:
-    if any(value == declared.missing_value != 0 for declared, value in parts):
+    if any(value == declared.missing_value != 0 or _is_crowded(declared, value) for declared, value in parts):
         return feature.missing_value
     values = [value for _, value in parts]
     match feature:
@@ -176,6 +207,10 @@ def _derived(feature: Derived, parts: list[tuple[Feature, float]]) -> float:
             top, bottom = values[0], _us(getattr(parts[0][0], "window", "")) / _us(feature.per)
     value = top / bottom if bottom else math.nan
     return value if math.isfinite(value) else feature.missing_value
+
+
+def _is_crowded(feature: Feature, value: float) -> bool:
+    return isinstance(feature, Aggregate) and value == feature.crowded
 
 
 def _same(feature: Same, point: Point) -> float:
@@ -197,8 +232,10 @@ def _category(feature: Category, point: Point) -> float:
     return float(feature.vocabulary.index(value) if value in feature.vocabulary else len(feature.vocabulary))
 
 
-def _aggregate(feature: Aggregate, rows: list[Fact], *, point: Point) -> float:
-    entered = _entered(feature, rows, point=point)
+def _aggregate(feature: Aggregate, mine: Held, *, point: Point) -> float:
+    if mine.mark is not None and point.time - _us(feature.offset) - _us(feature.window) < mine.mark:
+        return float(feature.crowded)
+    entered = _entered(feature, mine.rows, point=point)
     match feature.aggregate:
         case "count":
             return float(len(entered))
@@ -215,8 +252,10 @@ def _aggregate(feature: Aggregate, rows: list[Fact], *, point: Point) -> float:
 def _entered(feature: Aggregate, rows: list[Fact], *, point: Point) -> list[Fact]:
     """Returns the rows of the window that meet the conditions, in order, the own event last among ties."""
     own = [point.own] if feature.own and point.own is not None else []
-    window = (_us(feature.offset) + _us(feature.window), _us(feature.offset))
-    inside = _inside(rows + own, point, entity=feature.entity, kinds=feature.over, window=window)
+    seen = [fact for fact in rows if fact.root != point.root] + own
+    end = point.time - _us(feature.offset)
+    start = end - _us(feature.window)
+    inside = [fact for fact in seen if start < fact.event_time <= end and fact.kind in feature.over]
     entered = [fact for fact in inside if all(_holds(condition, fact) for condition in feature.where)]
     return sorted(entered, key=lambda fact: fact.event_time)
 

@@ -15,16 +15,6 @@ def inadmissible(time: int, watermark: int, *, lateness: str) -> DataError:
     )
 
 
-def crowded(entity: str, *, retain: int) -> DataError:
-    """Returns the error of an entity that holds more rows than declared (rule 11 of the log)."""
-    return DataError(
-        where=f"features of entity {entity!r}",
-        given=f"more than {retain} rows in its longest window",
-        expected="at most the declared retain=",
-        fix="Raise retain= (memory permitting) or shorten the longest window.",
-    )
-
-
 def out_of_order(seq: int, last: int) -> DataError:
     """Returns the error of a log that goes backwards."""
     return DataError(
@@ -32,6 +22,16 @@ def out_of_order(seq: int, last: int) -> DataError:
         given=f"a seq below {last}, which came before it",
         expected="changes in the order of seq",
         fix="Read the partition in its order.",
+    )
+
+
+def out_of_turn(seq: int) -> DataError:
+    """Returns the error of a record that withdraws after it added: where the oldest rows go, that is another state."""
+    return DataError(
+        where=f"change {seq}",
+        given="a withdrawal behind an addition of the same record",
+        expected="the withdrawals of a record first",
+        fix="List them as decalog.folding.changes_of does.",
     )
 
 

@@ -60,8 +60,8 @@ class _Step(NamedTuple):
 class _RemoteRows(_EntityRows):
     """The rows of one entity name: those of the request at work, read before it is answered."""
 
-    def __init__(self, wait: Wait, plan: EntityPlan) -> None:
-        super().__init__(plan)
+    def __init__(self, wait: Wait, plan: EntityPlan, retain: int) -> None:
+        super().__init__(plan, retain)
         self._wait = wait
         self._columns = np.arange(plan.picks.shape[0])
 
@@ -80,21 +80,20 @@ class _RemoteRows(_EntityRows):
         """Keeps what was read of a token for the request at work, and lays over it what waits.
 
         Raises:
-            StateError: it is no whole number of rows.
+            StateError: it is no whole number of rows and a mark.
         """
         width = len(self._columns)
         count, rest = divmod(len(packed), 8 * width)
-        if rest:
+        if rest != (8 if packed else 0):
             raise _misfit(self.plan.entity, len(packed))
-        rows = np.empty((1 + count + len(waiting), width), np.int64)
-        rows[0, :] = 0
-        rows[0, 0] = count
-        if count:
-            rows[1 : 1 + count] = np.frombuffer(packed, ">i8").reshape(count, width)
-            rows[1 : 1 + count] ^= _SIGN
+        rows = np.zeros((1 + count + len(waiting), width), np.int64)
+        rows[0, kernel.COUNTED], rows[0, kernel.MARK] = count, kernel.BEFORE_ALL
+        if packed:
+            cells = np.frombuffer(packed, ">i8").astype(np.int64) ^ _SIGN
+            rows[1 : 1 + count], rows[0, kernel.MARK] = cells[:-1].reshape(count, width), cells[-1]
         for step in waiting:
             if step.act == INSERT:
-                kernel.insert(rows, self._columns, step.row)
+                kernel.insert(rows, self._columns, step.row, self.retain)
             else:
                 kernel.retract(rows, step.row)
         self.by_token = {token: rows}
@@ -224,8 +223,9 @@ class RemoteState(OnlineState):
         for entity in self._entities:
             while entity.by_token:
                 token, rows = entity.by_token.popitem()
-                count = int(rows[0, 0])
-                yield (entity.plan.entity, token), count, (rows[1 : count + 1] ^ _SIGN).astype(">i8").tobytes()
+                count = int(rows[0, kernel.COUNTED])
+                cells = np.append(rows[1 : count + 1], rows[0, kernel.MARK]) ^ _SIGN
+                yield (entity.plan.entity, token), count, cells.astype(">i8").tobytes()
 
     def _until(self) -> int:
         return self._seq + 1 if self._durable is None else self._durable()
@@ -246,7 +246,8 @@ class RemoteState(OnlineState):
         if not due:
             return self._store.exchange((), keys)[1] if keys else []
         grouped = _by_key(due)
-        packed = [RowSteps(key, [step.packed for step in steps]) for key, steps in grouped.items()]
+        retain = self.features.retain
+        packed = [RowSteps(key, [step.packed for step in steps], retain) for key, steps in grouped.items()]
         refused, read = self._store.exchange(packed, keys, mark=Mark(due[-1].seq, due[-1].watermark))
         if refused is not None:
             self._fault = grouped[packed[refused.due].key][refused.step].fault()
@@ -272,7 +273,7 @@ def _by_key(steps: Iterable[_Step]) -> dict[StateKey, list[_Step]]:
 def _misfit(entity: str, size: int) -> StateError:
     return StateError(
         where=f"features' state, entity {entity!r}",
-        given=f"{size} bytes, which are no whole number of rows",
+        given=f"{size} bytes, which are no whole number of rows and a mark",
         expected="rows of this feature set",
         fix="Give each feature set a state of its own; reset this one to build it from the log.",
     )

@@ -8,6 +8,7 @@ do, the one that also gives most of the other values that were logged for the en
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,11 +17,11 @@ from typing import Literal
 import msgspec
 
 from decalog.clock import rfc3339
-from decalog.errors import DataError
+from decalog.errors import ConfigError, DataError
 from decalog.features.definition import Aggregate, Derived, FeatureSet, Lookup
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.plan import Plan
-from decalog.features.reference import evaluate, visible
+from decalog.features.reference import Held, evaluate, held
 
 _NEAR = 20
 """How many positions behind and ahead, and how many rows, are tried."""
@@ -156,6 +157,7 @@ def _accounts(honest: _Account) -> Iterator[_Account]:
     }
     for said, edited in edits.items():
         yield _Account(said, asked, edited, point)
+    yield from _crowds(honest, before)
     first = asked.aggregates[0]
     flipped = _each(asked, lambda feature: msgspec.structs.replace(feature, own=not first.own))
     yield _Account(f"the request's own event {'left out' if first.own else 'taken in'}", flipped, changes, point)
@@ -163,6 +165,19 @@ def _accounts(honest: _Account) -> Iterator[_Account]:
     yield from _doubled(honest, before)
     wider = _each(asked, lambda feature: msgspec.structs.replace(feature, window=f"{feature.window_us + 1}us"))
     yield _Account("a window whose older edge is taken in", wider, changes, point)
+
+
+def _crowds(honest: _Account, before: list[Change]) -> Iterator[_Account]:
+    """Yields the faults of a state whose entity has had more rows than declared."""
+    mine = _held(honest)
+    if mine.mark is None:
+        return
+    kept = {id(fact) for fact in mine.rows}
+    silent = [Change(c.seq, c.known_time, None, c.plus) for c in before if id(c.plus) in kept]
+    yield _Account("a state that let rows go and does not say so", honest.features, silent, honest.point)
+    with contextlib.suppress(ConfigError):  # so many rows may be more than the declared bounds allow
+        roomy = msgspec.structs.replace(honest.features, retain=len(before))
+        yield _Account("a state that holds more rows than declared", roomy, before, honest.point)
 
 
 def _each(features: FeatureSet, change: Callable[[Aggregate], Aggregate]) -> FeatureSet:
@@ -225,19 +240,17 @@ def _history(changes: Iterable[Change], state_seq: int) -> dict[tuple[int, str],
 def _in_window(account: _Account) -> list[Fact]:
     """Returns the logged rows in the account's window, oldest first; the request's own event is not one of them."""
     feature, point = account.features.aggregates[0], account.point
-    try:
-        rows = visible([change for change in account.changes if change.seq < point.state_seq])
-    except DataError:
-        return []
-    plan = Plan(account.features).entities[0]
-    token = plan.asked_token(point.subjects)
     return [
         fact
-        for fact in rows
+        for fact in _held(account).rows
         if point.time - feature.reach_us < fact.event_time <= point.time - feature.offset_us
         and fact.kind in feature.over
-        and plan.asked_token(fact.entities) == token
     ]
+
+
+def _held(account: _Account) -> Held:
+    before = [change for change in account.changes if change.seq < account.point.state_seq]
+    return held(account.features, before, entity=account.features.aggregates[0].entity, subjects=account.point.subjects)
 
 
 def _values(account: _Account) -> list[float]:

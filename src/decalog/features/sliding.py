@@ -352,16 +352,13 @@ def _slide(
 
 
 @_inner
-def _is_crowded(rows: Int64s, reads: Int64s, longest: int, retain: int) -> bool:
-    """Returns whether at some read more rows than declared lie in the longest window."""
-    first = 0
-    for read in range(reads.shape[0]):
-        if reads[read, SEEN] > retain:
-            while first < reads[read, SEEN] and rows[first, TIME] <= reads[read, AT] - longest:
-                first += 1
-            if reads[read, SEEN] - first > retain:
-                return True
-    return False
+def _cover(reads: Int64s, outputs: Int64s, firsts: Int64s, retain: int, crowded: Float64s, out: Float64s) -> None:
+    """Makes crowded what holds more rows than declared: of rows in order, the mark is where that many are after it."""
+    for output in range(outputs.shape[0] if reads.shape[0] and reads[-1, SEEN] > retain else 0):
+        place, inside = outputs[output, PLACE], firsts[outputs[output, NUMBER]]
+        for read in range(reads.shape[0]):
+            if reads[read, SEEN] - inside[read] > retain:
+                out[reads[read, POINT], place] = crowded[place]
 
 
 @_inner
@@ -378,6 +375,7 @@ def _scan(
     reads: Int64s,
     owns: Int64s,
     retain: int,
+    crowded: Float64s,
     out: Float64s,
 ) -> tuple[int, int]:
     """Writes the outputs of any token through `kernel.fold`; returns what went wrong, and at which image."""
@@ -391,7 +389,6 @@ def _scan(
         if point != NONE:
             jobs[asked, kernel.ASKED, kernel.AT] = reads[asked, AT]
             jobs[asked, kernel.ASKED, kernel.SKIPPED] = roots[point]
-            jobs[asked, kernel.ASKED, kernel.RETAIN] = retain
             if reads[asked, HAS_OWN] != 0:
                 jobs[asked, kernel.OWN_ROW] = owns[asked]
             part[asked] = out[point]
@@ -401,10 +398,9 @@ def _scan(
             mine[count] = image
             steps[step, ACT], steps[step, INDEX] = acts[image], count
             step, count = step + 1, count + 1
-    fault = kernel.fold(steps[:step], table[mine[:count]], jobs, picks, lanes, outputs, count, part)
+    fault = kernel.fold(steps[:step], table[mine[:count]], jobs, picks, lanes, outputs, count, retain, crowded, part)
     if fault != 0:
-        which = steps[fault // 8, INDEX]
-        return fault % 8, NONE if fault % 8 == kernel.CROWDED else mine[which]
+        return fault % 8, mine[steps[fault // 8, INDEX]]
     for read in range(asked):
         out[reads[read, POINT]] = part[read]
     return kernel.DONE, NONE
@@ -417,7 +413,7 @@ _ENTITY = f"{_VECTOR}, {_TABLE}, {_TABLE}, {_TABLE}, {_VECTOR}, {_TABLE}"
 
 @compiler(
     f"UniTuple(int64, 2)({_VISITS}, {_VECTOR}, {_TABLE}, {_POINTS}, {_ENTITY}, int64, int64, float64[::1],"
-    " float64[:, ::1])"
+    " float64[::1], float64[:, ::1])"
 )
 @kernel.marked  # it calls the kernel
 def fold_tokens(
@@ -440,6 +436,7 @@ def fold_tokens(
     retain: int,
     same: int,
     blank: Float64s,
+    crowded: Float64s,
     out: Float64s,
 ) -> tuple[int, int]:
     """Folds one entity name's whole log, token after token; returns (DONE, −1), or what went wrong at which image.
@@ -461,10 +458,11 @@ def fold_tokens(
         slid: those of the outputs that can slide, sorted by lane, with the number of their window.
         windows: of the sliding outputs.
         scanned: the others, ascending by window.
-        retain: most rows of a token in the longest window.
+        retain: as for `kernel.insert`.
         same: 1 where each visit, its point, image and own row have one number, at the row's time and root, and no row
             is withdrawn.
         blank: the value of every missing feature.
+        crowded: as for `kernel.scan`.
         out: shape (points, features), holding the value of every missing feature.
     """
     most = 0
@@ -478,7 +476,6 @@ def fold_tokens(
     mine = np.empty(most, np.int64)
     sums = np.empty((most + 1, 2), np.int64)
     firsts = np.empty((windows.shape[0], most), np.int64)
-    longest = outputs[outputs.shape[0] - 1, REACH]
     for token in range(edges.shape[0] - 1):
         chosen = order[edges[token] : edges[token + 1]]
         if same == 1:
@@ -487,13 +484,14 @@ def fold_tokens(
             asked, ordered = _gather(
                 chosen, images, points, acts, table, picks, times, roots, own, own_rows, rows, reads, owns
             )
-        ordered &= not _is_crowded(rows, reads[:asked], longest, retain)
+        read = reads[:asked]
         if ordered:
-            _slide(rows, reads[:asked], owns, lanes, slid, windows, firsts, slots, links, mine, sums, blank, out)
+            _slide(rows, read, owns, lanes, slid, windows, firsts, slots, links, mine, sums, blank, out)
+            _cover(read, slid, firsts, retain, crowded, out)
         rest = scanned if ordered else outputs
         if rest.shape[0] > 0:
             state, image = _scan(
-                chosen, images, points, acts, table, picks, roots, lanes, rest, reads[:asked], owns, retain, out
+                chosen, images, points, acts, table, picks, roots, lanes, rest, read, owns, retain, crowded, out
             )
             if state != kernel.DONE:
                 return state, image

@@ -28,7 +28,7 @@ from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
 from decalog.features.kernel import MISSING, Int64s
 from decalog.features.plan import NO_ROOT, EntityPlan, Plan
-from decalog.features.refusals import out_of_order
+from decalog.features.refusals import out_of_order, out_of_turn
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,14 +53,15 @@ def changes_tables(features: FeatureSet, changes: Iterable[Change], *, rows: int
         rows: at most this many changes a table.
 
     Raises:
-        DataError: the changes are not in the order of seq.
+        DataError: the changes are not in the order of seq, or a record withdraws after it added.
     """
     plan, rest = Plan(features), iter(changes)
-    watermark, last = kernel.BEFORE_ALL, 0
+    watermark, last, turn = kernel.BEFORE_ALL, 0, 0
     while piece := list(itertools.islice(rest, rows)):
         if piece[0].seq < last:
             raise out_of_order(piece[0].seq, last)
         log = images(plan, piece)
+        turn = _last_turn(log, turn)
         watermarks = np.maximum(log.watermarks, watermark)
         yield _images_table(plan, log, watermarks)
         watermark, last = int(watermarks[-1]), piece[-1].seq
@@ -70,11 +71,24 @@ def changes_table(features: FeatureSet, changes: Sequence[Change]) -> pa.Table:
     """Returns a whole log's changes as one Arrow table of images, ready for `session.createDataFrame`.
 
     Raises:
-        DataError: the changes are not in the order of seq.
+        DataError: as for `changes_tables`.
     """
     plan = Plan(features)
     log = images(plan, changes)
+    _last_turn(log, 0)
     return _images_table(plan, log, log.watermarks)
+
+
+def _last_turn(log: Images, last: int) -> int:
+    """Returns the last image's place in the order that the workers sort by, which has to be the log's.
+
+    Raises:
+        DataError: a record withdraws after it added.
+    """
+    turns = np.append(last, 2 * log.seqs[log.changes] + log.acts)
+    for fault in np.flatnonzero(turns[1:] < turns[:-1])[:1]:
+        raise out_of_turn(int(turns[fault + 1]) // 2)
+    return int(turns[-1])
 
 
 def _images_table(plan: Plan, log: Images, watermarks: Int64s) -> pa.Table:

@@ -111,10 +111,13 @@ class RowSteps(NamedTuple):
         key: whose rows.
         steps: each INSERT or RETRACT, its horizon (a cell), and the row. Rows whose first cell is at or below the last
             horizon may be forgotten once all is done.
+        retain: most rows of the key. With one more, the first goes, and all with its first cell, which becomes the
+            key's mark: steps at or below it do nothing.
     """
 
     key: StateKey
     steps: Sequence[bytes]
+    retain: int
 
 
 INSERT, RETRACT = b"+", b"-"
@@ -123,7 +126,7 @@ INSERT, RETRACT = b"+", b"-"
 class Refused(NamedTuple):
     """The step, of those that were due, for which a store refused all.
 
-    It is an INSERT of a row that is there, or a RETRACT of one that is not and lies above its horizon.
+    It is an INSERT of a row that is there, or a RETRACT of one that is not and lies above its horizon and the mark.
     """
 
     due: int
@@ -134,7 +137,8 @@ class StateStore(Protocol):
     """Rows of entities outside this process, with the mark of what they hold; one writer.
 
     A row is a string of cells: int64, big-endian, sign bit flipped, so that the order of bytes is that of numbers. The
-    rows of a key lie one behind the other, ordered by their first three cells, which name a row.
+    rows of a key lie one behind the other, ordered by their first three cells, which name a row; behind them lies the
+    key's mark, a cell (zeros for none). Rows up to the mark may still be among them.
     """
 
     def known(self) -> Mark | None:
@@ -150,14 +154,14 @@ class StateStore(Protocol):
         """Takes all steps and their mark, or none of them, then reads; in one round trip.
 
         Returns:
-            The step for which all were refused, or None; and the rows of each key, b"" for none.
+            The step for which all were refused, or None; and the rows and the mark of each key, b"" for neither.
 
         Raises:
             StateError: the server is away, has lost the mark, or holds what this store never wrote.
         """
 
     def rebuild(self, entities: Iterable[tuple[StateKey, int, bytes]]) -> None:
-        """Begins another state of (key, number of rows, rows); errors as for `exchange`.
+        """Begins another state of (key, number of rows, rows and mark); errors as for `exchange`.
 
         It takes the old one's place with the next mark that is stored.
         """

@@ -1,6 +1,7 @@
 """Rows of entities on Redis or Valkey: one value an entity, and one script call a request that changes and reads them.
 
-A value is the entity's rows and a tail of two uint32: how many rows, and bytes a row; so a value cut short is noticed.
+A value is the entity's rows and a tail: the mark, and two uint32, how many rows and bytes a row; so a value cut short
+is noticed. Rows up to the mark are as good as gone, and leave the value when the dead ones do.
 docs/decisions/0019-features-on-redis.md has the reasons.
 """
 
@@ -24,19 +25,19 @@ from decalog.clock import DAY
 from decalog.errors import ConfigError, StateError
 from decalog.stores.base import Mark, Refused, RowSteps, StateKey
 
-_TAIL = struct.Struct(">II")
+_TAIL = struct.Struct(">8sII")
 _MARK = struct.Struct(">qq8s")
 _BLOCK = 500
 """Keys that one round trip carries where a whole state is written or counted."""
 
 # KEYS: the mark, then the keys with steps, then the keys to read.
 # ARGV: how many keys have steps, the mark's ttl and the rows' (ms), the mark that must be stored, the one to store or
-# '', then for each key with steps how many, and the steps.
+# '', then for each key with steps how many, how many rows it retains, and the steps.
 #
 # First every key is read and looked at, then all is written: a script that ends in between has written nothing.
 # Cells are compared as pairs of uint32, which Lua's doubles hold exactly; strings never, since Lua orders those by the
 # locale that the server was started in. Rows that come in order, the usual ones, are written behind the others without
-# reading them; dead rows are cut off at every 32nd row, so that it costs little a row.
+# reading them; dead rows, and those up to the mark, are cut off at every 32nd row, so that it costs little a row.
 _SCRIPT = """
 local changed, mark_ttl, rows_ttl, before, after = tonumber(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 if (redis.call('GET', KEYS[1]) or '') ~= before then return {'lost'} end
@@ -61,70 +62,90 @@ local function last_not_after(rows, width, wanted)
   return low, low > 0 and order(name(rows, (low - 1) * width + 1), wanted) == 0
 end
 
--- A horizon as the name of the last row that is dead.
-local function dead(step)
-  return name(string.sub(step, 2, 9) .. string.rep('\\255', 16), 1)
+-- A time (a cell) as the name of the last row that it takes along.
+local function until_(time)
+  return name(time .. string.rep('\\255', 16), 1)
 end
 
-local function with_tail(rows, width)
-  return rows .. struct.pack('>I4I4', #rows / width, width)
+local function without(rows, width, time)
+  return string.sub(rows, last_not_after(rows, width, until_(time)) * width + 1)
 end
 
-local function appended(key, first, steps, count, width)
-  local last = count > 0 and name(redis.call('GETRANGE', key, (count - 1) * width, count * width - 1), 1)
-  local rows = {}
+local function tail(mark, count, width)
+  return mark .. struct.pack('>I4I4', count, width)
+end
+
+local function appended(key, first, steps, count, width, mark, retain)
+  local function name_at(place)
+    return name(redis.call('GETRANGE', key, (place - 1) * width, (place - 1) * width + 23), 1)
+  end
+  local last, rows = until_(mark), {}
+  if count > 0 and order(name_at(count), last) > 0 then last = name_at(count) end
   for step = first, first + steps - 1 do
     local new = name(ARGV[step], 10)
-    if string.sub(ARGV[step], 1, 1) ~= '+' or (last and order(last, new) >= 0) then return nil end
+    if string.sub(ARGV[step], 1, 1) ~= '+' or order(last, new) >= 0 then return nil end
     rows[#rows + 1], last = string.sub(ARGV[step], 10), new
   end
-  return table.concat(rows)
+  local goes = count + steps - retain  -- the last that has to go; it may have gone before
+  if goes > count then return nil end
+  if goes > 0 and order(name_at(goes), until_(mark)) > 0 then
+    mark = redis.call('GETRANGE', key, (goes - 1) * width, (goes - 1) * width + 7)
+  end
+  return table.concat(rows) .. tail(mark, count + steps, width)
 end
 
-local function stepped(key, first, steps, width)
-  local rows = string.sub(redis.call('GET', key) or '', 1, -9)
+local function stepped(key, first, steps, width, mark, retain)
+  local rows = without(string.sub(redis.call('GET', key) or '', 1, -17), width, mark)
   for step = first, first + steps - 1 do
     local text, wanted = ARGV[step], name(ARGV[step], 10)
     local place, is_there = last_not_after(rows, width, wanted)
-    if string.sub(text, 1, 1) == '+' then
+    if order(wanted, until_(mark)) <= 0 then
+      -- It went, or comes too late.
+    elseif string.sub(text, 1, 1) == '+' then
       if is_there then return nil, step - first end
       rows = string.sub(rows, 1, place * width) .. string.sub(text, 10) .. string.sub(rows, place * width + 1)
+      if #rows / width > retain then
+        mark = string.sub(rows, 1, 8)
+        rows = without(rows, width, mark)
+      end
     elseif is_there then
       rows = string.sub(rows, 1, (place - 1) * width) .. string.sub(rows, place * width + 1)
-    elseif order(wanted, dead(text)) > 0 then
+    elseif order(wanted, until_(string.sub(text, 2, 9))) > 0 then
       return nil, step - first
     end
   end
-  local gone = last_not_after(rows, width, dead(ARGV[first + steps - 1]))
-  return string.sub(rows, gone * width + 1)
+  local horizon = string.sub(ARGV[first + steps - 1], 2, 9)
+  rows = without(rows, width, horizon)
+  if #rows == 0 and order(until_(mark), until_(horizon)) <= 0 then return '' end
+  return rows .. tail(mark, #rows / width, width)
 end
 
-local function count_of(key, width)
+local function tail_of(key, width)
   local length = redis.pcall('STRLEN', key)
   if type(length) ~= 'number' then return nil end
-  if length == 0 then return 0 end
-  local tail = redis.call('GETRANGE', key, -8, -1)
-  if #tail < 8 then return nil end
-  local count, stated = struct.unpack('>I4I4', tail)
-  if stated == width and count * width + 8 == length then return count end
+  if length == 0 then return 0, string.rep('\\0', 8) end
+  local text = redis.call('GETRANGE', key, -16, -1)
+  if #text < 16 then return nil end
+  local count, stated = struct.unpack('>I4I4', text, 9)
+  if stated == width and count * width + 16 == length then return count, string.sub(text, 1, 8) end
 end
 
 local writes, at = {}, 6
 for index = 1, changed do
-  local key, steps = KEYS[1 + index], tonumber(ARGV[at])
-  local width = #ARGV[at + 1] - 9
-  local count = count_of(key, width)
+  local key, steps, retain = KEYS[1 + index], tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+  local width = #ARGV[at + 2] - 9
+  local count, mark = tail_of(key, width)
   if not count then return {'damaged'} end
-  local more = math.floor(count / 32) == math.floor((count + steps) / 32) and appended(key, at + 1, steps, count, width)
-  if more then
-    local tail = struct.pack('>I4I4', count + steps, width)
-    writes[index] = {'SETRANGE', key, count * width, more .. tail}
+  local value = math.floor(count / 32) == math.floor((count + steps) / 32)
+    and appended(key, at + 2, steps, count, width, mark, retain)
+  if value then
+    writes[index] = {'SETRANGE', key, count * width, value}
   else
-    local rows, fault = stepped(key, at + 1, steps, width)
+    local whole, fault = stepped(key, at + 2, steps, width, mark, retain)
     if fault then return {'refused', index - 1, fault} end
-    writes[index] = #rows == 0 and {'DEL', key} or {'SET', key, with_tail(rows, width)}
+    writes[index] = whole == '' and {'DEL', key} or {'SET', key, whole}
   end
-  at = at + 1 + steps
+  at = at + 2 + steps
 end
 
 for index = 1, changed do
@@ -209,7 +230,7 @@ class RedisState:
         named = [self._mark_key, *(self._key(steps.key) for steps in due), *map(self._key, keys)]
         words: list[Any] = [len(due), self._mark_ttl, self._rows_ttl, self._stored, b""]
         for steps in due:
-            words += (len(steps.steps), *steps.steps)
+            words += (len(steps.steps), steps.retain, *steps.steps)
         if mark is not None:
             words[4] = self._attempted = _MARK.pack(*mark, self._state)
         status, *replies = self._run(lambda: self._call(named, words))
@@ -230,7 +251,8 @@ class RedisState:
         while block := list(itertools.islice(waiting, _BLOCK)):
             with self._client.pipeline(transaction=False) as pipe:
                 for key, count, rows in block:
-                    pipe.set(self._key(key), rows + _TAIL.pack(count, len(rows) // count), px=self._rows_ttl)
+                    tail = _TAIL.pack(rows[-8:], count, (len(rows) - 8) // max(count, 1))
+                    pipe.set(self._key(key), rows[:-8] + tail, px=self._rows_ttl)
                 self._run(pipe.execute)
 
     def sizes(self) -> Iterator[tuple[str, int]]:
@@ -327,17 +349,17 @@ def _client(url: str, timeout_s: float) -> redis.Redis:
 
 
 def _rows(value: bytes, key: StateKey) -> bytes:
-    """Returns a value without its tail.
+    """Returns a value's rows and its mark.
 
     Raises:
         StateError: tail and length do not fit each other.
     """
     if not value:
         return b""
-    if len(value) > _TAIL.size:
-        count, width = _TAIL.unpack_from(value, len(value) - _TAIL.size)
+    if len(value) >= _TAIL.size:
+        _, count, width = _TAIL.unpack_from(value, len(value) - _TAIL.size)
         if count * width + _TAIL.size == len(value):
-            return value[: -_TAIL.size]
+            return value[:-8]
     raise _damaged(f"a value of {len(value)} bytes for entity {key[0]!r}")
 
 
