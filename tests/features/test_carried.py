@@ -12,14 +12,14 @@ from tests.features.logs import Writer, features, steps
 from decalog.errors import DataError
 from decalog.features import kernel
 from decalog.features.carried import CarriedFold, Steps
-from decalog.features.columnar import images, rows_of, tokens_of
+from decalog.features.columnar import images, rows_of, timeline, tokens_of, write_requests
 from decalog.features.definition import Aggregate, FeatureSet
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.offline import fold, refused
 from decalog.features.plan import Plan
 
-FEATURES = features(lookups=False)
+FEATURES = features()
 COUNT = FeatureSet(
     system="demo",
     features=(
@@ -80,8 +80,7 @@ def fold_in_pieces(
             read = asked[start : start + piece]
             places = entity.outputs[:, kernel.PLACE]
             out[read[read >= 0][:, None], places] = values[:, places]
-    for point, vector in zip(points, out, strict=True):
-        plan.write_request(point, vector)
+    write_requests(plan, points, out=out, tables=timeline(changes))
     return out
 
 

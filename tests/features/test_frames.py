@@ -15,14 +15,14 @@ from tests.features.logs import KINDS, Writer, features, steps
 
 from decalog.errors import DataError
 from decalog.features import frames, sliding
-from decalog.features.columnar import rows_of, tokens_of
-from decalog.features.definition import Aggregate, FeatureSet
+from decalog.features.columnar import rows_of, timeline, tokens_of
+from decalog.features.definition import Aggregate, FeatureSet, Lookup
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.frames import EventColumns, fold_columns
 from decalog.features.offline import fold, refused
 from decalog.features.plan import Plan
 
-FEATURES = features(lookups=False)
+FEATURES = features()
 Float64s = npt.NDArray[np.float64]
 
 
@@ -52,6 +52,7 @@ def columns_of(changes: Sequence[Change], declared: FeatureSet) -> tuple[EventCo
         root=np.array([fact.root for fact in facts], np.int64),
         withdraws=np.array([minus for _, _, minus in rows], np.bool_),
         asked=asked,
+        tables=timeline(changes),
     )
     return events, [point for point, is_asked in zip(points, asked.tolist(), strict=True) if is_asked]
 
@@ -91,6 +92,7 @@ def test_typed_columns_in_order_of_time_slide_to_the_bits_of_the_kernel(drawn: l
         kind=np.array(kinds),
         entities={"card": card, "device": np.array(devices, np.int32)},
         attributes={"cents": np.array(cents, np.int16), "country": np.array(countries), "flag": np.array(cents) > 5},
+        tables={},
     )
     facts = [
         Fact(seq, time, kind, {"device": device} | ({"card": card} if card else {}), attributes)
@@ -163,7 +165,7 @@ def payments(times: Sequence[int], **changes: Any) -> EventColumns:
 
 
 def test_no_rows_give_no_values() -> None:
-    empty = EventColumns(event_time=np.zeros(0, np.int64), kind="payment", entities={"card": np.zeros(0, np.int64)})
+    empty = EventColumns(event_time=np.zeros(0, np.int64), kind="payment", entities={}, tables={})
     assert fold_columns(FEATURES, empty).shape == (0, len(FEATURES.names))
 
 
@@ -208,6 +210,14 @@ def test_a_crowded_entity_is_refused() -> None:
     assert fold_columns(one_count(retain=3), payments([1, 2, 3, 4, 14])).tolist()[-1] == [1.0]
 
 
-def test_lookups_are_refused_since_columns_have_no_tables() -> None:
-    with pytest.raises(DataError, match=r"event columns: features that look up risk\. .* fold the log"):
-        fold_columns(features(), payments([1, 2]))
+def test_lookups_need_the_versions_of_their_tables() -> None:
+    expected = r"event columns: features that look up lists, risk, and no tables\. .* Pass tables="
+    with pytest.raises(DataError, match=expected):
+        fold_columns(FEATURES, payments([1, 2]))
+    card = Lookup(name="listed", meaning="test", unit="1", table="lists", key="card", missing=0)
+    declared = FeatureSet(system="test", features=(card,))
+    cards = {"card": np.ma.masked_array([7, 8, 7], [False, False, True])}
+    events = payments([1, 2, 3], entities=cards, tables={"lists": [(0, {"7": 4.0}), (1, {"8": 1.0, "7": 2.0})]})
+    assert fold_columns(declared, events).tolist() == [[0.0], [0.0], [0.0]]
+    later = msgspec.structs.replace(events, seq=np.array([1, 2, 3]))
+    assert fold_columns(declared, later).tolist() == [[4.0], [1.0], [0.0]]

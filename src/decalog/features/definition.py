@@ -169,6 +169,11 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             tables=frozenset(feature.table for feature in self.features if isinstance(feature, Lookup)),
         )
 
+    def table_keys(self, schema: Schema) -> dict[str, str]:
+        """Returns lookup table → the entity whose tokens are its keys; "" where its keys are public values."""
+        public = schema.request.attributes
+        return {f.table: "" if f.key in public else f.key for f in self.features if isinstance(f, Lookup)}
+
     def with_attributes(self, extra: Iterable[str | Attribute]) -> FeatureSet:
         """Returns the set with a user's own numeric signals at its end; a bare name is an attribute of that name.
 
@@ -219,11 +224,12 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             for feature in self.features
             for problem in _schema_problems(feature, schema)
         ]
+        problems += _table_problems(self, schema)
         if problems:
             raise ConfigError(
                 where=f"features of {self.system!r}",
-                given=f"{len(problems)} unknown name{'s' if len(problems) > 1 else ''}: {'; '.join(problems)}",
-                expected=f"names that the schema of {schema.system!r} declares as public",
+                given=f"{len(problems)} problem{'s' if len(problems) > 1 else ''}: {'; '.join(problems)}",
+                expected=f"names that the schema of {schema.system!r} declares, of public values or of entities",
                 fix="Mend the feature or the schema.",
             )
 
@@ -315,9 +321,22 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
         yield from _aggregate_problems(feature, schema)
         return
     public = schema.request.attributes
-    for part in ("attribute", "left", "right", "key"):
+    for part in ("attribute", "left", "right"):
         if hasattr(feature, part):
             yield from _unknown(part, getattr(feature, part), known=public)
+    if isinstance(feature, Lookup):
+        yield from _unknown("key", feature.key, known=public | {entity.name for entity in schema.request.entities})
+
+
+def _table_problems(features: FeatureSet, schema: Schema) -> Iterator[str]:
+    """Yields tables whose keys would be tokens of one entity and something else as well."""
+    keys: dict[str, set[str]] = {}
+    for feature in features.features:
+        if isinstance(feature, Lookup):
+            keys.setdefault(feature.table, set()).add(feature.key)
+    for table, among in keys.items():
+        if len(among) > 1 and not among <= schema.request.attributes:
+            yield f"table {table!r}: read at {', '.join(sorted(among))}, expected one key where it is an entity's token"
 
 
 def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
