@@ -95,7 +95,8 @@ class Deployment:
         name, rates = self.system.name, self.rates()
         self.tables.put(name, "signals", content=self.signals)
         self.tables.put(name, "features", content=msgspec.Raw(self.system.features.to_json()))
-        self.tables.put(name, "policy", content=self.policy_params())
+        policy = self.setup.policy or self.policy_params()
+        self.tables.put(name, "policy", content=policy, by="the settings of a start" if self.setup.policy else "")
         self.tables.put("", "rates", content=rates)
         self.log.commit()
         return Ingest(self.system.schema, self.log, rates=rates, entropy=self._entropy)
@@ -118,9 +119,8 @@ class Deployment:
         return rates
 
     def policy_params(self) -> msgspec.Struct:
-        """Returns the policy parameters in force."""
-        stored = self.tables.get(self.system.name, "policy")
-        return self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
+        """Returns the policy parameters in force: those of the log, which `prepare` gives those of the settings."""
+        return msgspec.convert(self.tables.get(self.system.name, "policy") or {}, self.system.policy_params)
 
     def service(self) -> Service:
         """Returns the online service, its views brought up to the log's position."""

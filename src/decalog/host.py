@@ -6,7 +6,7 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -29,6 +29,7 @@ _MOST_THINKING = 256
 
 _REFRESH_S = 1.0
 
+_T = TypeVar("_T")
 Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
 
 
@@ -161,6 +162,18 @@ class Host:
         record, decision = self._find(self._service(system), id_)
         await self._until_durable(record.seq)
         return await self._replay(system, decision.id)
+
+    async def operate(self, system: str, act: Callable[[Service], _T]) -> _T:
+        """Returns what an operator's act on a system's service gave, once everything it may rest on is durable.
+
+        Raises:
+            LogUnavailableError: the log takes nothing now.
+        """
+        service = self._service(system)
+        self._check_open()
+        done = act(service)
+        await self._until_durable(self.log.position - 1)
+        return done
 
     def state(self) -> HostState:
         """Returns how the host is."""

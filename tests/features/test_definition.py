@@ -20,6 +20,7 @@ from decalog.features.definition import (
     FeatureSet,
     Lookup,
     Same,
+    table_keys,
 )
 from decalog.schema import Entity, EventKind, Field, Label, Schema
 
@@ -240,7 +241,7 @@ def test_a_table_is_read_at_public_values_or_at_the_tokens_of_one_entity() -> No
     features = (lookup("risks", "channel"), lookup("lists", "card"))
     fits = FeatureSet(system="fraud", features=features)
     fits.check(schema())
-    assert fits.table_keys(schema()) == {"risks": "", "lists": "card"}
+    assert table_keys(fits, schema()) == {"risks": "", "lists": "card"}
     mixed = FeatureSet(system="fraud", features=(*features, lookup("lists", "channel"), lookup("more", "crad")))
     with pytest.raises(ConfigError) as caught:
         mixed.check(schema())

@@ -61,6 +61,8 @@ __all__ = [
     "Use",
     "ZScore",
     "joined",
+    "lookups",
+    "table_keys",
 ]
 
 _MOST_KINDS = _MOST_ENTITIES = 62
@@ -166,13 +168,8 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         kinds = {kind for feature in self.aggregates for kind in feature.over}
         return Reads(
             outcomes=any(kind.startswith(_OUTCOME_ROWS) for kind in kinds),
-            tables=frozenset(feature.table for feature in self.features if isinstance(feature, Lookup)),
+            tables=frozenset(feature.table for feature in lookups(self)),
         )
-
-    def table_keys(self, schema: Schema) -> dict[str, str]:
-        """Returns lookup table → the entity whose tokens are its keys; "" where its keys are public values."""
-        public = schema.request.attributes
-        return {f.table: "" if f.key in public else f.key for f in self.features if isinstance(f, Lookup)}
 
     def with_attributes(self, extra: Iterable[str | Attribute]) -> FeatureSet:
         """Returns the set with a user's own numeric signals at its end; a bare name is an attribute of that name.
@@ -236,6 +233,17 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def __str__(self) -> str:
         head = f"features of {self.system}, version {self.version}, lateness {self.lateness}"
         return "\n".join([head, *(f"  {feature}" for feature in self.features)])
+
+
+def lookups(features: FeatureSet) -> tuple[Lookup, ...]:
+    """Returns the features that read a table."""
+    return tuple(feature for feature in features.features if isinstance(feature, Lookup))
+
+
+def table_keys(features: FeatureSet, schema: Schema) -> dict[str, str]:
+    """Returns lookup table → the entity whose tokens are its keys; "" where its keys are public values."""
+    public = schema.request.attributes
+    return {lookup.table: "" if lookup.key in public else lookup.key for lookup in lookups(features)}
 
 
 def _stated(value: msgspec.Struct) -> dict[str, Any]:
@@ -331,9 +339,8 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
 def _table_problems(features: FeatureSet, schema: Schema) -> Iterator[str]:
     """Yields tables whose keys would be tokens of one entity and something else as well."""
     keys: dict[str, set[str]] = {}
-    for feature in features.features:
-        if isinstance(feature, Lookup):
-            keys.setdefault(feature.table, set()).add(feature.key)
+    for lookup in lookups(features):
+        keys.setdefault(lookup.table, set()).add(lookup.key)
     for table, among in keys.items():
         if len(among) > 1 and not among <= schema.request.attributes:
             yield f"table {table!r}: read at {', '.join(sorted(among))}, expected one key where it is an entity's token"
