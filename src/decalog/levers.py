@@ -23,7 +23,7 @@ _LONGEST_KEY = 1_024
 _LARGEST = 2**63
 
 
-class TableState(Version, frozen=True, omit_defaults=True):
+class TableState(Version, frozen=True):
     """A version of a lookup table as an operator sees it.
 
     Args:
@@ -35,8 +35,8 @@ class TableState(Version, frozen=True, omit_defaults=True):
 
     key: str = ""
     entries: int = 0
-    numbers: dict[str, float] | None = None
-    counts: dict[str, int] | None = None
+    numbers: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
+    counts: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Levers:
@@ -121,6 +121,16 @@ class Levers:
             expected=f"parameters of {kind.__name__}",
             fix="Mend all of them; the policy of before stays in force.",
         )
+
+    def put_table(self, name: str, raw: bytes, *, by: str) -> TableState:
+        """Puts a table in JSON where no server runs, and returns its new version; see `entries`."""
+        self._tables.put(self._system.name, name, content=dict(self.entries(name, raw)), by=by)
+        return self.state(name)
+
+    def put_policy(self, raw: bytes, *, by: str) -> Stored:
+        """Puts parameters in JSON where no server runs, and returns them as stored; see `read_policy`."""
+        self._tables.put(self._system.name, "policy", content=self.read_policy(raw).params, by=by)
+        return self.policy()
 
     def changes(self) -> list[TableChange]:
         """Returns who changed what, oldest first."""
