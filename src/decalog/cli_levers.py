@@ -46,22 +46,21 @@ def tables(
     as_json: JsonOption = False,
 ) -> None:
     """List, read or put the tables that features look up; the next request sees what is put."""
-    if (act != "list" and not name) or (act == "put" and file is None):
-        raise typer.BadParameter("get NAME, put NAME FILE, or nothing more for the list")
-    where = _Where(system, url, token, home)
-    if changes:
-        rows = where.ask("changes", lambda levers: levers.changes())
-        print_json(rows) if as_json else print_text(_changes_text(rows))
-    elif act == "get":
-        query = "" if seq is None else f"?seq={seq}"
-        print_json(where.ask(f"tables/{name}{query}", lambda levers: levers.table(name, seq)))
-    elif act == "put" and file is not None:
-        raw = read_file(file)
-        put = where.put(f"tables/{name}", raw, lambda levers, by: levers.put_table(name, raw, by=by))
-        print_json(put) if as_json else print_text(_tables_text([put]))
-    else:
-        rows = where.ask("tables", lambda levers: levers.tables())
-        print_json(rows) if as_json else print_text(_tables_text(rows))
+    where, text = _Where(system, url, token, home), _tables_text
+    match act, name, file:
+        case "list", "", None if changes:
+            told, text = where.ask("changes", lambda levers: levers.changes()), _changes_text
+        case "list", "", None:
+            told = where.ask("tables", lambda levers: levers.tables())
+        case "get", str(), None if name:
+            query = "" if seq is None else f"?seq={seq}"
+            told, as_json = where.ask(f"tables/{name}{query}", lambda levers: levers.table(name, seq)), True
+        case "put", str(), Path() if name:
+            raw = read_file(file)
+            told = [where.put(f"tables/{name}", lambda levers, by: levers.put_table(name, raw, by=by), raw=raw)]
+        case _:
+            raise typer.BadParameter("get NAME, put NAME FILE, or nothing more for the list")
+    print_json(told) if as_json else print_text(text(told))
 
 
 @levers_app.command(epilog=example_of("decalog policy fraud set policy.toml"))
@@ -82,7 +81,7 @@ def policy(
         raise typer.BadParameter("set FILE")
     else:
         raw = _toml(file)
-        told = where.put("policy", raw, lambda levers, by: levers.put_policy(raw, by=by))
+        told = where.put("policy", lambda levers, by: levers.put_policy(raw, by=by), raw=raw)
     print_json(told) if as_json else print_text(_policy_text(told))
 
 
@@ -96,7 +95,7 @@ class _Where:
         """Returns what is told, as JSON has it."""
         return self._call("GET", path) if self._url else self._here(here, puts=False)
 
-    def put(self, path: str, raw: bytes, here: Callable[[Levers, str], object]) -> Any:
+    def put(self, path: str, here: Callable[[Levers, str], object], *, raw: bytes) -> Any:
         """Returns what is told of what was put."""
         import getpass
 

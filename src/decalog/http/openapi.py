@@ -92,14 +92,14 @@ def _system_parts(schema: Schema) -> Json:
 def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
     name, system, noun = title_of(schema.system), schema.system, schema.noun
     events = [f"{name}Event{title_of(kind.name)}" for kind in (schema.request, *schema.events)]
-    id_ = parameter("id", "path", f"The decision's id, or the {noun}'s.")
-    key = parameter("Idempotency-Key", "header", "Optional; if sent, the same as the body's id.")
+    id_ = parameter("id", "path", meaning=f"The decision's id, or the {noun}'s.")
+    key = parameter("Idempotency-Key", "header", meaning="Optional; if sent, the same as the body's id.")
     decide = {
         "summary": f"Decide one {noun}.",
         "parameters": [key],
         "requestBody": body_of(ref(f"{name}Request"), _example(schema)),
         "responses": {
-            "200": ok("The decision, logged.", ref(f"{name}Decision"), _REPLAYED_HEADER),
+            "200": ok("The decision, logged.", ref(f"{name}Decision"), headers=_REPLAYED_HEADER),
             **refusals(400, 409, 413, 415, 422, 503),
         },
     }
@@ -125,7 +125,7 @@ def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
         "decisions/{id}/replay": ("post", "admin", replay),
     }
     return {
-        f"/v1/{system}/{path}": {method: operation_of(f"{system}_{_verb(path)}", call, scope, settings)}
+        f"/v1/{system}/{path}": {method: operation_of(f"{system}_{_verb(path)}", call, scope=scope, settings=settings)}
         for path, (method, scope, call) in calls.items()
     }
 
@@ -142,10 +142,10 @@ def _server_paths(settings: HttpSettings) -> Json:
     }
     openapi = {"summary": "This document.", "responses": {"200": ok("OpenAPI 3.1.", {"type": "object"})}}
     return {
-        "/healthz": {"get": operation_of("healthz", alive, "", settings)},
-        "/readyz": {"get": operation_of("readyz", ready, "", settings)},
-        "/metrics": {"get": operation_of("metrics", metrics, "admin", settings)},
-        "/openapi.json": {"get": operation_of("openapi", openapi, "", settings)},
+        "/healthz": {"get": operation_of("healthz", alive, scope="", settings=settings)},
+        "/readyz": {"get": operation_of("readyz", ready, scope="", settings=settings)},
+        "/metrics": {"get": operation_of("metrics", metrics, scope="admin", settings=settings)},
+        "/openapi.json": {"get": operation_of("openapi", openapi, scope="", settings=settings)},
     }
 
 
@@ -174,7 +174,7 @@ def _request(schema: Schema) -> Json:
         {"id": id_of(f"Your key of the {schema.noun}; a retry repeats it."), "event_time": _TIME, "taken": taken}
         | _values(kind),
         ["id", *_required(kind)],
-        kind.meaning,
+        meaning=kind.meaning,
     )
 
 
@@ -186,7 +186,7 @@ def _event(kind: EventKind, schema: Schema) -> Json:
         | {"taken": {"type": ["string", "null"], "enum": [*schema.actions, None]}}
         | _values(kind),
         ["id", *_required(kind), *([] if kind is schema.request else ["kind"])],
-        kind.meaning,
+        meaning=kind.meaning,
     )
     return {"anyOf": [body, ref("Deletion")]}
 
@@ -211,7 +211,7 @@ def _outcome(schema: Schema) -> Json:
             | money
             | {field.name: _field(field) for field in kind.fields},
             ["id", schema.noun, "kind", "source", "value", *(field.name for field in kind.fields if field.required)],
-            kind.meaning,
+            meaning=kind.meaning,
         )
         | {"dependentRequired": {"amount_minor": ["currency"]}}
         for kind in schema.outcomes
@@ -327,11 +327,11 @@ _PER: Json = {
     "maximum": MAX_PER,
     "description": "How many the amount is for; 1 if left out.",
 }
-_STATUS: Json = object_of({"status": {"type": "string"}}, ["status"], "A status.")
+_STATUS: Json = object_of({"status": {"type": "string"}}, ["status"], meaning="A status.")
 _READY: Json = object_of(
     {"status": {"type": "string"}, "now": {"type": "string", "format": "date-time", "description": "The log's clock."}},
     ["status", "now"],
-    "A status.",
+    meaning="A status.",
 )
 _REPLAYED_HEADER: Json = {
     "Idempotent-Replayed": {
@@ -348,7 +348,7 @@ _ROW = object_of(
         "message": {"type": "string", "description": "The four parts of a rejection in one sentence."},
     },
     ["id", "status", "seq"],
-    "What became of one row.",
+    meaning="What became of one row.",
 )
 _COUNTS = {name: {"type": "integer", "minimum": 0} for name in ("accepted", "duplicate", "rejected")}
 _SHARED: Json = {
@@ -367,11 +367,11 @@ _SHARED: Json = {
     "Batch": object_of(
         _COUNTS | {"results": {"type": "array", "items": ref("Row")}},
         [*_COUNTS, "results"],
-        "A batch's rows in order.",
+        meaning="A batch's rows in order.",
     ),
     "Deletion": object_of(
         {"id": id_of("Your key of this deletion."), "deletes": id_of("Id of what is withdrawn.")},
         ["id", "deletes"],
-        "Withdraws what was logged; the log keeps both.",
+        meaning="Withdraws what was logged; the log keeps both.",
     ),
 }

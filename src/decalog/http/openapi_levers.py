@@ -22,19 +22,19 @@ PARTS: Json = {
         | {"numbers": _NUMBERS | {"description": "By key, where keys are public values."}}
         | {"counts": _COUNTS | {"description": "How often each number stands in it, where keys are tokens."}},
         ["table"],
-        "A version of a lookup table.",
+        meaning="A version of a lookup table.",
     ),
-    "Policy": object_of(_VERSION | {"content": {"type": "object"}}, ["content"], "Parameters of the policy."),
+    "Policy": object_of(_VERSION | {"content": {"type": "object"}}, ["content"], meaning="Parameters of the policy."),
     "Changes": {
         "type": "array",
-        "items": object_of(_VERSION | {"by": _TEXT}, [*_VERSION, "by"], "A version, and who put it."),
+        "items": object_of(_VERSION | {"by": _TEXT}, [*_VERSION, "by"], meaning="A version, and who put it."),
     },
 }
 
 
 def lever_paths(system: str, settings: HttpSettings) -> Json:
     """Returns the paths of a system's levers."""
-    name = parameter("name", "path", "A table that a feature looks up.")
+    name = parameter("name", "path", meaning="A table that a feature looks up.")
     seq = {"name": "seq", "in": "query", "required": False, "schema": _COUNT}
     seq |= {"description": "A record of the log: the table as it stood then."}
     tables = {"type": "array", "items": ref("Table")}
@@ -61,7 +61,7 @@ def lever_paths(system: str, settings: HttpSettings) -> Json:
     }
     return {
         f"/v1/{system}/{path}": {
-            method: operation_of(f"{system}_{verb}", call, "admin", settings)
+            method: operation_of(f"{system}_{verb}", call, scope="admin", settings=settings)
             for method, (verb, call) in methods.items()
         }
         for path, methods in calls.items()

@@ -11,7 +11,7 @@ Json = dict[str, Any]
 _PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 
 
-def operation_of(name: str, call: Json, scope: str, settings: HttpSettings) -> Json:
+def operation_of(name: str, call: Json, *, scope: str, settings: HttpSettings) -> Json:
     """Returns an operation with what its scope asks for."""
     if not scope:
         return {"operationId": name, "security": [], **call}
@@ -27,7 +27,7 @@ def body_of(schema: Json, example: Json) -> Json:
     return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
-def object_of(properties: Json, required: list[str], meaning: str) -> Json:
+def object_of(properties: Json, required: list[str], *, meaning: str) -> Json:
     """Returns a closed object."""
     return {
         "type": "object",
@@ -48,13 +48,13 @@ def text_of(longest: int, meaning: str) -> Json:
     return {"type": "string", "maxLength": longest, "pattern": _PRINTABLE, "description": meaning}
 
 
-def parameter(name: str, place: str, meaning: str) -> Json:
+def parameter(name: str, place: str, *, meaning: str) -> Json:
     """Returns a parameter of a path or header."""
     schema = {"type": "string", "minLength": 1, "maxLength": ID_LENGTH}
     return {"name": name, "in": place, "required": place == "path", "schema": schema, "description": meaning}
 
 
-def ok(meaning: str, schema: Json, headers: Json | None = None) -> Json:
+def ok(meaning: str, schema: Json, *, headers: Json | None = None) -> Json:
     """Returns a response of JSON."""
     found: Json = {"description": meaning, "content": {"application/json": {"schema": schema}}}
     return found | ({"headers": headers} if headers else {})
