@@ -172,3 +172,13 @@ def test_the_hash_at_a_position_is_that_of_the_record_before(home: Home) -> None
     assert [log.hash_at(seq + 1) for seq in range(3)] == [entry.hash for entry in entries[:3]]
     assert log.hash_at(log.position + 1) is None
     log.close()
+
+
+def test_how_old_the_newest_row_of_a_kind_is_outlives_a_restart(home: Home, tmp_path: Path) -> None:
+    take(home)
+    log = home.reader()
+    found = views.bring_up(FEATURES, log, folder=home.state)
+    log.close()
+    assert found.start == found.position
+    assert found.state.newest == whole(home, tmp_path).state.newest
+    assert found.state.newest["payment"] == records(home, "decision")[-1].known_time

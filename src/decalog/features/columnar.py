@@ -54,12 +54,14 @@ class LiveRows(msgspec.Struct, frozen=True):
         entities: one list of (token, row array) an entity plan.
         unusable: column → added values that could not enter.
         tables: lookup table → its numbers.
+        newest: kind of row → known_time of the newest that was added, µs.
     """
 
     watermark: int
     entities: tuple[list[tuple[int, Int64s]], ...]
     unusable: Counter[str]
     tables: dict[str, Mapping[str, float]]
+    newest: dict[str, int]
 
 
 def images(plan: Plan, changes: Sequence[Change]) -> Images:
@@ -204,7 +206,13 @@ def live_rows(plan: Plan, changes: Sequence[Change], *, kept_us: int) -> LiveRow
         for entity, tokens in zip(plan.entities, log.tokens, strict=True)
     )
     tables = {name: versions[-1][1] for name, versions in log.tables.items()}
-    return LiveRows(watermark, entities, log.unusable, tables)
+    return LiveRows(watermark, entities, log.unusable, tables, _newest(plan, log))
+
+
+def _newest(plan: Plan, log: Images) -> dict[str, int]:
+    added = log.acts == kernel.INSERT
+    last = {kind: np.flatnonzero(added & (log.table[:, kernel.KIND] == bit))[-1:] for kind, bit in plan.bits.items()}
+    return {kind: int(log.watermarks[log.changes[image[0]]]) for kind, image in last.items() if len(image)}
 
 
 def _entity_rows(log: Images, plan: EntityPlan, *, tokens: Int64s, reachable: Bools) -> Iterator[tuple[int, Int64s]]:

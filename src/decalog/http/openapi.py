@@ -329,8 +329,9 @@ _PER: Json = {
 }
 _STATUS: Json = object_of({"status": {"type": "string"}}, ["status"], meaning="A status.")
 _READY: Json = object_of(
-    {"status": {"type": "string"}, "now": {"type": "string", "format": "date-time", "description": "The log's clock."}},
-    ["status", "now"],
+    {"status": {"type": "string"}, "now": {"type": "string", "format": "date-time", "description": "The log's clock."}}
+    | {"stale": {"type": "integer", "minimum": 0, "description": "Features whose rows are silent for too long."}},
+    ["status", "now", "stale"],
     meaning="A status.",
 )
 _REPLAYED_HEADER: Json = {

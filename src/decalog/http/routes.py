@@ -123,10 +123,14 @@ class Routes:
         return Answer(200, b'{"status":"alive"}', JSON)
 
     async def readyz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
-        """Says whether to send requests here, and the time on the host's clock: a world's runs faster than ours."""
+        """Says whether to send requests here, the host's time (a world's runs faster), and how many features are stale.
+
+        Stale features are no reason to send requests elsewhere: the log is the same there.
+        """
         state = self._host.state()
         if state.ready and not self._is_draining():
-            return Answer(200, b'{"status":"ready","now":"%s"}' % state.now.encode(), JSON)
+            stale = sum(len(found["stale"].split(", ")) for found in state.systems.values() if found["stale"])
+            return Answer(200, b'{"status":"ready","now":"%s","stale":%d}' % (state.now.encode(), stale), JSON)
         given = "a log that failed" if state.failed else "a server on its way out" if state.ready else "no open log"
         raise Refusal(
             503,

@@ -13,6 +13,8 @@ from decalog.systems.fraud.schema import CHANNELS
 _OWNER = "fraud"
 _PAYMENTS = ("payment",)
 _AMOUNT = "amount_base_minor"
+# A shop sleeps at night; half a day without one payment is a sender that was cut off.
+_SILENCE = "12h"
 _MONEY = "minor units of the base currency"
 
 # ISO 18245 codes that fraud rules commonly name; any other code shares the last index.
@@ -32,6 +34,7 @@ def _count(entity: str, window: str) -> Aggregate:
         entity=entity,
         aggregate="count",
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window=window,
     )
 
@@ -46,6 +49,7 @@ def _sum(entity: str, window: str) -> Aggregate:
         aggregate="sum",
         column=_AMOUNT,
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window=window,
     )
 
@@ -60,6 +64,7 @@ def _mean(entity: str, window: str) -> Aggregate:
         aggregate="mean",
         column=_AMOUNT,
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window=window,
         own=False,
     )
@@ -75,6 +80,7 @@ def _distinct(entity: str, column: str, window: str) -> Aggregate:
         aggregate="distinct",
         column=column,
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window=window,
     )
 
@@ -88,6 +94,7 @@ def _since(entity: str) -> Aggregate:
         entity=entity,
         aggregate="time_since",
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window="30d",
         own=False,
     )
