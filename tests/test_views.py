@@ -14,6 +14,7 @@ from decalog import views
 from decalog.clock import rfc3339
 from decalog.decisions import decode_decision
 from decalog.events import Event
+from decalog.features import columnar
 from decalog.features.snapshot import read_manifest
 from decalog.folding import point
 from decalog.home import Home
@@ -114,7 +115,7 @@ def test_a_long_log_is_folded_in_parts_to_the_same_bytes(home: Home, monkeypatch
     path = take(home)
     content = path.read_bytes()
     path.unlink()
-    monkeypatch.setattr(views, "_AT_ONCE", 7)
+    monkeypatch.setattr(columnar, "_PART", 7)
     assert take(home).read_bytes() == content
 
 

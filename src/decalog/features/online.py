@@ -202,17 +202,16 @@ class OnlineState:
             for change in changes:
                 self.apply(change)
             return
-        changes = list(changes)
-        if not changes:
-            return
         live = live_rows(self.plan, changes, kept_us=self._kept_us)
+        if live is None:
+            return
         for entity, tokens in zip(self._entities, live.entities, strict=True):
             for token, rows in tokens:
                 entity.put(token, rows)
         self._unusable.update(live.unusable)
         self.newest.update(live.newest)
         self._tables.update(live.tables)
-        self._seq, self._watermark = changes[-1].seq, live.watermark
+        self._seq, self._watermark = live.seq, live.watermark
 
     def use_tables(self, versions: Iterable[TableVersion]) -> None:
         """Takes versions of lookup tables as they stood at the state's position."""
