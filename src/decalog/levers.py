@@ -73,7 +73,7 @@ class Levers:
         if not entity:
             return msgspec.structs.replace(state, numbers=numbers)
         counts = Counter(repr(number).removesuffix(".0") for number in numbers.values())
-        return msgspec.structs.replace(state, counts=dict(counts))
+        return msgspec.structs.replace(state, counts=dict(sorted(counts.items())))
 
     def entries(self, name: str, raw: bytes) -> Iterator[tuple[str, float]]:
         """Yields each entry of a table in JSON as the log will hold it, once all are found to fit.
