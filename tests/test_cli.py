@@ -140,7 +140,9 @@ def test_help_loads_nothing_heavy() -> None:
     loaded = set(done.stdout.split())
     heavy = {"numpy", "numba", "duckdb", "lightgbm", "rich", "starlette", "uvicorn", "cryptography", "msgspec"}
     assert not loaded & heavy
-    assert {name for name in loaded if name.startswith("decalog.")} == {"decalog.cli", "decalog.errors"}
+    assert {name.removeprefix("decalog.") for name in loaded if name.startswith("decalog.")} == {
+        *("cli", "cli_levers", "errors", "terminal"),
+    }
 
 
 def test_the_package_is_the_command() -> None:
@@ -444,7 +446,7 @@ def test_a_reader_that_goes_away_gets_no_traceback(
     def gone(_text: str) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_print", gone)
+    monkeypatch.setattr(cli, "print_text", gone)
     assert run("models", "list", "fraud") == Ran(code, "", "")
 
 
@@ -474,3 +476,82 @@ def test_serve_says_what_it_decides_with_and_hands_over(
     assert '"reviews_per_day":1' in tables["policy"]
     Home(home).writer().close()
     assert tables["rates"] == '{"base":"EUR","rates":{"USD":"0.9"}}'
+
+
+# Tables and policy
+
+FRAUD_WITH_TABLES = "tests.own_tables:SYSTEM"
+
+
+def test_tables_are_put_read_and_listed_with_who_changed_them(run: Shell, tmp_path: Path) -> None:
+    (tmp_path / "lists.json").write_text('{"card-1": 3, "card-2": 1}')
+    ran = run("tables", FRAUD_WITH_TABLES, "put", "card_lists", "lists.json")
+    assert ran.code == 0, ran
+    assert ran.out.startswith("card_lists at card: 2 entries, version ")
+    assert json.loads(run("tables", FRAUD_WITH_TABLES, "get", "card_lists").out)["counts"] == {"3": 1, "1": 1}
+    assert run("tables", FRAUD_WITH_TABLES, "put", "mcc_risk", "-", "--json", stdin=b'{"5411": 0.5}').code == 0
+    assert json.loads(run("tables", FRAUD_WITH_TABLES, "get", "mcc_risk", "--seq", "0").out)["entries"] == 0
+    listed = run("tables", FRAUD_WITH_TABLES).out.splitlines()
+    assert [line.partition(",")[0] for line in listed] == [
+        "card_lists at card: 2 entries",
+        "mcc_risk at mcc: 1 entries",
+    ]
+    changes = run("tables", FRAUD_WITH_TABLES, "--changes").out.splitlines()
+    assert ["card_lists" in changes[0], "mcc_risk" in changes[1], len(changes)] == [True, True, 2]
+    assert_sentence(run("tables", FRAUD_WITH_TABLES, "get", "lists"), 2, "a table that no feature looks up")
+    assert "get NAME" in run("tables", FRAUD_WITH_TABLES, "put", "mcc_risk").err
+
+
+def test_a_home_without_tables_and_changes_says_so(run: Shell, home: Path) -> None:
+    assert run("tables", "fraud").out == "no feature looks up a table\n"
+    assert run("tables", "fraud", "--changes").out == "nothing was changed yet\n"
+    assert "nothing put yet" in run("tables", FRAUD_WITH_TABLES).out
+
+
+def test_the_policy_is_shown_as_it_can_be_set(run: Shell, home: Path, tmp_path: Path) -> None:
+    shown = run("policy", "fraud").out
+    assert shown.startswith("# version ")
+    (tmp_path / "policy.toml").write_text(shown.replace("goodwill_minor = 500", "goodwill_minor = 900"))
+    assert "goodwill_minor = 900" in run("policy", "fraud", "set", "policy.toml").out
+    assert json.loads(run("policy", "fraud", "--json").out)["content"]["goodwill_minor"] == 900
+    assert " policy " in run("tables", "fraud", "--changes").out
+    rules = "# ours\nblock if :amount_in_eur: > 500\n"
+    (tmp_path / "policy.toml").write_text(f"rules = '''\n{rules}'''")
+    (tmp_path / "policy.toml").write_text(run("policy", "fraud", "set", "policy.toml").out)
+    assert json.loads(run("policy", "fraud", "set", "policy.toml", "--json").out)["content"]["rules"] == rules
+    (tmp_path / "policy.toml").write_text("goodwill_minor = -900\nmargin_bp = -1")
+    assert_sentence(run("policy", "fraud", "set", "policy.toml"), 2, "goodwill_minor: ", "margin_bp: ")
+    (tmp_path / "policy.toml").write_text("goodwill_minor")
+    assert_sentence(run("policy", "fraud", "set", "policy.toml"), 2, "policy.toml: no TOML of numbers and texts")
+    assert "set FILE" in run("policy", "fraud", "set").err
+    assert_sentence(run("policy", "fraud", "--home", "nowhere"), 2, "a folder without a log")
+
+
+def test_tables_and_policy_go_to_a_running_server_too(
+    run: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, bytes | None, str]] = []
+
+    def answer(method: str, url: str, *, raw: bytes | None = None, token: str = "") -> Any:
+        asked.append((method, url, raw, token))
+        state = {"table": "lists", "key": "card", "version": "v", "seq": 1, "known_time": "now", "by": "me"}
+        told = state | {"entries": 0, "content": {"a": 1}}
+        return [told] if url.endswith(("tables", "changes")) else told
+
+    monkeypatch.setattr("decalog.admin.call", answer)
+    (tmp_path / "own.toml").write_text("a = 1")
+    there = ("--url", "http://there", "--token", "t")
+    assert run("tables", "fraud", *there).out == "lists at card: 0 entries, version v, record 1, now\n"
+    assert run("tables", "fraud", "--changes", *there).out == "now  lists v, record 1, by me\n"
+    run("tables", "fraud", "get", "lists", "--seq", "7", *there)
+    run("tables", "fraud", "put", "lists", "-", *there, stdin=b"{}")
+    assert run("policy", "fraud", *there).out == "# version v, record 1, now\na = 1\n"
+    run("policy", "fraud", "set", "own.toml", *there)
+    assert asked == [
+        ("GET", "http://there/v1/fraud/tables", None, "t"),
+        ("GET", "http://there/v1/fraud/changes", None, "t"),
+        ("GET", "http://there/v1/fraud/tables/lists?seq=7", None, "t"),
+        ("PUT", "http://there/v1/fraud/tables/lists", b"{}", "t"),
+        ("GET", "http://there/v1/fraud/policy", None, "t"),
+        ("PUT", "http://there/v1/fraud/policy", b'{"a": 1}', "t"),
+    ]

@@ -85,7 +85,7 @@ def test_settings_stay_in_force_until_others_are_given(home: Home) -> None:
         deployment.prepare()
         assert (deployment.rates(), deployment.policy_params()) == (Rates("JPY"), FraudCosts(rates=Rates("JPY")))
         assert deployment.system.features == SYSTEM.features
-    assert [record.id for record in records(home, "table")] == ["signals", "features", "policy", "rates"] * 2
+    assert [record.id for record in records(home, "table")] == ["signals", "features", "policy", "changes", "rates"] * 2
 
 
 def test_a_users_own_signal_is_a_request_field_and_a_feature(home: Home) -> None:

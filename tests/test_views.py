@@ -14,6 +14,7 @@ from decalog import views
 from decalog.clock import rfc3339
 from decalog.decisions import decode_decision
 from decalog.events import Event
+from decalog.features import columnar
 from decalog.features.snapshot import read_manifest
 from decalog.folding import point
 from decalog.home import Home
@@ -114,7 +115,7 @@ def test_a_long_log_is_folded_in_parts_to_the_same_bytes(home: Home, monkeypatch
     path = take(home)
     content = path.read_bytes()
     path.unlink()
-    monkeypatch.setattr(views, "_AT_ONCE", 7)
+    monkeypatch.setattr(columnar, "_PART", 7)
     assert take(home).read_bytes() == content
 
 
@@ -172,3 +173,13 @@ def test_the_hash_at_a_position_is_that_of_the_record_before(home: Home) -> None
     assert [log.hash_at(seq + 1) for seq in range(3)] == [entry.hash for entry in entries[:3]]
     assert log.hash_at(log.position + 1) is None
     log.close()
+
+
+def test_how_old_the_newest_row_of_a_kind_is_outlives_a_restart(home: Home, tmp_path: Path) -> None:
+    take(home)
+    log = home.reader()
+    found = views.bring_up(FEATURES, log, folder=home.state)
+    log.close()
+    assert found.start == found.position
+    assert found.state.newest == whole(home, tmp_path).state.newest
+    assert found.state.newest["payment"] == records(home, "decision")[-1].known_time

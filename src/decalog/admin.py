@@ -149,6 +149,11 @@ def rows_text(results: Iterable[RowResult]) -> str:
 
 
 def post(url: str, raw: bytes, *, token: str = "") -> Any:
+    """Returns a running server's JSON answer to what is posted; see `call`."""
+    return call("POST", url, raw=raw, token=token)
+
+
+def call(method: str, url: str, *, raw: bytes | None = None, token: str = "") -> Any:
     """Returns a running server's JSON answer.
 
     Raises:
@@ -160,7 +165,7 @@ def post(url: str, raw: bytes, *, token: str = "") -> Any:
     if not url.startswith(("http://", "https://")):
         raise _no_address("no http address")
     try:
-        request = urllib.request.Request(url, data=raw, headers=headers, method="POST")  # noqa: S310 - checked above
+        request = urllib.request.Request(url, data=raw, headers=headers, method=method)  # noqa: S310 - checked above
         with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:  # noqa: S310 - checked above
             return msgspec.json.decode(answer.read())
     except urllib.error.HTTPError as error:

@@ -20,12 +20,12 @@ import numpy.typing as npt
 
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.events import Event, Record, decode_event
-from decalog.features.columnar import Images, Timeline, images, write_requests
+from decalog.features.columnar import Images, Timeline, images, joined_images, write_requests
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
 from decalog.features.kernel import Float64s
 from decalog.features.offline import asked_of
-from decalog.features.parts import Asked, fold_parts, joined_images, joined_points, refused_of, visits_of
+from decalog.features.parts import Asked, fold_parts, joined_points, refused_of, visits_of
 from decalog.features.plan import Plan
 from decalog.folding import changes_of, point
 from decalog.log import Log

@@ -6,11 +6,27 @@ import os
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from decalog.cli_levers import levers_app
 from decalog.errors import AccessError, DataError, DecalogError, LogError
+from decalog.terminal import (
+    HOME,
+    HomeOption,
+    JsonOption,
+    RowsArgument,
+    SystemArgument,
+    TokenOption,
+    UrlOption,
+    example_of,
+    plain_name,
+    print_json,
+    print_text,
+    read_file,
+    say,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,24 +52,14 @@ data_app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="List, promote and roll back models.")
 tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="Create, list and revoke API tokens.")
+app.add_typer(levers_app)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.add_typer(tokens_app, name="tokens")
 
-HomeOption = Annotated[
-    Path, typer.Option("--home", envvar="DECALOG_HOME", help="Where the log, the keys and the models live.")
-]
-SystemArgument = Annotated[str, typer.Argument(help="A system's name, or the dotted path of your own.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-UrlOption = Annotated[str, typer.Option("--url", help="Address of a running server; without it, this process does it.")]
-TokenOption = Annotated[str, typer.Option("--token", envvar="DECALOG_TOKEN", help="API token for --url.")]
-RowsArgument = Annotated[
-    Path, typer.Argument(metavar="FILE", help="JSON array or one object a line; - for standard input.")
-]
 AliasOption = Annotated[
     Literal["champion", "challenger", "shadow"], typer.Option(help="Which of the names that decisions go by.")
 ]
-HOME = Path("var")
 
 
 def main() -> None:
@@ -82,11 +88,7 @@ def _verbs() -> Callable[[], None]:
     return find_command(verb, *words) or app
 
 
-def _example(line: str) -> str:
-    return f"Example:  {line}"
-
-
-@app.command(epilog=_example("decalog up"))
+@app.command(epilog=example_of("decalog up"))
 def up(
     home: HomeOption = HOME,
     port: Annotated[int, typer.Option(help="Where the server listens on 127.0.0.1; 0 takes a free port.")] = 8000,
@@ -104,7 +106,7 @@ def up(
     raise typer.Exit(bring_up(plan))
 
 
-@app.command(epilog=_example("decalog train fraud --data payments.parquet --map my.toml"))
+@app.command(epilog=example_of("decalog train fraud --data payments.parquet --map my.toml"))
 def train(
     system: SystemArgument,
     data: Annotated[Path | None, typer.Option(help="CSV or Parquet file of your own.")] = None,
@@ -125,18 +127,18 @@ def train(
 
     place = Home(home)
     if data is not None and mapping is not None:
-        result = operations.train_on_data(place, system, data=data, mapping=mapping, seed=seed, say=_say)
+        result = operations.train_on_data(place, system, data=data, mapping=mapping, seed=seed, say=say)
     elif data is not None or mapping is not None:
         raise typer.BadParameter("--data and --map go together; `decalog data inspect FILE` drafts the mapping")
     elif world_days:
-        result = operations.train_on_world(place, system, days=world_days, seed=seed, scale=world_scale, say=_say)
+        result = operations.train_on_world(place, system, days=world_days, seed=seed, scale=world_scale, say=say)
     else:
         mine = operations.own_model(system, onnx=onnx, path=own, files=files) if onnx or own else None
-        result = operations.train_on_log(place, system, seed=seed, own=mine, say=_say)
-    _print(result.report.to_json() if as_json else result.brief() if brief else result.text())
+        result = operations.train_on_log(place, system, seed=seed, own=mine, say=say)
+    print_text(result.report.to_json() if as_json else result.brief() if brief else result.text())
 
 
-@app.command(epilog=_example("decalog serve fraud --port 8000"))
+@app.command(epilog=example_of("decalog serve fraud --port 8000"))
 def serve(
     systems: Annotated[list[str], typer.Argument(help="Systems to serve, on one log.")],
     home: HomeOption = HOME,
@@ -169,30 +171,30 @@ def serve(
     setups = {name: _setup(name, plain, policy=policy, rates=rates) for name in systems}
     place = Home(home)
     memory = memory_of(memory_gib)
-    served = operations.open_host(place, systems, setups=setups, clock=clock, memory=memory, say=_say)
+    served = operations.open_host(place, systems, setups=setups, clock=clock, memory=memory, say=say)
     with closing(served.log):
         for name, now in served.state().systems.items():
-            _say(f"{name}: model {now['model'] or 'none, every decision is the declared fallback'}, {now['mode']}")
+            say(f"{name}: model {now['model'] or 'none, every decision is the declared fallback'}, {now['mode']}")
             if now["problem"]:
-                _say(f"{name}: {now['problem']}")
+                say(f"{name}: {now['problem']}")
         access = admin.access_of(place) if auth else None
-        code = run(served, settings, access=access, on_listening=lambda p: _say(f"listening on http://{host}:{p}"))
+        code = run(served, settings, access=access, on_listening=lambda p: say(f"listening on http://{host}:{p}"))
         if code == 0:
-            operations.keep_snapshots(place, served, say=_say)
+            operations.keep_snapshots(place, served, say=say)
     raise typer.Exit(code)
 
 
-@app.command(epilog=_example("decalog features fraud"))
+@app.command(epilog=example_of("decalog features fraud"))
 def features(system: SystemArgument, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
     """List a system's features in words, with an example and what they cost where the home has a log."""
     from decalog import operations
     from decalog.home import Home
 
     listed = operations.list_features(system, Home(home))
-    _print_json(listed) if as_json else _print(listed.text())
+    print_json(listed) if as_json else print_text(listed.text())
 
 
-@app.command(epilog=_example("decalog snapshot fraud"))
+@app.command(epilog=example_of("decalog snapshot fraud"))
 def snapshot(
     system: SystemArgument,
     at_least: Annotated[int, typer.Option(help="Do nothing for fewer records after the last one than this.")] = 1,
@@ -202,10 +204,10 @@ def snapshot(
     from decalog import operations
     from decalog.home import Home
 
-    _print(operations.take_snapshot(Home(home), system, at_least=at_least))
+    print_text(operations.take_snapshot(Home(home), system, at_least=at_least))
 
 
-@app.command(epilog=_example("decalog events fraud history.jsonl"))
+@app.command(epilog=example_of("decalog events fraud history.jsonl"))
 def events(
     system: SystemArgument,
     file: RowsArgument,
@@ -214,10 +216,10 @@ def events(
     home: HomeOption = HOME,
 ) -> None:
     """Add events to the log: accepted once, duplicates told apart, bad rows in quarantine with a reason."""
-    _batch(system, "event", _read(file), url=url, token=token, home=home)
+    _batch(system, "event", read_file(file), url=url, token=token, home=home)
 
 
-@app.command(epilog=_example("decalog outcomes fraud chargebacks.jsonl"))
+@app.command(epilog=example_of("decalog outcomes fraud chargebacks.jsonl"))
 def outcomes(
     system: SystemArgument,
     file: RowsArgument,
@@ -226,10 +228,10 @@ def outcomes(
     home: HomeOption = HOME,
 ) -> None:
     """Add outcomes: late, repeated, reordered and corrected ones end in the same training set."""
-    _batch(system, "outcome", _read(file), url=url, token=token, home=home)
+    _batch(system, "outcome", read_file(file), url=url, token=token, home=home)
 
 
-@app.command(epilog=_example("""decalog decide fraud '{"id": "p1", "amount_minor": 1999, "currency": "EUR"}'"""))
+@app.command(epilog=example_of("""decalog decide fraud '{"id": "p1", "amount_minor": 1999, "currency": "EUR"}'"""))
 def decide(
     system: SystemArgument,
     request: Annotated[str, typer.Argument(help="The request as JSON, or @FILE.")],
@@ -241,14 +243,14 @@ def decide(
     from decalog import admin, operations
     from decalog.home import Home
 
-    raw = _read(Path(request[1:])) if request.startswith("@") else os.fsencode(request)
+    raw = read_file(Path(request[1:])) if request.startswith("@") else os.fsencode(request)
     if url:
-        _print_json(admin.post(f"{url}/v1/{_plain_name(system)}/decide", raw, token=token))
+        print_json(admin.post(f"{url}/v1/{plain_name(system)}/decide", raw, token=token))
         return
-    _print_json(operations.decide_here(Home(home), system, raw=raw))
+    print_json(operations.decide_here(Home(home), system, raw=raw))
 
 
-@app.command(epilog=_example("decalog replay fraud --all"))
+@app.command(epilog=example_of("decalog replay fraud --all"))
 def replay(
     system: SystemArgument,
     id_: Annotated[str, typer.Argument(metavar="[ID]", help="Of a decision or of its request.")] = "",
@@ -271,14 +273,14 @@ def replay(
         replayer = Deployment(Home(home), system, log, setup).replayer()
         if every:
             found = replayer.range(start, stop)
-            _print_json(found) if as_json else _print(range_text(found))
+            print_json(found) if as_json else print_text(range_text(found))
             raise typer.Exit(0 if found.identical == found.replayed else 1)
         trace = replayer.one(id_)
-        _print_json(trace) if as_json else _print(trace_text(trace))
+        print_json(trace) if as_json else print_text(trace_text(trace))
         raise typer.Exit(0 if trace.identical else 1)
 
 
-@app.command(epilog=_example("decalog parity fraud --last 100000"))
+@app.command(epilog=example_of("decalog parity fraud --last 100000"))
 def parity(
     system: SystemArgument,
     last: Annotated[int, typer.Option(help="How many decisions, the newest.")] = 100_000,
@@ -291,22 +293,22 @@ def parity(
 
     with closing(Home(home).reader()) as log:
         found = Deployment(Home(home), system, log).parity().last(last)
-        _print_json(found) if as_json else _print(found.text())
+        print_json(found) if as_json else print_text(found.text())
         raise typer.Exit(0 if found.holds else 1)
 
 
-@app.command(epilog=_example("decalog backfill fraud"))
+@app.command(epilog=example_of("decalog backfill fraud"))
 def backfill(system: SystemArgument, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
     """Write what today's features would have been at every logged request, as Parquet, and compare with the log."""
     from decalog import operations
     from decalog.home import Home
 
     done = operations.backfill_features(Home(home), system)
-    _print_json(done) if as_json else _print(done.text())
+    print_json(done) if as_json else print_text(done.text())
     raise typer.Exit(1 if done.differing else 0)
 
 
-@data_app.command("inspect", epilog=_example("decalog data inspect payments.parquet --out my.toml"))
+@data_app.command("inspect", epilog=example_of("decalog data inspect payments.parquet --out my.toml"))
 def data_inspect(
     file: Annotated[Path, typer.Argument(help="CSV or Parquet.")],
     system: Annotated[str, typer.Option(help="Whose schema to map to.")] = "fraud",
@@ -317,13 +319,13 @@ def data_inspect(
     from decalog.system import find_system
 
     inspection = inspect(file, find_system(system))
-    _print(inspection.text())
+    print_text(inspection.text())
     if out is not None:
         _write(out, inspection.mapping_toml)
-        _say(f"mapping written to {out}")
+        say(f"mapping written to {out}")
 
 
-@data_app.command("fetch", epilog=_example("decalog data fetch ulb-creditcard"))
+@data_app.command("fetch", epilog=example_of("decalog data fetch ulb-creditcard"))
 def data_fetch(
     name: Annotated[str, typer.Argument(help="Of the set; none lists them.")] = "",
     home: HomeOption = HOME,
@@ -333,22 +335,22 @@ def data_fetch(
     from decalog.home import Home
 
     if not name:
-        _print(sets_text())
+        print_text(sets_text())
         return
-    _print(str(fetch(name, Home(home).data, say=_say)))
+    print_text(str(fetch(name, Home(home).data, say=say)))
 
 
-@models_app.command("list", epilog=_example("decalog models list fraud"))
+@models_app.command("list", epilog=example_of("decalog models list fraud"))
 def models_list(system: SystemArgument, home: HomeOption = HOME, as_json: JsonOption = False) -> None:
     """List a system's models and the history of its aliases."""
     from decalog import admin
     from decalog.home import Home
 
     listed = admin.list_models(Home(home), system)
-    _print_json(listed) if as_json else _print(admin.models_text(listed))
+    print_json(listed) if as_json else print_text(admin.models_text(listed))
 
 
-@models_app.command("show", epilog=_example("decalog models show 3f2a91c04b7d"))
+@models_app.command("show", epilog=example_of("decalog models show 3f2a91c04b7d"))
 def models_show(
     model: Annotated[str, typer.Argument(help="Id, or its first 12 digits.")], home: HomeOption = HOME
 ) -> None:
@@ -356,10 +358,10 @@ def models_show(
     from decalog import admin
     from decalog.home import Home
 
-    _print(admin.show_model(Home(home), model))
+    print_text(admin.show_model(Home(home), model))
 
 
-@models_app.command("promote", epilog=_example("decalog models promote fraud 3f2a91c04b7d --why 'less fraud'"))
+@models_app.command("promote", epilog=example_of("decalog models promote fraud 3f2a91c04b7d --why 'less fraud'"))
 def models_promote(
     system: SystemArgument,
     model: Annotated[str, typer.Argument(help="Id, or its first 12 digits.")],
@@ -371,10 +373,10 @@ def models_promote(
     from decalog import admin
     from decalog.home import Home
 
-    _print(admin.promote(Home(home), system, model=model, alias=alias, why=why))
+    print_text(admin.promote(Home(home), system, model=model, alias=alias, why=why))
 
 
-@models_app.command("rollback", epilog=_example("decalog models rollback fraud"))
+@models_app.command("rollback", epilog=example_of("decalog models rollback fraud"))
 def models_rollback(
     system: SystemArgument,
     alias: AliasOption = "champion",
@@ -385,10 +387,10 @@ def models_rollback(
     from decalog import admin
     from decalog.home import Home
 
-    _print(admin.rollback(Home(home), system, alias=alias, why=why))
+    print_text(admin.rollback(Home(home), system, alias=alias, why=why))
 
 
-@tokens_app.command("create", epilog=_example("decalog tokens create --scope decide --note checkout"))
+@tokens_app.command("create", epilog=example_of("decalog tokens create --scope decide --note checkout"))
 def tokens_create(
     scope: Annotated[list[str], typer.Option(help="decide, outcomes or admin; may be repeated.")],
     note: Annotated[str, typer.Option(help="What it is for.")] = "",
@@ -400,44 +402,44 @@ def tokens_create(
     from decalog import admin
     from decalog.home import Home
 
-    _print(admin.create_token(Home(home), scope, systems=system or (), note=note, lifetime=lifetime))
+    print_text(admin.create_token(Home(home), scope, systems=system or (), note=note, lifetime=lifetime))
 
 
-@tokens_app.command("list", epilog=_example("decalog tokens list"))
+@tokens_app.command("list", epilog=example_of("decalog tokens list"))
 def tokens_list(home: HomeOption = HOME) -> None:
     """List tokens: what they may do, never their secrets."""
     from decalog import admin
     from decalog.home import Home
 
-    _print(admin.tokens_text(Home(home)))
+    print_text(admin.tokens_text(Home(home)))
 
 
-@tokens_app.command("revoke", epilog=_example("decalog tokens revoke 1f6d2a9c0b3e"))
+@tokens_app.command("revoke", epilog=example_of("decalog tokens revoke 1f6d2a9c0b3e"))
 def tokens_revoke(token: Annotated[str, typer.Argument(help="Its id.")], home: HomeOption = HOME) -> None:
     """Revoke a token; running servers refuse it within a second."""
     from decalog import admin
     from decalog.home import Home
 
-    _print(admin.revoke_token(Home(home), token))
+    print_text(admin.revoke_token(Home(home), token))
 
 
-@app.command(epilog=_example("decalog backup /mnt/backup/monday"))
+@app.command(epilog=example_of("decalog backup /mnt/backup/monday"))
 def backup(target: Annotated[Path, typer.Argument(help="A new folder.")], home: HomeOption = HOME) -> None:
     """Copy a home, keys included, consistently, while the server runs."""
     from decalog.backup import backup as make
 
-    _print(str(make(home, target)))
+    print_text(str(make(home, target)))
 
 
-@app.command(epilog=_example("decalog restore /mnt/backup/monday --home restored"))
+@app.command(epilog=example_of("decalog restore /mnt/backup/monday --home restored"))
 def restore(source: Annotated[Path, typer.Argument(help="A backup.")], home: HomeOption = HOME) -> None:
     """Bring a backup back into a new home, verified before it says so."""
     from decalog.backup import restore as bring
 
-    _print(str(bring(source, home)))
+    print_text(str(bring(source, home)))
 
 
-@app.command(epilog=_example("decalog verify"))
+@app.command(epilog=example_of("decalog verify"))
 def verify(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
     """Check the hash chain, the counts, the index and the derived copies."""
     from decalog.home import Home
@@ -445,11 +447,11 @@ def verify(home: HomeOption = HOME, as_json: JsonOption = False) -> None:
 
     Home(home).check()
     found = check(home)
-    _print_json(found) if as_json else _print(found.text())
+    print_json(found) if as_json else print_text(found.text())
     raise typer.Exit(0 if found.sound else 1)
 
 
-@app.command(epilog=_example("decalog new returns --noun parcel"))
+@app.command(epilog=example_of("decalog new returns --noun parcel"))
 def new(
     name: Annotated[str, typer.Argument(help="Of the system: a Python identifier.")],
     noun: Annotated[str, typer.Option(help="What a request is called.")] = "request",
@@ -458,7 +460,7 @@ def new(
     """Draft a system of your own: the eight rooms, small and working, with their tests."""
     from decalog.drafting import draft_system
 
-    _print(draft_system(name, noun=noun, folder=folder))
+    print_text(draft_system(name, noun=noun, folder=folder))
 
 
 def _setup(name: str, plain: Setup, *, policy: Path | None, rates: Path | None) -> Setup:
@@ -481,34 +483,11 @@ def _batch(system: str, kind: str, raw: bytes, *, url: str, token: str, home: Pa
     from decalog.home import Home
 
     if url:
-        _print_json(admin.post(f"{url}/v1/{_plain_name(system)}/{kind}s", raw, token=token))
+        print_json(admin.post(f"{url}/v1/{plain_name(system)}/{kind}s", raw, token=token))
         return
     results = operations.add_here(Home(home), system, kind="event" if kind == "event" else "outcome", raw=raw)
-    _print(admin.rows_text(results))
+    print_text(admin.rows_text(results))
     raise typer.Exit(0 if all(result.status != "rejected" for result in results) else 1)
-
-
-def _read(path: Path) -> bytes:
-    if str(path) == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise DataError(
-            where=str(path),
-            given=f"a file that cannot be read ({getattr(error, 'strerror', None) or error})",
-            expected="a file of JSON: one object, an array, or one object a line",
-            fix="Check the path; - reads standard input.",
-        ) from None
-
-
-def _plain_name(system: str) -> str:
-    """Returns the name by which a server knows a system: its own, also where the dotted path of one is given."""
-    if ":" not in system:
-        return system
-    from decalog.system import find_system
-
-    return find_system(system).name
 
 
 def _write(path: Path, text: str) -> None:
@@ -521,18 +500,3 @@ def _write(path: Path, text: str) -> None:
             expected="a path in a folder that is there",
             fix="Name another.",
         ) from None
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text.rstrip()}{os.linesep}")
-
-
-def _print_json(value: Any) -> None:
-    import msgspec
-
-    _print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

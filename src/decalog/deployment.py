@@ -22,7 +22,7 @@ from decalog.log import Log
 from decalog.models.base import Model
 from decalog.models.formats import load_model
 from decalog.parity import Parity
-from decalog.policy import policy_version
+from decalog.policy import policy_version, with_rates
 from decalog.registry import Registry
 from decalog.replay import Replayer
 from decalog.runtime import runtime, this_code
@@ -96,11 +96,12 @@ class Deployment:
         Raises:
             ConfigError: the policy cannot be made of its parameters, or the rates are refused; nothing was appended.
         """
-        name, rates, params = self.system.name, self.rates(), self.policy_params()
-        self.system.policy(params)  # what it refuses must never come into force, not even for the next start
+        name, rates = self.system.name, self.rates()
+        policy = with_rates(self.setup.policy, rates) if self.setup.policy else self.policy_params()
+        self.system.policy(policy)  # what it refuses must never come into force, not even for the next start
         self.tables.put(name, "signals", content=self.signals)
         self.tables.put(name, "features", content=msgspec.Raw(self.system.features.to_json()))
-        self.tables.put(name, "policy", content=params)
+        self.tables.put(name, "policy", content=policy, by="the settings of a start" if self.setup.policy else "")
         self.tables.put("", "rates", content=rates)
         self.log.commit()
         return Ingest(self.system.schema, self.log, rates=rates, entropy=self._entropy)
@@ -123,14 +124,9 @@ class Deployment:
         return rates
 
     def policy_params(self) -> msgspec.Struct:
-        """Returns the policy parameters in force; a field `rates` of type `Rates` holds the deployment's own.
-
-        So a policy converts money by rates that its version pins, and replay converts by the same.
-        """
+        """Returns the policy parameters in force: those of the log, which `prepare` gives those of the settings."""
         stored = self.tables.get(self.system.name, "policy")
-        params = self.setup.policy or msgspec.convert(stored or {}, self.system.policy_params)
-        has_rates = isinstance(getattr(params, "rates", None), Rates)
-        return msgspec.structs.replace(params, rates=self.rates()) if has_rates else params
+        return with_rates(msgspec.convert(stored or {}, self.system.policy_params), self.rates())
 
     def service(self) -> Service:
         """Returns the online service, its views brought up to the log's position."""

@@ -6,7 +6,8 @@ import asyncio
 import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,6 +20,7 @@ from decalog.ingest import Ingest, RowResult
 from decalog.log import Log
 from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
+from decalog.monitoring import Freshness
 from decalog.serving import Service, Underway, reply
 
 _ROWS_AT_ONCE = 100
@@ -29,6 +31,7 @@ _MOST_THINKING = 256
 
 _REFRESH_S = 1.0
 
+_T = TypeVar("_T")
 Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
 
 
@@ -47,7 +50,7 @@ class HostState(msgspec.Struct, frozen=True):
         failed: why not for good, or "".
         now: by the host's clock, RFC 3339: simulated worlds run on an accelerated one.
         position, durable: how far the log goes, and how far it is durable.
-        systems: name → what it decides with.
+        systems: name → what it decides with, and which of its features are stale.
     """
 
     ready: bool
@@ -89,6 +92,7 @@ class Host:
         # Threads of their own: a model that hangs must not take the one that stopping needs.
         self._thinkers = ThreadPoolExecutor(thread_name_prefix="decalog-model")
         self._thinking = 0
+        self._fresh = {name: self._watched(service) for name, service in self.services.items()}
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -162,6 +166,18 @@ class Host:
         await self._until_durable(record.seq)
         return await self._replay(system, decision.id)
 
+    async def operate(self, system: str, act: Callable[[Service], _T]) -> _T:
+        """Returns what an operator's act on a system's service gave, once everything it may rest on is durable.
+
+        Raises:
+            LogUnavailableError: the log takes nothing now.
+        """
+        service = self._service(system)
+        self._check_open()
+        done = act(service)
+        await self._until_durable(self.log.position - 1)
+        return done
+
     def state(self) -> HostState:
         """Returns how the host is."""
         return HostState(
@@ -170,8 +186,21 @@ class Host:
             now=rfc3339(self.log.clock.now_us()),
             position=self.log.position,
             durable=self.log.durable,
-            systems={name: service.describe() for name, service in self.services.items()},
+            systems={
+                name: {**service.describe(), "stale": ", ".join(self._fresh[name].stale())}
+                for name, service in self.services.items()
+            },
         )
+
+    def _watched(self, service: Service) -> Freshness:
+        fresh = Freshness(service.system.features, service.state.newest, now=self._now)
+        for feature in fresh.watched:
+            age_s, is_stale = partial(fresh.age_s, feature), partial(fresh.is_stale, feature)
+            self.meter.watch(service.system.name, feature, age_s=age_s, is_stale=is_stale)
+        return fresh
+
+    def _now(self) -> int:
+        return max(self.log.known_time, self.log.clock.now_us())
 
     async def _keep_fresh(self) -> None:
         while self._refresh is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+_OF_FEATURE = ("system", "feature")
 _GROUPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 
 
@@ -51,6 +52,15 @@ class Meter:
         self._stale = Counter(
             "decalog_refresh_failures", "Looks for a new champion that failed.", registry=self.registry
         )
+        self._ages = Gauge(
+            "decalog_feature_age_seconds",
+            "Age of the newest row behind a feature.",
+            _OF_FEATURE,
+            registry=self.registry,
+        )
+        self._stales = Gauge(
+            "decalog_feature_stale", "1 where that is more than declared.", _OF_FEATURE, registry=self.registry
+        )
         self._fresh: list[tuple[str, Decided]] = []
         # A series is looked up by its labels once: prometheus-client takes a lock and builds a tuple for each.
         self._decision = cache(self._decisions.labels)
@@ -66,6 +76,11 @@ class Meter:
     def row(self, system: str, kind: str, *, status: str) -> None:
         """Counts a row of a batch."""
         self._rows.labels(system, kind, status).inc()
+
+    def watch(self, system: str, feature: str, *, age_s: Callable[[], float], is_stale: Callable[[], bool]) -> None:
+        """Exposes how old the newest row behind a feature is; both are asked when the registry is read."""
+        self._ages.labels(system, feature).set_function(age_s)
+        self._stales.labels(system, feature).set_function(is_stale)
 
     def not_refreshed(self) -> None:
         """Counts a look for a new champion that failed; the next comes within about a second."""

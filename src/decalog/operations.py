@@ -7,8 +7,8 @@ import sys
 import time
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -25,6 +25,7 @@ from decalog.folding import changes, point
 from decalog.home import Home
 from decalog.host import Host, rows_of
 from decalog.ingest import Ingest, RowResult, request_of
+from decalog.levers import Levers
 from decalog.log import Log
 from decalog.memory import check_memory, check_size, forecast, machine_memory, size_text
 from decalog.meter import Meter
@@ -353,6 +354,23 @@ def add_here(home: Home, name: str, *, kind: Literal["event", "outcome"], raw: b
         return results
     finally:
         log.close()
+
+
+@contextmanager
+def levers_here(home: Home, name: str, *, puts: bool = False) -> Iterator[Levers]:
+    """Gives the levers of a system on its log; what is put by them is durable at the end.
+
+    Raises:
+        ConfigError: there is no such system, or no log.
+        LogUnavailableError: something is to be put, and another process is the log's writer.
+    """
+    system = find_system(name)
+    with closing(home.writer() if puts else home.reader()) as log:
+        deployment = Deployment(home, system, log)
+        if puts:
+            deployment.prepare()
+        yield Levers(deployment.system, log)
+        log.commit()
 
 
 def read_policy(path: Path, params: type[msgspec.Struct]) -> msgspec.Struct:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from decalog.decisions import Candidate, Choice, GuardrailVerdict
 from decalog.events import Event
+from decalog.ingest import Rates
 
 
 class Values(Mapping[str, float]):
@@ -98,6 +99,15 @@ class Policy(Protocol):
         What the truth does not settle (would a review have found the fraud?) enters at the shares that the parameters
         declare.
         """
+
+
+def with_rates(params: msgspec.Struct, rates: Rates) -> msgspec.Struct:
+    """Returns policy parameters whose field `rates`, where they have one of type `Rates`, holds the deployment's own.
+
+    So a policy converts money by rates that its version pins, and replay converts by the same.
+    """
+    has_rates = isinstance(getattr(params, "rates", None), Rates)
+    return msgspec.structs.replace(params, rates=rates) if has_rates else params
 
 
 def policy_version(params: msgspec.Struct) -> str:

@@ -35,7 +35,7 @@ from decalog.ingest import Ingest
 from decalog.log import Draft, Log
 from decalog.models.base import Floats, Model
 from decalog.outcomes import Outcome
-from decalog.policy import Case, Policy, Values, Verdict
+from decalog.policy import Case, Policy, Values, Verdict, policy_version
 from decalog.system import System
 from decalog.tables import Tables
 
@@ -247,15 +247,22 @@ class Service:
         draft.stages_us = draft.stages_us | stages_us
         return record, decision
 
-    def put_table(self, name: str, content: object) -> int:
+    def put_table(self, name: str, content: object, *, by: str = "") -> int:
         """Appends a version of a lookup table, which the next request sees; returns its seq.
 
         The content of now, put again, appends nothing.
         """
         position = self._log.position
-        seq = Tables(self._log).put(self.system.name, name, content=content)
-        if seq == position:
+        seq = Tables(self._log).put(self.system.name, name, content=content, by=by)
+        if seq >= position:
             self.fold(self._log.get(seq))
+        return seq
+
+    def put_policy(self, policy: Policy, *, by: str = "") -> int:
+        """Appends a policy's parameters and decides by it from the next request on; returns their seq."""
+        seq = Tables(self._log).put(self.system.name, "policy", content=policy.params, by=by)
+        versions = msgspec.structs.replace(self.serving.versions, policy=policy_version(policy.params))
+        self.adopt(msgspec.structs.replace(self.serving, policy=policy, versions=versions))
         return seq
 
     def name_features(self, packed: bytes) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Versioned lookups in the log: exchange rates, policy parameters, feature definitions, own signals, the runtime.
 
-A table is a record like any other, so a decision knows by its position which version was in force.
+A table is a record like any other, so a decision knows by its position which version was in force. Who put a version is
+a table too, `changes`, right behind it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,32 @@ from typing import Any
 
 import msgspec
 
-from decalog.events import decode_table, encode, make_table
+from decalog.clock import rfc3339
+from decalog.events import Record, decode_table, encode, make_table
 from decalog.log import Draft, Log
+
+CHANGES = "changes"
+
+
+class Version(msgspec.Struct, frozen=True):
+    """A version of a table: its hash, and seq and known_time (RFC 3339) of its record; "", −1 and "" for none."""
+
+    table: str
+    version: str = ""
+    seq: int = -1
+    known_time: str = ""
+
+
+class Stored(Version, frozen=True):
+    """A version with its content, None where there is none."""
+
+    content: Any = None
+
+
+class TableChange(Version, frozen=True):
+    """Who put a version."""
+
+    by: str = ""
 
 
 class Tables:
@@ -19,21 +44,36 @@ class Tables:
     def __init__(self, log: Log) -> None:
         self._log = log
 
-    def put(self, system: str, name: str, *, content: object) -> int:
-        """Appends a version and returns its seq; the same content as the latest version appends nothing."""
+    def put(self, system: str, name: str, *, content: object, by: str = "") -> int:
+        """Appends a version and returns its seq; the same content as the latest version appends nothing.
+
+        Args:
+            system: whose.
+            name: of the table.
+            content: what JSON can say.
+            by: who puts it, for the table of changes; "" where nobody does, as at a start.
+        """
         table = make_table(name, content)
         seqs = self._log.find("table", f"{system}/{name}")
         if seqs and decode_table(self._log.get(seqs[-1]).body).version == table.version:
             return seqs[-1]
         body = encode(table)
         draft = Draft(kind="table", system=system, id=name, digest=b"", event_time=None, body=body)
-        return self._log.stamp(draft).seq
+        record = self._log.stamp(draft)
+        if by:
+            change = TableChange(name, table.version, record.seq, rfc3339(record.known_time), by)
+            self.put(system, CHANGES, content=change)
+        return record.seq
 
     def get(self, system: str, name: str, *, before: int | None = None) -> Any:
         """Returns the content of the latest version at a log position, or None where there is none."""
+        return self.stored(system, name, before=before).content
+
+    def stored(self, system: str, name: str, *, before: int | None = None) -> Stored:
+        """Returns the latest version at a log position, an empty one where there is none."""
         seqs = self._log.find("table", f"{system}/{name}")
         known = [seq for seq in seqs if before is None or seq < before]
-        return msgspec.json.decode(decode_table(self._log.get(known[-1]).body).content) if known else None
+        return _stored(self._log.get(known[-1])) if known else Stored(name)
 
     def version(self, system: str, name: str, *, version: str) -> Any:
         """Returns the content of the version of that hash, or None where the log holds none."""
@@ -42,3 +82,14 @@ class Tables:
             if table.version == version:
                 return msgspec.json.decode(table.content)
         return None
+
+    def changes(self, system: str) -> list[TableChange]:
+        """Returns who changed the system's tables, oldest first."""
+        seqs = self._log.find("table", f"{system}/{CHANGES}")
+        return [msgspec.convert(_stored(self._log.get(seq)).content, TableChange) for seq in seqs]
+
+
+def _stored(record: Record) -> Stored:
+    table = decode_table(record.body)
+    content = msgspec.json.decode(table.content)
+    return Stored(table.name, table.version, record.seq, rfc3339(record.known_time), content)

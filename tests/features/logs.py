@@ -83,6 +83,7 @@ def features(lateness: str = "6us", retain: int = 1000, *, lookups: bool = True)
         Calendar(name="day", meaning="generated", unit="d", part="day_of_week"),
         Cross(name="cross", meaning="generated", unit="1", left="country", right="other", buckets=7, missing=-2),
         Lookup(name="looked_up", meaning="generated", unit="1", table="risk", key="country", missing=-9),
+        Lookup(name="listed", meaning="generated", unit="1", table="lists", key="device", missing=0),
         Ratio(
             name="ratio", meaning="generated", unit="1", numerator="card_sum_flag_8us_1_payment", denominator="cents"
         ),
@@ -97,8 +98,6 @@ def features(lateness: str = "6us", retain: int = 1000, *, lookups: bool = True)
             std="card_std_8us",
         ),
     ]
-    if not lookups:
-        declared = [feature for feature in declared if feature.name not in ("looked_up", "ratio_of_gaps")]
     return FeatureSet(system="generated", features=tuple(declared), lateness=lateness, retain=retain)
 
 
@@ -216,6 +215,10 @@ class Writer:
             self.points.append(Point(self._seq, seen.time, seen.root, seen.own))
 
     def _table(self, fact: Fact, which: int) -> None:
+        if which % 2:
+            numbers = {str(token): float(which) for token in range(1, 4) if which % (token + 2)}
+            self._append(Change(self._seq, self._known, table=TableVersion("lists", numbers)))
+            return
         numbers = {"DE": float(which), "5": 0.5} if which % 3 else {}
         self._append(Change(self._seq, self._known, table=TableVersion("risk", numbers)))
 

@@ -12,7 +12,7 @@ from tests.features.logs import Writer, features, retains, steps
 from decalog.errors import DataError
 from decalog.features import kernel
 from decalog.features.carried import CarriedFold, Steps
-from decalog.features.columnar import images, rows_of, tokens_of
+from decalog.features.columnar import images, rows_of, timeline, tokens_of, write_requests
 from decalog.features.definition import Aggregate, FeatureSet
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.kernel import MISSING, Float64s, Int64s
@@ -80,15 +80,14 @@ def fold_in_pieces(
             read = asked[start : start + piece]
             places = entity.outputs[:, kernel.PLACE]
             out[read[read >= 0][:, None], places] = values[:, places]
-    for point, vector in zip(points, out, strict=True):
-        plan.write_request(point, vector)
+    write_requests(plan, points, out=out, tables=timeline(changes))
     return out
 
 
 def assert_pieces_agree(
     drawn: list[tuple[object, ...]], piece: int, retain: int = 1000, fold_of: type[CarriedFold] = CarriedFold
 ) -> None:
-    declared, log = features(retain=retain, lookups=False), Writer().write(drawn)
+    declared, log = features(retain=retain), Writer().write(drawn)
     late = refused(declared, log.changes, points=log.points)
     points = [point for point, is_late in zip(log.points, late, strict=True) if not is_late]
     at_once = fold(declared, log.changes, points=points)

@@ -18,7 +18,9 @@ from decalog.features.definition import (
     Category,
     Feature,
     FeatureSet,
+    Lookup,
     Same,
+    table_keys,
 )
 from decalog.schema import Entity, EventKind, Field, Label, Schema
 
@@ -243,12 +245,28 @@ def test_names_that_the_schema_does_not_know_are_listed_with_the_near_match() ->
     with pytest.raises(ConfigError) as caught:
         FeatureSet(system="fraud", features=(wrong, *REQUEST)).check(schema())
     message = str(caught.value)
-    assert "features of 'fraud': 5 unknown names" in message
+    assert "features of 'fraud': 5 problems" in message
     assert "kind 'paymnt', expected 'payment' (closest match)" in message
     assert "entity 'crad', expected 'card' (closest match)" in message
     assert "column 'email', expected" in message  # personal values are never features
     assert "left 'ip_country'" in message
     assert "right 'card_country'" in message
+
+
+def lookup(table: str, key: str) -> Lookup:
+    return Lookup(name=f"{table}_{key}", meaning="a", unit="1", table=table, key=key)
+
+
+def test_a_table_is_read_at_public_values_or_at_the_tokens_of_one_entity() -> None:
+    features = (lookup("risks", "channel"), lookup("lists", "card"))
+    fits = FeatureSet(system="fraud", features=features)
+    fits.check(schema())
+    assert table_keys(fits, schema()) == {"risks": "", "lists": "card"}
+    mixed = FeatureSet(system="fraud", features=(*features, lookup("lists", "channel"), lookup("more", "crad")))
+    with pytest.raises(ConfigError) as caught:
+        mixed.check(schema())
+    assert "key 'crad', expected 'card' (closest match)" in str(caught.value)
+    assert "table 'lists': read at card, channel, expected one key where it is an entity's token" in str(caught.value)
 
 
 def test_a_set_prints_as_a_page_of_what_it_computes() -> None:

@@ -15,15 +15,15 @@ from tests.features.logs import KINDS, Writer, features, retains, steps
 
 from decalog.errors import DataError
 from decalog.features import frames, sliding
-from decalog.features.columnar import rows_of, tokens_of
-from decalog.features.definition import Aggregate, FeatureSet
+from decalog.features.columnar import rows_of, timeline, tokens_of
+from decalog.features.definition import Aggregate, FeatureSet, Lookup
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.frames import EventColumns, fold_columns
 from decalog.features.offline import fold, refused
 from decalog.features.plan import Plan
 from decalog.features.reference import evaluate
 
-FEATURES = features(lookups=False)
+FEATURES = features()
 Float64s = npt.NDArray[np.float64]
 
 
@@ -53,6 +53,7 @@ def columns_of(changes: Sequence[Change], declared: FeatureSet) -> tuple[EventCo
         root=np.array([fact.root for fact in facts], np.int64),
         withdraws=np.array([minus for _, _, minus in rows], np.bool_),
         asked=asked,
+        tables=timeline(changes),
     )
     return events, [point for point, is_asked in zip(points, asked.tolist(), strict=True) if is_asked]
 
@@ -65,7 +66,7 @@ def masked(values: Sequence[int | None]) -> npt.NDArray[Any]:
 def test_columns_give_the_bits_of_objects_on_logs_with_late_corrected_and_deleted_events(
     drawn: list[Any], retain: int
 ) -> None:
-    declared, log = features(retain=retain, lookups=False), Writer().write(drawn)
+    declared, log = features(retain=retain), Writer().write(drawn)
     events, points = columns_of(log.changes, declared)
     assert fold_columns(declared, events).tobytes() == fold(declared, log.changes, points=points).tobytes()
 
@@ -86,7 +87,7 @@ _rows = st.lists(
 
 @given(_rows, retains)
 def test_typed_columns_in_order_of_time_slide_to_the_bits_of_the_kernel(drawn: list[Any], retain: int) -> None:
-    declared = features(retain=retain, lookups=False)
+    declared = features(retain=retain)
     gaps, kinds, cards, devices, cents, countries = zip(*drawn, strict=True)
     times = 1_000_000 + np.cumsum(gaps)
     card = np.ma.masked_array(cards, [value == 0 for value in cards], dtype=np.int64)
@@ -95,6 +96,7 @@ def test_typed_columns_in_order_of_time_slide_to_the_bits_of_the_kernel(drawn: l
         kind=np.array(kinds),
         entities={"card": card, "device": np.array(devices, np.int32)},
         attributes={"cents": np.array(cents, np.int16), "country": np.array(countries), "flag": np.array(cents) > 5},
+        tables={},
     )
     facts = [
         Fact(seq, time, kind, {"device": device} | ({"card": card} if card else {}), attributes)
@@ -118,7 +120,7 @@ def test_typed_columns_in_order_of_time_slide_to_the_bits_of_the_kernel(drawn: l
 
 @given(steps, retains)
 def test_what_slides_is_what_the_kernel_scans(drawn: list[Any], retain: int) -> None:
-    declared, log = features(retain=retain, lookups=False), Writer().write(drawn)
+    declared, log = features(retain=retain), Writer().write(drawn)
     late = refused(declared, log.changes, points=log.points)
     points = [point for point, is_late in zip(log.points, late, strict=True) if not is_late]
     slid = fold(declared, log.changes, points=points)
@@ -169,7 +171,7 @@ def payments(times: Sequence[int], **changes: Any) -> EventColumns:
 
 
 def test_no_rows_give_no_values() -> None:
-    empty = EventColumns(event_time=np.zeros(0, np.int64), kind="payment", entities={"card": np.zeros(0, np.int64)})
+    empty = EventColumns(event_time=np.zeros(0, np.int64), kind="payment", entities={}, tables={})
     assert fold_columns(FEATURES, empty).shape == (0, len(FEATURES.names))
 
 
@@ -214,6 +216,14 @@ def test_a_crowded_window_says_so_and_the_next_are_exact() -> None:
     assert found[4:].tolist() == [[-2.0], [-2.0], [4.0], [3.0]]
 
 
-def test_lookups_are_refused_since_columns_have_no_tables() -> None:
-    with pytest.raises(DataError, match=r"event columns: features that look up risk\. .* fold the log"):
-        fold_columns(features(), payments([1, 2]))
+def test_lookups_need_the_versions_of_their_tables() -> None:
+    expected = r"event columns: features that look up lists, risk, and no tables\. .* Pass tables="
+    with pytest.raises(DataError, match=expected):
+        fold_columns(FEATURES, payments([1, 2]))
+    card = Lookup(name="listed", meaning="test", unit="1", table="lists", key="card", missing=0)
+    declared = FeatureSet(system="test", features=(card,))
+    cards = {"card": np.ma.masked_array([7, 8, 7], [False, False, True])}
+    events = payments([1, 2, 3], entities=cards, tables={"lists": [(0, {"7": 4.0}), (1, {"8": 1.0, "7": 2.0})]})
+    assert fold_columns(declared, events).tolist() == [[0.0], [0.0], [0.0]]
+    later = msgspec.structs.replace(events, seq=np.array([1, 2, 3]))
+    assert fold_columns(declared, later).tolist() == [[4.0], [1.0], [0.0]]

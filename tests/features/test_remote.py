@@ -183,6 +183,7 @@ def test_what_the_log_lost_is_not_in_the_state(
         answered(dying, [change for change in lost.changes if dying.position <= change.seq < point.state_seq], [point])
     memory, state = OnlineState(declared), RemoteState(declared, again())
     assert state.position <= durable
+    state.use_tables(change.table for change in kept.changes if change.table is not None)
     memory.apply_many(kept.changes)
     state.apply_many([change for change in kept.changes if change.seq >= state.position])
     assert (state.position, state.watermark) == (memory.position, memory.watermark)
@@ -199,6 +200,7 @@ def test_a_state_built_at_once_is_opened_where_it_ended(fresh: Fresh, drawn: Dra
     memory.apply_many(log.changes)
     built.apply_many(log.changes)
     later = RemoteState(declared, again())
+    later.use_tables(change.table for change in log.changes if change.table is not None)
     assert (later.position, later.watermark) == (memory.position, memory.watermark)
     point = Point(memory.position, memory.watermark or 0, entities={"card": 1, "device": 1})
     assert memory.vector(point).tobytes() == built.vector(point).tobytes() == later.vector(point).tobytes()

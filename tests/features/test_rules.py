@@ -15,8 +15,8 @@ import pytest
 from decalog.clock import DAY, HOUR
 from decalog.errors import DataError, ReplayError
 from decalog.features import kernel, sliding
-from decalog.features.definition import Aggregate, AggregateName, Calendar, FeatureSet
-from decalog.features.facts import Change, Fact, Point, Value
+from decalog.features.definition import Aggregate, AggregateName, Calendar, FeatureSet, Lookup
+from decalog.features.facts import Change, Fact, Point, TableVersion, Value
 from decalog.features.offline import fold, refused
 from decalog.features.online import OnlineState
 from decalog.features.reference import evaluate
@@ -196,6 +196,23 @@ class TestEveryEngine:
         changes = [*log(payment(0, 100)), Change(1, 100, None, payment(0, 100))]
         with pytest.raises(DataError, match=r"change 1, entity '(card|any)': a second image of root 0"):
             engine(one(), changes, asked(2, 100))
+
+    def test_a_table_is_read_at_a_public_value_else_at_the_token_of_an_entity(self, engine: Engine) -> None:
+        table = TableVersion("lists", {"7": 4.0, "x": 1.0})
+        changes = [Change(0, 100, table=table)]
+        declared = FeatureSet(
+            system="test",
+            features=(Lookup(name="listed", meaning="tested", unit="1", table="lists", key="card", missing=-2),),
+        )
+        facts = [
+            Fact(1, 100, "payment", {"card": 7}, {}),
+            Fact(1, 100, "payment", {"card": 7}, {"card": "x"}),
+            Fact(1, 100, "payment", {"card": 8}, {}),
+            Fact(1, 100, "payment", {}, {}),
+        ]
+        points = [*(Point(1, 100, 1, fact) for fact in facts), Point(0, 100, 1, facts[0])]
+        answers = [engine(declared, changes, point) for point in (*points, Point(1, 100, entities={"card": 7}))]
+        assert answers == [[4.0], [1.0], [-2.0], [-2.0], [-2.0], [4.0]]
 
     def test_the_calendar_is_utc(self, engine: Engine) -> None:
         declared = FeatureSet(

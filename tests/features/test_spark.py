@@ -146,7 +146,7 @@ def test_the_withdrawal_of_a_row_that_is_not_live_raises(spark: SparkSession) ->
 
 def test_lookups_without_their_tables_are_refused(spark: SparkSession) -> None:
     none = spark.createDataFrame(changes_table(FEATURES, [Change(0, 100)]))
-    with pytest.raises(ConfigError, match=r"fold on Spark: features that look up risk, and no tables.*tables=timeline"):
+    with pytest.raises(ConfigError, match=r"Spark: features that look up lists, risk, and no tables.*tables=timeline"):
         fold_on_spark(FEATURES, changes=none, points=none)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from decalog.clock import ManualClock, time_us
 from decalog.decisions import Versions
 from decalog.errors import ReplayError
+from decalog.features.definition import FeatureSet
 from decalog.features.online import OnlineState
 from decalog.host import Host
 from decalog.http import App
@@ -48,10 +49,10 @@ async def replay_nothing(system: str, decision_id: str) -> dict[str, Any]:
     return {"decision_id": decision_id, "identical": True}
 
 
-def make_host(folder: Path) -> Host:
+def make_host(folder: Path, features: FeatureSet = FEATURES) -> Host:
     system = System(
         schema=SCHEMA,
-        features=FEATURES,
+        features=features,
         models=(),
         policy=FraudPolicy,
         policy_params=FraudCosts,
@@ -65,7 +66,7 @@ def make_host(folder: Path) -> Host:
         model=Constant(), head="p_fraud", policy=FraudPolicy(FraudCosts()), versions=Versions("m", "p", "f", 0)
     )
     rates = Rates("EUR", {"JPY": "0.0061", "USD": "0.9", "KWD": "3"})
-    service = Service(system, Ingest(SCHEMA, log, rates=rates), OnlineState(FEATURES), serving=serving)
+    service = Service(system, Ingest(SCHEMA, log, rates=rates), OnlineState(features), serving=serving)
     return Host(log, {"fraud": service}, replay=replay_nothing, meter=Meter())
 
 

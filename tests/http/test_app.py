@@ -12,6 +12,7 @@ import pytest
 from tests.http.callers import Client, outcome, payment, refusal
 
 from decalog.access import Access, TokenStore
+from decalog.clock import DAY, ManualClock
 from decalog.errors import ConfigError, LogUnavailableError
 from decalog.host import Host
 from decalog.http import App, HttpSettings
@@ -540,3 +541,15 @@ def test_settings_that_make_no_sense_are_refused_at_once(host: Host, settings: H
 def test_a_server_that_needs_tokens_takes_a_store_of_them(host: Host) -> None:
     with pytest.raises(ConfigError, match="tokens are needed, but there is nothing that verifies them"):
         App(host, HttpSettings(), access=None)
+
+
+def test_readyz_counts_features_whose_rows_fell_silent_and_stays_ready(client: Client, host: Host) -> None:
+    watched = [feature for feature in host.services["fraud"].system.features.aggregates if feature.staleness]
+    assert client.get("/readyz").json()["stale"] == 0
+    assert isinstance(host.log.clock, ManualClock)
+    host.log.clock.set(host.log.clock.now_us() + DAY)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["stale"]) == (200, len(watched))
+    assert 'decalog_feature_stale{feature="card_payments_1h",system="fraud"} 1.0' in client.get("/metrics").text
+    client.post(DECIDE, payment())
+    assert client.get("/readyz").json()["stale"] == 0

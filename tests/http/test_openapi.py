@@ -66,6 +66,12 @@ def test_every_route_of_the_application_is_in_the_document(standing: Client) -> 
         ("post", "/v1/fraud/outcomes"),
         ("get", "/v1/fraud/decisions/{id}"),
         ("post", "/v1/fraud/decisions/{id}/replay"),
+        ("get", "/v1/fraud/tables"),
+        ("get", "/v1/fraud/tables/{name}"),
+        ("put", "/v1/fraud/tables/{name}"),
+        ("get", "/v1/fraud/policy"),
+        ("put", "/v1/fraud/policy"),
+        ("get", "/v1/fraud/changes"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),
@@ -207,7 +213,7 @@ def explore(client: Client, examples: int) -> set[tuple[str, int]]:
 
 
 def test_the_application_keeps_its_document(standing: Client) -> None:
-    seen = explore(standing, 25)
+    seen = explore(standing, 40)
     assert {("fraud_decide", 200), ("fraud_decide", 422), ("fraud_events", 200), ("fraud_outcomes", 200)} <= seen
 
 

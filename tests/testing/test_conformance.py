@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.own_tables import SYSTEM as WITH_LISTS
 
 from decalog.decisions import Choice, Slot
 from decalog.errors import ConfigError
+from decalog.levers import Levers
 from decalog.log import Log
 from decalog.outcomes import LabelBook, Outcome
 from decalog.policy import Case, Verdict
@@ -258,3 +260,15 @@ def test_seeded_chance_and_vault_repeat_themselves_and_differ_between_seeds() ->
     assert SeededVault(1).secret("draws") != SeededVault(1).secret("bodies")
     assert 0 < SeededVault(1).token("card", "x") < 2**63
     assert FraudCosts() == SYSTEM.policy_params()
+
+
+def test_values_put_into_a_list_stay_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert privacy.check(trial(WITH_LISTS, tmp_path / "held", 24)).holds
+
+    def in_plain(self: Levers, name: str, raw: bytes) -> Iterator[tuple[str, float]]:
+        yield from msgspec.json.decode(raw).items()
+
+    monkeypatch.setattr(Levers, "entries", in_plain)
+    broken = privacy.check(trial(WITH_LISTS, tmp_path / "broken", 24))
+    assert not broken.holds
+    assert "card stands in the log's records" in str(broken.breaches)

@@ -20,6 +20,8 @@ from decalog.features.refusals import missing_row, out_of_order, row_twice
 Bools = npt.NDArray[np.bool_]
 Timeline = dict[str, list[tuple[int, Mapping[str, float]]]]
 """Lookup table → its versions, each with the seq of its record, ascending."""
+_PART = 20_000
+"""Changes that are objects at a time."""
 _BLOCK = 1024
 """Rows whose attributes stay in the processor's cache while one column after another is read from them."""
 
@@ -51,16 +53,20 @@ class LiveRows(msgspec.Struct, frozen=True):
     """The rows that are live after the last change, as the online state keeps them.
 
     Args:
-        watermark: after the last change, µs.
+        seq: of the last change.
+        watermark: after it, µs.
         entities: one list of (token, row array) an entity plan.
         unusable: column → added values that could not enter.
         tables: lookup table → its numbers.
+        newest: kind of row → known_time of the newest that was added, µs.
     """
 
+    seq: int
     watermark: int
     entities: tuple[list[tuple[int, Int64s]], ...]
     unusable: Counter[str]
     tables: dict[str, Mapping[str, float]]
+    newest: dict[str, int]
 
 
 def images(plan: Plan, changes: Sequence[Change]) -> Images:
@@ -125,7 +131,7 @@ def write_requests(plan: Plan, points: Sequence[Point], *, out: Float64s, tables
             out[start : start + _BLOCK, place] = np.fromiter(map(read, attributes, times), np.float64, len(block))
     for place, lookup in plan.lookups:
         versions = (tables or {}).get(lookup.table, [])
-        out[:, place] = [looked_up(lookup, point.attributes, numbers=_version_at(versions, point)) for point in points]
+        out[:, place] = [looked_up(lookup, point, numbers=_version_at(versions, point)) for point in points]
     for formula in plan.formulas:
         formula.write_many(out)
 
@@ -186,8 +192,35 @@ def _unusable(plan: Plan, facts: Sequence[Fact], *, missing: Bools) -> Counter[s
     return counts
 
 
-def live_rows(plan: Plan, changes: Sequence[Change], *, kept_us: int) -> LiveRows:
-    """Returns what is live after at least one change, without what no admissible window can reach any more.
+def joined_images(plan: Plan, parts: Sequence[Images]) -> Images:
+    """Returns the images of one block of the log after another as those of the whole."""
+    firsts = np.cumsum([0, *(len(part.seqs) for part in parts)])
+    blocks = [images(plan, []), *parts]
+    watermarks = np.concatenate([part.watermarks for part in blocks])
+    return Images(
+        seqs=np.concatenate([part.seqs for part in blocks]),
+        watermarks=np.maximum.accumulate(watermarks),
+        acts=np.concatenate([part.acts for part in blocks]),
+        changes=np.concatenate([part.changes + first for part, first in zip(blocks, [0, *firsts], strict=False)]),
+        table=np.concatenate([part.table for part in blocks]),
+        tokens=tuple(np.concatenate([part.tokens[which] for part in blocks]) for which in range(len(plan.entities))),
+        unusable=sum((part.unusable for part in blocks), Counter[str]()),
+        tables=_joined_tables(parts),
+    )
+
+
+def _joined_tables(parts: Sequence[Images]) -> Timeline:
+    tables: Timeline = {}
+    for part in parts:
+        for name, versions in part.tables.items():
+            tables.setdefault(name, []).extend(versions)
+    return tables
+
+
+def live_rows(plan: Plan, changes: Iterable[Change], *, kept_us: int) -> LiveRows | None:
+    """Returns what is live after all changes, without what no admissible window can reach any more; None for none.
+
+    Few changes are objects at a time; what is out of reach already is let go before all is sorted.
 
     Args:
         plan: of the features.
@@ -197,7 +230,15 @@ def live_rows(plan: Plan, changes: Sequence[Change], *, kept_us: int) -> LiveRow
     Raises:
         DataError: the changes are out of order, withdraw a row that is not live, or add one that is.
     """
-    log = images(plan, changes)
+    parts, newest, following = list[Images](), dict[str, int](), iter(changes)
+    while block := list(itertools.islice(following, _PART)):
+        part = images(plan, block)
+        newest |= _newest(plan, part)
+        parts.append(_after(part, int(part.watermarks[-1]) - kept_us))
+    if not parts:
+        return None
+    log = joined_images(plan, parts)
+    in_order(log.seqs)
     watermark = int(log.watermarks[-1])
     reachable = log.table[:, kernel.TIME] > watermark - kept_us
     entities = tuple(
@@ -205,7 +246,20 @@ def live_rows(plan: Plan, changes: Sequence[Change], *, kept_us: int) -> LiveRow
         for entity, tokens in zip(plan.entities, log.tokens, strict=True)
     )
     tables = {name: versions[-1][1] for name, versions in log.tables.items()}
-    return LiveRows(watermark, entities, log.unusable, tables)
+    return LiveRows(int(log.seqs[-1]), watermark, entities, log.unusable, tables, newest)
+
+
+def _after(log: Images, horizon: int) -> Images:
+    """Returns the images with event_time > horizon, of all the changes."""
+    kept = log.table[:, kernel.TIME] > horizon
+    images = {"acts": log.acts[kept], "changes": log.changes[kept], "table": log.table[kept]}
+    return msgspec.structs.replace(log, **images, tokens=tuple(tokens[kept] for tokens in log.tokens))
+
+
+def _newest(plan: Plan, log: Images) -> dict[str, int]:
+    added = log.acts == kernel.INSERT
+    last = {kind: np.flatnonzero(added & (log.table[:, kernel.KIND] == bit))[-1:] for kind, bit in plan.bits.items()}
+    return {kind: int(log.watermarks[log.changes[image[0]]]) for kind, image in last.items() if len(image)}
 
 
 def _entity_rows(

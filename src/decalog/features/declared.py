@@ -23,7 +23,7 @@ Part = Literal["hour_of_day", "day_of_week"]
 Test = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
 
 ORDERED = ("<", "<=", ">", ">=")
-RESERVED_TABLES = frozenset({"features", "policy", "rates", "runtime", "signals"})
+RESERVED_TABLES = frozenset({"changes", "features", "policy", "rates", "runtime", "signals"})
 """Tables of the log that decalog itself keeps."""
 
 _LONGEST_US = 3_660 * DAY
@@ -334,9 +334,10 @@ class Cross(_FromRequest, frozen=True, kw_only=True, tag="cross"):
 
 
 class Lookup(_FromRequest, frozen=True, kw_only=True, tag="lookup"):
-    """What a versioned table of the log, as known at the decision's position, holds for an attribute of the request.
+    """What a versioned table of the log, as known at the decision's position, holds for something of the request.
 
-    The table is a JSON object of numbers by text (ints are looked up by their digits); missing where the attribute is
+    The table is a JSON object of numbers by text (ints are looked up by their digits). The key is an attribute, or an
+    entity that has no public value: a table of such an entity holds numbers by its tokens. Missing where the key is
     absent, or the table has no number for it, or is not there yet.
 
     >>> print(Lookup(name="mcc_risk", meaning="chargebacks by category, last quarter", unit="1", table="mcc_risk",

@@ -61,6 +61,8 @@ __all__ = [
     "Use",
     "ZScore",
     "joined",
+    "lookups",
+    "table_keys",
 ]
 
 _MOST_RETAIN = 2**31
@@ -169,7 +171,7 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         kinds = {kind for feature in self.aggregates for kind in feature.over}
         return Reads(
             outcomes=any(kind.startswith(_OUTCOME_ROWS) for kind in kinds),
-            tables=frozenset(feature.table for feature in self.features if isinstance(feature, Lookup)),
+            tables=frozenset(feature.table for feature in lookups(self)),
         )
 
     def with_attributes(self, extra: Iterable[str | Attribute]) -> FeatureSet:
@@ -222,17 +224,29 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
             for feature in self.features
             for problem in _schema_problems(feature, schema)
         ]
+        problems += _table_problems(self, schema)
         if problems:
             raise ConfigError(
                 where=f"features of {self.system!r}",
-                given=f"{len(problems)} unknown name{'s' if len(problems) > 1 else ''}: {'; '.join(problems)}",
-                expected=f"names that the schema of {schema.system!r} declares as public",
+                given=f"{len(problems)} problem{'s' if len(problems) > 1 else ''}: {'; '.join(problems)}",
+                expected=f"names that the schema of {schema.system!r} declares, of public values or of entities",
                 fix="Mend the feature or the schema.",
             )
 
     def __str__(self) -> str:
         head = f"features of {self.system}, version {self.version}, lateness {self.lateness}"
         return "\n".join([head, *(f"  {feature}" for feature in self.features)])
+
+
+def lookups(features: FeatureSet) -> tuple[Lookup, ...]:
+    """Returns the features that read a table."""
+    return tuple(feature for feature in features.features if isinstance(feature, Lookup))
+
+
+def table_keys(features: FeatureSet, schema: Schema) -> dict[str, str]:
+    """Returns lookup table → the entity whose tokens are its keys; "" where its keys are public values."""
+    public = schema.request.attributes
+    return {lookup.table: "" if lookup.key in public else lookup.key for lookup in lookups(features)}
 
 
 def _stated(value: msgspec.Struct) -> dict[str, Any]:
@@ -320,9 +334,21 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
         yield from _aggregate_problems(feature, schema)
         return
     public = schema.request.attributes
-    for part in ("attribute", "left", "right", "key"):
+    for part in ("attribute", "left", "right"):
         if hasattr(feature, part):
             yield from _unknown(part, getattr(feature, part), known=public)
+    if isinstance(feature, Lookup):
+        yield from _unknown("key", feature.key, known=public | {entity.name for entity in schema.request.entities})
+
+
+def _table_problems(features: FeatureSet, schema: Schema) -> Iterator[str]:
+    """Yields tables whose keys would be tokens of one entity and something else as well."""
+    keys: dict[str, set[str]] = {}
+    for lookup in lookups(features):
+        keys.setdefault(lookup.table, set()).add(lookup.key)
+    for table, among in keys.items():
+        if len(among) > 1 and not among <= schema.request.attributes:
+            yield f"table {table!r}: read at {', '.join(sorted(among))}, expected one key where it is an entity's token"
 
 
 def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:

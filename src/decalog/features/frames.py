@@ -17,7 +17,7 @@ import numpy.typing as npt
 from decalog.clock import DAY, HOUR
 from decalog.errors import DataError
 from decalog.features import kernel
-from decalog.features.columnar import Images, in_order, write_requests
+from decalog.features.columnar import Images, Timeline, in_order, write_requests
 from decalog.features.definition import Attribute, Calendar, Category, Condition, Cross, Feature, FeatureSet, Same
 from decalog.features.facts import ALL, ALL_TOKEN, Fact, Point, Value
 from decalog.features.kernel import MISSING, Float64s, Int64s
@@ -43,6 +43,7 @@ class EventColumns(msgspec.Struct, frozen=True, kw_only=True):
         withdraws: bool, rows that are the image which a correction or deletion withdraws (−before). They stand in
             front of the image that takes their place (+after), which has the same seq and root.
         asked: bool, rows at which features are asked for; without it all that withdraw nothing.
+        tables: the versions of the lookup tables that features read, by the rows' seqs (`columnar.timeline`).
     """
 
     event_time: Int64s
@@ -54,6 +55,7 @@ class EventColumns(msgspec.Struct, frozen=True, kw_only=True):
     root: Int64s | None = None
     withdraws: Bools | None = None
     asked: Bools | None = None
+    tables: Timeline | None = None
 
     @property
     def n(self) -> int:
@@ -92,7 +94,7 @@ def fold_columns(features: FeatureSet, events: EventColumns) -> Float64s:
     asked = _asked(events, rows, table=log.table, chosen=chosen)
     check_admissible(plan, log, asked=asked)
     out = fold_parts(plan, log, asked=asked, visits=_visits(log, asked, images=rows.images, chosen=chosen))
-    _write_requests(plan, events, chosen=chosen, out=out)
+    _write_requests(plan, _Requests(events, chosen, rows.seqs), out=out)
     return out
 
 
@@ -306,18 +308,17 @@ def _by_value(values: Array, read: Callable[[Any], int], *, missing: int) -> Int
     return np.array([missing if value is None else read(value) for value in unique], np.int64)[codes]
 
 
-def _write_requests(plan: Plan, events: EventColumns, *, chosen: Int64s, out: Float64s) -> None:
-    """Writes the features of the requests themselves; a kind of feature that is new here is asked row by row."""
-    if plan.lookups:
+def _write_requests(plan: Plan, asked: _Requests, *, out: Float64s) -> None:
+    """Writes the features of the requests themselves; lookups, and kinds that are new here, are asked row by row."""
+    if plan.lookups and asked.events.tables is None:
         raise DataError(
             where="event columns",
-            given=f"features that look up {', '.join(sorted(plan.features.reads.tables or ()))}",
-            expected="features of rows and requests alone: columns have no versions of a table",
-            fix="Join the table before (docs/howto/point-in-time.md), or fold the log.",
+            given=f"features that look up {', '.join(sorted(plan.features.reads.tables or ()))}, and no tables",
+            expected="the versions of these tables, by the seqs of the rows",
+            fix="Pass tables={name: [(seq, numbers), …]}, or join the table before (docs/howto/point-in-time.md).",
         )
-    asked = _Requests(events, chosen)
     readers = dict(plan.request_readers)
-    if not all(type(plan.features.features[place]) in _WAYS for place in readers):
+    if plan.lookups or not all(type(plan.features.features[place]) in _WAYS for place in readers):
         asked.write_each(plan, out)
         return
     for place, read in readers.items():
@@ -330,30 +331,38 @@ def _write_requests(plan: Plan, events: EventColumns, *, chosen: Int64s, out: Fl
 class _Requests:
     """The rows that are asked for, as requests."""
 
-    def __init__(self, events: EventColumns, chosen: Int64s) -> None:
+    def __init__(self, events: EventColumns, chosen: Int64s, seqs: Int64s) -> None:
         self.times = events.event_time[chosen]
         self.n = len(chosen)
-        self._events, self._chosen = events, chosen
+        self.events, self._chosen, self._seqs = events, chosen, seqs
 
     def column(self, name: str) -> Array | None:
-        values = self._events.attributes.get(name)
+        values = self.events.attributes.get(name)
         return None if values is None else values[self._chosen]
 
     def write_each(self, plan: Plan, out: Float64s) -> None:
-        names = list(self._events.attributes)
+        looked_up = {lookup.key for _, lookup in plan.lookups}
+        entities = {name: _identities(values) for name, values in self.events.entities.items() if name in looked_up}
         for start in range(0, self.n, _BLOCK):
-            block = slice(start, start + _BLOCK)
-            columns = [self._events.attributes[name][self._chosen[block]].tolist() for name in names]
-            rows = zip(*columns, strict=True) if columns else iter([()] * self.n)
+            block = self._chosen[start : start + _BLOCK]
+            attributes = _dicts(self.events.attributes, block, absent=None)
+            tokens = _dicts(entities, block, absent=MISSING)
+            times, seqs = self.events.event_time[block].tolist(), self._seqs[block].tolist()
             points = [
-                Point(0, time, own=Fact(0, time, "", {}, _present(dict(zip(names, row, strict=True)))))
-                for time, row in zip(self.times[block].tolist(), rows, strict=False)
+                Point(seq, time, own=Fact(0, time, "", whose, values))
+                for seq, time, whose, values in zip(seqs, times, tokens, attributes, strict=True)
             ]
-            write_requests(plan, points, out=out[block])
+            write_requests(plan, points, out=out[start : start + _BLOCK], tables=self.events.tables)
 
 
-def _present(row: Mapping[str, Value | None]) -> dict[str, Value]:
-    return {name: value for name, value in row.items() if value is not None}
+def _dicts(columns: Mapping[str, Array], rows: Int64s, *, absent: int | None) -> list[dict[str, Any]]:
+    """Returns what rows hold, as one dict a row without what is absent."""
+    found: list[dict[str, Any]] = [{} for _ in rows]
+    for name, values in columns.items():
+        for row, value in zip(found, values[rows].tolist(), strict=True):
+            if value != absent:
+                row[name] = value
+    return found
 
 
 def _numbers(asked: _Requests, feature: Attribute, read: RequestReader) -> Float64s:

@@ -130,6 +130,7 @@ class OnlineState:
 
     Attributes:
         plan: the declarations as the kernel's tables.
+        newest: kind of row that features read → known_time of the newest one, µs.
 
     >>> from decalog.features.definition import Aggregate, FeatureSet
     >>> state = OnlineState(FeatureSet(system="fraud", features=(
@@ -164,6 +165,7 @@ class OnlineState:
         self._lateness_us = features.lateness_us
         self._kept_us = features.lateness_us + features.longest_window_us
         self._unusable: Counter[str] = Counter()
+        self.newest: dict[str, int] = {}
         self._tables: dict[str, Mapping[str, float]] = {}
 
     @property
@@ -193,6 +195,7 @@ class OnlineState:
         if change.minus is not None and change.minus.kind in self._kept:
             self._withdraw(change.minus, change.seq, horizon=horizon)
         if change.plus is not None and change.plus.kind in self._kept:
+            self.newest[change.plus.kind] = self._watermark
             self._add(change.plus, change.seq, horizon=horizon)
 
     def apply_many(self, changes: Iterable[Change]) -> None:
@@ -205,16 +208,16 @@ class OnlineState:
             for change in changes:
                 self.apply(change)
             return
-        changes = list(changes)
-        if not changes:
-            return
         live = live_rows(self.plan, changes, kept_us=self._kept_us)
+        if live is None:
+            return
         for entity, tokens in zip(self._entities, live.entities, strict=True):
             for token, rows in tokens:
                 entity.put(token, rows)
         self._unusable.update(live.unusable)
+        self.newest.update(live.newest)
         self._tables.update(live.tables)
-        self._seq, self._watermark = changes[-1].seq, live.watermark
+        self._seq, self._watermark = live.seq, live.watermark
 
     def use_tables(self, versions: Iterable[TableVersion]) -> None:
         """Takes versions of lookup tables as they stood at the state's position."""
@@ -288,6 +291,7 @@ class OnlineState:
             seq=self._seq,
             watermark=self._watermark,
             unusable=dict(sorted(self._unusable.items())),
+            newest=dict(sorted(self.newest.items())),
             entities=((entity.plan.entity, entity.packed(horizon)) for entity in by_name),
         )
 
@@ -297,6 +301,7 @@ class OnlineState:
         state = cls(features)
         state._seq, state._watermark = rest.seq, rest.watermark
         state._unusable.update(rest.unusable)
+        state.newest.update(rest.newest)
         packed = dict(rest.entities)
         for entity in state._entities:
             entity.resting = Resting(packed[entity.plan.entity])

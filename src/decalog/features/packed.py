@@ -176,6 +176,7 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
         seq: of the last change, −1 before the first.
         watermark: µs, `kernel.BEFORE_ALL` before the first change.
         unusable: column → values that could not enter.
+        newest: kind of row → known_time of the newest one, µs.
         entities: (entity name, its rows that a point may still ask for), by name; made one at a time, because
             together they are as large as the state.
     """
@@ -183,6 +184,7 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     watermark: int
     unusable: Mapping[str, int]
+    newest: Mapping[str, int]
     entities: Iterator[tuple[str, PackedRows]]
 
 

@@ -6,7 +6,6 @@ the columns, the answer and a little; and a part fits into the processor's cache
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from decalog.errors import DataError
 from decalog.features import kernel, sliding
-from decalog.features.columnar import Images, Timeline, images
+from decalog.features.columnar import Images
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import inadmissible, missing_row, row_twice
@@ -76,31 +75,6 @@ def visits_of(log: Images, positions: Int64s) -> Visits:
     order = np.argsort(keys, kind="stable")
     count = len(log.acts)
     return Visits(np.where(order < count, order, NONE), np.where(order < count, NONE, order - count))
-
-
-def joined_images(plan: Plan, parts: Sequence[Images]) -> Images:
-    """Returns the images of one block of the log after another as those of the whole."""
-    firsts = np.cumsum([0, *(len(part.seqs) for part in parts)])
-    blocks = [images(plan, []), *parts]
-    watermarks = np.concatenate([part.watermarks for part in blocks])
-    return Images(
-        seqs=np.concatenate([part.seqs for part in blocks]),
-        watermarks=np.maximum.accumulate(watermarks),
-        acts=np.concatenate([part.acts for part in blocks]),
-        changes=np.concatenate([part.changes + first for part, first in zip(blocks, [0, *firsts], strict=False)]),
-        table=np.concatenate([part.table for part in blocks]),
-        tokens=tuple(np.concatenate([part.tokens[which] for part in blocks]) for which in range(len(plan.entities))),
-        unusable=sum((part.unusable for part in blocks), Counter[str]()),
-        tables=_joined_tables(parts),
-    )
-
-
-def _joined_tables(parts: Sequence[Images]) -> Timeline:
-    tables: Timeline = {}
-    for part in parts:
-        for name, versions in part.tables.items():
-            tables.setdefault(name, []).extend(versions)
-    return tables
 
 
 def joined_points(plan: Plan, parts: Sequence[Asked]) -> Asked:

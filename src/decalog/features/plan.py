@@ -255,7 +255,7 @@ class Plan:
         if self.request_readers:
             out[self._places] = [read(attributes, time) for _, read in self.request_readers]
         for place, lookup in self.lookups:
-            out[place] = looked_up(lookup, attributes, numbers=(tables or {}).get(lookup.table, {}))
+            out[place] = looked_up(lookup, point, numbers=(tables or {}).get(lookup.table, {}))
         for formula in self.formulas:
             formula.write_one(out)
 
@@ -407,12 +407,12 @@ def cross_bucket(left: str, right: str, *, buckets: int) -> float:
     return float(int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "big") % buckets)
 
 
-def looked_up(lookup: Lookup, attributes: Mapping[str, Value], *, numbers: Mapping[str, float]) -> float:
-    """Returns what a version of a lookup table holds for a request."""
-    key = attributes.get(lookup.key)
+def looked_up(lookup: Lookup, point: Point, *, numbers: Mapping[str, float]) -> float:
+    """Returns what a version of a lookup table holds at a point: for its public value, else for its entity's token."""
+    key = point.attributes.get(lookup.key)
     if key is None:
-        return lookup.missing_value
-    return numbers.get(_plain(key), lookup.missing_value)
+        key = point.subjects.get(lookup.key)
+    return lookup.missing_value if key is None else numbers.get(_plain(key), lookup.missing_value)
 
 
 class Formula:

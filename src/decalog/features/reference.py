@@ -30,7 +30,7 @@ from decalog.features.definition import (
     Same,
     ZScore,
 )
-from decalog.features.facts import ALL, Change, Fact, Point
+from decalog.features.facts import ALL, Change, Fact, Point, Value
 from decalog.features.refusals import inadmissible, missing_row, row_twice
 
 _STEPS = 256
@@ -188,9 +188,10 @@ def _cross(feature: Cross, point: Point) -> float:
 
 
 def _lookup(feature: Lookup, numbers: Mapping[str, float], *, point: Point) -> float:
-    key = point.attributes.get(feature.key)
-    if key is None:
+    named: dict[str, Value] = {**point.subjects, **point.attributes}
+    if feature.key not in named:
         return feature.missing_value
+    key = named[feature.key]
     return numbers.get(key if isinstance(key, str) else repr(key), feature.missing_value)
 
 

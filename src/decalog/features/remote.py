@@ -128,6 +128,7 @@ class RemoteState(OnlineState):
         self._store.rebuild(())
         self._waiting.clear()
         self._unusable.clear()
+        self.newest.clear()
         self._fault = None
         self._seq, self._watermark = -1, kernel.BEFORE_ALL
 

@@ -67,7 +67,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         system, features: whose state; the version of the declarations.
         code: SHA-256 of the sources that folded it: other code may mean something else by a row.
         position, hash: of the log: the records below `position` are in it, with this chain hash after the last.
-        seq, watermark, unusable: of the state.
+        seq, watermark, unusable, newest: of the state.
         parts: in the order of the file.
     """
 
@@ -80,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     watermark: int
     unusable: dict[str, int]
     parts: tuple[Part, ...]
+    newest: dict[str, int] = {}
 
     @property
     def rows(self) -> int:
@@ -211,6 +212,7 @@ def _write(draft: Path, state: OnlineState, *, position: int, log_hash: bytes) -
             seq=rest.seq,
             watermark=rest.watermark,
             unusable=dict(rest.unusable),
+            newest=dict(rest.newest),
             parts=parts,
         )
         text = msgspec.msgpack.encode(manifest, order="deterministic")
@@ -285,6 +287,7 @@ def _state(file: BinaryIO, manifest: Manifest, features: FeatureSet, *, path: Pa
         seq=manifest.seq,
         watermark=manifest.watermark,
         unusable=manifest.unusable,
+        newest=manifest.newest,
         entities=_arrays(file, manifest, path),
     )
     return OnlineState.resumed(features, rest)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 import traceback
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -27,6 +28,7 @@ from decalog.errors import (
     near,
 )
 from decalog.host import Host
+from decalog.http.lever_routes import LeverRoutes
 from decalog.http.limits import ClientGoneError, RateLimit, Receive, caller_of, too_deep
 from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal
 from decalog.http.routes import Call, Route, Routes
@@ -36,11 +38,14 @@ log = logging.getLogger("decalog.http")
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = dict[bytes, bytes]
+_Found = tuple[tuple[Route, ...], str, str]
+"""The routes of a path, the system it names, and an id or name in it."""
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _PATH_PARTS = range(3, 6)
 _SINGLE = (b"authorization", b"content-type", b"content-encoding", b"content-length", b"host", b"idempotency-key")
 _HOSTS_KEPT = 64
+_QUERY = re.compile(rb"seq=(\d{1,18})")
 
 
 class App:
@@ -79,12 +84,15 @@ class App:
         self._access = access if settings.tokens else None
         self._monotonic = monotonic
         self._rates = RateLimit(settings.rate_per_s, settings.burst, monotonic=monotonic)
-        self._routes = Routes(host, settings, is_draining=lambda: self.draining)
-        self._direct = {
-            b"/v1/" + system.encode() + b"/" + name: (route, system, "")
+        routes = Routes(host, settings, is_draining=lambda: self.draining)
+        levers = LeverRoutes(host, settings)
+        self._by_system = routes.by_system | levers.by_system
+        self._by_id = routes.by_id | levers.by_id
+        self._direct: dict[bytes, _Found] = {
+            b"/v1/" + system.encode() + b"/" + name: (routes_of, system, "")
             for system in host.systems
-            for name, route in self._routes.by_system.items()
-        } | {path: (route, "", "") for path, route in self._routes.of_server.items()}
+            for (name,), routes_of in self._by_system.items()
+        } | {path: ((route,), "", "") for path, route in routes.of_server.items()}
         self._loopback_names: set[bytes] = set()
         self._seconds = Histogram(
             "decalog_http_request_seconds",
@@ -139,38 +147,37 @@ class App:
         route, system, id_ = self._find(scope)
         name[0] = route.name
         self._check_open(route)
-        self._check_caller(scope, headers, route, system)
-        if scope.get("query_string") and system:
-            raise Refusal(400, _no_query())
-        return route, Call(headers, system, id_, receive)
+        caller = self._check_caller(scope, headers, route, system)
+        query = scope.get("query_string", b"") if system else b""
+        return route, Call(headers, system, id_, receive, caller, _seq(query, route) if query else None)
 
     def _find(self, scope: MutableMapping[str, Any]) -> tuple[Route, str, str]:
         path = scope.get("raw_path") or scope["path"].encode()
-        found = self._direct.get(path) or self._find_decision(path)
+        routes, system, id_ = self._direct.get(path) or self._find_by_id(path)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        if found[0].method != method:
-            allowed = "GET, HEAD" if found[0].method == "GET" else found[0].method
-            error = RequestError(
-                where=f"request, {found[0].name}",
-                given="another method",
-                expected=allowed,
-                fix="GET /openapi.json lists the routes.",
-            )
-            raise Refusal(405, error, ((b"allow", allowed.encode()),))
-        return found
+        for route in routes:
+            if route.method == method:
+                return route, system, id_
+        allowed = ", ".join("GET, HEAD" if route.method == "GET" else route.method for route in routes)
+        error = RequestError(
+            where=f"request, {routes[0].name}",
+            given="another method",
+            expected=allowed,
+            fix="GET /openapi.json lists the routes.",
+        )
+        raise Refusal(405, error, ((b"allow", allowed.encode()),))
 
-    def _find_decision(self, path: bytes) -> tuple[Route, str, str]:
-        """Returns the route of a path that holds an id, or of one that was percent-encoded."""
+    def _find_by_id(self, path: bytes) -> _Found:
+        """Returns the routes of a path that holds an id or a name, or of one that was percent-encoded."""
         parts = [unquote_to_bytes(part) for part in path.split(b"/")[1:]]
         if len(parts) not in _PATH_PARTS or parts[0] != b"v1":
             raise _no_route()
         system = self._system(parts[1].decode(errors="replace"))
         verb, *rest = parts[2:]
-        if verb in self._routes.by_system and not rest:
-            return self._routes.by_system[verb], system, ""
-        if verb != b"decisions" or not rest or rest[1:] not in ([], [b"replay"]):
+        routes = self._by_id.get((verb, *rest[1:])) if rest else self._by_system.get((verb,))
+        if routes is None:
             raise _no_route()
-        return self._routes.replay_route if rest[1:] else self._routes.decision_route, system, _id(rest[0])
+        return routes, system, _id(rest[0]) if rest else ""
 
     def _system(self, name: str) -> str:
         if name in self._host.systems:
@@ -202,14 +209,15 @@ class App:
             )
             raise Refusal(503, error, RETRY)
 
-    def _check_caller(self, scope: MutableMapping[str, Any], headers: Headers, route: Route, system: str) -> None:
+    def _check_caller(self, scope: MutableMapping[str, Any], headers: Headers, route: Route, system: str) -> str:
+        """Returns in words who calls, for whatever keeps a list of it."""
         if self._access is None:
             self._check_host(headers[b"host"])
         if route.scope is None:
-            return
+            return ""
         if self._access is None:
             self._check_rate(_address(scope))
-            return
+            return "no token"
         try:
             token = self._access.verify(headers.get(b"authorization"))
         except AccessError as error:
@@ -220,6 +228,7 @@ class App:
             require(token, route.scope, system=system)
         except AccessError as error:
             raise Refusal(403, error, _challenge("insufficient_scope", route.scope)) from None
+        return f"token {token.id}" + (f" ({token.note})" if token.note else "")
 
     def _check_rate(self, caller: str) -> None:
         wait_s = self._rates.wait_s(caller)
@@ -275,13 +284,18 @@ def _bad_header(name: str, given: str, expected: str) -> RequestError:
     return RequestError(where=f"request, {name}", given=given, expected=expected, fix="Mend the client.")
 
 
-def _no_query() -> RequestError:
-    return RequestError(
-        where="request, query",
-        given="query parameters",
-        expected="none: everything stands in the body",
-        fix="Leave them out; a token belongs into the Authorization header.",
-    )
+def _seq(query: bytes, route: Route) -> int:
+    """Returns the record that a query names."""
+    found = _QUERY.fullmatch(query)
+    if found is None or not route.takes_seq:
+        error = RequestError(
+            where="request, query",
+            given="query parameters",
+            expected="seq=<number of a record> alone" if route.takes_seq else "none: everything stands in the body",
+            fix="Leave them out; a token belongs into the Authorization header.",
+        )
+        raise Refusal(400, error)
+    return int(found[1])
 
 
 def _no_route() -> UnknownRecordError:

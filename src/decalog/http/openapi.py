@@ -6,14 +6,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from decalog import __version__
+from decalog.http.openapi_levers import PARTS, lever_paths
+from decalog.http.openapi_parts import (
+    Json,
+    body_of,
+    id_of,
+    object_of,
+    ok,
+    operation_of,
+    parameter,
+    ref,
+    refusals,
+    responses,
+    text_of,
+    title_of,
+)
 from decalog.http.settings import HttpSettings
 from decalog.money import EXPONENTS, MAX_MINOR
 from decalog.schema import ID_LENGTH, MAX_PER, Entity, EventKind, Field, Schema
 
-Json = dict[str, Any]
-
 _INT64 = 2**63 - 1
-_PRINTABLE = r"^[^\x00-\x1f\x7f]*$"
 _TYPES = {
     "int": "integer",
     "float": "number",
@@ -33,11 +45,11 @@ def document(schemas: Iterable[Schema], settings: HttpSettings) -> Json:
         settings: whose limits and need of tokens it states.
     """
     schemas = list(schemas)
-    parts = dict(_SHARED)
+    parts = _SHARED | PARTS
     paths: Json = {}
     for schema in schemas:
         parts |= _system_parts(schema)
-        paths |= _system_paths(schema, settings)
+        paths |= _system_paths(schema, settings) | lever_paths(schema.system, settings)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -51,7 +63,7 @@ def document(schemas: Iterable[Schema], settings: HttpSettings) -> Json:
         "paths": paths | _server_paths(settings),
         "components": {
             "schemas": parts,
-            "responses": _responses(),
+            "responses": responses(),
             "securitySchemes": {
                 "token": {
                     "type": "http",
@@ -65,9 +77,9 @@ def document(schemas: Iterable[Schema], settings: HttpSettings) -> Json:
 
 
 def _system_parts(schema: Schema) -> Json:
-    name = _title(schema.system)
+    name = title_of(schema.system)
     kinds = (schema.request, *schema.events)
-    events = {f"{name}Event{_title(kind.name)}": _event(kind, schema) for kind in kinds}
+    events = {f"{name}Event{title_of(kind.name)}": _event(kind, schema) for kind in kinds}
     return {
         f"{name}Request": _request(schema),
         **events,
@@ -78,79 +90,69 @@ def _system_parts(schema: Schema) -> Json:
 
 
 def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
-    name, system, noun = _title(schema.system), schema.system, schema.noun
-    events = [f"{name}Event{_title(kind.name)}" for kind in (schema.request, *schema.events)]
-    id_ = _parameter("id", "path", f"The decision's id, or the {noun}'s.")
-    key = _parameter("Idempotency-Key", "header", "Optional; if sent, the same as the body's id.")
+    name, system, noun = title_of(schema.system), schema.system, schema.noun
+    events = [f"{name}Event{title_of(kind.name)}" for kind in (schema.request, *schema.events)]
+    id_ = parameter("id", "path", meaning=f"The decision's id, or the {noun}'s.")
+    key = parameter("Idempotency-Key", "header", meaning="Optional; if sent, the same as the body's id.")
     decide = {
         "summary": f"Decide one {noun}.",
         "parameters": [key],
-        "requestBody": _body(_ref(f"{name}Request"), _example(schema)),
+        "requestBody": body_of(ref(f"{name}Request"), _example(schema)),
         "responses": {
-            "200": _ok("The decision, logged.", _ref(f"{name}Decision"), _REPLAYED_HEADER),
-            **_refusals(400, 409, 413, 415, 422, 503),
+            "200": ok("The decision, logged.", ref(f"{name}Decision"), headers=_REPLAYED_HEADER),
+            **refusals(400, 409, 413, 415, 422, 503),
         },
     }
     replay = {
         "summary": "Recompute one decision from the log alone.",
         "parameters": [id_],
-        "responses": {"200": _ok("What came out, and every difference.", {"type": "object"}), **_refusals(404, 409)},
+        "responses": {"200": ok("What came out, and every difference.", {"type": "object"}), **refusals(404, 409)},
     }
     logged = {
         "summary": "Read one decision back.",
         "parameters": [id_],
-        "responses": {"200": _ok("The decision as logged.", _ref(f"{name}LoggedDecision")), **_refusals(404)},
+        "responses": {"200": ok("The decision as logged.", ref(f"{name}LoggedDecision")), **refusals(404)},
     }
     calls = {
         "decide": ("post", "decide", decide),
-        "events": ("post", "decide", _batch_call("Add events.", [_ref(event) for event in events], _example(schema))),
+        "events": ("post", "decide", _batch_call("Add events.", [ref(event) for event in events], _example(schema))),
         "outcomes": (
             "post",
             "outcomes",
-            _batch_call("Add outcomes.", [_ref(f"{name}Outcome")], _outcome_example(schema)),
+            _batch_call("Add outcomes.", [ref(f"{name}Outcome")], _outcome_example(schema)),
         ),
         "decisions/{id}": ("get", "decide", logged),
         "decisions/{id}/replay": ("post", "admin", replay),
     }
     return {
-        f"/v1/{system}/{path}": {method: _operation(f"{system}_{_verb(path)}", call, scope, settings)}
+        f"/v1/{system}/{path}": {method: operation_of(f"{system}_{_verb(path)}", call, scope=scope, settings=settings)}
         for path, (method, scope, call) in calls.items()
     }
 
 
 def _server_paths(settings: HttpSettings) -> Json:
-    alive = {"summary": "Whether the process answers.", "responses": {"200": _ok("It does.", _STATUS)}}
+    alive = {"summary": "Whether the process answers.", "responses": {"200": ok("It does.", _STATUS)}}
     ready = {
         "summary": "Whether to send requests here.",
-        "responses": {"200": _ok("Yes.", _READY), **_refusals(503)},
+        "responses": {"200": ok("Yes.", _READY), **refusals(503)},
     }
     metrics = {
         "summary": "Metrics for Prometheus.",
         "responses": {"200": {"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}}},
     }
-    openapi = {"summary": "This document.", "responses": {"200": _ok("OpenAPI 3.1.", {"type": "object"})}}
+    openapi = {"summary": "This document.", "responses": {"200": ok("OpenAPI 3.1.", {"type": "object"})}}
     return {
-        "/healthz": {"get": _operation("healthz", alive, "", settings)},
-        "/readyz": {"get": _operation("readyz", ready, "", settings)},
-        "/metrics": {"get": _operation("metrics", metrics, "admin", settings)},
-        "/openapi.json": {"get": _operation("openapi", openapi, "", settings)},
+        "/healthz": {"get": operation_of("healthz", alive, scope="", settings=settings)},
+        "/readyz": {"get": operation_of("readyz", ready, scope="", settings=settings)},
+        "/metrics": {"get": operation_of("metrics", metrics, scope="admin", settings=settings)},
+        "/openapi.json": {"get": operation_of("openapi", openapi, scope="", settings=settings)},
     }
-
-
-def _operation(name: str, call: Json, scope: str, settings: HttpSettings) -> Json:
-    if not scope:
-        return {"operationId": name, "security": [], **call}
-    security: list[Json] = [{"token": []}] if settings.tokens else []
-    also = _refusals(401, 403, 429) if settings.tokens else _refusals(403, 429)
-    words = [call.get("description", ""), f"Takes scope `{scope}`." if settings.tokens else ""]
-    described = {"description": " ".join(filter(None, words))}
-    return {"operationId": name, "security": security, **call, **described, "responses": call["responses"] | also}
 
 
 def _batch_call(summary: str, rows: list[Json], example: Json) -> Json:
     row = rows[0] if len(rows) == 1 else {"anyOf": rows}
     one_or_more = {"anyOf": [row, {"type": "array", "items": row}]}
-    body = _body(one_or_more, example)
+    body = body_of(one_or_more, example)
     # A schema cannot say what stands on each line.
     body["content"]["application/x-ndjson"] = {"schema": {"type": "string"}}
     return {
@@ -158,52 +160,48 @@ def _batch_call(summary: str, rows: list[Json], example: Json) -> Json:
         "description": "One object, an array, or one object a line. Bad rows go to quarantine; their neighbours stay.",
         "requestBody": body,
         "responses": {
-            "200": _ok("What became of each row.", _ref("Batch")),
-            **_refusals(400, 413, 415, 422, 503),
+            "200": ok("What became of each row.", ref("Batch")),
+            **refusals(400, 413, 415, 422, 503),
         },
     }
-
-
-def _body(schema: Json, example: Json) -> Json:
-    return {"required": True, "content": {"application/json": {"schema": schema, "example": example}}}
 
 
 def _request(schema: Schema) -> Json:
     kind = schema.request
     taken = {"type": ["string", "null"], "enum": [*schema.actions, None]}
     taken["description"] = "The action that your own system took, where ours runs in its shadow."
-    return _object(
-        {"id": _id(f"Your key of the {schema.noun}; a retry repeats it."), "event_time": _TIME, "taken": taken}
+    return object_of(
+        {"id": id_of(f"Your key of the {schema.noun}; a retry repeats it."), "event_time": _TIME, "taken": taken}
         | _values(kind),
         ["id", *_required(kind)],
-        kind.meaning,
+        meaning=kind.meaning,
     )
 
 
 def _event(kind: EventKind, schema: Schema) -> Json:
-    corrects = _text(ID_LENGTH, "Id of the event that this one replaces, whole.")
+    corrects = text_of(ID_LENGTH, "Id of the event that this one replaces, whole.")
     kind_name: Json = {"const": kind.name, "description": f"Default: {schema.request.name}."}
-    body = _object(
-        {"id": _id("Your key of the event."), "event_time": _TIME, "kind": kind_name, "corrects": corrects}
+    body = object_of(
+        {"id": id_of("Your key of the event."), "event_time": _TIME, "kind": kind_name, "corrects": corrects}
         | {"taken": {"type": ["string", "null"], "enum": [*schema.actions, None]}}
         | _values(kind),
         ["id", *_required(kind), *([] if kind is schema.request else ["kind"])],
-        kind.meaning,
+        meaning=kind.meaning,
     )
-    return {"anyOf": [body, _ref("Deletion")]}
+    return {"anyOf": [body, ref("Deletion")]}
 
 
 def _outcome(schema: Schema) -> Json:
     shared = {
-        "id": _id("The reporter's key."),
-        schema.noun: _id(f"Id of the {schema.noun} it is about; it may arrive before the {schema.noun} does."),
+        "id": id_of("The reporter's key."),
+        schema.noun: id_of(f"Id of the {schema.noun} it is about; it may arrive before the {schema.noun} does."),
         "event_time": _TIME,
-        "ref": _text(ID_LENGTH, "Which slot or candidate it is about."),
-        "corrects": _text(ID_LENGTH, "Id of the outcome that this one replaces."),
+        "ref": text_of(ID_LENGTH, "Which slot or candidate it is about."),
+        "corrects": text_of(ID_LENGTH, "Id of the outcome that this one replaces."),
     }
     money = {"amount_minor": _amount("Money it concerns, in minor units."), "currency": _currency(), "per": _PER}
     kinds = [
-        _object(
+        object_of(
             shared
             | {
                 "kind": {"const": kind.name, "description": kind.meaning},
@@ -213,12 +211,12 @@ def _outcome(schema: Schema) -> Json:
             | money
             | {field.name: _field(field) for field in kind.fields},
             ["id", schema.noun, "kind", "source", "value", *(field.name for field in kind.fields if field.required)],
-            kind.meaning,
+            meaning=kind.meaning,
         )
         | {"dependentRequired": {"amount_minor": ["currency"]}}
         for kind in schema.outcomes
     ]
-    return {"anyOf": [*kinds, _ref("Deletion")]}
+    return {"anyOf": [*kinds, ref("Deletion")]}
 
 
 def _decision(schema: Schema, *, told: bool) -> Json:
@@ -269,7 +267,7 @@ def _field(field: Field) -> Json:
     elif field.choices:
         found = {"type": "string", "enum": list(field.choices)}
     elif field.kind == "text":
-        found = _text(field.max_length, field.meaning)
+        found = text_of(field.max_length, field.meaning)
     else:
         found = {"type": _TYPES[field.kind]}
         found |= {"minimum": -_INT64, "maximum": _INT64} if field.kind == "int" else {}
@@ -280,30 +278,12 @@ def _field(field: Field) -> Json:
 
 
 def _entity(entity: Entity) -> Json:
-    return _nullable(_text(entity.max_length, f"{entity.meaning} ({entity.privacy})") | {"minLength": 1})
+    return _nullable(text_of(entity.max_length, f"{entity.meaning} ({entity.privacy})") | {"minLength": 1})
 
 
 def _nullable(schema: Json) -> Json:
     wider = schema | {"type": [schema["type"], "null"]}
     return wider | {"enum": [*wider["enum"], None]} if "enum" in wider else wider
-
-
-def _object(properties: Json, required: list[str], meaning: str) -> Json:
-    return {
-        "type": "object",
-        "description": meaning,
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
-    }
-
-
-def _id(meaning: str) -> Json:
-    return _text(ID_LENGTH, meaning) | {"minLength": 1}
-
-
-def _text(longest: int, meaning: str) -> Json:
-    return {"type": "string", "maxLength": longest, "pattern": _PRINTABLE, "description": meaning}
 
 
 def _amount(meaning: str) -> Json:
@@ -331,33 +311,6 @@ def _outcome_example(schema: Schema) -> Json:
     return {"id": "o-1", schema.noun: f"{schema.noun}-1", "kind": kind.name, "source": kind.sources[0], "value": 1}
 
 
-def _parameter(name: str, place: str, meaning: str) -> Json:
-    schema = {"type": "string", "minLength": 1, "maxLength": ID_LENGTH}
-    return {"name": name, "in": place, "required": place == "path", "schema": schema, "description": meaning}
-
-
-def _ok(meaning: str, schema: Json, headers: Json | None = None) -> Json:
-    found: Json = {"description": meaning, "content": {"application/json": {"schema": schema}}}
-    return found | ({"headers": headers} if headers else {})
-
-
-def _refusals(*statuses: int) -> Json:
-    return {str(status): {"$ref": f"#/components/responses/{_REFUSALS[status]}"} for status in statuses}
-
-
-def _responses() -> Json:
-    content = {"application/problem+json": {"schema": _ref("Problem")}}
-    return {name: {"description": _REFUSAL_WORDS[name], "content": content} for name in _REFUSALS.values()}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _title(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_"))
-
-
 def _verb(path: str) -> str:
     return {"decisions/{id}": "decision", "decisions/{id}/replay": "replay"}.get(path, path)
 
@@ -374,11 +327,12 @@ _PER: Json = {
     "maximum": MAX_PER,
     "description": "How many the amount is for; 1 if left out.",
 }
-_STATUS: Json = _object({"status": {"type": "string"}}, ["status"], "A status.")
-_READY: Json = _object(
-    {"status": {"type": "string"}, "now": {"type": "string", "format": "date-time", "description": "The log's clock."}},
-    ["status", "now"],
-    "A status.",
+_STATUS: Json = object_of({"status": {"type": "string"}}, ["status"], meaning="A status.")
+_READY: Json = object_of(
+    {"status": {"type": "string"}, "now": {"type": "string", "format": "date-time", "description": "The log's clock."}}
+    | {"stale": {"type": "integer", "minimum": 0, "description": "Features whose rows are silent for too long."}},
+    ["status", "now", "stale"],
+    meaning="A status.",
 )
 _REPLAYED_HEADER: Json = {
     "Idempotent-Replayed": {
@@ -386,31 +340,7 @@ _REPLAYED_HEADER: Json = {
         "schema": {"type": "string"},
     }
 }
-_REFUSALS = {
-    400: "BadRequest",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "NotFound",
-    409: "Conflict",
-    413: "TooLarge",
-    415: "UnsupportedMediaType",
-    422: "Unprocessable",
-    429: "TooManyRequests",
-    503: "Unavailable",
-}
-_REFUSAL_WORDS = {
-    "BadRequest": "No JSON, or a head that makes no sense.",
-    "Unauthorized": "No token, or one that is unknown, expired or revoked.",
-    "Forbidden": "The token lacks the scope or the system.",
-    "NotFound": "No such record or route.",
-    "Conflict": "The id was used with another body, or the decision cannot be recomputed.",
-    "TooLarge": "Too many bytes or rows.",
-    "UnsupportedMediaType": "Not JSON, or compressed.",
-    "Unprocessable": "JSON that breaks the schema; nothing was decided.",
-    "TooManyRequests": "Above the rate; see Retry-After.",
-    "Unavailable": "The log takes nothing now; retry with the same id.",
-}
-_ROW = _object(
+_ROW = object_of(
     {
         "id": {"type": "string"},
         "status": {"enum": ["accepted", "duplicate", "rejected"]},
@@ -419,7 +349,7 @@ _ROW = _object(
         "message": {"type": "string", "description": "The four parts of a rejection in one sentence."},
     },
     ["id", "status", "seq"],
-    "What became of one row.",
+    meaning="What became of one row.",
 )
 _COUNTS = {name: {"type": "integer", "minimum": 0} for name in ("accepted", "duplicate", "rejected")}
 _SHARED: Json = {
@@ -430,19 +360,19 @@ _SHARED: Json = {
             "title": {"type": "string"},
             "status": {"type": "integer"},
             **{part: {"type": "string"} for part in ("detail", "where", "given", "expected", "fix")},
-            "results": {"type": "array", "items": _ref("Row")},
+            "results": {"type": "array", "items": ref("Row")},
         },
         "required": ["title", "status", "detail", "where", "given", "expected", "fix"],
     },
     "Row": _ROW,
-    "Batch": _object(
-        _COUNTS | {"results": {"type": "array", "items": _ref("Row")}},
+    "Batch": object_of(
+        _COUNTS | {"results": {"type": "array", "items": ref("Row")}},
         [*_COUNTS, "results"],
-        "A batch's rows in order.",
+        meaning="A batch's rows in order.",
     ),
-    "Deletion": _object(
-        {"id": _id("Your key of this deletion."), "deletes": _id("Id of what is withdrawn.")},
+    "Deletion": object_of(
+        {"id": id_of("Your key of this deletion."), "deletes": id_of("Id of what is withdrawn.")},
         ["id", "deletes"],
-        "Withdraws what was logged; the log keeps both.",
+        meaning="Withdraws what was logged; the log keeps both.",
     ),
 }

@@ -24,22 +24,40 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Call(NamedTuple):
-    """One request after it was let in: header values by lower-case name, ids out of the path, and its body's source."""
+    """One request after it was let in.
+
+    Args:
+        headers: values by lower-case name.
+        system, id: out of the path; "" where it has none.
+        receive: its body's source.
+        caller: who calls, in words; "" where anyone may.
+        seq: the record that its query names.
+    """
 
     headers: dict[bytes, bytes]
     system: str
     id: str
     receive: Receive
+    caller: str = ""
+    seq: int | None = None
 
 
 class Route(NamedTuple):
-    """A route: its name in metrics, method, the scope it takes (None: anyone), whether it works while draining."""
+    """A route: its name in metrics, method, and the scope it takes (None: anyone).
+
+    `probe`: it works while the server drains. `takes_seq`: its query may name a record of the log.
+    """
 
     name: str
     method: str
     scope: Scope | None
     answer: Callable[[Call], Awaitable[Answer]]
     probe: bool = False
+    takes_seq: bool = False
+
+
+Paths = dict[tuple[bytes, ...], tuple[Route, ...]]
+"""What stands in a path after the system → its routes, one a method."""
 
 
 class Routes:
@@ -57,13 +75,15 @@ class Routes:
         self._is_draining = is_draining
         schemas = [service.system.schema for service in host.services.values()]
         self._openapi = _encode(document(schemas, settings))
-        self.by_system = {
-            b"decide": Route("decide", "POST", "decide", self.decide),
-            b"events": Route("events", "POST", "decide", self.events),
-            b"outcomes": Route("outcomes", "POST", "outcomes", self.outcomes),
+        self.by_system: Paths = {
+            (b"decide",): (Route("decide", "POST", "decide", self.decide),),
+            (b"events",): (Route("events", "POST", "decide", self.events),),
+            (b"outcomes",): (Route("outcomes", "POST", "outcomes", self.outcomes),),
         }
-        self.decision_route = Route("decision", "GET", "decide", self.decision)
-        self.replay_route = Route("replay", "POST", "admin", self.replay)
+        self.by_id: Paths = {
+            (b"decisions",): (Route("decision", "GET", "decide", self.decision),),
+            (b"decisions", b"replay"): (Route("replay", "POST", "admin", self.replay),),
+        }
         self.of_server = {
             b"/healthz": Route("healthz", "GET", None, self.healthz, probe=True),
             b"/readyz": Route("readyz", "GET", None, self.readyz, probe=True),
@@ -73,18 +93,13 @@ class Routes:
 
     async def decide(self, call: Call) -> Answer:
         """Decides one request; a retry gets the logged decision and says so."""
-        _check_type(call.headers, lines=False)
-        raw = await read_body(
-            call.receive, declared=call.headers.get(b"content-length"), limit=self._settings.decide_bytes
-        )
-        if is_deep(raw):
-            raise too_deep()
+        raw = await read_one(call, self._settings.decide_bytes)
         if b"idempotency-key" in call.headers:
             _check_key(call.headers[b"idempotency-key"], raw)
         try:
             reply = await self._host.decide(call.system, raw)
         except RequestError as error:
-            raise _refused(error, raw) from error
+            raise refused(error, raw) from error
         return Answer(200, _encode(reply.body), REPLAYED if reply.repeated else JSON)
 
     async def events(self, call: Call) -> Answer:
@@ -108,10 +123,14 @@ class Routes:
         return Answer(200, b'{"status":"alive"}', JSON)
 
     async def readyz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
-        """Says whether to send requests here, and the time on the host's clock: a world's runs faster than ours."""
+        """Says whether to send requests here, the host's time (a world's runs faster), and how many features are stale.
+
+        Stale features are no reason to send requests elsewhere: the log is the same there.
+        """
         state = self._host.state()
         if state.ready and not self._is_draining():
-            return Answer(200, b'{"status":"ready","now":"%s"}' % state.now.encode(), JSON)
+            stale = sum(len(found["stale"].split(", ")) for found in state.systems.values() if found["stale"])
+            return Answer(200, b'{"status":"ready","now":"%s","stale":%d}' % (state.now.encode(), stale), JSON)
         given = "a log that failed" if state.failed else "a server on its way out" if state.ready else "no open log"
         raise Refusal(
             503,
@@ -137,7 +156,7 @@ class Routes:
         try:
             rows = await add(call.system, raw)
         except RequestError as error:
-            raise _refused(error, raw) from error
+            raise refused(error, raw) from error
         return _batch_answer(call.system, rows)
 
 
@@ -157,6 +176,15 @@ def _all_rejected(system: str, rows: list[RowResult]) -> Answer:
         fix="`results` says what is wrong with each; they are in quarantine, so send them mended.",
     )
     return problem(422, error, results=rows)
+
+
+async def read_one(call: Call, limit: int) -> bytes:
+    """Returns a body of one JSON object."""
+    _check_type(call.headers, lines=False)
+    raw = await read_body(call.receive, declared=call.headers.get(b"content-length"), limit=limit)
+    if is_deep(raw):
+        raise too_deep()
+    return raw
 
 
 _TYPES = {b"application/json"}
@@ -204,6 +232,6 @@ def _check_key(key: bytes, raw: bytes) -> None:
         )
 
 
-def _refused(error: RequestError, raw: bytes) -> Exception:
+def refused(error: RequestError, raw: bytes) -> Exception:
     """Returns a RequestError as it is, or as a 400 where the body is not even JSON."""
     return error if type(error) is not RequestError or is_json(raw) else Refusal(400, error)

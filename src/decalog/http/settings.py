@@ -17,7 +17,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         host, port: where it listens; port 0 takes a free one.
         tokens: whether callers must show a token; off only on a loopback address.
-        decide_bytes, batch_bytes: largest body of one decision, and of a batch.
+        decide_bytes, batch_bytes, table_bytes: largest body of one decision, of a batch, and of a lookup table.
         batch_rows: most rows a batch.
         rate_per_s: requests a second for each token, or address without one; 0 sets no limit.
         burst: how many requests may come at once before the rate counts.
@@ -35,6 +35,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     tokens: bool = True
     decide_bytes: int = MIB
     batch_bytes: int = 16 * MIB
+    table_bytes: int = 4 * MIB
     batch_rows: int = 10_000
     rate_per_s: float = 10_000.0
     burst: int = 20_000
@@ -68,6 +69,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 _LAST_PORT = 65_535
 _AT_LEAST_ONE = (
-    *("decide_bytes", "batch_bytes", "batch_rows", "burst", "in_flight", "connections", "backlog"),
+    *("decide_bytes", "batch_bytes", "table_bytes", "batch_rows", "burst", "in_flight", "connections", "backlog"),
     *("idle_s", "stop_s"),
 )

@@ -357,6 +357,6 @@ def _take_lock(path: Path) -> int:
             where=str(path.name),
             given="a partition that another process is writing",
             expected="one writer a partition",
-            fix="Stop the other `decalog serve`, `up` or `train --data`, or use another --home.",
+            fix="Stop the other `decalog serve`, `up` or `train --data`, ask it by --url, or use another --home.",
         ) from None
     return handle

@@ -7,6 +7,7 @@ from prometheus_client import generate_latest
 
 from decalog.meter import Decided, Meter
 from decalog.models.base import ModelSpec
+from decalog.monitoring import monitors_of
 from decalog.policy import Policy
 from decalog.system import find_system, load
 from decalog.systems.fraud.monitors import MONITORS
@@ -38,13 +39,16 @@ def test_the_world_is_named_and_there() -> None:
 def test_every_monitor_watches_a_series_that_is_exposed() -> None:
     meter = Meter()
     meter.decided("fraud", Decided("block", "fallback", "no_model", {"model": 50}, {"p_fraud": 0.1}))
+    meter.watch("fraud", "card_payments_1h", age_s=lambda: 1.0, is_stale=lambda: False)
     meter.committed(1, 1)
     exposed = set(re.findall(r"^(decalog_\w+)\{", generate_latest(meter.registry).decode(), re.MULTILINE))
-    for monitor in MONITORS:
+    monitors = monitors_of(SYSTEM)
+    assert monitors[:-1] == MONITORS
+    for monitor in monitors:
         watched = set(re.findall(r"decalog_\w+", monitor.expression))
         assert watched, monitor.name
         assert watched <= exposed, monitor.name
         assert monitor.meaning
         assert monitor.owner
         assert monitor.runbook
-    assert len({monitor.name for monitor in MONITORS}) == len(MONITORS)
+    assert len({monitor.name for monitor in monitors}) == len(monitors)

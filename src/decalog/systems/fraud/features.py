@@ -15,6 +15,8 @@ from decalog.systems.fraud.schema import CHANNELS
 _OWNER = "fraud"
 _PAYMENTS = ("payment",)
 _AMOUNT = "amount_base_minor"
+# A shop sleeps at night; half a day without one payment is a sender that was cut off.
+_SILENCE = "12h"
 _MONEY = "minor units of the base currency"
 _RETAIN = 30_000
 """An address with so many costs a decision a third of a millisecond (`bench/latency/fraud_full_entity.py`); its 60 s
@@ -37,6 +39,7 @@ def _count(entity: str, window: str) -> Aggregate:
         entity=entity,
         aggregate="count",
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window=window,
     )
 
@@ -51,6 +54,7 @@ def _sum(entity: str, window: str) -> Aggregate:
         aggregate="sum",
         column=_AMOUNT,
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window=window,
     )
 
@@ -65,6 +69,7 @@ def _mean(entity: str, window: str) -> Aggregate:
         aggregate="mean",
         column=_AMOUNT,
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window=window,
         own=False,
     )
@@ -80,6 +85,7 @@ def _distinct(entity: str, column: str, window: str) -> Aggregate:
         aggregate="distinct",
         column=column,
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window=window,
     )
 
@@ -93,6 +99,7 @@ def _since(entity: str) -> Aggregate:
         entity=entity,
         aggregate="time_since",
         over=_PAYMENTS,
+        staleness=_SILENCE,
         window="30d",
         own=False,
     )

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from decalog.events import encode
+from decalog.features.definition import lookups
 from decalog.home import Home
 from decalog.host import Host
 from decalog.http import App, HttpSettings
@@ -146,8 +147,22 @@ class _Leaks:
                 await self._read_back(msgspec.json.decode(told).get("decision_id", ""), number)
         for number, (door, raw) in enumerate(_wrong(system, self._with_canaries(self._a_request()))):
             await self._call("POST", f"/v1/{system.name}/{door}", raw, f"refusal {number} of {door}")
+        await self._put_tables()
         for path in ("/metrics", "/openapi.json", "/readyz", "/healthz"):
             await self._call("GET", path, b"", path)
+
+    async def _put_tables(self) -> None:
+        """Puts values of entities into the tables that are read at them, rightly and wrongly, and reads all back."""
+        base = f"/v1/{self._stage.system.name}"
+        for lookup in lookups(self._stage.system.features):
+            key, path = str(self._planted.get(lookup.key, "")), f"{base}/tables/{lookup.table}"
+            for number in (1, "much"):
+                await self._call(
+                    "PUT", path, msgspec.json.encode({key: number}), f"answer to {number} in {lookup.table}"
+                )
+            await self._call("GET", path, b"", f"table {lookup.table}")
+        for what in ("tables", "changes", "policy"):
+            await self._call("GET", f"{base}/{what}", b"", what)
 
     async def _read_back(self, id_: str, number: int) -> None:
         name = self._stage.system.name

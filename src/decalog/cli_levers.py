@@ -1,0 +1,167 @@
+"""The commands of what operators turn, on a running server or on a home without one: tables and the policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from decalog.errors import DataError
+from decalog.terminal import (
+    HOME,
+    HomeOption,
+    JsonOption,
+    SystemArgument,
+    TokenOption,
+    UrlOption,
+    example_of,
+    plain_name,
+    print_json,
+    print_text,
+    read_file,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from decalog.levers import Levers
+
+Rows = list[dict[str, Any]]
+
+levers_app = typer.Typer(rich_markup_mode=None)
+
+
+@levers_app.command(epilog=example_of("decalog tables fraud put card_lists lists.json"))
+def tables(
+    system: SystemArgument,
+    act: Annotated[Literal["list", "get", "put"], typer.Argument(help="What to do.")] = "list",
+    name: Annotated[str, typer.Argument(help="Of the table, for get and put.")] = "",
+    file: Annotated[Path | None, typer.Argument(help="JSON object of numbers by key, for put; - for input.")] = None,
+    seq: Annotated[int | None, typer.Option(help="With get: as the table stood at this record of the log.")] = None,
+    changes: Annotated[bool, typer.Option("--changes", help="Who changed tables and policy, instead.")] = False,
+    url: UrlOption = "",
+    token: TokenOption = "",
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """List, read or put the tables that features look up; the next request sees what is put."""
+    where, text = _Where(system, url, token, home), _tables_text
+    match act, name, file:
+        case "list", "", None if changes:
+            told, text = where.ask("changes", lambda levers: levers.changes()), _changes_text
+        case "list", "", None:
+            told = where.ask("tables", lambda levers: levers.tables())
+        case "get", str(), None if name:
+            query = "" if seq is None else f"?seq={seq}"
+            told, as_json = where.ask(f"tables/{name}{query}", lambda levers: levers.table(name, seq)), True
+        case "put", str(), Path() if name:
+            raw = read_file(file)
+            told = [where.put(f"tables/{name}", lambda levers, by: levers.put_table(name, raw, by=by), raw=raw)]
+        case _:
+            raise typer.BadParameter("get NAME, put NAME FILE, or nothing more for the list")
+    print_json(told) if as_json else print_text(text(told))
+
+
+@levers_app.command(epilog=example_of("decalog policy fraud set policy.toml"))
+def policy(
+    system: SystemArgument,
+    act: Annotated[Literal["show", "set"], typer.Argument(help="What to do.")] = "show",
+    file: Annotated[Path | None, typer.Argument(help="TOML of parameters, for set; the rest gets defaults.")] = None,
+    url: UrlOption = "",
+    token: TokenOption = "",
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the policy's parameters as TOML, or set them; the next request is decided by what is set."""
+    where = _Where(system, url, token, home)
+    if act == "show":
+        told = where.ask("policy", lambda levers: levers.policy())
+    elif file is None:
+        raise typer.BadParameter("set FILE")
+    else:
+        raw = _toml(file)
+        told = where.put("policy", lambda levers, by: levers.put_policy(raw, by=by), raw=raw)
+    print_json(told) if as_json else print_text(_policy_text(told))
+
+
+class _Where:
+    """Where a system's levers are: behind a server's address, or in a home."""
+
+    def __init__(self, system: str, url: str, token: str, home: Path) -> None:
+        self._system, self._url, self._token, self._home = system, url, token, home
+
+    def ask(self, path: str, here: Callable[[Levers], object]) -> Any:
+        """Returns what is told, as JSON has it."""
+        return self._call("GET", path) if self._url else self._here(here, puts=False)
+
+    def put(self, path: str, here: Callable[[Levers, str], object], *, raw: bytes) -> Any:
+        """Returns what is told of what was put."""
+        import getpass
+
+        if self._url:
+            return self._call("PUT", path, raw)
+        return self._here(lambda levers: here(levers, getpass.getuser()), puts=True)
+
+    def _call(self, method: str, path: str, raw: bytes | None = None) -> Any:
+        from decalog import admin
+
+        return admin.call(method, f"{self._url}/v1/{plain_name(self._system)}/{path}", raw=raw, token=self._token)
+
+    def _here(self, act: Callable[[Levers], object], *, puts: bool) -> Any:
+        import msgspec
+
+        from decalog import operations
+        from decalog.home import Home
+
+        with operations.levers_here(Home(self._home), self._system, puts=puts) as levers:
+            return msgspec.to_builtins(act(levers))
+
+
+def _tables_text(rows: Rows) -> str:
+    lines = [
+        f"{row['table']} at {row['key']}: {row['entries']:,} entries, version {row['version']}, "
+        f"record {row['seq']}, {row['known_time']}"
+        if row.get("version")
+        else f"{row['table']} at {row['key']}: nothing put yet"
+        for row in rows
+    ]
+    return "\n".join(lines) or "no feature looks up a table"
+
+
+def _changes_text(rows: Rows) -> str:
+    lines = [
+        f"{row['known_time']}  {row['table']} {row['version']}, record {row['seq']}, by {row['by']}" for row in rows
+    ]
+    return "\n".join(lines) or "nothing was changed yet"
+
+
+def _policy_text(told: dict[str, Any]) -> str:
+    head = f"version {told['version']}, record {told['seq']}, {told['known_time']}" if told["version"] else "defaults"
+    return "\n".join([f"# {head}", *(f"{name} = {_toml_value(value)}" for name, value in told["content"].items())])
+
+
+def _toml_value(value: object) -> str:
+    """Returns a value of JSON in TOML, lines of a text as lines."""
+    import json
+
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml_value(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, str) and "\n" in value and "'''" not in value:
+        return f"'''\n{value}'''"
+    return json.dumps(value)
+
+
+def _toml(file: Path) -> bytes:
+    import json
+    import tomllib
+
+    try:
+        return json.dumps(tomllib.loads(read_file(file).decode())).encode()
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
+        raise DataError(
+            where=file.name,
+            given=f"no TOML of numbers and texts ({error})",
+            expected="one line a parameter: name = value",
+            fix="`decalog policy fraud` shows those in force; write them to a file and change it.",
+        ) from None

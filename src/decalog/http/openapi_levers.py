@@ -1,0 +1,73 @@
+"""What the OpenAPI document says about lookup tables, the policy's parameters, and who changed them."""
+
+from __future__ import annotations
+
+from decalog.http.openapi_parts import Json, body_of, object_of, ok, operation_of, parameter, ref, refusals
+from decalog.http.settings import HttpSettings
+
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_VERSION: Json = {
+    "table": _TEXT,
+    "version": _TEXT | {"description": "12 hex digits of the content's SHA-256."},
+    "seq": {"type": "integer", "minimum": -1, "description": "Its record in the log; −1 where there is none yet."},
+    "known_time": _TEXT,
+}
+_NUMBERS: Json = {"type": "object", "additionalProperties": {"type": "number"}}
+_COUNTS: Json = {"type": "object", "additionalProperties": _COUNT}
+PARTS: Json = {
+    "Table": object_of(
+        _VERSION
+        | {"key": _TEXT | {"description": "What of the request it is read at."}, "entries": _COUNT}
+        | {"numbers": _NUMBERS | {"description": "By key, where keys are public values."}}
+        | {"counts": _COUNTS | {"description": "How often each number stands in it, where keys are tokens."}},
+        ["table"],
+        meaning="A version of a lookup table.",
+    ),
+    "Policy": object_of(_VERSION | {"content": {"type": "object"}}, ["content"], meaning="Parameters of the policy."),
+    "Changes": {
+        "type": "array",
+        "items": object_of(_VERSION | {"by": _TEXT}, [*_VERSION, "by"], meaning="A version, and who put it."),
+    },
+}
+
+
+def lever_paths(system: str, settings: HttpSettings) -> Json:
+    """Returns the paths of a system's levers."""
+    name = parameter("name", "path", meaning="A table that a feature looks up.")
+    seq = {"name": "seq", "in": "query", "required": False, "schema": _COUNT}
+    seq |= {"description": "A record of the log: the table as it stood then."}
+    tables = {"type": "array", "items": ref("Table")}
+    put = refusals(400, 413, 415, 422, 503)
+    calls: dict[str, dict[str, tuple[str, Json]]] = {
+        "tables": {"get": ("tables", _call("List the lookup tables.", tables))},
+        "tables/{name}": {
+            "get": ("table", _call("Read a table.", ref("Table"), refusals(400, 404), parameters=[name, seq])),
+            "put": (
+                "put_table",
+                _call("Put a table, whole; the next request sees it.", ref("Table"), put | refusals(404))
+                | {"parameters": [name], "requestBody": body_of(_NUMBERS, {"5411": 0.5})},
+            ),
+        },
+        "policy": {
+            "get": ("policy", _call("Read the policy's parameters.", ref("Policy"))),
+            "put": (
+                "put_policy",
+                _call("Put the policy's parameters, whole; the next request is decided by them.", ref("Policy"), put)
+                | {"requestBody": body_of({"type": "object"}, {})},
+            ),
+        },
+        "changes": {"get": ("changes", _call("List who changed tables and policy.", ref("Changes")))},
+    }
+    return {
+        f"/v1/{system}/{path}": {
+            method: operation_of(f"{system}_{verb}", call, scope="admin", settings=settings)
+            for method, (verb, call) in methods.items()
+        }
+        for path, methods in calls.items()
+    }
+
+
+def _call(summary: str, told: Json, refused: Json | None = None, *, parameters: list[Json] | None = None) -> Json:
+    responses = {"200": ok("As the log has it, durable.", told), **refusals(503), **(refused or {})}
+    return {"summary": summary, "parameters": parameters or [], "responses": responses}
