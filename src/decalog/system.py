@@ -29,6 +29,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         monitors: what is watched.
         world: dotted path `module:Class` of the simulated world; judged rooms never import it.
         deadline_ms: budget of one decision, from parsed request to stamped record.
+        wire: dotted path `module:WIRE` of the protocols that its field speaks besides our JSON, see `http/wires.py`.
     """
 
     schema: Schema
@@ -40,6 +41,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     monitors: tuple[Any, ...]
     world: str
     deadline_ms: int = 100
+    wire: str = ""
 
     @property
     def name(self) -> str:

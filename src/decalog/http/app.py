@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -28,14 +28,16 @@ from decalog.errors import (
 )
 from decalog.host import Host
 from decalog.http.limits import ClientGoneError, RateLimit, Receive, caller_of, too_deep
-from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal
+from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal, refusal_of
 from decalog.http.routes import Call, Route, Routes
 from decalog.http.settings import HttpSettings
+from decalog.http.wires import Wires
 
 log = logging.getLogger("decalog.http")
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = dict[bytes, bytes]
+Found = tuple[Route, str, tuple[str, ...]]
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _PATH_PARTS = range(3, 6)
@@ -80,11 +82,12 @@ class App:
         self._monotonic = monotonic
         self._rates = RateLimit(settings.rate_per_s, settings.burst, monotonic=monotonic)
         self._routes = Routes(host, settings, is_draining=lambda: self.draining)
-        self._direct = {
-            b"/v1/" + system.encode() + b"/" + name: (route, system, "")
+        self.wires = Wires(host, settings)
+        self._direct: Mapping[bytes, Found] = {
+            b"/v1/" + system.encode() + b"/" + name: (route, system, ())
             for system in host.systems
             for name, route in self._routes.by_system.items()
-        } | {path: (route, "", "") for path, route in self._routes.of_server.items()}
+        } | {path: (route, "", ()) for path, route in self._routes.of_server.items()}
         self._loopback_names: set[bytes] = set()
         self._seconds = Histogram(
             "decalog_http_request_seconds",
@@ -105,24 +108,24 @@ class App:
             return
         started = self._monotonic()
         self.in_flight += 1
-        name = ["unknown"]
+        met: list[Route] = []
         try:
-            answer = await self._answer(scope, receive, name)
+            answer = await self._answer(scope, receive, met)
             await _send(send, answer, is_head=scope["method"] == "HEAD")
         except ClientGoneError:
             return
         finally:
             self.in_flight -= 1
-        self._observe(name[0], answer.status, self._monotonic() - started)
+        self._observe(_name(met), answer.status, self._monotonic() - started)
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, name: list[str]) -> Answer:
+    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, met: list[Route]) -> Answer:
         try:
-            route, call = self._let_in(scope, receive, name)
+            route, call = self._let_in(scope, receive, met)
             return await route.answer(call)
         except (DecalogError, Refusal) as error:
-            return answer_of(error)
+            refusal = refusal_of(error)
         except RecursionError:
-            return answer_of(too_deep())
+            refusal = too_deep()
         except ClientGoneError:
             raise
         except Exception as error:  # noqa: BLE001  # the edge of the request: nothing of the inside goes out, and it is counted
@@ -131,23 +134,29 @@ class App:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
             what = type(error).__name__
-            log.error("unexpected error: route=%s error=%s at=%s", name[0], what, at)  # noqa: TRY400 - nothing personal
-            return internal()
+            log.error("unexpected error: route=%s error=%s at=%s", _name(met), what, at)  # noqa: TRY400 - nothing personal
+            refusal = internal()
+        wire = met[0].wire if met else None
+        return answer_of(refusal) if wire is None else wire.refuse(refusal)
 
-    def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, name: list[str]) -> tuple[Route, Call]:
+    def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, met: list[Route]) -> tuple[Route, Call]:
         headers = _headers(scope["headers"])
-        route, system, id_ = self._find(scope)
-        name[0] = route.name
+        route, system, ids = self._find(scope, headers, met)
         self._check_open(route)
         self._check_caller(scope, headers, route, system)
-        if scope.get("query_string") and system:
+        query = scope.get("query_string") or b""
+        if query and system and route.wire is None:
             raise Refusal(400, _no_query())
-        return route, Call(headers, system, id_, receive)
+        return route, Call(headers, system, ids, query, receive)
 
-    def _find(self, scope: MutableMapping[str, Any]) -> tuple[Route, str, str]:
+    def _find(self, scope: MutableMapping[str, Any], headers: Headers, met: list[Route]) -> Found:
         path = scope.get("raw_path") or scope["path"].encode()
-        found = self._direct.get(path) or self._find_decision(path)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        found = self._direct.get(path) or self.wires.find(path, method)
+        if found is None:
+            met += self.wires.unknown(headers)
+            found = self._find_decision(path)
+        met[:] = [found[0]]
         if found[0].method != method:
             allowed = "GET, HEAD" if found[0].method == "GET" else found[0].method
             error = RequestError(
@@ -159,7 +168,7 @@ class App:
             raise Refusal(405, error, ((b"allow", allowed.encode()),))
         return found
 
-    def _find_decision(self, path: bytes) -> tuple[Route, str, str]:
+    def _find_decision(self, path: bytes) -> Found:
         """Returns the route of a path that holds an id, or of one that was percent-encoded."""
         parts = [unquote_to_bytes(part) for part in path.split(b"/")[1:]]
         if len(parts) not in _PATH_PARTS or parts[0] != b"v1":
@@ -167,10 +176,10 @@ class App:
         system = self._system(parts[1].decode(errors="replace"))
         verb, *rest = parts[2:]
         if verb in self._routes.by_system and not rest:
-            return self._routes.by_system[verb], system, ""
+            return self._routes.by_system[verb], system, ()
         if verb != b"decisions" or not rest or rest[1:] not in ([], [b"replay"]):
             raise _no_route()
-        return self._routes.replay_route if rest[1:] else self._routes.decision_route, system, _id(rest[0])
+        return self._routes.replay_route if rest[1:] else self._routes.decision_route, system, (_id(rest[0]),)
 
     def _system(self, name: str) -> str:
         if name in self._host.systems:
@@ -205,16 +214,17 @@ class App:
     def _check_caller(self, scope: MutableMapping[str, Any], headers: Headers, route: Route, system: str) -> None:
         if self._access is None:
             self._check_host(headers[b"host"])
-        if route.scope is None:
+        if route.scope is None and route.wire is None:
             return
-        if self._access is None:
+        if self._access is None or route.scope is None:
             self._check_rate(_address(scope))
             return
+        shown = headers.get(b"authorization") if route.wire is None else route.wire.authorization(headers)
         try:
-            token = self._access.verify(headers.get(b"authorization"))
+            token = self._access.verify(shown)
         except AccessError as error:
             self._check_rate(_address(scope))
-            raise Refusal(401, error, _challenge("invalid_token" if b"authorization" in headers else "")) from None
+            raise Refusal(401, error, _challenge("" if shown is None else "invalid_token")) from None
         self._check_rate(token.id)
         try:
             require(token, route.scope, system=system)
@@ -253,6 +263,10 @@ class App:
         if bound is None:
             bound = self._bound[(name, status)] = self._seconds.labels(name, str(status))
         bound.observe(seconds)
+
+
+def _name(met: list[Route]) -> str:
+    return met[0].name if met else "unknown"
 
 
 def _headers(sent: list[tuple[bytes, bytes]]) -> Headers:

@@ -20,4 +20,5 @@ SYSTEM = System(
     monitors=MONITORS,
     world="decalog.systems.fraud.simulate:World",
     deadline_ms=100,
+    wire="decalog.systems.fraud.wire:WIRE",
 )
