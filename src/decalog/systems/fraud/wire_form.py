@@ -28,7 +28,7 @@ _SOURCES: Mapping[str, tuple[str, ...]] = {
     "merchant": ("on_behalf_of", "transfer_data[destination]"),
 }
 _READ: Mapping[str, Callable[[str], Any]] = {"int": int, "float": float, "flag": lambda text: text == "true"}
-_NUMBER = re.compile(r"[2-6]\d(?:[ -]?\d){10,16}\d")
+_NUMBER = re.compile(r"[2-6]\d(?:[ -]?\d){11,16}\d")
 
 
 def read_form(raw: bytes) -> Form:
@@ -122,7 +122,7 @@ def _error(param: str, given: str, expected: str, fix: str) -> RequestError:
 
 
 def _is_card_number(text: str) -> bool:
-    """Whether a text is a number of 12 to 19 digits with the check digit of ISO/IEC 7812-1 (Luhn).
+    """Whether a text is a number of 14 to 19 digits with the check digit of ISO/IEC 7812-1 (Luhn).
 
     >>> _is_card_number("4242 4242 4242 4242"), _is_card_number("4242424242424241"), _is_card_number("pm_card_visa")
     (True, False, False)

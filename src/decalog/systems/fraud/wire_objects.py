@@ -190,7 +190,7 @@ def dispute(payment: Payment | None, told: Outcome) -> Json:
     made = charge(payment) if payment else {"amount": 0, "currency": ""}
     last = max(
         (other for _, other in (payment.reports if payment else ()) if other.id in (told.id, told.id + CLOSED)),
-        key=lambda other: other.event_time,
+        key=lambda other: (other.event_time, other.id),
         default=told,
     )
     status = "won" if last.value == 0 else "lost" if last.id.endswith(CLOSED) else "needs_response"
@@ -228,7 +228,7 @@ def early_fraud_warning(payment: Payment | None, told: Outcome) -> Json:
 
 def held_intent(id_: str, form: Mapping[str, str]) -> Json:
     """Returns an intent that waits for its confirmation: what was asked for, and nothing that was decided."""
-    has_card = any(name in form for name in ("payment_method", "metadata[card]", "source"))
+    has_card = any(form.get(name) for name in ("payment_method", "metadata[card]", "source"))
     status = "requires_confirmation" if has_card else "requires_payment_method"
     return intent(id_, status=status) | {"amount": int(form["amount"]), "currency": form["currency"].lower()}
 

@@ -166,9 +166,8 @@ class Stripe:
         said = read_form(asked.body).get("fraud_details[user_report]")
         payment = await self._payment(asked.ids[0])
         if said in ("safe", "fraudulent"):
-            verdict = Reported(
-                self._id("verdict_", asked), payment.id, "analyst_verdict", "analyst", said == "fraudulent"
-            )
+            value = float(said == "fraudulent")
+            verdict = Reported(self._id("verdict_", asked), payment.id, "analyst_verdict", "analyst", value)
             await self._report(verdict)
         return Answer(200, _encode(objects.charge(await self._payment(payment.id))), JSON)
 

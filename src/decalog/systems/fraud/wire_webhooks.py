@@ -271,6 +271,8 @@ class Webhooks:
             if is_plain and url.isascii() and url.isprintable() and " " not in url:
                 await self._address(url)
                 return
+        except RequestError:
+            raise
         except (OSError, ValueError):
             pass
         raise RequestError(
