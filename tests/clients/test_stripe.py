@@ -211,7 +211,7 @@ def test_refusals_are_the_librarys_own_errors(shop: Shop) -> None:
         shop.pay(ALLOWED, currency="eux")
     with pytest.raises(stripe.InvalidRequestError, match="request, path"):
         shop.client.v1.customers.list()
-    with pytest.raises(stripe.InvalidRequestError, match="another method. Expected POST, GET"):
+    with pytest.raises(stripe.InvalidRequestError, match="Expected POST, GET"):
         shop.client.raw_request("delete", "/v1/payment_intents")
 
 
@@ -333,7 +333,7 @@ def test_events_that_are_not_signed_so_are_refused(shop: Shop) -> None:
         answer = shop.event("radar.early_fraud_warning.created", body, secret=secret, at=at)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     answer = httpx.post(f"{shop.url}/v1/stripe/events", content=b"{}")
-    assert "a signature that is not of this body" in answer.json()["error"]["message"]
+    assert "no signature of this body and of now" in answer.json()["error"]["message"]
     with pytest.raises(stripe.InvalidRequestError):
         shop.client.v1.radar.early_fraud_warnings.retrieve("issfr_forged")
 

@@ -48,7 +48,7 @@ async def replay_nothing(system: str, decision_id: str) -> dict[str, Any]:
     return {"decision_id": decision_id, "identical": True}
 
 
-def make_host(folder: Path) -> Host:
+def make_host(folder: Path, *, wire: str = "") -> Host:
     system = System(
         schema=SCHEMA,
         features=FEATURES,
@@ -58,6 +58,7 @@ def make_host(folder: Path) -> Host:
         metrics=(),
         monitors=(),
         world="",
+        wire=wire,
     )
     store = SqliteLogStore(folder / "log" / "0.sqlite", writer=True)
     log = Log(store, SqliteVault(folder / "vault.sqlite", writer=True), ManualClock(time_us(NOW)))
@@ -66,7 +67,7 @@ def make_host(folder: Path) -> Host:
     )
     rates = Rates("EUR", {"JPY": "0.0061", "USD": "0.9", "KWD": "3"})
     service = Service(system, Ingest(SCHEMA, log, rates=rates), OnlineState(FEATURES), serving=serving)
-    return Host(log, {"fraud": service}, replay=replay_nothing, meter=Meter())
+    return Host(log, {"fraud": service}, replay=replay_nothing, meter=Meter(), state=folder / "state")
 
 
 class Client:

@@ -103,6 +103,7 @@ def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
     }
     calls = {
         "decide": ("post", "decide", decide),
+        "batch": ("post", "decide", _lines_call(noun, _body(_ref(f"{name}Request"), _example(schema)))),
         "events": ("post", "decide", _batch_call("Add events.", [_ref(event) for event in events], _example(schema))),
         "outcomes": (
             "post",
@@ -160,6 +161,20 @@ def _batch_call(summary: str, rows: list[Json], example: Json) -> Json:
         "responses": {
             "200": _ok("What became of each row.", _ref("Batch")),
             **_refusals(400, 413, 415, 422, 503),
+        },
+    }
+
+
+def _lines_call(noun: str, body: Json) -> Json:
+    lines: Json = {"application/x-ndjson": {"schema": {"type": "string"}}}
+    body["content"] |= lines
+    return {
+        "summary": f"Decide many {noun}s.",
+        "description": "One request a line. The answers come one a line in the same order, a refusal as a problem.",
+        "requestBody": body,
+        "responses": {
+            "200": {"description": "A decision or a problem a line.", "content": lines},
+            **_refusals(400, 413, 415, 503),
         },
     }
 

@@ -1,4 +1,4 @@
-"""Stripe's events about disputes, early fraud warnings and reviews as outcomes of ours."""
+"""Stripe's events: what the log says as one, and what one says to us about a fraud."""
 
 from __future__ import annotations
 
@@ -8,11 +8,63 @@ from typing import Any
 import msgspec
 
 from decalog.clock import rfc3339
+from decalog.crypto import digest
+from decalog.decisions import decode_decision
 from decalog.errors import RequestError
-from decalog.systems.fraud.wire_objects import CHARGE, CLOSED, minor_of
+from decalog.events import Record
+from decalog.host import Host
+from decalog.http.webhooks import Event
+from decalog.outcomes import decode_outcome
+from decalog.systems.fraud import wire_objects as objects
+from decalog.systems.fraud.policy import BLOCK, REVIEW, STEP_UP
+from decalog.systems.fraud.wire_objects import CHARGE, CLOSED, Json, Payment, minor_of
 
-_VERDICTS: Mapping[str, int] = {"approved": 0, "refunded_as_fraud": 1}
-_SETTLED: Mapping[str, int] = {"won": 0, "lost": 1}
+_ASKING: Mapping[str, tuple[str, Callable[[Payment], Json]]] = {
+    REVIEW: ("review.opened", objects.review),
+    BLOCK: ("payment_intent.payment_failed", objects.payment_intent),
+    STEP_UP: ("payment_intent.requires_action", objects.payment_intent),
+}
+
+
+def tell(host: Host, record: Record) -> Event | None:
+    """Returns what a record says to endpoints, or None where it asks for no reaction."""
+    name, told = "", None
+    if record.kind == "decision":
+        decision = decode_decision(record.body)
+        if decision.mode in ("live", "fallback") and decision.acted in _ASKING:
+            name, make = _ASKING[decision.acted]
+            told = make(Payment(record, decision, ()))
+    elif record.kind == "outcome" and not record.reason:
+        name, told = _told_of_outcome(host, record)
+    if told is None:
+        return None
+    created = record.known_time // 1_000_000
+    id_ = "evt_" + digest(host.log.vault.secret("wire"), b"event", str(record.seq).encode(), size=12).hex()
+    body = {"id": id_, "object": "event", "api_version": objects.API_VERSION, "created": created, "livemode": True}
+    body |= {"data": {"object": told}, "pending_webhooks": 1, "type": name}
+    return Event(name, msgspec.json.encode(body))
+
+
+def _told_of_outcome(host: Host, record: Record) -> tuple[str, Json | None]:
+    outcome = decode_outcome(record.body)
+    payment = payment_of_outcome(host, record, before=record.seq + 1)
+    if outcome.kind == "fraud_warning":
+        return "radar.early_fraud_warning.created", objects.early_fraud_warning(payment, outcome)
+    if outcome.kind == "chargeback":
+        is_over = outcome.value == 0 or outcome.id.endswith(CLOSED)
+        return f"charge.dispute.{'closed' if is_over else 'created'}", objects.dispute(payment, outcome)
+    return ("review.closed", objects.review(payment)) if payment and payment.action == REVIEW else ("", None)
+
+
+def payment_of_outcome(host: Host, record: Record, *, before: int) -> Payment | None:
+    """Returns the payment that an outcome is about, as known before a log position; None where it is not logged."""
+    system, id_ = record.system, decode_outcome(record.body).target
+    seqs = host.log.find("request", f"{system}/{id_}")
+    request = host.log.get(seqs[0]) if seqs and seqs[0] < before else None
+    if request is None or request.kind != "decision":
+        return None
+    reports = [told for told in host.outcomes(system, id_) if told[0].seq < before]
+    return Payment(request, decode_decision(request.body), reports)
 
 
 class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -41,7 +93,7 @@ class _Object(msgspec.Struct):
 
 
 class _Data(msgspec.Struct):
-    object: _Object
+    object: Any
 
 
 class _Event(msgspec.Struct):
@@ -50,15 +102,20 @@ class _Event(msgspec.Struct):
     data: _Data
 
 
-class _Named(msgspec.Struct):
-    type: str
+# Type of event → outcome's kind and source, whether it ends what another event began, and field → value that it means.
+_READ: Mapping[str, tuple[str, str, str, str, Mapping[str, int]]] = {
+    "charge.dispute.created": ("chargeback", "issuer", "", "reason", {"fraudulent": 1}),
+    "charge.dispute.closed": ("chargeback", "issuer", CLOSED, "status", {"won": 0, "lost": 1}),
+    "radar.early_fraud_warning.created": ("fraud_warning", "network", "", "reason", {"": 1}),
+    "review.closed": ("analyst_verdict", "analyst", CLOSED, "closed_reason", {"approved": 0, "refunded_as_fraud": 1}),
+}
 
 
 def report_of(raw: bytes, is_known: Callable[[str], bool]) -> Reported | None:
-    """Returns what an event reports, or None for one that says nothing about fraud.
+    """Returns what an event reports, or None for one that says nothing about fraud, as a dispute for another reason.
 
-    A dispute for another reason than fraud says nothing. Two events of one object are two reports, whatever their
-    order: the later of them holds. The same event again is the same report.
+    Two events of one object are two reports, whatever their order: the later of them holds. The same event again is the
+    same report.
 
     Args:
         raw: the event as JSON, its signature checked.
@@ -67,10 +124,23 @@ def report_of(raw: bytes, is_known: Callable[[str], bool]) -> Reported | None:
     Raises:
         RequestError: it is no event.
     """
+    event, told = _read(raw)
+    kind, source, suffix, field, values = _READ.get(event.type, ("", "", "", "reason", {}))
+    value = values.get(getattr(told, field) or "")
+    if value is None or (kind == "chargeback" and told.reason != "fraudulent"):
+        return None
+    time = rfc3339((event.created if suffix else told.created) * 1_000_000)
+    made = Reported(told.id + suffix, _payment(told, is_known), kind, source, value, time)
+    amount = None if told.amount is None else minor_of(told.amount, told.currency.upper())
+    if amount is None or kind != "chargeback":
+        return made
+    return msgspec.structs.replace(made, amount_minor=amount, currency=told.currency.upper())
+
+
+def _read(raw: bytes) -> tuple[_Event, _Object]:
     try:
-        if msgspec.json.decode(raw, type=_Named).type not in _READ:
-            return None
         event = msgspec.json.decode(raw, type=_Event)
+        return event, msgspec.convert(event.data.object, _Object) if event.type in _READ else _Object("", 0)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise RequestError(
             where="event, body",
@@ -78,46 +148,6 @@ def report_of(raw: bytes, is_known: Callable[[str], bool]) -> Reported | None:
             expected="JSON with type, created and data.object",
             fix="Send it as it was signed.",
         ) from None
-    return _READ[event.type](event, _payment(event.data.object, is_known))
-
-
-def _opened(event: _Event, payment: str) -> Reported | None:
-    told = event.data.object
-    if told.reason != "fraudulent":
-        return None
-    currency = told.currency.upper()
-    amount = None if told.amount is None else minor_of(told.amount, currency)
-    currency = "" if amount is None else currency
-    return Reported(told.id, payment, "chargeback", "issuer", 1, _time(told.created), amount, currency)
-
-
-def _settled(event: _Event, payment: str) -> Reported | None:
-    told = event.data.object
-    value = _SETTLED.get(told.status)
-    if told.reason != "fraudulent" or value is None:
-        return None
-    return Reported(told.id + CLOSED, payment, "chargeback", "issuer", value, _time(event.created))
-
-
-def _warned(event: _Event, payment: str) -> Reported | None:
-    told = event.data.object
-    return Reported(told.id, payment, "fraud_warning", "network", 1, _time(told.created))
-
-
-def _reviewed(event: _Event, payment: str) -> Reported | None:
-    told = event.data.object
-    value = _VERDICTS.get(told.closed_reason or "")
-    if value is None:
-        return None
-    return Reported(told.id + CLOSED, payment, "analyst_verdict", "analyst", value, _time(event.created))
-
-
-_READ: Mapping[str, Callable[[_Event, str], Reported | None]] = {
-    "charge.dispute.created": _opened,
-    "charge.dispute.closed": _settled,
-    "radar.early_fraud_warning.created": _warned,
-    "review.closed": _reviewed,
-}
 
 
 def _payment(told: _Object, is_known: Callable[[str], bool]) -> str:
@@ -129,7 +159,3 @@ def _payment(told: _Object, is_known: Callable[[str], bool]) -> str:
 
 def _id(of: str | dict[str, Any] | None) -> str:
     return of if isinstance(of, str) else str((of or {}).get("id", ""))
-
-
-def _time(seconds: int) -> str:
-    return rfc3339(seconds * 1_000_000)

@@ -64,7 +64,7 @@ def many(form: Form, name: str) -> tuple[str, ...]:
     return tuple(value for key, value in form.items() if key.startswith(f"{name}["))
 
 
-def payment_of(form: Form, id_: str, kind: EventKind) -> dict[str, Any]:
+def payment_of(form: Form, id_: str, *, kind: EventKind) -> dict[str, Any]:
     """Returns the request of a payment as decide takes it.
 
     Raises:
@@ -81,7 +81,7 @@ def payment_of(form: Form, id_: str, kind: EventKind) -> dict[str, Any]:
     return body | {"id": id_, "amount_minor": minor, "currency": currency}
 
 
-def whole(form: Form, name: str, default: int | None = None) -> int:
+def whole(form: Form, name: str, *, default: int | None = None) -> int:
     """Returns a whole number.
 
     Raises:

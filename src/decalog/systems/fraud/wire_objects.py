@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from decalog.decisions import Decision
-from decalog.errors import AccessError, ConflictError, UnknownRecordError
 from decalog.events import Record
 from decalog.http.problems import Answer, Refusal
 from decalog.http.routes import JSON
+from decalog.http.webhooks import Endpoint
 from decalog.outcomes import Outcome
 from decalog.systems.fraud.policy import ALLOW, BLOCK, HEAD, REVIEW, STEP_UP
 
@@ -100,14 +100,11 @@ def intent(id_: str, *, status: str) -> Json:
     return {
         "id": id_,
         "object": "payment_intent",
-        "client_secret": None,
-        "confirmation_method": "automatic",
         "customer": None,
         "latest_charge": None,
         "livemode": True,
         "metadata": {},
         "payment_method": None,
-        "payment_method_types": ["card"],
         "status": status,
     }
 
@@ -124,7 +121,6 @@ def charge(payment: Payment) -> Json:
         "object": "charge",
         "amount": amount,
         "amount_captured": amount if action == ALLOW else 0,
-        "amount_refunded": 0,
         "captured": action == ALLOW,
         "created": payment.record.known_time // 1_000_000,
         "currency": currency.lower(),
@@ -138,30 +134,38 @@ def charge(payment: Payment) -> Json:
         "outcome": _outcome(payment),
         "paid": paid,
         "payment_intent": payment.id,
-        "refunded": False,
         "review": REVIEW_ID + payment.id if action == REVIEW else None,
         "status": _CHARGE[action],
     }
 
 
 def _outcome(payment: Payment) -> Json:
-    decision = payment.decision
+    decision, action = payment.decision, payment.action
     p_fraud = decision.candidates[0].predictions.get(HEAD) if decision.candidates else None
     score = None if p_fraud is None else round(100 * p_fraud)
-    level = (
-        "unknown" if score is None else "highest" if score >= HIGHEST else "elevated" if score >= ELEVATED else "normal"
-    )
-    action = payment.action
+    level = risk_level(score)
     by_level = (action, level) in ((REVIEW, "elevated"), (BLOCK, "highest"))
+    by_rule = action != ALLOW and not by_level
     return {
         "network_status": "approved_by_network" if action in (ALLOW, REVIEW) else "not_sent_to_network",
-        "reason": f"{level}_risk_level" if by_level else None if action == ALLOW else "rule",
+        "reason": f"{level}_risk_level" if by_level else "rule" if by_rule else None,
         "risk_level": level,
         "risk_score": score,
-        "rule": None if by_level or action == ALLOW else f"rule_{decision.versions.policy}",
+        "rule": f"rule_{decision.versions.policy}" if by_rule else None,
         "seller_message": "; ".join(decision.choice.reasons),
         "type": _OUTCOME[action],
     }
+
+
+def risk_level(score: int | None) -> str:
+    """Returns Radar's word for a risk score from 0 to 100.
+
+    >>> [risk_level(score) for score in (None, 64, 65, 74, 75)]
+    ['unknown', 'normal', 'elevated', 'elevated', 'highest']
+    """
+    if score is None:
+        return "unknown"
+    return "highest" if score >= HIGHEST else "elevated" if score >= ELEVATED else "normal"
 
 
 def review(payment: Payment) -> Json:
@@ -170,18 +174,14 @@ def review(payment: Payment) -> Json:
     return {
         "id": REVIEW_ID + payment.id,
         "object": "review",
-        "billing_zip": None,
         "charge": CHARGE + payment.id,
         "closed_reason": closed,
         "created": payment.record.known_time // 1_000_000,
-        "ip_address": None,
-        "ip_address_location": None,
         "livemode": True,
         "open": closed is None,
         "opened_reason": "rule",
         "payment_intent": payment.id,
         "reason": closed or "rule",
-        "session": None,
     }
 
 
@@ -199,11 +199,9 @@ def dispute(payment: Payment | None, told: Outcome) -> Json:
         "id": told.id,
         "object": "dispute",
         "amount": amount_of(told.amount_minor or 0, told.currency) if own else made["amount"],
-        "balance_transactions": [],
         "charge": CHARGE + told.target,
         "created": told.event_time // 1_000_000,
         "currency": told.currency.lower() if own else made["currency"],
-        "is_charge_refundable": False,
         "livemode": True,
         "metadata": {},
         "payment_intent": told.target,
@@ -248,24 +246,41 @@ def declined(payment: Payment) -> Json:
     return {"error": made["last_payment_error"] | {"message": message, "payment_intent": made}}
 
 
-_KINDS: Mapping[type[Exception], tuple[int, str, str | None]] = {
-    ConflictError: (400, "idempotency_error", None),
-    UnknownRecordError: (404, "invalid_request_error", "resource_missing"),
+def webhook_endpoint(endpoint: Endpoint) -> Json:
+    """Returns an endpoint without its secret."""
+    return {
+        "id": endpoint.id,
+        "object": "webhook_endpoint",
+        "created": endpoint.created,
+        "enabled_events": endpoint.events,
+        "livemode": True,
+        "metadata": {},
+        "status": "enabled",
+        "url": endpoint.url,
+    }
+
+
+# Status → the status, type and code that Stripe has for it; any other of the caller's faults is a 400.
+_ERRORS: Mapping[int, tuple[int, str, str | None]] = {
+    401: (401, "invalid_request_error", None),
+    403: (403, "invalid_request_error", None),
+    404: (404, "invalid_request_error", "resource_missing"),
+    409: (400, "idempotency_error", None),
+    429: (429, "invalid_request_error", "rate_limit"),
+    500: (500, "api_error", None),
+    503: (503, "api_error", None),
 }
-_RATE, _OURS = 429, 500
 # What our names are called in Stripe's requests; other fields of a payment are metadata.
 _PARAMS = {"amount_minor": "amount", "card": "payment_method", "email": "receipt_email"}
 
 
 def refused(refusal: Refusal) -> Answer:
     """Returns a refusal as an error of Stripe's: type, code, parameter, and our sentence as its message."""
-    error, status = refusal.error, refusal.status
-    other = "api_error" if status >= _OURS else "invalid_request_error"
-    kept = status if isinstance(error, AccessError) or status in (_RATE, *range(_OURS, 600)) else 400
-    status, type_, code = _KINDS.get(type(error), (kept, other, "rate_limit" if status == _RATE else None))
+    error = refusal.error
+    status, type_, code = _ERRORS.get(refusal.status, (400, "invalid_request_error", None))
     param = error.where.rpartition(", ")[2] if error.where.startswith("fraud ") and ", " in error.where else None
-    if error.given.startswith("no ") and error.expected.startswith("the required"):
-        param, code = param or error.given.removeprefix("no "), "parameter_missing"
+    if error.expected.startswith("the required parameter"):
+        code = "parameter_missing"
     body = {"type": type_, "code": code, "param": _PARAMS.get(param or "", param), "message": str(error)}
     told = {name: value for name, value in body.items() if value is not None}
     return Answer(status, msgspec.json.encode({"error": told}), JSON + refusal.headers)

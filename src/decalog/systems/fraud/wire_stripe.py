@@ -22,19 +22,20 @@ from decalog.events import Record
 from decalog.host import Host
 from decalog.http.problems import Answer, Refusal
 from decalog.http.routes import JSON, REPLAYED
+from decalog.http.webhooks import TOLERANCE_S, Webhooks, is_signed
 from decalog.http.wires import Asked, WireRoute
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.systems.fraud import wire_objects as objects
 from decalog.systems.fraud.policy import BLOCK, REVIEW
-from decalog.systems.fraud.wire_events import Reported, report_of
+from decalog.systems.fraud.wire_events import Reported, payment_of_outcome, report_of, tell
 from decalog.systems.fraud.wire_form import Form, canonical, many, payment_of, read_form, whole
 from decalog.systems.fraud.wire_objects import CHARGE, CLOSED, REVIEW_ID, Json, Payment
-from decalog.systems.fraud.wire_webhooks import Webhooks, check_signature, described, find_payment
 from decalog.tables import Tables
 
 _MOST_LISTED = 100
 _MOST_SEEN = 100_000
 _SEEN_AT_ONCE = 100
+_NEVER_S = 10**12 - 1
 _encode = msgspec.json.Encoder().encode
 
 Making = Callable[[Record], Json | None]
@@ -66,7 +67,9 @@ class Stripe:
         self._secrets = tuple(filter(None, environ.get("STRIPE_WEBHOOK_SECRET", "").split(",")))
         self._schema = host.services[system].system.schema
         self._secret = host.log.vault.secret("wire")
-        self._webhooks = Webhooks(host, system, private=private_webhooks, now_s=now_s)
+        self._webhooks = Webhooks(
+            host, system, tell=partial(tell, host), header="Stripe-Signature", private=private_webhooks, now_s=now_s
+        )
         self.routes = self._routes()
 
     def speaks(self, headers: dict[bytes, bytes]) -> bool:
@@ -148,7 +151,7 @@ class Stripe:
         return await self._decide(id_, {**held, **form}, told=objects.payment_intent)
 
     async def _decide(self, id_: str, form: Form, *, told: Callable[[Payment], Json]) -> Answer:
-        body = payment_of(form, id_, self._schema.request)
+        body = payment_of(form, id_, kind=self._schema.request)
         try:
             reply = await self._host.decide(self._system, _encode(body), form=canonical(told.__name__, form))
         except ConflictError:
@@ -199,7 +202,13 @@ class Stripe:
 
     async def _event(self, asked: Asked) -> Answer:
         shown = asked.headers.get(b"stripe-signature", b"").decode("latin-1")
-        check_signature(shown, asked.body, secrets=self._secrets, now_s=self._now_s())
+        if not is_signed(shown, asked.body, secrets=self._secrets, now_s=self._now_s()):
+            raise RequestError(
+                where="event, Stripe-Signature",
+                given="no signature of this body and of now",
+                expected=f"t=<now, within {TOLERANCE_S} s>,v1=<HMAC-SHA256 of time.body by the endpoint's secret>",
+                fix="Start the server with STRIPE_WEBHOOK_SECRET=whsec_… of the sender's endpoint; check both clocks.",
+            )
         reported = report_of(asked.body, lambda id_: bool(self._host.log.find("request", f"{self._system}/{id_}")))
         if reported is not None:
             await self._report(reported)
@@ -208,15 +217,16 @@ class Stripe:
     async def _add_endpoint(self, asked: Asked) -> Answer:
         form = read_form(asked.body)
         wanted = many(form, "enabled_events") or ("*",)
-        made, secret = await self._webhooks.add(self._id("we_", asked), form.get("url", ""), events=wanted)
-        return Answer(200, _encode(described(made) | {"secret": secret}), JSON)
+        made = await self._webhooks.add(self._id("we_", asked), form.get("url", ""), events=wanted)
+        secret = self._webhooks.secret(made.id)
+        return Answer(200, _encode(objects.webhook_endpoint(made) | {"secret": secret}), JSON)
 
     async def _list_endpoints(self, asked: Asked) -> Answer:  # noqa: ARG002  # every route takes the call
-        made = [described(one) for one in self._webhooks.endpoints()]
+        made = [objects.webhook_endpoint(one) for one in self._webhooks.endpoints()]
         return Answer(200, _encode(objects.listed(made, "/v1/webhook_endpoints")), JSON)
 
     async def _endpoint(self, asked: Asked) -> Answer:
-        return Answer(200, _encode(described(self._webhooks.find(asked.ids[0]))), JSON)
+        return Answer(200, _encode(objects.webhook_endpoint(self._webhooks.find(asked.ids[0]))), JSON)
 
     async def _remove_endpoint(self, asked: Asked) -> Answer:
         await self._webhooks.remove(asked.ids[0])
@@ -231,7 +241,7 @@ class Stripe:
 
     async def _list(self, path: str, making: Making, asked: Asked) -> Answer:
         form = read_form(asked.query)
-        limit = whole(form, "limit", 10)
+        limit = whole(form, "limit", default=10)
         if not 1 <= limit <= _MOST_LISTED or "ending_before" in form:
             raise RequestError(
                 where="fraud list, " + ("ending_before" if "ending_before" in form else "limit"),
@@ -239,7 +249,7 @@ class Stripe:
                 expected=f"a limit from 1 to {_MOST_LISTED}, and starting_after to go on",
                 fix="List from the newest on.",
             )
-        least, most = whole(form, "created[gte]", 0), whole(form, "created[lte]", 10**12 - 1)
+        least, most = whole(form, "created[gte]", default=0), whole(form, "created[lte]", default=_NEVER_S)
         made: list[Json] = []
         async for record in self._newest(form):
             one = making(record)
@@ -289,7 +299,7 @@ class Stripe:
             outcome = decode_outcome(record.body)
             if outcome.kind != kind or outcome.id.endswith(CLOSED):
                 return None
-            return told(find_payment(self._host, self._system, outcome.target, before=self._host.log.position), outcome)
+            return told(payment_of_outcome(self._host, record, before=self._host.log.position), outcome)
 
         return making
 
@@ -329,7 +339,7 @@ class Stripe:
     async def _hold(self, id_: str, form: Form) -> None:
         """Keeps an intent in the log, sealed: it is not asked yet what it is decided by."""
         kind, vault = self._schema.request, self._host.log.vault
-        body = payment_of(form, id_, kind)
+        body = payment_of(form, id_, kind=kind)
         named = next((vault.token(name, body[name]) for name in kind.subject if body.get(name)), 0)
         subject = named if named and vault.cipher(named) else new_token()
         cipher = vault.cipher(subject)
