@@ -176,12 +176,12 @@ class Host:
         return record, decision
 
     def outcomes(self, system: str, target: str) -> list[tuple[Record, Outcome]]:
-        """Returns what was reported about a request, in log order; of a corrected report the version that stands."""
-        standing: dict[int, tuple[Record, Outcome]] = {}
-        for record in map(self.log.get, self.log.find("target", f"{system}/{target}")):
-            last = self.log.before(record.root, self.log.position)
-            standing[record.root] = last, decode_outcome(last.body)
-        return [told for told in standing.values() if not told[1].deleted and told[1].target == target]
+        """Returns what was reported about a request and is durable, each report as it stands after corrections."""
+        log = self.log
+        seqs = [seq for seq in log.find("target", f"{system}/{target}") if seq < log.durable]
+        last = {root: log.before(root, log.durable) for root in (log.get(seq).root for seq in seqs)}
+        told = [(record, decode_outcome(record.body)) for record in last.values()]
+        return [(record, outcome) for record, outcome in told if outcome.target == target and not outcome.deleted]
 
     async def put_table(self, system: str, name: str, *, content: object) -> None:
         """Appends a version of a lookup table, unless it is the last one's content, and returns once it is durable."""

@@ -208,7 +208,7 @@ def explore(client: Client, examples: int) -> set[tuple[str, int]]:
 
 
 def test_the_application_keeps_its_document(standing: Client) -> None:
-    seen = explore(standing, 25)
+    seen = explore(standing, 40)
     assert {("fraud_decide", 200), ("fraud_decide", 422), ("fraud_events", 200), ("fraud_outcomes", 200)} <= seen
 
 

@@ -103,7 +103,6 @@ def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
     }
     calls = {
         "decide": ("post", "decide", decide),
-        "batch": ("post", "decide", _lines_call(noun, _body(_ref(f"{name}Request"), _example(schema)))),
         "events": ("post", "decide", _batch_call("Add events.", [_ref(event) for event in events], _example(schema))),
         "outcomes": (
             "post",
@@ -112,6 +111,7 @@ def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
         ),
         "decisions/{id}": ("get", "decide", logged),
         "decisions/{id}/replay": ("post", "admin", replay),
+        "batch": ("post", "decide", _lines_call(noun, _body(_ref(f"{name}Request"), _example(schema)))),
     }
     return {
         f"/v1/{system}/{path}": {method: _operation(f"{system}_{_verb(path)}", call, scope, settings)}

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from decalog.errors import RequestError
 from decalog.schema import EventKind
 from decalog.systems.fraud.wire_objects import minor_of
@@ -97,7 +99,7 @@ def whole(form: Form, name: str, *, default: int | None = None) -> int:
 
 def canonical(path: str, form: Form) -> bytes:
     """Returns a request as one text, the same for the same parameters in any order."""
-    return "\n".join([path, *(f"{len(name)} {name}={form[name]}" for name in sorted(form))]).encode()
+    return msgspec.json.encode([path, sorted(form.items())])
 
 
 def _first(form: Form, name: str) -> str:

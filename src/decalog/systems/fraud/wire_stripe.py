@@ -312,8 +312,9 @@ class Stripe:
 
     async def _record(self, id_: str) -> Record:
         """Returns the record that an object of any kind was made from."""
-        seqs = self._host.log.find("outcome", f"{self._system}/{id_}")
-        return self._host.log.get(seqs[0]) if seqs else (await self._host.logged(self._system, _plain(id_)))[0]
+        log = self._host.log
+        seqs = [seq for seq in log.find("outcome", f"{self._system}/{id_}") if seq < log.durable]
+        return log.get(seqs[0]) if seqs else (await self._host.logged(self._system, _plain(id_)))[0]
 
     async def _report(self, reported: Reported) -> None:
         (row,) = await self._host.add_outcomes(self._system, _encode(reported))
