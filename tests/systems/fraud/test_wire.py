@@ -58,6 +58,11 @@ def client(host: Host, runner: asyncio.Runner, tmp_path: Path) -> Iterator[Clien
     tokens.close()
 
 
+def bearer(client: Client) -> dict[str, str]:
+    key = base64.b64decode(client.headers["Authorization"].removeprefix("Basic ")).decode().rstrip(":")
+    return {"Authorization": f"Bearer {key}"}
+
+
 def error_of(answer: Any, status: int) -> dict[str, Any]:
     error: dict[str, Any] = answer.json()["error"]
     assert answer.status_code == status, error
@@ -255,3 +260,52 @@ def test_only_stripes_own_callers_get_its_refusals(client: Client) -> None:
     assert "error" in client.get("/v1/nothing", headers={"Stripe-Version": "2026-10-28.endive"}).json()
     assert "error" in client.get("/v1/nothing", headers={"User-Agent": "Stripe/v1 PythonBindings/16.1.0"}).json()
     assert "where" in client.get("/v1/nothing").json()
+
+
+TRANSFER = {
+    "TxTp": "pacs.008.001.10",
+    "FIToFICstmrCdtTrf": {
+        "GrpHdr": {"MsgId": "m-1", "CreDtTm": "2026-03-01T12:00:00", "NbOfTxs": 1},
+        "CdtTrfTxInf": {
+            "PmtId": {"InstrId": "i-1", "EndToEndId": "e2e-1"},
+            "IntrBkSttlmAmt": {"Amt": {"Amt": 31020.89, "Ccy": "USD"}},
+            "Dbtr": {"Nm": "Ada L.", "Id": {"PrvtId": {"Othr": [{"Id": "person-3"}]}}},
+            "DbtrAcct": {"Id": {"Othr": [{"Id": "acct-17"}]}},
+        },
+    },
+}
+
+
+def test_a_transfer_as_tazama_sends_it(client: Client) -> None:
+    answer = client.post("/v1/evaluate/iso20022/pacs.008.001.10", TRANSFER, headers=bearer(client))
+    told = answer.json()
+    assert (answer.status_code, told["message"], told["data"]) == (200, "Transaction is valid", TRANSFER)
+    assert told["report"]["status"] in ("ALRT", "NALT")
+    logged = client.get("/v1/fraud/decisions/e2e-1", headers=bearer(client)).json()
+    assert logged["attributes"]["amount_minor"] == 3_102_089
+    assert "Ada" not in str(logged)
+    status = {"FIToFIPmtSts": {"TxInfAndSts": {"OrgnlEndToEndId": "e2e-1", "TxSts": "ACCC"}}}
+    answer = client.post("/v1/evaluate/iso20022/pacs.002.001.12", status, headers=bearer(client))
+    assert answer.json() == {"message": "Transaction is valid", "data": status}
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("pacs.008.001.10", b"{", "ISO 20022 message: no JSON in UTF-8. Expected FIToFICstmrCdtTrf or FIToFIPmtSts"),
+        ("pacs.008.001.10", b"[]", "ISO 20022 message: no amount of money (currency is not an ISO 4217 code)"),
+        (
+            "pacs.002.001.12",
+            b'{"FIToFIPmtSts": []}',
+            "ISO 20022 message: no payment. Expected FIToFIPmtSts.TxInfAndSts",
+        ),
+    ],
+)
+def test_a_message_that_makes_no_sense_is_refused_in_tazamas_form(
+    client: Client, name: str, body: bytes, message: str
+) -> None:
+    answer = client.post(f"/v1/evaluate/iso20022/{name}", content=body, headers=bearer(client))
+    told = answer.json()
+    assert (answer.status_code, told["statusCode"], told["error"]) == (422, 422, "Unprocessable Entity")
+    assert message in told["message"]
+    assert client.post(f"/v1/evaluate/iso20022/{name}").json()["statusCode"] == 401

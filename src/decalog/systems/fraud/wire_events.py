@@ -80,6 +80,22 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True):
     currency: str = ""
 
 
+async def report(host: Host, system: str, *, reported: Reported) -> None:
+    """Logs an outcome, durable.
+
+    Raises:
+        RequestError: admission put it into quarantine.
+    """
+    (row,) = await host.add_outcomes(system, msgspec.json.encode(reported))
+    if row.status == "rejected":
+        raise RequestError(
+            where=f"{system} report, {row.reason}",
+            given="a report that was put into quarantine",
+            expected="a report that fits what was logged",
+            fix=row.message,
+        )
+
+
 class _Object(msgspec.Struct):
     id: str
     created: int

@@ -27,7 +27,7 @@ from decalog.http.wires import Asked, WireRoute
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.systems.fraud import wire_objects as objects
 from decalog.systems.fraud.policy import BLOCK, REVIEW
-from decalog.systems.fraud.wire_events import Reported, payment_of_outcome, report_of, tell
+from decalog.systems.fraud.wire_events import Reported, payment_of_outcome, report, report_of, tell
 from decalog.systems.fraud.wire_form import Form, canonical, many, payment_of, read_form, whole
 from decalog.systems.fraud.wire_objects import CHARGE, CLOSED, REVIEW_ID, Json, Payment
 from decalog.tables import Tables
@@ -171,7 +171,7 @@ class Stripe:
         if said in ("safe", "fraudulent"):
             value = float(said == "fraudulent")
             verdict = Reported(self._id("verdict_", asked), payment.id, "analyst_verdict", "analyst", value)
-            await self._report(verdict)
+            await report(self._host, self._system, reported=verdict)
         return Answer(200, _encode(objects.charge(await self._payment(payment.id))), JSON)
 
     async def _approve(self, asked: Asked) -> Answer:
@@ -185,7 +185,7 @@ class Stripe:
             )
         if payment.verdict is None:
             id_ = f"{REVIEW_ID}{payment.id}{CLOSED}"
-            await self._report(Reported(id_, payment.id, "analyst_verdict", "analyst", 0))
+            await report(self._host, self._system, reported=Reported(id_, payment.id, "analyst_verdict", "analyst", 0))
         return Answer(200, _encode(objects.review(await self._payment(payment.id))), JSON)
 
     async def _file(self, asked: Asked, *, prefix: str) -> Answer:
@@ -197,7 +197,7 @@ class Stripe:
             else ("fraud_warning", "network", objects.early_fraud_warning)
         )
         reported = Reported(self._id(prefix, asked), payment.id, kind, source, 1)
-        await self._report(reported)
+        await report(self._host, self._system, reported=reported)
         return await self._object(self._reported(kind, told), asked._replace(ids=(reported.id,)))
 
     async def _event(self, asked: Asked) -> Answer:
@@ -211,7 +211,7 @@ class Stripe:
             )
         reported = report_of(asked.body, lambda id_: bool(self._host.log.find("request", f"{self._system}/{id_}")))
         if reported is not None:
-            await self._report(reported)
+            await report(self._host, self._system, reported=reported)
         return Answer(200, _encode({"received": True, "logged": reported is not None}), JSON)
 
     async def _add_endpoint(self, asked: Asked) -> Answer:
@@ -315,16 +315,6 @@ class Stripe:
         log = self._host.log
         seqs = [seq for seq in log.find("outcome", f"{self._system}/{id_}") if seq < log.durable]
         return log.get(seqs[0]) if seqs else (await self._host.logged(self._system, _plain(id_)))[0]
-
-    async def _report(self, reported: Reported) -> None:
-        (row,) = await self._host.add_outcomes(self._system, _encode(reported))
-        if row.status == "rejected":
-            raise RequestError(
-                where=f"fraud report, {row.reason}",
-                given="a report that was put into quarantine",
-                expected="a report that fits what was logged",
-                fix=row.message,
-            )
 
     def _id(self, prefix: str, asked: Asked) -> str:
         """Returns the id of what a request makes: a retry with its Idempotency-Key makes the same again."""
