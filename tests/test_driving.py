@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.homes import DAYS, SCALE, SEED, fill_home, live_messages, opened, records
+from tests.homes import DAYS, SCALE, SEED, fill_home, opened, records
 
 from decalog import driving
 from decalog.clock import DAY, HOUR, MINUTE, rfc3339
@@ -172,22 +172,26 @@ def test_a_driver_gives_its_connection_back() -> None:
 
 def test_a_world_that_starts_anew_goes_on_where_the_log_ended(tmp_path: Path) -> None:
     home = fill_home(tmp_path)
-    first, messages = live_messages()
+    first = world_of(SYSTEM, SEED, scale=SCALE)
+    now_us = first.start_us + DAYS * DAY + DAY // 2
+    first.advance(first.start_us + DAYS * DAY)
+    messages = []
     with opened(home) as (deployment, clock):
         service = deployment.service()
-        for message in messages:
-            clock.set(message.at)
-            if message.kind == "decide":
-                _, decision, _ = service.decide(message.body)
-                first.react(message.body["id"], decision.choice.action, at_us=message.at)
+        for until_us in range(first.start_us + DAYS * DAY, now_us + 1, MINUTE):
+            for message in first.advance(until_us):
+                clock.set(message.at)
+                if message.kind == "decide":
+                    messages.append(message)
+                    _, decision, _ = service.decide(message.body)
+                    first.react(message.body["id"], decision.choice.action, at_us=message.at)
         service.decide({"id": "by-hand", "amount_minor": 100, "currency": "EUR"})
         deployment.log.commit()
     again = world_of(SYSTEM, SEED, scale=SCALE)
     driving.remind(again, records(home, "decision"), system="fraud")
-    asked = next(message for message in messages if message.kind == "decide")
+    asked = messages[0]
     with pytest.raises(ConflictError, match="'block' after '"):
         again.react(asked.body["id"], "block", at_us=asked.at)
-    now_us = again.start_us + DAYS * DAY + DAY // 2
     again.advance(now_us)
     later = first.advance(now_us + 70 * DAY)
     assert again.advance(now_us + 70 * DAY) == later

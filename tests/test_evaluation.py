@@ -19,12 +19,16 @@ from decalog.evaluation import (
     replay_policy,
     report,
     split,
+    support,
 )
 from decalog.examples import History
 from decalog.policy import Case, Verdict
+from decalog.reports import Support
 from decalog.systems.fraud.metrics import METRICS
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.schema import SCHEMA
+from decalog.systems.fraud.system import SYSTEM
+from decalog.training import training_set
 
 MATURITY = 60 * DAY
 PAYMENTS = 400
@@ -180,13 +184,13 @@ def test_what_the_rows_cannot_give_is_named_and_nothing_else_is_lost(long_log: H
     assert len(found.values) == len(METRICS) - 1
 
 
-def test_an_exploring_policy_is_refused(long_log: History) -> None:
+def test_a_policy_that_draws_even_when_greedy_is_refused(long_log: History) -> None:
     test = split(long_log, test_share=0.2).test
     with pytest.raises(DataError) as caught:
         replay_policy(test, np.zeros(test.n), outlook=outlook(Gambler(FraudCosts())))
     assert str(caught.value) == (
-        "policy replay over a test part: a draw 'coin'. Expected a policy that does not explore. "
-        "Estimate an exploring policy from logged propensities instead."
+        "policy replay over a test part: a draw 'coin'. Expected none: `greedy` is the policy without exploration. "
+        "Mend the policy's `greedy`."
     )
 
 
@@ -200,3 +204,25 @@ def test_the_report_says_how_many_labels_are_known(long_log: History) -> None:
     assert labels.why == {"chargeback": 39, "immature": 110, "silence": 251}
     assert made.position == long_log.position
     assert [metric.name for metric in made.metrics] == [metric.name for metric in METRICS]
+
+
+def test_the_support_says_for_which_decisions_the_log_cannot_tell(tmp_path: Path) -> None:
+    log = FraudLog(tmp_path, policy=FraudCosts(reviews_per_day=0, fallback_block_above_minor=1_000))
+    log.decide("small", 1, amount_minor=900)
+    log.decide("large", 2, amount_minor=3_000)
+    examples = History(log.records(), SCHEMA, features=FEATURES).now
+    assert examples.acted == ("allow", "block")
+    assert support(examples, SCHEMA) == Support(2, 0, 1, 3_900, 3_000)
+    drawn = msgspec.structs.replace(examples, propensities=np.array([0.25, 0.75]))
+    assert support(drawn, SCHEMA) == Support(2, 1, 0, 3_900, 0)
+    assert drawn.weights.tolist() == [4.0, 1 / 0.75]
+
+
+def test_a_drawn_example_is_learnt_from_as_often_as_it_stands_for(long_log: History) -> None:
+    examples = long_log.now
+    drawn = msgspec.structs.replace(examples, propensities=np.where(examples.labels == 1, 0.25, 1.0))
+    plain, repeated = training_set(SYSTEM, examples), training_set(SYSTEM, drawn)
+    assert repeated.labels.sum() == 4 * plain.labels.sum()
+    assert len(repeated.labels) == len(plain.labels) + 3 * plain.labels.sum()
+    assert (np.diff(repeated.times) >= 0).all()
+    assert repeated.rows.shape == (len(repeated.labels), plain.rows.shape[1])

@@ -366,3 +366,25 @@ EMPTY = np.empty(0)
 def test_what_cannot_be_measured_is_refused_in_words(compute: Callable[[], object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         compute()
+
+
+@pytest.mark.parametrize("by_rank", [False, True])
+def test_a_row_that_stands_for_three_counts_three_times(by_rank: bool) -> None:
+    rng = np.random.default_rng(5)
+    labels, predictions = (rng.random(60) < 0.3).astype(np.float64), rng.random(60).round(1)
+    weights = rng.integers(1, 4, 60)
+    weighed = rows_of(labels, predictions, weights=weights.astype(np.float64))
+    repeated = rows_of(labels.repeat(weights), predictions.repeat(weights))
+
+    def statistic(rows: Evaluated, weights: Floats) -> float:
+        return metrics.average_precision(rows.labels, rows.predictions, weights=weights)
+
+    compute = metrics.measured(statistic, by_rank=by_rank)
+    assert compute(weighed).value == pytest.approx(compute(repeated).value, rel=1e-12)
+    assert compute(weighed).low < compute(weighed).value < compute(weighed).high
+    assert compute(weighed).n == 60
+
+
+def rows_of(labels: Floats, predictions: Floats, **more: Floats) -> Evaluated:
+    whole = np.zeros(len(labels), np.int64)
+    return Evaluated(labels=labels, predictions=predictions, amounts=whole, times=whole, **more)  # type: ignore[arg-type]  # weights only

@@ -19,12 +19,19 @@ SCHEMA = Schema(
     request=EventKind(name="payment", meaning="A payment.", fields=(), entities=(), subject=()),
     events=(),
     outcomes=(
+        OutcomeKind(name="authentication", meaning="A step-up ended.", sources=("acs",), labels={}),
         OutcomeKind(name="warning", meaning="Says fraud.", sources=("network",), labels={1: 1}, rank=1),
         OutcomeKind(name="chargeback", meaning="Disputed.", sources=("issuer",), labels={1: 1, 0: 0}, rank=2),
         OutcomeKind(name="verdict", meaning="A person looked.", sources=("analyst",), labels={1: 1, 0: 0}, rank=3),
     ),
-    actions=("review", "allow", "block"),
-    label=Label(name="fraud", meaning="A fraud.", maturity="60d", observed_after=("allow",)),
+    actions=("review", "allow", "block", "step_up"),
+    label=Label(
+        name="fraud",
+        meaning="A fraud.",
+        maturity="60d",
+        observed_after=("allow",),
+        observed_by={"step_up": "authentication"},
+    ),
 )
 
 
@@ -54,6 +61,18 @@ def test_silence_becomes_an_answer_when_it_is_mature() -> None:
 
 def test_silence_after_a_block_says_nothing_ever() -> None:
     assert label(book(), 10 * MATURES, acted="block") == LabelState(None, MATURES, "unobserved")
+
+
+def test_silence_after_a_step_up_is_evidence_once_it_was_passed() -> None:
+    passed, failed = reported(0, 5, says("authentication", 1)), reported(0, 5, says("authentication", 0))
+    assert label(book(), MATURES, acted="step_up") == LabelState(None, MATURES, "unobserved")
+    assert label(book(failed), MATURES, acted="step_up") == LabelState(None, MATURES, "unobserved")
+    assert label(book(passed), MATURES, acted="step_up") == LabelState(0, MATURES, "silence")
+    assert label(book(passed), MATURES - 1, acted="step_up") == LabelState(None, MATURES, "immature")
+    assert label(book(passed), 4, acted="step_up") == LabelState(None, MATURES, "unobserved")
+    assert label(book(passed), MATURES, acted="block") == LabelState(None, MATURES, "unobserved")
+    withdrawn = reported(1, 6, says("authentication", 1, target="", deleted=True), root=0)
+    assert label(book(passed, withdrawn), MATURES, acted="step_up") == LabelState(None, MATURES, "unobserved")
 
 
 def test_silence_after_a_plain_event_is_evidence() -> None:

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from decalog.metrics import Measurement
-from decalog.reports import Completeness, Contender, MetricInfo, Report, Unmeasured
+from decalog.reports import Completeness, Contender, MetricInfo, Report, Support, Unmeasured
 
 MODEL = Contender(
     name="boosted",
@@ -36,6 +36,7 @@ REPORT = Report(
     gap=7,
     delay_left_out=True,
     labels=Completeness(200, 124, 10, {"silence": 114, "chargeback": 10, "immature": 70, "unobserved": 6}),
+    support=Support(100, 3, 10, 50_000, 20_000),
     late=0,
     currency="EUR",
     metrics=(
@@ -54,6 +55,10 @@ def test_markdown_tells_parts_values_money_and_what_is_missing() -> None:
         "Labels: 62 % of 200 labels are known, 10 positive (matured without a report 114, chargeback 10, "
         "still awaited 70, unknown after the action that was taken 6)." in text
     )
+    assert (
+        "- Support: of 100 decisions, 3 were let through by chance and stand for others like them; 10 (10.0%, 40.0% of "
+        "the money) are excluded: their action hid the outcome with certainty, so that nothing here holds for them."
+    ) in text
     assert "- Gap: 7 payments whose labels were still awaited then." in text
     assert "| boosted | 0.9000 (0.8000 to 0.9500) | – |" in text
     assert (

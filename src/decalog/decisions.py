@@ -15,6 +15,8 @@ import numpy.typing as npt
 from decalog.crypto import digest
 from decalog.events import Event
 
+_DAY_MS = 86_400_000
+
 Mode = Literal["live", "shadow", "fallback", "imported"]
 
 
@@ -80,6 +82,11 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
     def action(self) -> str:
         """The action, one of the schema's: the verb, or else the first slot's ref."""
         return self.verb or self.slots[0].ref
+
+    @property
+    def propensity(self) -> float | None:
+        """Probability with which the policy would choose the first slot; None where it is not known, or nothing was."""
+        return self.slots[0].propensity if self.slots else None
 
 
 class GuardrailVerdict(msgspec.Struct, frozen=True, array_like=True):
@@ -161,6 +168,32 @@ _decision = msgspec.msgpack.Decoder(Decision).decode
 def decode_decision(body: bytes) -> Decision:
     """Returns the decision of a record's body."""
     return _decision(body)
+
+
+WAITS = "waits"
+"""Attribute of a first slot that is a person's turn: such decisions are indexed by day, for a queue to find them."""
+
+
+def decision_keys(system: str, decision: Decision) -> tuple[tuple[str, str], ...]:
+    """Returns the index entries of a decision: its id and, where a person is to look, the day on which it was made."""
+    slots = decision.choice.slots
+    if not (slots and slots[0].attributes.get(WAITS)):
+        return (("decision", decision.id),)
+    return (("decision", decision.id), (WAITS, waiting_key(system, day_of(decision.id))))
+
+
+def waiting_key(system: str, day: int) -> str:
+    """Returns the key under which a day's decisions that wait for a person are indexed; days since the Unix epoch."""
+    return f"{system}/{day}"
+
+
+def day_of(decision_id: str) -> int:
+    """Returns the day, since the Unix epoch in UTC, on which a decision of `new_decision_id` was made.
+
+    >>> day_of("018bcfe5-6800-7000-8000-000000000000")
+    19675
+    """
+    return int(decision_id[:8] + decision_id[9:13], 16) // _DAY_MS
 
 
 def new_decision_id(now_us: int, entropy: bytes) -> str:

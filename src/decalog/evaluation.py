@@ -18,12 +18,13 @@ import numpy.typing as npt
 
 from decalog.decisions import Candidate
 from decalog.errors import DataError
-from decalog.examples import NEVER, NO_ENTITY, Bools, Examples, Floats, History, Int64s
+from decalog.examples import NEVER, NO_ENTITY, UNTOLD, Bools, Examples, Floats, History, Int64s
 from decalog.features.definition import Aggregate, FeatureSet
 from decalog.features.facts import ALL
 from decalog.metrics import Evaluated, Measurement, Metric, difference
 from decalog.policy import Case, Policy
-from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Unmeasured
+from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Support, Unmeasured
+from decalog.schema import Schema
 
 AWAITED_SHARE = 0.001
 """Labels count as complete up to the latest time before which at most this share is still awaited.
@@ -116,6 +117,21 @@ def completeness(examples: Examples) -> Completeness:
     )
 
 
+def support(examples: Examples, schema: Schema) -> Support:
+    """Returns for which of the requests that were decided here an action was possible that shows the outcome."""
+    decided = np.array([bool(acted) and acted != UNTOLD for acted in examples.acted])
+    is_shown = np.array([acted in schema.label.observed_after for acted in examples.acted])
+    is_drawn = examples.propensities < 1
+    hidden = decided & ~is_drawn & np.array([why == "unobserved" for why in examples.why])
+    return Support(
+        requests=int(np.sum(decided)),
+        drawn=int(np.sum(decided & is_shown & is_drawn)),
+        hidden=int(np.sum(hidden)),
+        amount_minor=int(np.sum(examples.amounts[decided])),
+        hidden_minor=int(np.sum(examples.amounts[hidden])),
+    )
+
+
 def contender(name: str, role: Role, *, test: Examples, predictions: Floats, outlook: Outlook) -> Contender:
     """Returns what a model's predictions are worth on the test part, with the policy replayed over them."""
     actions, costs = replay_policy(test, predictions, outlook=outlook)
@@ -144,13 +160,14 @@ def replay_policy(
     views = _OwnViews(outlook.features)
     columns = {name: column for column, name in enumerate(outlook.features.names)}
     actions, costs, cost = [], np.empty(test.n, np.int64), _cost(outlook, test)
+    policy = outlook.policy.greedy
     times, predicted = test.times.tolist(), predictions.tolist()
     for place, request in enumerate(test.requests):
         time = times[place]
         features = _RowView(columns, test.rows[place], views.at(time))
         candidate = Candidate(request.id, "request", {outlook.head: predicted[place]})
         case = Case(request, (candidate,), features, _no_draw)
-        action = outlook.policy.decide(case).choice.action
+        action = policy.decide(case).choice.action
         views.note(time, action)
         actions.append(action)
         costs[place] = cost(action, place)
@@ -172,6 +189,7 @@ def report(
         gap=parts.gap,
         delay_left_out=parts.delay_left_out,
         labels=completeness(history.now),
+        support=support(history.now, history.schema),
         late=history.late,
         currency=currency,
         metrics=tuple(MetricInfo(m.name, m.tier, m.meaning, m.formula, m.unit, m.better) for m in metrics),
@@ -266,6 +284,7 @@ def _evaluated(
         actions=actions,
         costs=costs,
         entities={name: tokens for name, tokens in test.entities.items() if _is_there(tokens)},
+        weights=test.weights if np.any(test.propensities < 1) else np.empty(0),
         seed=outlook.seed,
     )
 
@@ -323,6 +342,6 @@ def _no_draw(name: str) -> float:
     raise DataError(
         where="policy replay over a test part",
         given=f"a draw {name!r}",
-        expected="a policy that does not explore",
-        fix="Estimate an exploring policy from logged propensities instead.",
+        expected="none: `greedy` is the policy without exploration",
+        fix="Mend the policy's `greedy`.",
     )

@@ -54,6 +54,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
             word could give it. A label may change after that: silence first, a late chargeback then.
         why: the outcome kind that decided, `silence`, `immature` or `unobserved`.
         acted: the action that happened; UNTOLD where it was another system's and nobody told; "" for plain events.
+        propensities: float64, (0, 1], how likely that action was where it was drawn here; 1 elsewhere.
         amounts: int64, minor units of the base currency; 0 where the request has none.
         rows: float64, requests × features; never NaN.
         requests: their present images, after corrections.
@@ -69,6 +70,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
     settled: Int64s
     why: tuple[str, ...]
     acted: tuple[str, ...]
+    propensities: Floats
     amounts: Int64s
     rows: Floats
     requests: tuple[Event, ...]
@@ -85,6 +87,15 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
         known: Bools = self.labels != UNKNOWN
         return known
 
+    @property
+    def weights(self) -> Floats:
+        """How many requests each stands for: a block let through for its outcome, also for those that were not.
+
+        (Horvitz and Thompson, JASA 47, 1952.) Only as many as were drawn for: those whose outcome is hidden with
+        certainty are stood for by none.
+        """
+        return 1.0 / self.propensities
+
     def take(self, mask: Bools) -> Examples:
         """Returns the requests of a mask."""
         chosen = np.flatnonzero(mask)
@@ -98,6 +109,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
             settled=self.settled[chosen],
             why=tuple(self.why[place] for place in places),
             acted=tuple(self.acted[place] for place in places),
+            propensities=self.propensities[chosen],
             amounts=self.amounts[chosen],
             rows=self.rows[chosen],
             requests=tuple(self.requests[place] for place in places),
@@ -116,6 +128,7 @@ class _Request(msgspec.Struct, frozen=True):
     known: int
     decided: int
     acted: str
+    propensity: float
     event: Event
     asked: Point
     logged: Floats | None
@@ -168,6 +181,7 @@ class History:
             settled=settled,
             why=why,
             acted=tuple(request.acted for request in requests),
+            propensities=np.array([request.propensity for request in requests], np.float64),
             amounts=_int64s([_amount(request.event) for request in requests]),
             rows=self._rows,
             requests=tuple(request.event for request in requests),
@@ -197,7 +211,7 @@ class History:
 
     def _settled(self, request: _Request, state: LabelState) -> int:
         by_silence = NEVER
-        if not request.acted or request.acted in self.schema.label.observed_after:
+        if state.why in ("silence", "immature") or request.acted in ("", *self.schema.label.observed_after):
             by_silence = request.decided + self._maturity_us
         return by_silence if state.value is None else min(state.known_time, by_silence)
 
@@ -242,6 +256,7 @@ def _from_decision(chain: Sequence[Record], decision: Decision, *, event: Event,
         decided=decided,
         # Beside a system that may have blocked the payment, silence says nothing.
         acted=decision.acted or UNTOLD,
+        propensity=(decision.choice.propensity or 1.0) if decision.acted == decision.choice.action else 1.0,
         event=event,
         # Serving meets requests before they are corrected, so training must as well.
         asked=point(decision.request, decision.state_seq, root=first.seq),
@@ -257,6 +272,7 @@ def _from_event(chain: Sequence[Record], event: Event) -> _Request:
         known=first.known_time,
         decided=event.event_time,
         acted="",
+        propensity=1.0,
         event=event,
         asked=point(event, first.seq, root=first.seq),
         logged=None,

@@ -51,6 +51,8 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         actions: what the policy chose; empty where no policy ran.
         costs: int64, what the action cost in the light of the label, minor units; empty where no policy ran.
         entities: entity name → int64 tokens, below 0 where a row has none; a name that the data lack is absent.
+        weights: float64, how many rows each stands for; empty where each stands for itself. Shares of rows, which
+            `proportion` measures, are of the rows themselves.
         seed: of the bootstrap.
     """
 
@@ -61,12 +63,18 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     actions: npt.NDArray[np.str_] = msgspec.field(default_factory=lambda: np.empty(0, np.str_))
     costs: Int64s = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
     entities: Mapping[str, Int64s] = {}
+    weights: Floats = msgspec.field(default_factory=lambda: np.empty(0))
     seed: int = 0
 
     @property
     def n(self) -> int:
         """The number of rows."""
         return len(self.labels)
+
+    @property
+    def mass(self) -> Floats:
+        """How many rows each stands for."""
+        return self.weights if len(self.weights) else np.ones(self.n)
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Evaluated:
         """Returns the rows of an index or mask, for a slice."""
@@ -78,6 +86,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
             actions=self.actions[rows] if len(self.actions) else self.actions,
             costs=self.costs[rows] if len(self.costs) else self.costs,
             entities={name: tokens[rows] for name, tokens in self.entities.items()},
+            weights=self.weights[rows] if len(self.weights) else self.weights,
             seed=self.seed,
         )
 
@@ -132,10 +141,11 @@ def measured(
     def compute(evaluated: Evaluated) -> Measurement:
         order = np.lexsort((evaluated.labels, -evaluated.predictions))
         rows = evaluated.take(order)
-        value = statistic(rows, np.ones(rows.n))
+        mass = rows.mass
+        value = statistic(rows, mass)
         runs = _runs(rows) if by_rank else np.arange(rows.n)
         few = rows.take(runs)
-        samples = (weights[order].astype(np.float64) for weights in _samples(evaluated, repeats))
+        samples = (weights[order] * mass for weights in _samples(evaluated, repeats))
         drawn = [statistic(few, np.add.reduceat(weights, runs) if by_rank else weights) for weights in samples]
         return _interval(value, drawn, rows.n)
 
@@ -155,9 +165,9 @@ def difference(one: Evaluated, other: Evaluated, *, statistic: Statistic, repeat
             expected="predictions for the same rows in the same order",
             fix="Evaluate both models on one test part.",
         )
-    whole = np.ones(one.n)
+    whole = one.mass
     value = statistic(other, whole) - statistic(one, whole)
-    samples = (weights.astype(np.float64) for weights in _samples(one, repeats))
+    samples = (weights * whole for weights in _samples(one, repeats))
     drawn = [statistic(other, weights) - statistic(one, weights) for weights in samples]
     return _interval(value, drawn, one.n)
 

@@ -120,9 +120,18 @@ class LabelBook:
             known_by: the moment, µs of known_time.
             also: ids of its corrections, which outcomes may name as well.
         """
+        said_of = [outcome for name in (target, *also) for outcome in self.outcomes(name, known_by)]
+        said = self._word(said_of)
+        if said is not None:
+            return said
+        went_on = {outcome.kind for _, outcome in said_of if outcome.value == 1}
+        is_observed = not acted or acted in self._observed_after or self._label.observed_by.get(acted) in went_on
+        return self._silence(decided=decided, is_observed=is_observed, known_by=known_by)
+
+    def _word(self, said_of: Iterable[tuple[int, Outcome]]) -> LabelState | None:
+        """Returns the label that the strongest outcome gives, or None where none gives any."""
         verdict: LabelState | None = None
         strongest = (0, 0, "")
-        said_of = (outcome for name in (target, *also) for outcome in self.outcomes(name, known_by))
         for known, outcome in said_of:
             kind = self._kinds[outcome.kind]
             said = kind.labels.get(int(outcome.value)) if outcome.value == int(outcome.value) else None
@@ -130,10 +139,10 @@ class LabelBook:
             strength = (kind.rank, outcome.event_time, outcome.id)
             if said is not None and (verdict is None or strength >= strongest):
                 verdict, strongest = LabelState(said, known, kind.name), strength
-        return verdict or self._silence(decided=decided, acted=acted, known_by=known_by)
+        return verdict
 
-    def _silence(self, *, decided: int, acted: str, known_by: int) -> LabelState:
+    def _silence(self, *, decided: int, is_observed: bool, known_by: int) -> LabelState:
         matures = decided + self._maturity_us
-        if acted and acted not in self._observed_after:
+        if not is_observed:
             return LabelState(None, matures, "unobserved")
         return LabelState(0, matures, "silence") if matures <= known_by else LabelState(None, matures, "immature")

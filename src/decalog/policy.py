@@ -79,8 +79,12 @@ class Policy(Protocol):
     def params(self) -> msgspec.Struct:
         """The parameters it was made with."""
 
+    @property
+    def greedy(self) -> Policy:
+        """The same policy without exploration, which draws nothing: by it models are judged."""
+
     def decide(self, case: Case) -> Verdict:
-        """Returns the choice for a case with predictions."""
+        """Returns the choice for a case with predictions; a choice that it draws carries the propensity of the draw."""
 
     def fall_back(self, case: Case, reason: str) -> Verdict:
         """Returns the declared fallback: the choice where features or predictions are missing."""

@@ -15,6 +15,7 @@ import numpy as np
 from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
 from decalog.errors import ReplayError
 from decalog.events import Record, decode_table
+from decalog.explanations import Because, explain
 from decalog.features.definition import FeatureSet, Reads, joined
 from decalog.features.facts import Change
 from decalog.features.online import OnlineState
@@ -39,6 +40,7 @@ class Trace(msgspec.Struct, frozen=True):
         decision_id, seq, state_seq: which decision, and what it had seen.
         features: name → value recomputed by folding the log.
         predictions: head → value recomputed.
+        explanation: why the prediction is what it is, the strongest feature first; empty where the model cannot tell.
         action, reasons, expected_minor: the policy's verdict, recomputed.
         mode, fallback: as logged; they are inputs, not results.
         versions: what decided.
@@ -51,6 +53,7 @@ class Trace(msgspec.Struct, frozen=True):
     state_seq: int
     features: dict[str, float]
     predictions: dict[str, float]
+    explanation: tuple[Because, ...]
     action: str
     reasons: tuple[str, ...]
     expected_minor: int
@@ -192,6 +195,7 @@ class Replayer:
             decision.state_seq,
             {} if refolded is None else dict(zip(names, refolded.tolist(), strict=True)),
             candidate.predictions,
+            () if draft.features is None else explain(serving.model, draft.features, features=system.features),
             verdict.choice.action,
             verdict.choice.reasons,
             verdict.expected_minor,
@@ -275,6 +279,7 @@ def trace_text(trace: Trace) -> str:
         f"decision {trace.decision_id} (seq {trace.seq}, views at {trace.state_seq}, {trace.mode})",
         *(f"  {name:28} {value!r}" for name, value in trace.features.items()),
         *(f"  {head:28} {value!r}" for head, value in trace.predictions.items()),
+        *(f"    {because.text()}" for because in trace.explanation),
         f"  fallback                     {trace.fallback}" if trace.fallback else "",
         f"  action                       {trace.action}",
         f"  expected_minor               {trace.expected_minor}",

@@ -54,6 +54,32 @@ class Completeness(msgspec.Struct, frozen=True):
         return f"{share:.0f} % of {self.requests:,} labels are known, {self.positives:,} positive ({reasons})"
 
 
+class Support(msgspec.Struct, frozen=True):
+    """For which decisions anything can be learnt of what else might have been done.
+
+    Args:
+        requests: decided here, with their `amount_minor` together, of the base currency.
+        drawn: those let through by chance, which stand for others like them.
+        hidden: those whose outcome the action hid with certainty, with their `hidden_minor`: no model and no estimate
+            from this log holds for them.
+    """
+
+    requests: int = 0
+    drawn: int = 0
+    hidden: int = 0
+    amount_minor: int = 0
+    hidden_minor: int = 0
+
+    def text(self) -> str:
+        """Returns it in words."""
+        share, money = self.hidden / max(self.requests, 1), self.hidden_minor / max(self.amount_minor, 1)
+        return (
+            f"{self.drawn:,} were let through by chance and stand for others like them; {self.hidden:,} ({share:.1%}, "
+            f"{money:.1%} of the money) are excluded: their action hid the outcome with certainty, so that nothing "
+            "here holds for them"
+        )
+
+
 class Unmeasured(msgspec.Struct, frozen=True):
     """A metric that these rows cannot give, and what it would need."""
 
@@ -112,6 +138,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         gap: requests between them, whose labels were awaited at the training date.
         delay_left_out: whether models learnt only from what was known at the training date.
         labels: of all requests at the pin.
+        support: for which decisions the log can tell.
         late: requests left out because they came too late for exact features.
         currency: of the money, ISO 4217.
         metrics: what was measured.
@@ -128,6 +155,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     gap: int
     delay_left_out: bool
     labels: Completeness
+    support: Support
     late: int
     currency: str
     metrics: tuple[MetricInfo, ...]
@@ -153,6 +181,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.system} at log position {self.position:,}, known by {rfc3339(self.known_time)}",
             f"Labels: {self.labels.text()}.",
             f"Train: {known}, decided before {rfc3339(self.trained_at)}.",
+            *(
+                (f"Support: of {self.support.requests:,} decisions, {self.support.text()}.",)
+                if self.support.hidden
+                else ()
+            ),
             f"Gap: {self.gap:,} {noun} whose labels were still awaited then." if self.delay_left_out else _NO_GAP,
             f"Test: {self.test.labelled:,} later {noun} with {self.test.positives:,} positives.",
         ]

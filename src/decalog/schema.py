@@ -118,12 +118,15 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
         name, meaning: `fraud`.
         maturity: after this long without a positive outcome the label counts as 0, where `observed_after` says so.
         observed_after: actions after which silence is evidence; after any other (a block) only a human's word counts.
+        observed_by: action → kind of outcome: after such an action silence is evidence where an outcome of that kind
+            said 1, for then the request went on after all (a step-up that was passed).
     """
 
     name: str
     meaning: str
     maturity: str
     observed_after: tuple[str, ...]
+    observed_by: Mapping[str, str] = {}
 
     @property
     def maturity_us(self) -> int:

@@ -21,6 +21,7 @@ from decalog.decisions import (
     Decision,
     Mode,
     Versions,
+    decision_keys,
     decode_decision,
     draw,
     new_decision_id,
@@ -239,7 +240,7 @@ class Service:
                 digest=draft.mark,
                 event_time=draft.event.event_time,
                 body=encode(decision),
-                keys=(("decision", decision.id),),
+                keys=decision_keys(self.system.name, decision),
             )
         )
         stamped = time.perf_counter_ns()

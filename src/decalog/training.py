@@ -139,14 +139,18 @@ def train(
 
 
 def training_set(system: System, examples: Examples) -> TrainingSet:
-    """Returns labelled examples as models learn from them: columns of use `model` only."""
+    """Returns labelled examples as models learn from them: columns of use `model` only.
+
+    One that was drawn is there as often as the requests it stands for, rounded: every kind of model can learn so.
+    """
     known = examples.take(examples.labelled)
+    repeats = known.weights.round().astype("int64")
     return TrainingSet(
         names=system.features.names_for("model"),
-        rows=_model_rows(system, known),
-        labels=known.labels.astype("float64"),
-        times=known.times,
-        amounts=known.amounts,
+        rows=_model_rows(system, known).repeat(repeats, axis=0),
+        labels=known.labels.astype("float64").repeat(repeats),
+        times=known.times.repeat(repeats),
+        amounts=known.amounts.repeat(repeats),
     )
 
 

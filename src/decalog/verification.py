@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.crypto import digest
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Decision, decision_keys, decode_decision
 from decalog.errors import CorruptLogError, LogError
 from decalog.events import Event, Record, decode_event, decode_table
 from decalog.features.snapshot import SUFFIX, check_snapshot
@@ -149,7 +149,7 @@ def _keys_of(record: Record, body: msgspec.Struct) -> Keys:
         return (("rejected", f"{record.system}/{record.id}"),)
     if isinstance(body, Decision):
         # An imported decision is found by its request alone: nobody was told its id.
-        return own_keys(record) + (() if body.mode == "imported" else (("decision", body.id),))
+        return own_keys(record) + (() if body.mode == "imported" else decision_keys(record.system, body))
     if isinstance(body, Outcome) and body.target:
         return (*own_keys(record), ("target", f"{record.system}/{body.target}"))
     return own_keys(record)

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from tests.homes import add_model, fill_home, rule
 
 from decalog.admin import create_token
 from decalog.home import Home
+from decalog.outcomes import decode_outcome
 
 stripe = pytest.importorskip("stripe", reason="no stripe library: `make test` installs it")
 
@@ -115,6 +116,29 @@ def test_a_step_up_requires_action(shop: Shop) -> None:
     made = shop.pay(STEPPED_UP)
     assert (made.status, made.next_action.use_stripe_sdk.type) == ("requires_action", "step_up")
     assert shop.client.v1.payment_intents.confirm(made.id).to_dict() == made.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("ended", "status", "outcomes"),
+    [("Y", "succeeded", [1.0]), ("N", "requires_payment_method", [0.0]), ("C", "requires_action", [])],
+)
+def test_how_a_step_up_ended_is_told_when_it_is_confirmed(
+    shop: Shop, ended: str, status: str, outcomes: list[float]
+) -> None:
+    made = shop.pay(STEPPED_UP)
+    card = {"three_d_secure": {"ares_trans_status": ended, "cryptogram": "", "transaction_id": "t-1", "version": "2.2.0"}}
+    for _ in range(2):
+        told = shop.client.v1.payment_intents.confirm(made.id, {"payment_method_options": {"card": card}})
+        assert told.status == status
+    charge = shop.client.v1.charges.retrieve(made.latest_charge)
+    assert (charge.status, charge.paid) == {
+        "Y": ("succeeded", True),
+        "N": ("failed", False),
+        "C": ("pending", False),
+    }[ended]
+    with closing(Home(shop.home).reader()) as log:
+        found = [decode_outcome(log.get(seq).body) for seq in log.find("target", f"fraud/{made.id}")]
+    assert [outcome.value for outcome in found if outcome.kind == "authentication"] == outcomes
 
 
 def test_a_review_is_listed_and_approved(shop: Shop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.simulate import World
 from decalog.systems.fraud.system import SYSTEM
 from decalog.testing import conformance, traffic
-from decalog.testing.laws import crashes, doors, fallbacks, labels, privacy, replayed
+from decalog.testing.laws import crashes, doors, fallbacks, labels, privacy, propensities, replayed
 from decalog.testing.laws.law import Law, proven
 from decalog.testing.laws.law import Verdict as Found
 from decalog.testing.stage import Chance, SeededVault, Stage, Trial
@@ -58,6 +59,14 @@ class Fragile(FraudPolicy):
         raise ZeroDivisionError(reason)
 
 
+class Gambler(FraudPolicy):
+    """Blocks half of what it says it blocks a quarter of."""
+
+    def decide(self, case: Case) -> Verdict:
+        action, propensity = ("block", 0.25) if case.draw("coin") < 0.5 else ("allow", 0.75)
+        return Verdict(Choice((Slot(action, propensity=propensity),)))
+
+
 class Unsure(FraudPolicy):
     def decide(self, case: Case) -> Verdict:
         return Verdict(Choice((Slot("allow", propensity=math.nan),)))
@@ -75,6 +84,12 @@ def test_a_policy_that_decides_by_something_outside_the_case_does_not_replay(tmp
     found = replayed.check(trial(with_policy(Forgetful), tmp_path))
     assert not found.holds
     assert "choice: logged" in found.text()
+
+
+def test_a_policy_that_draws_otherwise_than_it_says_is_caught(tmp_path: Path) -> None:
+    found = propensities.check(trial(with_policy(Gambler), tmp_path))
+    assert not found.holds
+    assert re.search(r"block in \d+ of 400 draws, its propensity is 0.25", found.text())
 
 
 def test_a_world_that_its_seed_does_not_determine_is_caught(tmp_path: Path) -> None:

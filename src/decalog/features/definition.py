@@ -37,7 +37,7 @@ from decalog.features.declared import (
     ZScore,
     duration_problems,
 )
-from decalog.features.facts import ALL
+from decalog.features.facts import ALL, PROPENSITY
 from decalog.schema import Schema
 
 __all__ = [
@@ -323,7 +323,7 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
 def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
     kinds = (schema.request, *schema.events)
     entities = {entity.name for kind in kinds for entity in kind.entities}
-    columns = frozenset().union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
+    columns = frozenset({PROPENSITY}).union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
     for row in feature.over:
         yield from _unknown("kind", row, known=_rows_known(schema))
     for entity in feature.entities:

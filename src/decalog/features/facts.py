@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+PROPENSITY = "propensity_ppm"
+"""What a row of a drawn decision has besides its request's values: how likely its choice was, in millionths."""
 ALL = "all"
 """The constant entity that every row belongs to."""
 ALL_TOKEN = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -39,6 +39,17 @@ class Model(Protocol):
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """Writes the model's files; returns its JSON-able settings for the manifest."""
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A model that can say what each feature adds to the log odds of its prediction."""
+
+    def contributions(self, rows: Floats) -> Floats | None:
+        """Returns shape (n, features + 1), the last what it says without knowing any; each row adds up to its log odds.
+
+        None where it cannot be said exactly.
+        """
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):

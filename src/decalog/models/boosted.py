@@ -80,6 +80,14 @@ class Boosted:
         """Returns the raw score of each row, bit for bit `Booster.predict(rows, raw_score=True)`."""
         return self._booster.scores(checked(rows, width=self._booster.width))
 
+    def contributions(self, rows: Floats) -> Floats | None:
+        """See `Explaining.contributions`; an isotonic curve is no sum of parts."""
+        if not isinstance(self._calibrator, calibration.Sigmoid):
+            return None
+        found = self._booster.contributions(checked(rows, width=self._booster.width)) * self._calibrator.slope
+        found[:, -1] += self._calibrator.shift
+        return found
+
     def save(self, folder: Path) -> Mapping[str, Any]:
         """See `Model.save`."""
         (folder / FILE).write_bytes(self._text)

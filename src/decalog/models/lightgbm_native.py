@@ -17,7 +17,7 @@ from decalog.errors import ModelError
 from decalog.models.base import Floats
 
 _PARAMETERS = b"num_threads=1 verbosity=-1"
-_RAW_SCORE = 1
+_RAW_SCORE, _CONTRIBUTIONS = 1, 3
 _DOUBLE = 1
 _ROW_MAJOR = 1
 
@@ -64,12 +64,29 @@ class NativeBooster:
             )
             self._check(status)
         elif len(rows):
-            self._call(
-                "LGBM_BoosterPredictForMat",
-                *(self._booster, ctypes.c_void_p(rows.ctypes.data), _DOUBLE, len(rows), self.width, _ROW_MAJOR),
-                *(_RAW_SCORE, 0, -1, _PARAMETERS, ctypes.byref(length), ctypes.c_void_p(scores.ctypes.data)),
-            )
+            self._predict(rows, _RAW_SCORE, into=scores)
         return scores
+
+    def contributions(self, rows: Floats) -> Floats:
+        """Returns what each feature adds to the raw score of each row, and last the score of no knowledge.
+
+        They add up to the score: Shapley values of the trees (Lundberg, Erion and Lee, "Consistent individualized
+        feature attribution for tree ensembles", 2018, algorithm 2).
+
+        Args:
+            rows: as for `scores`.
+        """
+        found = np.empty((len(rows), self.width + 1))
+        self._predict(rows, _CONTRIBUTIONS, into=found)
+        return found
+
+    def _predict(self, rows: Floats, what: int, *, into: Floats) -> None:
+        length = ctypes.c_int64()
+        self._call(
+            "LGBM_BoosterPredictForMat",
+            *(self._booster, ctypes.c_void_p(rows.ctypes.data), _DOUBLE, len(rows), self.width, _ROW_MAJOR),
+            *(what, 0, -1, _PARAMETERS, ctypes.byref(length), ctypes.c_void_p(into.ctypes.data)),
+        )
 
     def __del__(self) -> None:
         if getattr(self, "_row", None):

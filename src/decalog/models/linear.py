@@ -89,13 +89,18 @@ class Logistic(msgspec.Struct, frozen=True, tag="logistic"):
 
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`."""
-        matrix = checked(rows, width=len(self.weights))
-        terms = np.empty((len(matrix), len(self.weights) + 1))
-        terms[:, 0] = self.intercept
-        terms[:, 1:] = _standard(matrix, np.array(self.means), scales=np.array(self.scales)) * np.array(self.weights)
+        terms = np.roll(self.contributions(rows), 1, axis=1)
         # A running sum, not a matrix product: that may add up in another order for one row than for many.
         logits = np.cumsum(terms, axis=1)[:, -1]
         return sigmoid(logits)
+
+    def contributions(self, rows: Floats) -> Floats:
+        """See `Explaining.contributions`: what a feature adds compared with its mean."""
+        matrix = checked(rows, width=len(self.weights))
+        terms = np.empty((len(matrix), len(self.weights) + 1))
+        terms[:, -1] = self.intercept
+        terms[:, :-1] = _standard(matrix, np.array(self.means), scales=np.array(self.scales)) * np.array(self.weights)
+        return terms
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """See `Model.save`."""

@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from decalog.system import System, find_system
-from decalog.testing.laws import crashes, doors, fallbacks, labels, parity, privacy, replayed
+from decalog.testing.laws import crashes, doors, fallbacks, labels, parity, privacy, propensities, replayed
 from decalog.testing.laws.law import Law, Verdict
 from decalog.testing.stage import REQUESTS, SCALE, SEED, Trial
 
@@ -31,6 +31,7 @@ LAWS = (
     Law(1, "doors exist, and the same seed gives the same log", doors.check),
     Law(2, "offline and online features are bit-identical", parity.check),
     Law(3, "logged decisions replay to the same actions", replayed.check),
+    Law(4, "propensities are probabilities, and as often as they say", propensities.check),
     Law(5, "outcomes in any order end in the same training set, immature ones never train", labels.check),
     Law(6, "missing, corrupt and extreme features end in a recorded fallback", fallbacks.check),
     Law(7, "no personal or sensitive value leaves", privacy.check),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
+from decalog.clock import DAY
 from decalog.errors import DataError
 from decalog.metrics import Evaluated, Measurement
 from decalog.systems.fraud.metrics import METRICS
@@ -35,6 +36,24 @@ def test_what_customers_and_analysts_meet() -> None:
         name: measure(name, known()).value for name in ("insult_rate", "step_up_rate", "review_rate", "block_rate")
     }
     assert values == {"insult_rate": 1 / 6, "step_up_rate": 1 / 8, "review_rate": 1 / 8, "block_rate": 2 / 8}
+
+
+def test_what_is_stopped_and_what_is_reviewed() -> None:
+    # Stopped: one of two frauds, and three good ones. Let through: one fraud among four.
+    assert measure("f1", known()).value == pytest.approx(2 * 1 / (4 + 2))
+    assert measure("review_precision", known()).value == 0
+    assert measure("vamp_ratio", known()).value == pytest.approx(2 * 1 / 4)
+    assert measure("insult_cost_per_1000", known()).value == pytest.approx(1_000 * 900 / 8)
+
+
+def test_reviews_are_counted_by_day() -> None:
+    times = np.array([0, 1, 2, DAY, DAY + 1, 2 * DAY, 2 * DAY, 2 * DAY])
+    actions = np.array([REVIEW, REVIEW, ALLOW, REVIEW, ALLOW, REVIEW, REVIEW, REVIEW])
+    found = measure("reviews_a_day", msgspec.structs.replace(known(), times=times, actions=actions))
+    assert (found.value, found.n) == (2.0, 3)
+    assert found.low == pytest.approx(2 - 1.96 / np.sqrt(3))
+    lonely = measure("reviews_a_day", msgspec.structs.replace(known(), actions=np.full(8, REVIEW)))
+    assert (lonely.value, lonely.low, lonely.high) == (8.0, 0.0, 16.0)
 
 
 def test_money() -> None:
@@ -82,5 +101,5 @@ def test_card_precision_needs_cards() -> None:
 
 
 def test_every_metric_says_what_it_is_and_how_it_is_computed() -> None:
-    assert [metric.tier for metric in METRICS] == ["model"] * 6 + ["product"] * 4 + ["business"] * 2
+    assert [metric.tier for metric in METRICS] == ["model"] * 7 + ["product"] * 6 + ["business"] * 4
     assert all(metric.meaning and metric.formula and metric.unit for metric in METRICS)

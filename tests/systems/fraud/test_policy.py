@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decalog.decisions import Candidate
+from decalog.decisions import Candidate, Slot
 from decalog.errors import ConfigError
 from decalog.events import Event
-from decalog.policy import Case, policy_version
+from decalog.policy import Case, Verdict, policy_version
 from decalog.systems.fraud.policy import (
     ALLOW,
     BLOCK,
@@ -168,3 +168,49 @@ def test_wrong_parameters_are_all_named() -> None:
 def test_a_version_names_the_parameters() -> None:
     assert policy_version(COSTS) == policy_version(FraudCosts())
     assert policy_version(COSTS) != policy_version(FraudCosts(margin_bp=801))
+
+
+def explored(policy: FraudPolicy, amount: int = 4_000, *, used: float | None = 0.0, draw: float = 0.0) -> Verdict:
+    asked = case(0.9999, amount)
+    features = {**asked.features, **({} if used is None else {"explored_amount_1d": used})}
+    return policy.decide(msgspec.structs.replace(asked, features=features, draw=lambda name: draw))
+
+
+def test_a_drawn_block_is_let_through_and_both_say_how_likely_they_were() -> None:
+    policy = FraudPolicy(FraudCosts(explore_bp=200))
+    let_through, stopped = explored(policy, draw=0.0199), explored(policy, draw=0.02)
+    assert let_through.choice.slots == (Slot(ALLOW, propensity=0.02),)
+    assert let_through.choice.reasons[-1] == (
+        "explored: a block let through with probability 0.02; 0 of 20000 minor units used in 24 h"
+    )
+    assert let_through.expected_minor == -in_minor(expected_costs(COSTS, 0.9999, amount_minor=4_000)[ALLOW])
+    assert stopped.choice.slots == (Slot(BLOCK, propensity=0.98),)
+
+
+@pytest.mark.parametrize(
+    ("amount", "used"),
+    [(5_001, 0.0), (4_000, 16_001.0), (4_000, None), (4_000, -1.0), (4_000, math.nan)],
+    ids=["above the amount", "over the budget", "budget not known", "budget missing", "budget not a number"],
+)
+def test_outside_its_range_nothing_is_drawn(amount: int, used: float | None) -> None:
+    assert explored(FraudPolicy(COSTS), amount, used=used).choice.slots == (Slot(BLOCK),)
+
+
+def test_the_last_of_the_budget_may_be_used() -> None:
+    assert explored(FraudPolicy(COSTS), 4_000, used=16_000.0).choice.action == ALLOW
+    assert explored(FraudPolicy(COSTS), 5_000, used=15_000.0).choice.action == ALLOW
+
+
+def test_the_greedy_policy_draws_nothing_and_is_of_the_same_kind() -> None:
+    class Own(FraudPolicy):
+        pass
+
+    greedy = Own(FraudCosts(margin_bp=700)).greedy
+    assert type(greedy) is Own
+    assert greedy.params == FraudCosts(margin_bp=700, explore_bp=0)
+    assert explored(greedy).choice.slots == (Slot(BLOCK),)
+
+
+def test_only_blocks_are_explored() -> None:
+    drawn = msgspec.structs.replace(case(0.5, 4_000), features={"reviews_1d": 0.0, "explored_amount_1d": 0.0})
+    assert FraudPolicy(COSTS).decide(drawn).choice.slots == (Slot(STEP_UP),)

@@ -7,7 +7,9 @@ the last one do not, so that they can be compared with it.
 
 from __future__ import annotations
 
+from decalog.features.declared import Condition
 from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Same
+from decalog.features.facts import PROPENSITY
 from decalog.systems.fraud.schema import CHANNELS
 
 _OWNER = "fraud"
@@ -164,6 +166,19 @@ _POLICY: tuple[Feature, ...] = (
         entity="all",
         aggregate="count",
         over=("decision.review",),
+        window="1d",
+    ),
+    Aggregate(
+        name="explored_amount_1d",
+        meaning="money of blocks that were let through in 24 h to see their outcome: what is used of that budget",
+        unit=_MONEY,
+        use="policy",
+        owner=_OWNER,
+        entity="all",
+        aggregate="sum",
+        column=_AMOUNT,
+        over=("decision.allow",),
+        where=(Condition(PROPENSITY, "<", 1_000_000),),
         window="1d",
     ),
 )

@@ -5,14 +5,20 @@ All are measured on payments whose label is known. `f` is the set of frauds, `g`
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from decalog import metrics
+from decalog.clock import DAY
 from decalog.metrics import Evaluated, Floats, Measurement, Metric, measured, proportion
 from decalog.systems.fraud.policy import ALLOW, BLOCK, REVIEW, STEP_UP
 
 _FPR = 0.01
 _CARDS_A_DAY = 100
+_Z95 = 1.96
+_REPORTS_A_FRAUD = 2
+"""A fraud counts in Visa's ratio once as the issuer's report (TC40) and once more as a dispute (TC15)."""
 
 
 def _average_precision(rows: Evaluated, weights: Floats) -> float:
@@ -37,6 +43,37 @@ def _brier(rows: Evaluated, weights: Floats) -> float:
 
 def _calibration_error(rows: Evaluated, weights: Floats) -> float:
     return metrics.expected_calibration_error(rows.labels, rows.predictions, weights=weights)
+
+
+def _f1(rows: Evaluated, weights: Floats) -> float:
+    stopped, frauds = rows.actions != ALLOW, rows.labels > 0
+    hits = float(np.sum(weights[stopped & frauds]))
+    either = float(np.sum(weights[stopped]) + np.sum(weights[frauds]))
+    return 2 * hits / either if either else 0.0
+
+
+def _review_precision(rows: Evaluated) -> Measurement:
+    reviewed = rows.actions == REVIEW
+    return proportion(int(np.sum(reviewed & (rows.labels > 0))), int(np.sum(reviewed)))
+
+
+def _reviews_a_day(rows: Evaluated) -> Measurement:
+    days = np.unique(rows.times // DAY, return_inverse=True)[1]
+    reviews = np.bincount(days, rows.actions == REVIEW)
+    mean, n = float(reviews.mean()), len(reviews)
+    spread = _Z95 * float(reviews.std(ddof=1)) / math.sqrt(n) if n > 1 else mean
+    return Measurement(mean, max(mean - spread, 0.0), mean + spread, n)
+
+
+def _insult_cost(rows: Evaluated, weights: Floats) -> float:
+    insulted = (rows.labels <= 0) & (rows.actions == BLOCK)
+    return float(1_000 * np.sum(weights[insulted] * rows.costs[insulted]) / np.sum(weights))
+
+
+def _vamp_ratio(rows: Evaluated, weights: Floats) -> float:
+    settled = rows.actions == ALLOW
+    total = float(np.sum(weights[settled]))
+    return _REPORTS_A_FRAUD * float(np.sum(weights[settled & (rows.labels > 0)])) / total if total else 0.0
 
 
 def _insult_rate(rows: Evaluated) -> Measurement:
@@ -128,6 +165,33 @@ METRICS = (
         compute=measured(_calibration_error),
     ),
     Metric(
+        name="f1",
+        tier="model",
+        meaning="balance of precision and recall of what is stopped in any way: blocked, reviewed or stepped up",
+        formula="2 |stopped ∩ f| / (|stopped| + |f|)",
+        unit="1",
+        better="higher",
+        compute=measured(_f1),
+    ),
+    Metric(
+        name="review_precision",
+        tier="product",
+        meaning="frauds among the payments that analysts look at, at their real capacity",
+        formula="|reviewed ∩ f| / |reviewed|",
+        unit="share",
+        better="higher",
+        compute=_review_precision,
+    ),
+    Metric(
+        name="reviews_a_day",
+        tier="product",
+        meaning="payments that analysts look at on a day; days count as independent",
+        formula="mean over days of |reviewed|",
+        unit="payments",
+        better="lower",
+        compute=_reviews_a_day,
+    ),
+    Metric(
         name="insult_rate",
         tier="product",
         meaning="good payments that are refused outright",
@@ -171,6 +235,24 @@ METRICS = (
         unit="share",
         better="higher",
         compute=measured(_value_weighted_recall),
+    ),
+    Metric(
+        name="insult_cost_per_1000",
+        tier="business",
+        meaning="margin and future business lost with good customers who are refused outright, a thousand payments",
+        formula="1000 · mean over all of (what the action cost, where a good payment was blocked)",
+        unit="minor units",
+        better="lower",
+        compute=measured(_insult_cost),
+    ),
+    Metric(
+        name="vamp_ratio",
+        tier="business",
+        meaning="forecast of Visa's ratio (VAMP), at most: 1.5 % is excessive, above 1,500 cases a month",
+        formula="(fraud reports + disputes) / settled ≤ 2 |allowed ∩ f| / |allowed|",
+        unit="share",
+        better="lower",
+        compute=measured(_vamp_ratio),
     ),
     Metric(
         name="net_loss_per_1000",

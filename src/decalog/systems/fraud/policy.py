@@ -10,6 +10,10 @@ With p the probability of fraud, A the amount, F the chargeback fee, M the margi
 So a payment is blocked rather than allowed iff p > (M + G) / (M + G + A + F) (Elkan, "The foundations of cost-sensitive
 learning", IJCAI 2001, equation 2): dearer payments are stopped at lower probabilities. Costs are compared exactly and
 rounded once, half to even, when one is logged.
+
+A blocked payment has no outcome, so a model would learn only from what was let through. A small share of blocks, drawn
+and logged with its propensity, is let through instead: up to an amount, and within a budget for 24 hours. What is
+learnt from it holds for payments up to that amount and for no others.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from decalog.decisions import Choice, GuardrailVerdict, Slot
+from decalog.decisions import WAITS, Choice, GuardrailVerdict, Slot
 from decalog.errors import ConfigError
 from decalog.money import MAX_MINOR
 from decalog.policy import Case, Verdict
@@ -32,11 +36,14 @@ BY_FRICTION = (ALLOW, STEP_UP, REVIEW, BLOCK)
 HEAD = "p_fraud"
 AMOUNT = "amount_base_minor"
 REVIEWS = "reviews_1d"
+EXPLORED = "explored_amount_1d"
 
 _PPB = 10**9
 _BP = 10**4
 _SCALE = _PPB * _BP * _BP
 """Costs inside are integers: minor units × probability in 1e-9 × two shares in 1e-4."""
+
+_REVIEW = Slot(REVIEW, attributes={WAITS: True})
 
 Money = Annotated[int, Meta(ge=0, le=MAX_MINOR)]
 Share = Annotated[int, Meta(ge=0, le=_BP)]
@@ -61,6 +68,9 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         step_up_gives_up_bp: honest customers who do not finish a step-up.
         step_up_frauds_pass_bp: frauds that pass a step-up.
         fallback_block_above_minor: without a prediction and without review capacity, payments above it are blocked.
+        explore_bp: blocks that are let through to see their outcome; 0 for none.
+        explore_up_to_minor: only up to this amount.
+        explore_budget_minor: amounts let through so in 24 hours, together.
     """
 
     chargeback_fee_minor: Money = 1_500
@@ -75,6 +85,9 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     step_up_gives_up_bp: Share = 800
     step_up_frauds_pass_bp: Share = 800
     fallback_block_above_minor: Money = 50_000
+    explore_bp: Share = 200
+    explore_up_to_minor: Money = 5_000
+    explore_budget_minor: Money = 20_000
 
     @property
     def review_minor(self) -> int:
@@ -83,7 +96,7 @@ class FraudCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class FraudPolicy:
-    """Chooses the action of least expected cost, within the analysts' capacity. Deterministic: every propensity is 1.
+    """Chooses the action of least expected cost, within the analysts' capacity; lets a drawn few of its blocks through.
 
     Args:
         params: what mistakes cost.
@@ -117,12 +130,19 @@ class FraudPolicy:
         if action == REVIEW and not self._can_review(case):
             action = ranked[1]
             guardrails = (self._no_capacity(case, action),)
+        slot, why = self._drawn(case, action, amount_minor=amount)
         minor = {name: in_minor(cost) for name, cost in costs.items()}
+        notes = (*(f"{g.name}: {g.why}" for g in guardrails), *why)
         return Verdict(
-            choice=_choice(action, (_reason(p_fraud, minor, action), *(f"{g.name}: {g.why}" for g in guardrails))),
-            expected_minor=-minor[action],
+            choice=Choice((slot,), (_reason(p_fraud, minor, slot.ref), *notes)),
+            expected_minor=-minor[slot.ref],
             guardrails=guardrails,
         )
+
+    @property
+    def greedy(self) -> FraudPolicy:
+        """See `Policy.greedy`."""
+        return type(self)(msgspec.structs.replace(self.params, explore_bp=0))
 
     def fall_back(self, case: Case, reason: str) -> Verdict:
         """Returns review while the analysts have capacity; else allow up to the amount limit, and block above it.
@@ -144,6 +164,19 @@ class FraudPolicy:
     def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
         """Returns what an action costs once it is known whether the payment was a fraud; minor units, rounded once."""
         return in_minor(expected_costs(self.params, label, amount_minor=amount_minor)[action])
+
+    def _drawn(self, case: Case, action: str, *, amount_minor: int) -> tuple[Slot, tuple[str, ...]]:
+        """Returns the action with its propensity: a block may be drawn to be let through, so that its outcome shows."""
+        params = self.params
+        used = case.features.get(EXPLORED, -1.0)
+        is_open = 0 <= used <= params.explore_budget_minor - amount_minor and amount_minor <= params.explore_up_to_minor
+        if action != BLOCK or not params.explore_bp or not is_open:
+            return _slot(action), ()
+        p_allow = params.explore_bp / _BP
+        if case.draw("explore") >= p_allow:
+            return Slot(BLOCK, propensity=1.0 - p_allow), ()
+        budget = f"{used:.0f} of {params.explore_budget_minor} minor units used in 24 h"
+        return Slot(ALLOW, propensity=p_allow), (f"explored: a block let through with probability {p_allow}; {budget}",)
 
     def _can_review(self, case: Case) -> bool:
         return 0 <= case.features.get(REVIEWS, -1.0) < self.params.reviews_per_day
@@ -222,7 +255,11 @@ def _amount(case: Case) -> int | None:
 
 
 def _choice(action: str, reasons: tuple[str, ...]) -> Choice:
-    return Choice((Slot(action),), reasons)
+    return Choice((_slot(action),), reasons)
+
+
+def _slot(action: str) -> Slot:
+    return _REVIEW if action == REVIEW else Slot(action)
 
 
 def _reason(p_fraud: float, minor: Mapping[str, int], action: str) -> str:

@@ -38,6 +38,19 @@ SCHEMA = Schema(
     events=(),
     outcomes=(
         OutcomeKind(
+            name="authentication",
+            meaning="How a step-up ended: 1 the payer passed, 0 the payer failed or gave up.",
+            sources=("acs",),
+            labels={},
+        ),
+        OutcomeKind(
+            name="review_claim",
+            meaning="An analyst takes a payment on for so many minutes; 0 gives it back.",
+            sources=("analyst",),
+            labels={},
+            fields=(Field(name="by", kind="text", meaning="Which analyst: an id of yours that names nobody."),),
+        ),
+        OutcomeKind(
             name="fraud_warning",
             meaning="The network's early fraud warning (TC40, SAFE): the issuer says fraud, days before a chargeback.",
             sources=("network",),
@@ -57,6 +70,7 @@ SCHEMA = Schema(
             sources=("analyst",),
             labels={1: 1, 0: 0},
             rank=3,
+            fields=(Field(name="by", kind="text", meaning="Which analyst: an id of yours that names nobody."),),
         ),
     ),
     actions=("review", "allow", "step_up", "block"),
@@ -65,5 +79,6 @@ SCHEMA = Schema(
         meaning="The payment was a fraud against the cardholder.",
         maturity="60d",
         observed_after=("allow",),
+        observed_by={"step_up": "authentication"},
     ),
 )

@@ -38,6 +38,8 @@ _EPOCH_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _WEEKDAYS = (0.93, 0.92, 0.95, 1.0, 1.15, 1.2, 0.85)  # factor on the number of payments, Monday first
 _PAYDAYS = (25, 2)  # from this day of the month to that of the next
 _MINUTE_US = 60_000_000
+_ANSWERED = {"review": "analyst_verdict", "step_up": "authentication"}
+"""What is told, minutes later, of an action that asks somebody."""
 
 Mask = npt.NDArray[np.bool_]
 State = Literal["through", "stopped", "review"]
@@ -122,8 +124,8 @@ class World:
     def react(self, request_id: str, action: str, *, at_us: int) -> None:
         """Tells the world the action on a payment: allow, block, review or step_up; without a reaction it goes through.
 
-        Blocked payments and abandoned step-ups end there. A reviewed one waits for the analyst's verdict. Telling the
-        same again changes nothing.
+        Blocked payments and failed step-ups end there. A reviewed one waits for the analyst's verdict, and how a
+        step-up ended is told as well. Telling the same again changes nothing.
 
         Raises:
             UnknownRecordError: no such payment has been sent.
@@ -143,11 +145,9 @@ class World:
             )
         payment.action = action
         payment.state = self._state_after(payment, action)
-        if payment.state == "review":
-            key = _key_of(payment)
-            minutes = self.params.review_minutes * np.exp(0.6 * draws.normal(key, "service time")[0])
-            due_us = max(at_us + int(minutes * _MINUTE_US), self._now_us + 1)
-            heapq.heappush(self._due, _Due(due_us, "analyst_verdict", request_id))
+        if action in _ANSWERED:
+            due_us = max(at_us + int(self._minutes(payment, action) * _MINUTE_US), self._now_us + 1)
+            heapq.heappush(self._due, _Due(due_us, _ANSWERED[action], request_id))
 
     def truth(self, request_id: str) -> Mapping[str, float | str]:
         """Returns what stood behind one payment.
@@ -178,6 +178,13 @@ class World:
             ConfigError: there is no such switch.
         """
         self._on = self._on | {known_switch(name)} if on else self._on - {known_switch(name)}
+
+    def _minutes(self, payment: _Payment, action: str) -> float:
+        """Returns how long an analyst, or the payer at a step-up, takes."""
+        key = _key_of(payment)
+        if action == "step_up":
+            return float(1.0 + 2.5 * draws.uniform(key, "step up time")[0])
+        return float(self.params.review_minutes * np.exp(0.6 * draws.normal(key, "service time")[0]))
 
     def _sent(self, request_id: str) -> _Payment:
         payment = self._payments.get(request_id)
@@ -255,6 +262,8 @@ class World:
         payment = self._payments[due.request_id]
         if due.kind == "analyst_verdict":
             return [self._verdict(due, payment)]
+        if due.kind == "authentication":
+            return [_outcome(due, source="acs", value=int(payment.state == "through"), event_us=due.at_us)]
         if payment.state == "review":  # reported once the analyst has let it go
             heapq.heappush(self._due, due._replace(at_us=due.at_us + DAY_US))
         return [self._report(due, payment)] if payment.state == "through" else []
@@ -301,7 +310,7 @@ def rfc3339(at_us: int) -> str:
 
 
 def _outcome(due: _Due, *, source: str, value: int, event_us: int) -> Message:
-    prefix = {"chargeback": "dp_", "fraud_warning": "efw_", "analyst_verdict": "rv_"}[due.kind]
+    prefix = {"chargeback": "dp_", "fraud_warning": "efw_", "analyst_verdict": "rv_", "authentication": "au_"}[due.kind]
     body = {"id": prefix + due.request_id.removeprefix("pay_"), "payment": due.request_id, "kind": due.kind}
     return Message(due.at_us, "outcome", body | {"source": source, "value": value, "event_time": rfc3339(event_us)})
 

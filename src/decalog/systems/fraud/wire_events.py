@@ -53,7 +53,8 @@ def _told_of_outcome(host: Host, record: Record) -> tuple[str, Json | None]:
     if outcome.kind == "chargeback":
         is_over = outcome.value == 0 or outcome.id.endswith(CLOSED)
         return f"charge.dispute.{'closed' if is_over else 'created'}", objects.dispute(payment, outcome)
-    return ("review.closed", objects.review(payment)) if payment and payment.action == REVIEW else ("", None)
+    is_over = outcome.kind == "analyst_verdict" and payment is not None and payment.action == REVIEW
+    return ("review.closed", objects.review(payment)) if payment and is_over else ("", None)
 
 
 def payment_of_outcome(host: Host, record: Record, *, before: int) -> Payment | None:

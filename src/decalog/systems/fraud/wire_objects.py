@@ -27,9 +27,17 @@ ELEVATED, HIGHEST = 65, 75
 
 Json = dict[str, Any]
 
-_INTENT = {ALLOW: "succeeded", REVIEW: "requires_capture", STEP_UP: "requires_action", BLOCK: "requires_payment_method"}
-_CHARGE = {ALLOW: "succeeded", REVIEW: "succeeded", STEP_UP: "pending", BLOCK: "failed"}
-_OUTCOME = {ALLOW: "authorized", REVIEW: "manual_review", STEP_UP: "step_up", BLOCK: "blocked"}
+_FAILED = "failed"
+"""A step-up that the payer failed or gave up."""
+
+# What became of a payment → status of its PaymentIntent, of its charge, and type of its outcome.
+_TOLD: Mapping[str, tuple[str, str, str]] = {
+    ALLOW: ("succeeded", "succeeded", "authorized"),
+    REVIEW: ("requires_capture", "succeeded", "manual_review"),
+    STEP_UP: ("requires_action", "pending", "step_up"),
+    _FAILED: ("requires_payment_method", "failed", "step_up"),
+    BLOCK: ("requires_payment_method", "failed", "blocked"),
+}
 _UNTOLD = {"amount_minor", "amount_base_minor", "currency"}
 
 # Stripe's units where they are not ISO 4217's: it counts MGA without decimals, and ISK and UGX as if they had two.
@@ -54,9 +62,19 @@ class Payment(NamedTuple):
         return self.decision.acted or ALLOW
 
     @property
+    def state(self) -> str:
+        """What became of it: the action, but for a step-up that has ended."""
+        passed = self.last("authentication") if self.action == STEP_UP else None
+        return self.action if passed is None else ALLOW if passed else _FAILED
+
+    @property
     def verdict(self) -> float | None:
         """The last analyst's verdict: 1 fraud, 0 genuine; None while there is none."""
-        return next((told.value for _, told in reversed(self.reports) if told.kind == "analyst_verdict"), None)
+        return self.last("analyst_verdict")
+
+    def last(self, kind: str) -> float | None:
+        """Returns what was reported last by a kind of outcome, None where nothing was."""
+        return next((told.value for _, told in reversed(self.reports) if told.kind == kind), None)
 
     def told_of(self, kind: str) -> bool:
         """Whether it was reported as a fraud by a kind of outcome."""
@@ -81,16 +99,19 @@ def amount_of(minor: int, currency: str) -> int:
 
 def payment_intent(payment: Payment, expand: Sequence[str] = ()) -> Json:
     """Returns the PaymentIntent of a payment; `expand` may name latest_charge and review."""
-    made, action = charge(payment), payment.action
-    failed = {"code": "card_declined", "decline_code": "fraudulent", "type": "card_error", "charge": made["id"]}
-    opened = review(payment) if action == REVIEW else None
-    return intent(payment.id, status=_INTENT[action]) | {
+    made, state = charge(payment), payment.state
+    errors = {
+        BLOCK: {"code": "card_declined", "decline_code": "fraudulent", "type": "card_error", "charge": made["id"]},
+        _FAILED: {"code": "payment_intent_authentication_failure", "type": "card_error", "charge": made["id"]},
+    }
+    opened = review(payment) if state == REVIEW else None
+    return intent(payment.id, status=_TOLD[state][0]) | {
         **{name: made[name] for name in ("amount", "currency", "created", "livemode", "metadata")},
         "amount_received": made["amount_captured"],
-        "amount_capturable": made["amount"] if action == REVIEW else 0,
-        "last_payment_error": failed if action == BLOCK else None,
+        "amount_capturable": made["amount"] if state == REVIEW else 0,
+        "last_payment_error": errors.get(state),
         "latest_charge": made if "latest_charge" in expand else made["id"],
-        "next_action": {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": STEP_UP}} if action == STEP_UP else None,
+        "next_action": {"type": "use_stripe_sdk", "use_stripe_sdk": {"type": STEP_UP}} if state == STEP_UP else None,
         "review": opened if opened is None or "review" in expand else opened["id"],
     }
 
@@ -111,17 +132,17 @@ def intent(id_: str, *, status: str) -> Json:
 
 def charge(payment: Payment) -> Json:
     """Returns the Charge of a payment, with the outcome as Radar tells it."""
-    request, action = payment.decision.request, payment.action
+    request, state = payment.decision.request, payment.state
     currency = str(request.attributes.get("currency", ""))
     amount = amount_of(int(request.attributes.get("amount_minor", 0)), currency)
-    blocked, paid = action == BLOCK, action in (ALLOW, REVIEW)
+    blocked, paid = state == BLOCK, state in (ALLOW, REVIEW)
     said = None if payment.verdict is None else "fraudulent" if payment.verdict else "safe"
     return {
         "id": CHARGE + payment.id,
         "object": "charge",
         "amount": amount,
-        "amount_captured": amount if action == ALLOW else 0,
-        "captured": action == ALLOW,
+        "amount_captured": amount if state == ALLOW else 0,
+        "captured": state == ALLOW,
         "created": payment.record.known_time // 1_000_000,
         "currency": currency.lower(),
         "customer": None,
@@ -134,8 +155,8 @@ def charge(payment: Payment) -> Json:
         "outcome": _outcome(payment),
         "paid": paid,
         "payment_intent": payment.id,
-        "review": REVIEW_ID + payment.id if action == REVIEW else None,
-        "status": _CHARGE[action],
+        "review": REVIEW_ID + payment.id if state == REVIEW else None,
+        "status": _TOLD[state][1],
     }
 
 
@@ -147,13 +168,13 @@ def _outcome(payment: Payment) -> Json:
     by_level = (action, level) in ((REVIEW, "elevated"), (BLOCK, "highest"))
     by_rule = action != ALLOW and not by_level
     return {
-        "network_status": "approved_by_network" if action in (ALLOW, REVIEW) else "not_sent_to_network",
+        "network_status": "approved_by_network" if payment.state in (ALLOW, REVIEW) else "not_sent_to_network",
         "reason": f"{level}_risk_level" if by_level else "rule" if by_rule else None,
         "risk_level": level,
         "risk_score": score,
         "rule": f"rule_{decision.versions.policy}" if by_rule else None,
         "seller_message": "; ".join(decision.choice.reasons),
-        "type": _OUTCOME[action],
+        "type": _TOLD[payment.state][2],
     }
 
 

@@ -10,13 +10,14 @@ import asyncio
 import base64
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
 
+from decalog.clock import DAY
 from decalog.crypto import digest, new_token, seal, unseal
-from decalog.decisions import decode_decision
+from decalog.decisions import WAITS, decode_decision, waiting_key
 from decalog.errors import ConflictError, LimitError, RequestError, UnknownRecordError
 from decalog.events import Record
 from decalog.host import Host
@@ -25,8 +26,9 @@ from decalog.http.routes import JSON, REPLAYED
 from decalog.http.webhooks import TOLERANCE_S, Webhooks, is_signed
 from decalog.http.wires import Asked, WireRoute
 from decalog.outcomes import Outcome, decode_outcome
+from decalog.schema import ID_LENGTH
 from decalog.systems.fraud import wire_objects as objects
-from decalog.systems.fraud.policy import BLOCK, REVIEW
+from decalog.systems.fraud.policy import BLOCK, REVIEW, STEP_UP
 from decalog.systems.fraud.wire_events import Reported, payment_of_outcome, report, report_of, tell
 from decalog.systems.fraud.wire_form import Form, canonical, many, payment_of, read_form, whole
 from decalog.systems.fraud.wire_objects import CHARGE, CLOSED, REVIEW_ID, Json, Payment
@@ -36,6 +38,12 @@ _MOST_LISTED = 100
 _MOST_SEEN = 100_000
 _SEEN_AT_ONCE = 100
 _NEVER_S = 10**12 - 1
+_DAYS_SEEN = 366
+_REVIEWS = "/v1/reviews"
+
+# How the issuer's 3-D Secure ended (EMV 3DS, transStatus), where the caller ran it: passed, attempted; not, refused.
+_ARES = "payment_method_options[card][three_d_secure][ares_trans_status]"
+_PASSED = {"Y": 1, "A": 1, "N": 0, "R": 0}
 _encode = msgspec.json.Encoder().encode
 
 Making = Callable[[Record], Json | None]
@@ -101,7 +109,7 @@ class Stripe:
         listed: Mapping[str, Making] = {
             intents: self._decided(objects.payment_intent),
             "/v1/charges": self._decided(objects.charge),
-            "/v1/reviews": self._decided(objects.review, only=REVIEW),
+            _REVIEWS: self._decided(objects.review, only=REVIEW),
             "/v1/disputes": self._reported("chargeback", objects.dispute),
             warnings: self._reported("fraud_warning", objects.early_fraud_warning),
         }
@@ -111,7 +119,7 @@ class Stripe:
             WireRoute("stripe_intent", "GET", f"{intents}/{{id}}", "decide", self._intent),
             WireRoute("stripe_pay", "POST", "/v1/charges", "decide", charges),
             WireRoute("stripe_verdict", "POST", "/v1/charges/{id}", "outcomes", self._judge),
-            WireRoute("stripe_approve", "POST", "/v1/reviews/{id}/approve", "outcomes", self._approve),
+            WireRoute("stripe_approve", "POST", f"{_REVIEWS}/{{id}}/approve", "outcomes", self._approve),
             WireRoute("stripe_dispute", "POST", "/v1/disputes", "outcomes", partial(self._file, prefix="dp_")),
             WireRoute("stripe_warning", "POST", warnings, "outcomes", partial(self._file, prefix="issfr_")),
             WireRoute("stripe_event", "POST", "/v1/stripe/events", None, self._event),
@@ -147,6 +155,11 @@ class Stripe:
         form, id_ = read_form(asked.body), asked.ids[0]
         held = self._held(id_)
         if held is None or self._host.log.find("request", f"{self._system}/{id_}"):
+            payment = await self._payment(id_)
+            passed = _PASSED.get(form.get(_ARES, ""))
+            if passed is not None and payment.state == STEP_UP:
+                ended = Reported(f"3ds_{payment.id}"[:ID_LENGTH], payment.id, "authentication", "acs", passed)
+                await report(self._host, self._system, reported=ended)
             return _told(await self._payment(id_), objects.payment_intent, many(form, "expand"))
         return await self._decide(id_, {**held, **form}, told=objects.payment_intent)
 
@@ -251,7 +264,7 @@ class Stripe:
             )
         least, most = whole(form, "created[gte]", default=0), whole(form, "created[lte]", default=_NEVER_S)
         made: list[Json] = []
-        async for record in self._newest(form):
+        async for record in self._newest(form, waiting=path == _REVIEWS):
             one = making(record)
             if one is not None and least <= one["created"] <= most:
                 made.append(one)
@@ -259,29 +272,36 @@ class Stripe:
                 break
         return Answer(200, _encode(objects.listed(made[:limit], path, has_more=len(made) > limit)), JSON)
 
-    async def _newest(self, form: Form) -> AsyncIterator[Record]:
+    async def _newest(self, form: Form, *, waiting: bool) -> AsyncIterator[Record]:
         """Yields the records that a list may be about, newest first, and lets others work in between."""
         log, after = self._host.log, form.get("starting_after")
         stop = log.durable if after is None else (await self._record(after)).seq
         about = form.get("payment_intent") or form.get("charge")
         if about:
             payment = await self._payment(about)
-            records = [payment.record, *(record for record, _ in payment.reports)]
-            for record in sorted(records, key=lambda one: -one.seq):
-                if record.seq < stop:
-                    yield record
-            return
-        for end in range(stop, 0, -_SEEN_AT_ONCE):
-            for record in reversed(list(log.read(max(0, end - _SEEN_AT_ONCE), end))):
-                yield record
+            seqs = [payment.record.seq, *(record.seq for record, _ in payment.reports)]
+        for group in [sorted(seqs, reverse=True)] if about else self._reviewed() if waiting else self._seqs(stop):
+            for seq in group:
+                if seq < stop:
+                    yield log.get(seq)
             await asyncio.sleep(0)
-            if end < stop - _MOST_SEEN:
+
+    def _reviewed(self) -> Iterator[Sequence[int]]:
+        log = self._host.log
+        today = log.known_time // DAY
+        for day in range(today, today - _DAYS_SEEN, -1):
+            yield log.find(WAITS, waiting_key(self._system, day))[::-1]
+
+    def _seqs(self, stop: int) -> Iterator[Sequence[int]]:
+        for end in range(stop, 0, -_SEEN_AT_ONCE):
+            if end <= stop - _MOST_SEEN:
                 raise LimitError(
                     where="fraud list",
                     given=f"a page that is not filled by the {_MOST_SEEN:,} newest records",
                     expected="a shorter way to what is looked for",
                     fix="Say created[gte], or ask for one payment's.",
                 )
+            yield range(end - 1, max(0, end - _SEEN_AT_ONCE) - 1, -1)
 
     def _decided(self, told: Callable[[Payment], Json], *, only: str = "") -> Making:
         def making(record: Record) -> Json | None:

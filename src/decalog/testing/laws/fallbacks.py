@@ -250,6 +250,10 @@ class _Refusing:
     def params(self) -> msgspec.Struct:
         return self._policy.params
 
+    @property
+    def greedy(self) -> Policy:
+        return self._policy.greedy
+
     def decide(self, case: Case) -> Chosen:
         raise KeyError(case.request.id)
 

@@ -1,0 +1,77 @@
+"""Why a model says what it says: what each feature adds to the log odds, in the words of its declaration."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from decalog.features.definition import Category, Feature, FeatureSet, Same
+from decalog.models.base import Explaining, Floats
+
+_NEGLIGIBLE = 0.05
+"""Log odds: what moves the odds by less than about 5 % is left out of an explanation."""
+
+
+class Because(msgspec.Struct, frozen=True):
+    """What one feature adds.
+
+    Args:
+        feature: its name.
+        meaning: as declared.
+        value: it had.
+        said: the value in words, with its unit.
+        log_odds: what it adds to those of the prediction, above 0 towards it.
+    """
+
+    feature: str
+    meaning: str
+    value: float
+    said: str
+    log_odds: float
+
+    def text(self) -> str:
+        """Returns it in words.
+
+        >>> Because("card_payments_1h", "payments of the card in 1h", 9.0, "9 payments", 1.2).text()
+        'payments of the card in 1h: 9 payments (odds × 3.3)'
+        """
+        return f"{self.meaning}: {self.said} (odds × {math.exp(self.log_odds):.2g})"
+
+
+def explain(model: object, row: Floats, *, features: FeatureSet) -> tuple[Because, ...]:
+    """Returns why a model predicts what it does for one row, the strongest first; empty where it cannot tell.
+
+    Args:
+        model: that predicted, or None.
+        row: float64, every feature of the set, as logged.
+        features: whose declarations give the words.
+    """
+    found = None
+    if isinstance(model, Explaining):
+        found = model.contributions(row[list(features.places_for("model"))][None, :])
+    if found is None:
+        return ()
+    declared = {feature.name: feature for feature in features.features}
+    values = dict(zip(features.names, row.tolist(), strict=True))
+    parts = dict(zip(features.names_for("model"), found[0, :-1].tolist(), strict=True))
+    strong = sorted((name for name, part in parts.items() if abs(part) >= _NEGLIGIBLE), key=lambda n: -abs(parts[n]))
+    return tuple(Because(n, declared[n].meaning, values[n], said(declared[n], values[n]), parts[n]) for n in strong)
+
+
+def said(feature: Feature, value: float) -> str:
+    """Returns a feature's value in words.
+
+    >>> from decalog.features.definition import Category
+    >>> words = ("web", "app")
+    >>> channel = Category(name="channel", meaning="where", unit="index", attribute="channel", vocabulary=words)
+    >>> said(channel, 1.0), said(channel, 2.0), said(channel, -1.0)
+    ('app', 'another', 'missing')
+    """
+    if value == feature.missing_value and value < 0:
+        return "missing"
+    if isinstance(feature, Category):
+        return dict(enumerate(feature.vocabulary)).get(int(value), "another")
+    if isinstance(feature, Same):
+        return "yes" if value else "no"
+    return f"{value:,.10g}" + ("" if feature.unit in ("1", "index") else f" {feature.unit}")
