@@ -126,7 +126,9 @@ def test_how_a_step_up_ended_is_told_when_it_is_confirmed(
     shop: Shop, ended: str, status: str, outcomes: list[float]
 ) -> None:
     made = shop.pay(STEPPED_UP)
-    card = {"three_d_secure": {"ares_trans_status": ended, "cryptogram": "", "transaction_id": "t-1", "version": "2.2.0"}}
+    card = {
+        "three_d_secure": {"ares_trans_status": ended, "cryptogram": "", "transaction_id": "t-1", "version": "2.2.0"}
+    }
     for _ in range(2):
         told = shop.client.v1.payment_intents.confirm(made.id, {"payment_method_options": {"card": card}})
         assert told.status == status

@@ -119,6 +119,8 @@ def _types(system: System) -> Iterator[str]:
             yield f"{door} is no tuple of {part_kind.__name__}, or an empty one"
         elif len({part.name for part in parts}) < len(parts):
             yield f"{door} has a name twice"
+    if system.wire and not callable(load(system.wire)):
+        yield f"wire {system.wire} names no door"
 
 
 _VALUES: dict[str, Any] = {"schema": Schema, "features": FeatureSet}
@@ -205,6 +207,7 @@ def _with_label(system: System, **changes: Any) -> System:
 
 _SABOTAGES: dict[str, Callable[[System], System]] = {
     "no world": lambda system: msgspec.structs.replace(system, world="nowhere:World"),
+    "no protocol": lambda system: msgspec.structs.replace(system, wire="nowhere:WIRE"),
     "no models": lambda system: msgspec.structs.replace(system, models=()),
     "another system's features": lambda system: msgspec.structs.replace(
         system, features=msgspec.structs.replace(system.features, system="another")
