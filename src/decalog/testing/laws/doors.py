@@ -102,7 +102,7 @@ def _step_breaches(one: list[Step], other: list[Step]) -> list[str]:
 
 
 def _door_breaches(system: System) -> Iterator[str]:
-    for look in (_types, _schema, _outcomes, _features, _models, _policy, _metrics, _world):
+    for look in (_types, _schema, _outcomes, _features, _models, _policy, _metrics, _world, _wire):
         try:
             yield from look(system)
         except (DecalogError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -119,8 +119,6 @@ def _types(system: System) -> Iterator[str]:
             yield f"{door} is no tuple of {part_kind.__name__}, or an empty one"
         elif len({part.name for part in parts}) < len(parts):
             yield f"{door} has a name twice"
-    if system.wire and not callable(load(system.wire)):
-        yield f"wire {system.wire} names no door"
 
 
 _VALUES: dict[str, Any] = {"schema": Schema, "features": FeatureSet}
@@ -203,6 +201,11 @@ def _world(system: System) -> Iterator[str]:
 def _with_label(system: System, **changes: Any) -> System:
     label: Label = msgspec.structs.replace(system.schema.label, **changes)
     return msgspec.structs.replace(system, schema=msgspec.structs.replace(system.schema, label=label))
+
+
+def _wire(system: System) -> Iterator[str]:
+    if system.wire and not callable(load(system.wire)):
+        yield f"wire {system.wire} names no door"
 
 
 _SABOTAGES: dict[str, Callable[[System], System]] = {
