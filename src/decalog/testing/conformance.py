@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from decalog.system import System, find_system
-from decalog.testing.laws import crashes, doors, fallbacks, labels, parity, privacy, propensities, replayed
+from decalog.testing.laws import crashes, doors, fallbacks, labels, parity, privacy, propensities, replayed, skill
 from decalog.testing.laws.law import Law, Verdict
 from decalog.testing.stage import REQUESTS, SCALE, SEED, Trial
 
@@ -35,6 +35,7 @@ LAWS = (
     Law(5, "outcomes in any order end in the same training set, immature ones never train", labels.check),
     Law(6, "missing, corrupt and extreme features end in a recorded fallback", fallbacks.check),
     Law(7, "no personal or sensitive value leaves", privacy.check),
+    Law(9, "the champion beats its baselines by the lead it states, and not the oracle", skill.check),
     Law(12, "a crash at any moment loses and doubles nothing that was acknowledged", crashes.check),
 )
 

@@ -252,6 +252,8 @@ def test_a_list_that_is_too_long_to_look_through_says_so(client: Client, monkeyp
     for _ in range(12):
         assert client.post("/v1/payment_intents", content=PAY).status_code == 200
     assert len(client.get("/v1/payment_intents?limit=3").json()["data"]) == 3
+    page = client.get("/v1/payment_intents?limit=9").json()
+    assert (len(page["data"]), page["has_more"]) == (4, True)
     message = error_of(client.get("/v1/disputes"), 400)["message"]
     assert "fraud list: a page that is not filled by the 4 newest records" in message
 

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -158,7 +158,7 @@ class Stripe:
             payment = await self._payment(id_)
             passed = _PASSED.get(form.get(_ARES, ""))
             if passed is not None and payment.state == STEP_UP:
-                ended = Reported(f"3ds_{payment.id}"[:ID_LENGTH], payment.id, "authentication", "acs", passed)
+                ended = Reported(f"3ds_{payment.id}"[-ID_LENGTH:], payment.id, "authentication", "acs", passed)
                 await report(self._host, self._system, reported=ended)
             return _told(await self._payment(id_), objects.payment_intent, many(form, "expand"))
         return await self._decide(id_, {**held, **form}, told=objects.payment_intent)
@@ -197,7 +197,7 @@ class Stripe:
                 fix="Mark the charge as safe to say otherwise.",
             )
         if payment.verdict is None:
-            id_ = f"{REVIEW_ID}{payment.id}{CLOSED}"
+            id_ = f"{REVIEW_ID}{payment.id}{CLOSED}"[-ID_LENGTH:]
             await report(self._host, self._system, reported=Reported(id_, payment.id, "analyst_verdict", "analyst", 0))
         return Answer(200, _encode(objects.review(await self._payment(payment.id))), JSON)
 
@@ -264,12 +264,18 @@ class Stripe:
             )
         least, most = whole(form, "created[gte]", default=0), whole(form, "created[lte]", default=_NEVER_S)
         made: list[Json] = []
-        async for record in self._newest(form, waiting=path == _REVIEWS):
-            one = making(record)
-            if one is not None and least <= one["created"] <= most:
-                made.append(one)
-            if len(made) > limit or record.known_time // 1_000_000 < least:
-                break
+        try:
+            async for record in self._newest(form, waiting=path == _REVIEWS):
+                one = making(record)
+                if one is not None and least <= one["created"] <= most:
+                    made.append(one)
+                if len(made) > limit or record.known_time // 1_000_000 < least:
+                    break
+        except LimitError:
+            # Who has a part of the page goes on from there.
+            if not made:
+                raise
+            return Answer(200, _encode(objects.listed(made, path, has_more=True)), JSON)
         return Answer(200, _encode(objects.listed(made[:limit], path, has_more=len(made) > limit)), JSON)
 
     async def _newest(self, form: Form, *, waiting: bool) -> AsyncIterator[Record]:
@@ -277,22 +283,23 @@ class Stripe:
         log, after = self._host.log, form.get("starting_after")
         stop = log.durable if after is None else (await self._record(after)).seq
         about = form.get("payment_intent") or form.get("charge")
+        groups = self._reviewed() if waiting else self._all(stop)
         if about:
             payment = await self._payment(about)
-            seqs = [payment.record.seq, *(record.seq for record, _ in payment.reports)]
-        for group in [sorted(seqs, reverse=True)] if about else self._reviewed() if waiting else self._seqs(stop):
-            for seq in group:
-                if seq < stop:
-                    yield log.get(seq)
+            groups = iter([[*(record for record, _ in payment.reports), payment.record]])
+        for group in groups:
+            for record in sorted(group, key=lambda one: -one.seq):
+                if record.seq < stop:
+                    yield record
             await asyncio.sleep(0)
 
-    def _reviewed(self) -> Iterator[Sequence[int]]:
+    def _reviewed(self) -> Iterator[Iterable[Record]]:
         log = self._host.log
         today = log.known_time // DAY
         for day in range(today, today - _DAYS_SEEN, -1):
-            yield log.find(WAITS, waiting_key(self._system, day))[::-1]
+            yield map(log.get, log.find(WAITS, waiting_key(self._system, day)))
 
-    def _seqs(self, stop: int) -> Iterator[Sequence[int]]:
+    def _all(self, stop: int) -> Iterator[Iterable[Record]]:
         for end in range(stop, 0, -_SEEN_AT_ONCE):
             if end <= stop - _MOST_SEEN:
                 raise LimitError(
@@ -301,7 +308,7 @@ class Stripe:
                     expected="a shorter way to what is looked for",
                     fix="Say created[gte], or ask for one payment's.",
                 )
-            yield range(end - 1, max(0, end - _SEEN_AT_ONCE) - 1, -1)
+            yield self._host.log.read(max(0, end - _SEEN_AT_ONCE), end)
 
     def _decided(self, told: Callable[[Payment], Json], *, only: str = "") -> Making:
         def making(record: Record) -> Json | None:
