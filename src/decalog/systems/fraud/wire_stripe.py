@@ -262,21 +262,27 @@ class Stripe:
                 expected=f"a limit from 1 to {_MOST_LISTED}, and starting_after to go on",
                 fix="List from the newest on.",
             )
-        least, most = whole(form, "created[gte]", default=0), whole(form, "created[lte]", default=_NEVER_S)
         made: list[Json] = []
         try:
-            async for record in self._newest(form, waiting=path == _REVIEWS):
-                one = making(record)
-                if one is not None and least <= one["created"] <= most:
-                    made.append(one)
-                if len(made) > limit or record.known_time // 1_000_000 < least:
-                    break
+            await self._fill(made, form, making=making, records=self._newest(form, waiting=path == _REVIEWS))
+            has_more = len(made) > limit
         except LimitError:
             # Who has a part of the page goes on from there.
             if not made:
                 raise
-            return Answer(200, _encode(objects.listed(made, path, has_more=True)), JSON)
-        return Answer(200, _encode(objects.listed(made[:limit], path, has_more=len(made) > limit)), JSON)
+            has_more = True
+        return Answer(200, _encode(objects.listed(made[:limit], path, has_more=has_more)), JSON)
+
+    async def _fill(self, made: list[Json], form: Form, *, making: Making, records: AsyncIterator[Record]) -> None:
+        """Adds the objects of a page and one more, if there is one, to tell that there is."""
+        limit = whole(form, "limit", default=10)
+        least, most = whole(form, "created[gte]", default=0), whole(form, "created[lte]", default=_NEVER_S)
+        async for record in records:
+            one = making(record)
+            if one is not None and least <= one["created"] <= most:
+                made.append(one)
+            if len(made) > limit or record.known_time // 1_000_000 < least:
+                return
 
     async def _newest(self, form: Form, *, waiting: bool) -> AsyncIterator[Record]:
         """Yields the records that a list may be about, newest first, and lets others work in between."""
