@@ -48,6 +48,8 @@ EDGES = (
 )
 """What stands between decalog and the outside; docs/decisions/0003 says why it is counted apart from the spine."""
 SYSTEM_LINES = 3_000
+WIRE_LINES = 1_000
+"""A system's protocols, `wire*.py`; docs/decisions/0032 says why they are counted apart from the system."""
 WHOLE_LINES = 40_000
 COPIED_PERCENT = 10
 COPIED_RUN = 4
@@ -207,13 +209,15 @@ def judge_module(source: Source) -> Iterator[Finding]:
 
 
 def system_of(source: Source) -> str:
-    """Returns the system that a module belongs to, "edges", "feature engine", or "" for the spine."""
+    """Returns the system that a module belongs to, its wire, "edges", "feature engine", or "" for the spine."""
     parts = Path(source.module).parts
     if parts[0] in EDGES:
         return "edges"
     if parts[0] in ENGINE or source.module in ENGINE:
         return "feature engine"
-    return parts[1] if len(parts) > 2 and parts[0] == "systems" else ""
+    if len(parts) == 2 or parts[0] != "systems":
+        return ""
+    return f"{parts[1]} wire" if parts[2].startswith("wire") else parts[1]
 
 
 def judge_package(sources: list[Source]) -> Iterator[Finding]:
@@ -232,7 +236,8 @@ def judge_package(sources: list[Source]) -> Iterator[Finding]:
     ]
     yield from over_budget(package, "", measured)
     for system, size in sizes.items():
-        yield from over_budget(package, system, [("system lines", size, SYSTEM_LINES)])
+        most = WIRE_LINES if system.endswith(" wire") else SYSTEM_LINES
+        yield from over_budget(package, system, [("system lines", size, most)])
     yield from judge_copies(package, sources)
 
 

@@ -22,6 +22,7 @@ from decalog.models.base import Floats
 from decalog.serving import Service, Serving
 from decalog.stores.base import Entry, Sync
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
+from decalog.tables import Tables
 
 PATIENCE_S = 30.0
 """After this a wait has failed; no right answer takes so long."""
@@ -325,6 +326,54 @@ def test_a_decision_whose_model_answers_after_the_stop_is_not_acknowledged(log: 
         assert host.log.durable == 0
 
     asyncio.run(play())
+
+
+# What other protocols need
+
+
+def test_a_retry_repeats_its_form_too(log: FraudLog) -> None:
+    async def scenario(host: Host) -> None:
+        first = await host.decide("fraud", body("a"), form=b"a=1")
+        again = await host.decide("fraud", body("a"), form=b"a=1")
+        assert (again.body, again.repeated) == (first.body, True)
+        for form in (b"a=2", b""):
+            with pytest.raises(ConflictError, match="an id that was logged before with another body"):
+                await host.decide("fraud", body("a"), form=form)
+
+    run(log, scenario)
+
+
+def test_reports_of_a_request_stand_as_they_were_corrected(log: FraudLog) -> None:
+    def row(id_: str, **fields: Any) -> dict[str, Any]:
+        return {"id": id_, "payment": "a", "kind": "chargeback", "source": "issuer", "value": 1} | fields
+
+    rows = [
+        *(row("o-1"), row("o-2", kind="fraud_warning", source="network"), row("o-3")),
+        *(row("o-4", corrects="o-1", value=0), {"id": "o-5", "deletes": "o-3"}, row("o-6", payment="b")),
+    ]
+
+    async def scenario(host: Host) -> None:
+        assert host.outcomes("fraud", "a") == []
+        assert {done.status for done in await host.add_outcomes("fraud", msgspec.json.encode(rows))} == {"accepted"}
+        told = [(outcome.id, outcome.value) for _, outcome in host.outcomes("fraud", "a")]
+        assert told == [("o-4", 0.0), ("o-2", 1.0)]
+        log.ingest.outcome(row("o-7"))
+        assert len(host.outcomes("fraud", "a")) == 2  # stamped, but not durable yet
+
+    run(log, scenario)
+
+
+def test_a_table_is_durable_when_it_was_put(log: FraudLog) -> None:
+    async def scenario(host: Host) -> None:
+        await host.operate("fraud", lambda service: service.put_table("endpoints", [1]))
+        position = host.log.durable
+        await host.operate("fraud", lambda service: service.put_table("endpoints", [1]))
+        assert host.log.durable == host.log.position == position
+        assert Tables(host.log).get("fraud", "endpoints") == [1]
+
+    stopped = run(log, scenario)
+    with pytest.raises(LogUnavailableError, match="a log that takes nothing now"):
+        asyncio.run(stopped.operate("fraud", lambda service: service.put_table("endpoints", [2])))
 
 
 # Batches

@@ -150,6 +150,7 @@ def serve(
     rates: Annotated[Path | None, typer.Option(help="TOML of exchange rates: base, [rates].")] = None,
     allow_model: Annotated[list[str] | None, typer.Option(help="module:Class of a model of yours.")] = None,
     state: Annotated[str, typer.Option(help="Keep the features' state on Redis or Valkey: redis://host:6379/0.")] = "",
+    private_webhooks: Annotated[bool, typer.Option(help="Let webhooks go to addresses of a private network.")] = False,
     clock_start: Annotated[str | None, typer.Option(help="Start an accelerated clock at this RFC 3339 time.")] = None,
     clock_speed: Annotated[float, typer.Option(help="Simulated seconds a second, with --clock-start.")] = 1.0,
     memory_gib: Annotated[
@@ -164,7 +165,7 @@ def serve(
     from decalog.http import serve as run
     from decalog.memory import memory_of
 
-    settings = HttpSettings(host=host, port=port, tokens=auth)
+    settings = HttpSettings(host=host, port=port, tokens=auth, private_webhooks=private_webhooks)
     settings.check()
     clock = operations.clock_of(clock_start, clock_speed)
     plain = Setup(shadow=shadow, allowed=tuple(allow_model or ()), state=state)

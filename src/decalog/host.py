@@ -7,6 +7,7 @@ import gc
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -21,6 +22,7 @@ from decalog.log import Log
 from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.monitoring import Freshness
+from decalog.outcomes import Outcome, decode_outcome
 from decalog.serving import Service, Underway, reply
 
 _ROWS_AT_ONCE = 100
@@ -70,6 +72,7 @@ class Host:
         replay: (system, decision id) → replay's report; runs outside this process.
         meter: counters.
         refresh: called about every second: gives services the champion of now.
+        state: folder for what may be lost at the cost of work done again; None keeps nothing.
     """
 
     def __init__(
@@ -80,10 +83,12 @@ class Host:
         replay: Replay,
         meter: Meter,
         refresh: Callable[[], None] | None = None,
+        state: Path | None = None,
     ) -> None:
         self.log = log
         self.services = dict(services)
         self.meter = meter
+        self.folder = state
         self._replay = replay
         self._refresh = refresh
         self._refreshing: asyncio.Task[None] | None = None
@@ -117,8 +122,13 @@ class Host:
         self._thinkers.shutdown(wait=False)
         gc.unfreeze()
 
-    async def decide(self, system: str, raw: bytes) -> Reply:
+    async def decide(self, system: str, raw: bytes, *, form: bytes = b"") -> Reply:
         """Returns a decision once it is durable.
+
+        Args:
+            system: its name.
+            raw: the request as JSON.
+            form: the request as it came, where that was in another protocol; a retry repeats it.
 
         Raises:
             RequestError: the request is wrong.
@@ -126,7 +136,7 @@ class Host:
         """
         service = self._service(system)
         self._check_open()
-        begun = service.begin(raw)
+        begun = service.begin(raw, form)
         if isinstance(begun, Underway):
             record, decision = await self._finish(service, begun)
             repeated = decision.request is not begun.event
@@ -148,9 +158,7 @@ class Host:
     async def decision(self, system: str, id_: str) -> dict[str, Any]:
         """Returns a decision by its id or its request's; tokens and personal values stay inside."""
         service = self._service(system)
-        record, decision = self._find(service, id_)
-        # What is told is told for good, to whoever asks: a crash must not take it back.
-        await self._until_durable(record.seq)
+        record, decision = await self.logged(system, id_)
         told = reply(record, decision, noun=service.system.schema.noun)
         features = decision.candidates[0].features if decision.candidates else b""
         told["features"] = service.name_features(features)
@@ -160,10 +168,28 @@ class Host:
         told["taken"] = decision.taken
         return told
 
+    async def logged(self, system: str, id_: str) -> tuple[Record, Decision]:
+        """Returns a decision's record and body by its id or its request's.
+
+        Raises:
+            UnknownRecordError: there is none.
+        """
+        record, decision = self._find(self._service(system), id_)
+        # What is told is told for good, to whoever asks: a crash must not take it back.
+        await self._until_durable(record.seq)
+        return record, decision
+
+    def outcomes(self, system: str, target: str) -> list[tuple[Record, Outcome]]:
+        """Returns what was reported about a request and is durable, each report as it stands after corrections."""
+        log = self.log
+        seqs = [seq for seq in log.find("target", f"{system}/{target}") if seq < log.durable]
+        last = {root: log.before(root, log.durable) for root in (log.get(seq).root for seq in seqs)}
+        told = [(record, decode_outcome(record.body)) for record in last.values()]
+        return [(record, outcome) for record, outcome in told if outcome.target == target and not outcome.deleted]
+
     async def replay(self, system: str, id_: str) -> dict[str, Any]:
         """Returns replay's report on a decision; computed in another process."""
-        record, decision = self._find(self._service(system), id_)
-        await self._until_durable(record.seq)
+        _, decision = await self.logged(system, id_)
         return await self._replay(system, decision.id)
 
     async def operate(self, system: str, act: Callable[[Service], _T]) -> _T:

@@ -87,9 +87,9 @@ class Ingest:
         }
         self._subjects = {kind.name: kind.subject for kind in (schema.request, *schema.events)}
 
-    def body_digest(self, parsed: msgspec.Struct) -> bytes:
-        """Returns the keyed digest by which a retry is told from a conflict."""
-        return digest(self._secret, encode(parsed))
+    def body_digest(self, parsed: msgspec.Struct, form: bytes = b"") -> bytes:
+        """Returns the keyed digest by which a retry is told from a conflict; `form` is a further part of the body."""
+        return digest(self._secret, encode(parsed), *((form,) if form else ()))
 
     def logged(self, space: str, id_: str, *, mark: bytes) -> Record | None:
         """Returns the record that was logged under an id before, or None.

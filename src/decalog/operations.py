@@ -216,7 +216,8 @@ def open_host(
         for aside in asides:
             aside.start_when_due()
 
-    return Host(log, services, replay=replay_aside(home, paths, allowed=allowed), meter=Meter(), refresh=refresh)
+    replay = replay_aside(home, paths, allowed=allowed)
+    return Host(log, services, replay=replay, meter=Meter(), refresh=refresh, state=home.state)
 
 
 def _services(deployments: Iterable[Deployment], *, memory: int | None, say: Say) -> dict[str, Service]:

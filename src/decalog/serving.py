@@ -189,8 +189,11 @@ class Service:
         self.predict(begun)
         return (*self.finish(begun), False)
 
-    def begin(self, raw: bytes | Mapping[str, Any]) -> Underway | tuple[Record, Decision]:
-        """Admits a request and computes its features; a retry gives what was logged instead."""
+    def begin(self, raw: bytes | Mapping[str, Any], form: bytes = b"") -> Underway | tuple[Record, Decision]:
+        """Admits a request and computes its features; a retry gives what was logged instead.
+
+        `form` is what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
+        """
         started = time.perf_counter_ns()
         parsed = self.ingest.parser.request(raw)
         if parsed.corrects:
@@ -200,7 +203,7 @@ class Service:
                 expected="a new request",
                 fix="Send corrections to /events: a decision that was made stays made.",
             )
-        mark = self.ingest.body_digest(parsed)
+        mark = self.ingest.body_digest(parsed, form)
         before = self.logged(parsed.id, mark)
         if before is not None:
             return before

@@ -30,6 +30,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         monitors: what is watched.
         world: dotted path `module:Class` of the simulated world; judged rooms never import it.
         deadline_ms: budget of one decision, from parsed request to stamped record.
+        wire: dotted path `module:WIRE` of the protocols that its field speaks besides our JSON, see `http/wires.py`.
         lead: share, in (0, 1], of the money between the best baseline and the oracle of its world that the champion's
             kind takes at least (conformance 9).
         commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
@@ -44,6 +45,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     monitors: tuple[Any, ...]
     world: str
     deadline_ms: int = 100
+    wire: str = ""
     lead: float = 0.01
     commands: Mapping[str, str] = {}
 

@@ -49,7 +49,7 @@ async def replay_nothing(system: str, decision_id: str) -> dict[str, Any]:
     return {"decision_id": decision_id, "identical": True}
 
 
-def make_host(folder: Path, features: FeatureSet = FEATURES) -> Host:
+def make_host(folder: Path, features: FeatureSet = FEATURES, *, wire: str = "") -> Host:
     system = System(
         schema=SCHEMA,
         features=features,
@@ -59,6 +59,7 @@ def make_host(folder: Path, features: FeatureSet = FEATURES) -> Host:
         metrics=(),
         monitors=(),
         world="",
+        wire=wire,
     )
     store = SqliteLogStore(folder / "log" / "0.sqlite", writer=True)
     log = Log(store, SqliteVault(folder / "vault.sqlite", writer=True), ManualClock(time_us(NOW)))
@@ -67,7 +68,7 @@ def make_host(folder: Path, features: FeatureSet = FEATURES) -> Host:
     )
     rates = Rates("EUR", {"JPY": "0.0061", "USD": "0.9", "KWD": "3"})
     service = Service(system, Ingest(SCHEMA, log, rates=rates), OnlineState(features), serving=serving)
-    return Host(log, {"fraud": service}, replay=replay_nothing, meter=Meter())
+    return Host(log, {"fraud": service}, replay=replay_nothing, meter=Meter(), state=folder / "state")
 
 
 class Client:

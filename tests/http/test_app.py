@@ -19,6 +19,7 @@ from decalog.http import App, HttpSettings
 
 DECIDE = "/v1/fraud/decide"
 EVENTS = "/v1/fraud/events"
+LINES = {"Content-Type": "application/x-ndjson"}
 OUTCOMES = "/v1/fraud/outcomes"
 JSON = {"Content-Type": "application/json"}
 
@@ -112,6 +113,26 @@ def test_a_batch_may_hold_one_object_a_line(client: Client, kind: str) -> None:
     lines = "\n".join(json.dumps(row) for row in (payment(), payment(id="p-2")))
     told = client.post(EVENTS, content=lines + '\n{"broken\n', headers={"Content-Type": kind}).json()
     assert [row["status"] for row in told["results"]] == ["accepted", "accepted", "rejected"]
+
+
+def test_a_batch_of_requests_is_answered_line_by_line_in_its_order(client: Client, host: Host) -> None:
+    rows = [payment(id=f"p-{number}") for number in range(70)]
+    lines = [*(json.dumps(row) for row in rows), json.dumps(payment(id="p-3", amount_minor=9)), '{"id": "x"}', "{", ""]
+    answer = client.post("/v1/fraud/batch", content="\n".join(lines).encode(), headers=LINES)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+    told = [json.loads(line) for line in answer.text.splitlines()]
+    assert [row["payment"] for row in told[:70]] == [row["id"] for row in rows]
+    assert [row["status"] for row in told[70:]] == [409, 422, 400]
+    assert host.log.durable == host.log.position
+    again = client.post("/v1/fraud/batch", content="\n".join(lines).encode(), headers=LINES)
+    assert again.text == answer.text
+
+
+def test_a_batch_of_requests_is_bounded(runner: asyncio.Runner, host: Host) -> None:
+    client = Client(runner, App(host, HttpSettings(tokens=False, batch_rows=2), access=None), {})
+    refusal(client.post("/v1/fraud/batch", content=b"{}\n{}\n{}", headers=LINES), 413)
+    refusal(client.post("/v1/fraud/batch", content=b"{}", headers={"Content-Type": "text/plain"}), 415)
+    assert client.post("/v1/fraud/batch", content=b"", headers=LINES).content == b""
 
 
 def test_outcomes_are_taken(standing: Client) -> None:

@@ -62,6 +62,7 @@ def test_every_route_of_the_application_is_in_the_document(standing: Client) -> 
     paths = standing.get("/openapi.json").json()["paths"]
     assert {(method, path) for path, methods in paths.items() for method in methods} == {
         ("post", "/v1/fraud/decide"),
+        ("post", "/v1/fraud/batch"),
         ("post", "/v1/fraud/events"),
         ("post", "/v1/fraud/outcomes"),
         ("get", "/v1/fraud/decisions/{id}"),

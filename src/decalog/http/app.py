@@ -10,13 +10,13 @@ import math
 import re
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from prometheus_client import Counter, Histogram
 
-from decalog.access import Access, Scope, is_loopback, require
+from decalog.access import Access, Scope, Token, is_loopback, require
 from decalog.errors import (
     AccessError,
     ConfigError,
@@ -30,16 +30,17 @@ from decalog.errors import (
 from decalog.host import Host
 from decalog.http.lever_routes import LeverRoutes
 from decalog.http.limits import ClientGoneError, RateLimit, Receive, caller_of, too_deep
-from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal
+from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal, refusal_of
 from decalog.http.routes import Call, Route, Routes
 from decalog.http.settings import HttpSettings
+from decalog.http.wires import Wires
 
 log = logging.getLogger("decalog.http")
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = dict[bytes, bytes]
-_Found = tuple[tuple[Route, ...], str, str]
-"""The routes of a path, the system it names, and an id or name in it."""
+_Found = tuple[tuple[Route, ...], str, tuple[str, ...]]
+"""The routes of a path, the system it names, and the ids or names in it."""
 
 _BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _PATH_PARTS = range(3, 6)
@@ -86,13 +87,14 @@ class App:
         self._rates = RateLimit(settings.rate_per_s, settings.burst, monotonic=monotonic)
         routes = Routes(host, settings, is_draining=lambda: self.draining)
         levers = LeverRoutes(host, settings)
+        self.wires = Wires(host, settings)
         self._by_system = routes.by_system | levers.by_system
         self._by_id = routes.by_id | levers.by_id
-        self._direct: dict[bytes, _Found] = {
-            b"/v1/" + system.encode() + b"/" + name: (routes_of, system, "")
+        self._direct: Mapping[bytes, _Found] = {
+            b"/v1/" + system.encode() + b"/" + name: (routes_of, system, ())
             for system in host.systems
             for (name,), routes_of in self._by_system.items()
-        } | {path: ((route,), "", "") for path, route in routes.of_server.items()}
+        } | {path: ((route,), "", ()) for path, route in routes.of_server.items()}
         self._loopback_names: set[bytes] = set()
         self._seconds = Histogram(
             "decalog_http_request_seconds",
@@ -113,24 +115,24 @@ class App:
             return
         started = self._monotonic()
         self.in_flight += 1
-        name = ["unknown"]
+        met: list[Route] = []
         try:
-            answer = await self._answer(scope, receive, name)
+            answer = await self._answer(scope, receive, met)
             await _send(send, answer, is_head=scope["method"] == "HEAD")
         except ClientGoneError:
             return
         finally:
             self.in_flight -= 1
-        self._observe(name[0], answer.status, self._monotonic() - started)
+        self._observe(_name(met), answer.status, self._monotonic() - started)
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, name: list[str]) -> Answer:
+    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive, met: list[Route]) -> Answer:
         try:
-            route, call = self._let_in(scope, receive, name)
+            route, call = self._let_in(scope, receive, met)
             return await route.answer(call)
         except (DecalogError, Refusal) as error:
-            return answer_of(error)
+            refusal = refusal_of(error)
         except RecursionError:
-            return answer_of(too_deep())
+            refusal = too_deep()
         except ClientGoneError:
             raise
         except Exception as error:  # noqa: BLE001  # the edge of the request: nothing of the inside goes out, and it is counted
@@ -139,25 +141,33 @@ class App:
             frames = traceback.extract_tb(error.__traceback__)[-3:]
             at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
             what = type(error).__name__
-            log.error("unexpected error: route=%s error=%s at=%s", name[0], what, at)  # noqa: TRY400 - nothing personal
-            return internal()
+            log.error("unexpected error: route=%s error=%s at=%s", _name(met), what, at)  # noqa: TRY400 - nothing personal
+            refusal = internal()
+        wire = met[0].wire if met else None
+        return answer_of(refusal) if wire is None else wire.refuse(refusal)
 
-    def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, name: list[str]) -> tuple[Route, Call]:
+    def _let_in(self, scope: MutableMapping[str, Any], receive: Receive, met: list[Route]) -> tuple[Route, Call]:
         headers = _headers(scope["headers"])
-        route, system, id_ = self._find(scope)
-        name[0] = route.name
+        route, system, ids = self._find(scope, headers, met)
         self._check_open(route)
         caller = self._check_caller(scope, headers, route, system)
-        query = scope.get("query_string", b"") if system else b""
-        return route, Call(headers, system, id_, receive, caller, _seq(query, route) if query else None)
+        query = scope.get("query_string") or b""
+        seq = _seq(query, route) if query and system and route.wire is None else None
+        return route, Call(headers, system, ids, query, receive, caller, seq)
 
-    def _find(self, scope: MutableMapping[str, Any]) -> tuple[Route, str, str]:
+    def _find(
+        self, scope: MutableMapping[str, Any], headers: Headers, met: list[Route]
+    ) -> tuple[Route, str, tuple[str, ...]]:
         path = scope.get("raw_path") or scope["path"].encode()
-        routes, system, id_ = self._direct.get(path) or self._find_by_id(path)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        for route in routes:
-            if route.method == method:
-                return route, system, id_
+        found = self._direct.get(path) or self.wires.find(path, method)
+        if found is None:
+            met += self.wires.unknown(headers)
+            found = self._find_by_id(path)
+        routes, system, ids = found
+        met[:] = [next((route for route in routes if route.method == method), routes[0])]
+        if met[0].method == method:
+            return met[0], system, ids
         allowed = ", ".join("GET, HEAD" if route.method == "GET" else route.method for route in routes)
         error = RequestError(
             where=f"request, {routes[0].name}",
@@ -177,7 +187,7 @@ class App:
         routes = self._by_id.get((verb, *rest[1:])) if rest else self._by_system.get((verb,))
         if routes is None:
             raise _no_route()
-        return routes, system, _id(rest[0]) if rest else ""
+        return routes, system, (_id(rest[0]),) if rest else ()
 
     def _system(self, name: str) -> str:
         if name in self._host.systems:
@@ -213,21 +223,19 @@ class App:
         """Returns in words who calls, for whatever keeps a list of it."""
         if self._access is None:
             self._check_host(headers[b"host"])
-        if route.scope is None:
+        if route.scope is None and route.wire is None:
             return ""
-        if self._access is None:
+        if self._access is None or route.scope is None:
             self._check_rate(_address(scope))
             return "no token"
+        shown = headers.get(b"authorization") if route.wire is None else route.wire.authorization(headers)
         try:
-            token = self._access.verify(headers.get(b"authorization"))
+            token = self._access.verify(shown)
         except AccessError as error:
             self._check_rate(_address(scope))
-            raise Refusal(401, error, _challenge("invalid_token" if b"authorization" in headers else "")) from None
+            raise Refusal(401, error, _challenge("" if shown is None else "invalid_token")) from None
         self._check_rate(token.id)
-        try:
-            require(token, route.scope, system=system)
-        except AccessError as error:
-            raise Refusal(403, error, _challenge("insufficient_scope", route.scope)) from None
+        _check_scope(token, route.scope, system=system)
         return f"token {token.id}" + (f" ({token.note})" if token.note else "")
 
     def _check_rate(self, caller: str) -> None:
@@ -262,6 +270,17 @@ class App:
         if bound is None:
             bound = self._bound[(name, status)] = self._seconds.labels(name, str(status))
         bound.observe(seconds)
+
+
+def _check_scope(token: Token, scope: Scope, *, system: str) -> None:
+    try:
+        require(token, scope, system=system)
+    except AccessError as error:
+        raise Refusal(403, error, _challenge("insufficient_scope", scope)) from None
+
+
+def _name(met: list[Route]) -> str:
+    return met[0].name if met else "unknown"
 
 
 def _headers(sent: list[tuple[bytes, bytes]]) -> Headers:

@@ -123,6 +123,7 @@ def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
         ),
         "decisions/{id}": ("get", "decide", logged),
         "decisions/{id}/replay": ("post", "admin", replay),
+        "batch": ("post", "decide", _lines_call(noun, body_of(ref(f"{name}Request"), _example(schema)))),
     }
     return {
         f"/v1/{system}/{path}": {method: operation_of(f"{system}_{_verb(path)}", call, scope=scope, settings=settings)}
@@ -162,6 +163,20 @@ def _batch_call(summary: str, rows: list[Json], example: Json) -> Json:
         "responses": {
             "200": ok("What became of each row.", ref("Batch")),
             **refusals(400, 413, 415, 422, 503),
+        },
+    }
+
+
+def _lines_call(noun: str, body: Json) -> Json:
+    lines: Json = {"application/x-ndjson": {"schema": {"type": "string"}}}
+    body["content"] |= lines
+    return {
+        "summary": f"Decide many {noun}s.",
+        "description": "One request a line. The answers come one a line in the same order, a refusal as a problem.",
+        "requestBody": body,
+        "responses": {
+            "200": {"description": "A decision or a problem a line.", "content": lines},
+            **refusals(400, 413, 415, 503),
         },
     }
 

@@ -102,22 +102,27 @@ def problem(status: int, error: DecalogError, *, headers: Headers = (), results:
     return Answer(status, msgspec.json.encode(body), PROBLEM_JSON + headers)
 
 
-def answer_of(error: DecalogError | Refusal) -> Answer:
-    """Returns the answer for an error of the library, by its class."""
+def answer_of(refusal: Refusal) -> Answer:
+    """Returns a refusal as an answer."""
+    return problem(refusal.status, refusal.error, headers=refusal.headers)
+
+
+def refusal_of(error: DecalogError | Refusal) -> Refusal:
+    """Returns the refusal for an error of the library, by its class."""
     if isinstance(error, Refusal):
-        return problem(error.status, error.error, headers=error.headers)
+        return error
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal()
-    return problem(status, error, headers=RETRY if status == HTTPStatus.SERVICE_UNAVAILABLE else ())
+    return Refusal(status, error, RETRY if status == HTTPStatus.SERVICE_UNAVAILABLE else ())
 
 
-def internal() -> Answer:
-    """Returns the answer for what nobody foresaw; nothing of the inside shows."""
+def internal() -> Refusal:
+    """Returns the refusal for what nobody foresaw; nothing of the inside shows."""
     error = DecalogError(
         where="server",
         given="an error that is not your request's",
         expected="a decision",
         fix="Try again with the same id; if it stays, tell the operator the time of this answer.",
     )
-    return problem(500, error, headers=RETRY)
+    return Refusal(500, error, RETRY)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -13,11 +14,18 @@ from decalog.errors import ConflictError, DecalogError, RequestError
 from decalog.host import Host
 from decalog.http.limits import Receive, check_rows, is_deep, is_json, read_body, too_deep
 from decalog.http.openapi import document
-from decalog.http.problems import RETRY, Answer, Headers, Refusal, problem
+from decalog.http.problems import RETRY, Answer, Headers, Refusal, problem, refusal_of
 from decalog.http.settings import HttpSettings
 from decalog.ingest import RowResult
 
+if TYPE_CHECKING:
+    from decalog.http.wires import Wire
+
+_TOGETHER = 32
+"""Decisions of a batch between two looks at the event loop; they share a commit."""
+
 JSON: Headers = ((b"content-type", b"application/json"),)
+LINES: Headers = ((b"content-type", b"application/x-ndjson"),)
 REPLAYED: Headers = (*JSON, (b"idempotent-replayed", b"true"))
 
 _encode = msgspec.json.Encoder().encode
@@ -36,16 +44,23 @@ class Call(NamedTuple):
 
     headers: dict[bytes, bytes]
     system: str
-    id: str
+    ids: tuple[str, ...]
+    query: bytes
     receive: Receive
     caller: str = ""
     seq: int | None = None
+
+    @property
+    def id(self) -> str:
+        """The first id or name in the path, or ""."""
+        return self.ids[0] if self.ids else ""
 
 
 class Route(NamedTuple):
     """A route: its name in metrics, method, and the scope it takes (None: anyone).
 
-    `probe`: it works while the server drains. `takes_seq`: its query may name a record of the log.
+    `probe`: it works while the server drains. `takes_seq`: its query may name a record of the log. `wire`: the field's
+    protocol that it belongs to; None for our own JSON.
     """
 
     name: str
@@ -54,6 +69,7 @@ class Route(NamedTuple):
     answer: Callable[[Call], Awaitable[Answer]]
     probe: bool = False
     takes_seq: bool = False
+    wire: Wire | None = None
 
 
 Paths = dict[tuple[bytes, ...], tuple[Route, ...]]
@@ -77,6 +93,7 @@ class Routes:
         self._openapi = _encode(document(schemas, settings))
         self.by_system: Paths = {
             (b"decide",): (Route("decide", "POST", "decide", self.decide),),
+            (b"batch",): (Route("batch", "POST", "decide", self.batch),),
             (b"events",): (Route("events", "POST", "decide", self.events),),
             (b"outcomes",): (Route("outcomes", "POST", "outcomes", self.outcomes),),
         }
@@ -102,6 +119,16 @@ class Routes:
             raise refused(error, raw) from error
         return Answer(200, _encode(reply.body), REPLAYED if reply.repeated else JSON)
 
+    async def batch(self, call: Call) -> Answer:
+        """Decides many requests, one a line; the answers come one a line in the same order, refusals among them."""
+        raw = await self._rows(call)
+        lines = [line for line in raw.splitlines() if line.strip()]
+        answers: list[bytes] = []
+        for start in range(0, len(lines), _TOGETHER):
+            group = lines[start : start + _TOGETHER]
+            answers += await asyncio.gather(*(self._decided(call.system, line) for line in group))
+        return Answer(200, b"".join(answer + b"\n" for answer in answers), LINES)
+
     async def events(self, call: Call) -> Answer:
         """Takes a batch of events."""
         return await self._batch(call, self._host.add_events)
@@ -112,11 +139,11 @@ class Routes:
 
     async def decision(self, call: Call) -> Answer:
         """Returns a logged decision."""
-        return Answer(200, _encode(await self._host.decision(call.system, call.id)), JSON)
+        return Answer(200, _encode(await self._host.decision(call.system, call.ids[0])), JSON)
 
     async def replay(self, call: Call) -> Answer:
         """Returns what recomputing a logged decision gave."""
-        return Answer(200, _encode(await self._host.replay(call.system, call.id)), JSON)
+        return Answer(200, _encode(await self._host.replay(call.system, call.ids[0])), JSON)
 
     async def healthz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
         """Says that the process answers; restart it if it does not."""
@@ -147,12 +174,24 @@ class Routes:
         """Returns the OpenAPI document of the systems served here."""
         return Answer(200, self._openapi, JSON)
 
-    async def _batch(self, call: Call, add: Callable[[str, bytes], Awaitable[list[RowResult]]]) -> Answer:
+    async def _decided(self, system: str, line: bytes) -> bytes:
+        try:
+            reply = await self._host.decide(system, line)
+        except RequestError as error:
+            refusal = refusal_of(refused(error, line))
+            return problem(refusal.status, refusal.error).body
+        return _encode(reply.body)
+
+    async def _rows(self, call: Call) -> bytes:
         _check_type(call.headers, lines=True)
         raw = await read_body(
             call.receive, declared=call.headers.get(b"content-length"), limit=self._settings.batch_bytes
         )
         check_rows(raw, self._settings.batch_rows)
+        return raw
+
+    async def _batch(self, call: Call, add: Callable[[str, bytes], Awaitable[list[RowResult]]]) -> Answer:
+        raw = await self._rows(call)
         try:
             rows = await add(call.system, raw)
         except RequestError as error:
@@ -232,6 +271,6 @@ def _check_key(key: bytes, raw: bytes) -> None:
         )
 
 
-def refused(error: RequestError, raw: bytes) -> Exception:
+def refused(error: RequestError, raw: bytes) -> RequestError | Refusal:
     """Returns a RequestError as it is, or as a 400 where the body is not even JSON."""
     return error if type(error) is not RequestError or is_json(raw) else Refusal(400, error)

@@ -60,9 +60,10 @@ async def serve_here(
     try:
         await host.start()
         server = Server(app, host)
-        if on_listening is not None:
-            on_listening(listener.getsockname()[1])
-        await server.serve(sockets=[listener])
+        async with app.wires.running():
+            if on_listening is not None:
+                on_listening(listener.getsockname()[1])
+            await server.serve(sockets=[listener])
     finally:
         listener.close()
         await host.stop()

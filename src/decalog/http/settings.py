@@ -28,6 +28,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         idle_s: a connection without requests is closed after this; above the idle time of a load balancer before it.
         drain_s: after SIGTERM, refuse new requests for this long before closing: time for a load balancer to notice.
         stop_s: requests at work have this long to finish.
+        private_webhooks: whether webhooks may go to addresses of a private network; to this machine they always may.
     """
 
     host: str = "127.0.0.1"
@@ -46,6 +47,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: int = 75
     drain_s: float = 0.0
     stop_s: int = 10
+    private_webhooks: bool = False
 
     def check(self) -> None:
         """Returns if the settings make sense together.

@@ -21,4 +21,5 @@ SYSTEM = System(
     world="decalog.systems.fraud.simulate:World",
     deadline_ms=100,
     commands={"rules": "decalog.systems.fraud.rules.commands:app"},
+    wire="decalog.systems.fraud.wire:WIRE",
 )

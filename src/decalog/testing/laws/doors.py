@@ -102,7 +102,7 @@ def _step_breaches(one: list[Step], other: list[Step]) -> list[str]:
 
 
 def _door_breaches(system: System) -> Iterator[str]:
-    for look in (_types, _schema, _outcomes, _features, _models, _policy, _metrics, _world):
+    for look in (_types, _schema, _outcomes, _features, _models, _policy, _metrics, _world, _wire):
         try:
             yield from look(system)
         except (DecalogError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -203,8 +203,14 @@ def _with_label(system: System, **changes: Any) -> System:
     return msgspec.structs.replace(system, schema=msgspec.structs.replace(system.schema, label=label))
 
 
+def _wire(system: System) -> Iterator[str]:
+    if system.wire and not callable(load(system.wire)):
+        yield f"wire {system.wire} names no door"
+
+
 _SABOTAGES: dict[str, Callable[[System], System]] = {
     "no world": lambda system: msgspec.structs.replace(system, world="nowhere:World"),
+    "no protocol": lambda system: msgspec.structs.replace(system, wire="nowhere:WIRE"),
     "no models": lambda system: msgspec.structs.replace(system, models=()),
     "another system's features": lambda system: msgspec.structs.replace(
         system, features=msgspec.structs.replace(system.features, system="another")
