@@ -90,6 +90,7 @@ class ReviewQueue:
         costs: policy parameters in force, by which payments are ranked.
         days: how far back it looks; what nobody took on by then is left as it is.
         lease_minutes: how long a claim holds.
+        now: what time it is, µs; without it the log's clock.
     """
 
     def __init__(
@@ -100,12 +101,14 @@ class ReviewQueue:
         costs: Callable[[], FraudCosts],
         days: int = 14,
         lease_minutes: int = 30,
+        now: Callable[[], int] | None = None,
     ) -> None:
         self._log = log
         self._admit = admit
         self._costs = costs
         self._days = days
         self._lease_minutes = lease_minutes
+        self._now = now or (lambda: max(log.known_time, log.clock.now_us()))
 
     def cases(self, state: State | None = None) -> list[ReviewCase]:
         """Returns the payments of a state, or all; those most worth looking at first, the older first among equals."""
@@ -232,9 +235,6 @@ class ReviewQueue:
                 fix="Mend the id.",
             )
         return self.case(payment)
-
-    def _now(self) -> int:
-        return max(self._log.known_time, self._log.clock.now_us())
 
 
 def _median_s(durations_us: list[int]) -> float | None:

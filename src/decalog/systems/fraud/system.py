@@ -20,6 +20,11 @@ SYSTEM = System(
     monitors=MONITORS,
     world="decalog.systems.fraud.simulate:World",
     deadline_ms=100,
-    commands={"rules": "decalog.systems.fraud.rules.commands:app"},
+    commands={
+        "rules": "decalog.systems.fraud.rules.commands:app",
+        "cases": "decalog.systems.fraud.desk:app",
+        "rings": "decalog.systems.fraud.desk:rings_app",
+    },
+    lead=0.1,
     wire="decalog.systems.fraud.wire:WIRE",
 )

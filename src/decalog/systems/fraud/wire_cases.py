@@ -1,0 +1,140 @@
+"""The analysts' desk as JSON: what waits, who holds it, why the model said so, and the verdict.
+
+GET  /v1/fraud/cases            waiting, claimed and closed payments, the most worth looking at first
+GET  /v1/fraud/cases/figures    how the queue is doing
+GET  /v1/fraud/cases/{id}       one payment, with the reasons of its prediction, computed again from the log
+POST /v1/fraud/cases/{id}/claim, /release      {"by": "ana"}
+POST /v1/fraud/cases/{id}/verdict              {"by": "ana", "fraud": true}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+from urllib.parse import parse_qs
+
+import msgspec
+from msgspec import Meta
+
+from decalog.clock import rfc3339
+from decalog.errors import RequestError, near
+from decalog.host import Host
+from decalog.http.problems import Answer, Refusal, answer_of
+from decalog.http.routes import JSON
+from decalog.http.wires import Asked, WireRoute
+from decalog.systems.fraud.policy import FraudCosts
+from decalog.systems.fraud.review import ReviewCase, ReviewQueue
+
+_STATES = ("waiting", "claimed", "closed")
+_TIMES = ("since", "claimed", "until", "closed")
+_REASONS = 10
+
+Analyst = Annotated[str, Meta(min_length=1, max_length=100)]
+
+
+class _By(msgspec.Struct, forbid_unknown_fields=True):
+    by: Analyst
+
+
+class _Verdict(msgspec.Struct, forbid_unknown_fields=True):
+    by: Analyst
+    fraud: bool
+
+
+class Desk:
+    """The routes of one host's review queue.
+
+    Args:
+        host: decides.
+        system: name of the system.
+    """
+
+    def __init__(self, host: Host, system: str) -> None:
+        self._host, self._system = host, system
+        service = host.services[system]
+        self._queue = ReviewQueue(host.log, service.ingest.outcome, costs=self._costs)
+        base, one = f"/v1/{system}/cases", f"/v1/{system}/cases/{{id}}"
+        self.routes = (
+            WireRoute("cases", "GET", base, "outcomes", self._list),
+            WireRoute("cases_figures", "GET", f"{base}/figures", "outcomes", self._figures),
+            WireRoute("case", "GET", one, "outcomes", self._case),
+            WireRoute("case_claim", "POST", f"{one}/claim", "outcomes", self._claim),
+            WireRoute("case_release", "POST", f"{one}/release", "outcomes", self._release),
+            WireRoute("case_verdict", "POST", f"{one}/verdict", "outcomes", self._close),
+        )
+
+    def speaks(self, headers: dict[bytes, bytes]) -> bool:  # noqa: ARG002  # nothing in them says so
+        """Whether a request is meant for the desk: only its own paths are."""
+        return False
+
+    def authorization(self, headers: dict[bytes, bytes]) -> bytes | None:
+        """Returns the bearer token."""
+        return headers.get(b"authorization")
+
+    def refuse(self, refusal: Refusal) -> Answer:
+        """Returns a refusal as our own JSON has it."""
+        return answer_of(refusal)
+
+    async def run(self) -> None:
+        """Does nothing: all of it is requests."""
+
+    async def _list(self, asked: Asked) -> Answer:
+        state = (parse_qs(asked.query.decode(errors="replace")).get("state") or [""])[-1]
+        if state and state not in _STATES:
+            raise RequestError(
+                where="fraud cases, state",
+                given="a state that no payment is in",
+                expected=near(state[:40], _STATES),
+                fix="Leave it out for all.",
+            )
+        found = self._queue.cases(state or None)  # type: ignore[arg-type]  # one of the states
+        return _told([_case(case) for case in found])
+
+    async def _figures(self, asked: Asked) -> Answer:  # noqa: ARG002  # of the routes' form
+        return _told(self._queue.figures())
+
+    async def _case(self, asked: Asked) -> Answer:
+        case = self._queue.case(asked.ids[0])
+        replayed = await self._host.replay(self._system, case.decision)
+        return _told(_case(case) | {"explanation": replayed.get("explanation", [])[:_REASONS]})
+
+    async def _claim(self, asked: Asked) -> Answer:
+        by = _read(asked, _By).by
+        return await self._done(lambda: self._queue.claim(asked.ids[0], by=by))
+
+    async def _release(self, asked: Asked) -> Answer:
+        by = _read(asked, _By).by
+        return await self._done(lambda: self._queue.release(asked.ids[0], by=by))
+
+    async def _close(self, asked: Asked) -> Answer:
+        said = _read(asked, _Verdict)
+        return await self._done(lambda: self._queue.close(asked.ids[0], by=said.by, is_fraud=said.fraud))
+
+    async def _done(self, act: Callable[[], ReviewCase]) -> Answer:
+        """Returns the case after an act on it, once that is durable."""
+        return _told(_case(await self._host.operate(self._system, lambda _service: act())))
+
+    def _costs(self) -> FraudCosts:
+        params = self._host.services[self._system].serving.policy.params
+        return params if isinstance(params, FraudCosts) else FraudCosts()
+
+
+def _read(asked: Asked, kind: type[Any]) -> Any:
+    try:
+        return msgspec.json.decode(asked.body, type=kind)
+    except msgspec.DecodeError as error:
+        raise RequestError(
+            where="fraud case",
+            given=f"a body that does not fit: {error}",
+            expected="an object with " + " and ".join(kind.__struct_fields__),
+            fix="`by` is an id of yours that names nobody; `fraud` is true or false.",
+        ) from None
+
+
+def _case(case: ReviewCase) -> dict[str, Any]:
+    told: dict[str, Any] = msgspec.to_builtins(case)
+    return told | {name: rfc3339(told[name]) if told[name] else None for name in _TIMES}
+
+
+def _told(body: object) -> Answer:
+    return Answer(200, msgspec.json.encode(body), JSON)
