@@ -93,7 +93,7 @@ def test_a_users_own_signal_is_a_request_field_and_a_feature(home: Home) -> None
         add_model(home.root, Prior(0.001, WIDTH + 1), system=deployment.system)
         service = deployment.service()
         decision = service.decide(payment("a", 0, event_time=None, v1=2.5))[1]
-        assert service.name_features(decision.candidates[0].features)["v1"] == 2.5
+        assert service.name_features(decision)["v1"] == 2.5
         assert decision.mode == "live"
         deployment.log.commit()
         assert deployment.replayer().one("a").identical
@@ -152,7 +152,7 @@ def test_a_restarted_service_goes_on_where_the_views_stood(tmp_path: Path) -> No
             first.decide(payment(f"a{i}", 0, event_time=None))
         deployment.log.commit()
         last = deployment.service().decide(payment("a3", 0, event_time=None))[1]
-        assert first.name_features(last.candidates[0].features)["card_payments_1d"] == 4
+        assert first.name_features(last)["card_payments_1d"] == 4
 
 
 # The champion
@@ -313,7 +313,7 @@ def test_replays_aside_run_one_at_a_time_and_end_with_the_server(
     begin = asyncio.create_subprocess_exec
 
     async def endless(*_words: str, **pipes: Any) -> asyncio.subprocess.Process:
-        running.append(await begin(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE, **pipes))
+        running.append(await begin(sys.executable, "-c", "import signal; signal.pause()", **pipes))
         started.set()
         return running[-1]
 

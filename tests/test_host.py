@@ -16,7 +16,7 @@ from tests.fraud_log import FEATURES, FraudLog, payment
 from decalog import host as module
 from decalog.decisions import Versions, decode_decision
 from decalog.errors import ConflictError, DecalogError, LogUnavailableError, RequestError, UnknownRecordError
-from decalog.host import Host, rows_of
+from decalog.host import Beside, Host, rows_of
 from decalog.meter import Meter
 from decalog.models.base import Floats
 from decalog.serving import Service, Serving
@@ -76,11 +76,11 @@ def use(log: FraudLog, model: Any, *, deadline_ms: int = 60_000) -> None:
     log.service.adopt(Serving(model=model, head="p_fraud", policy=FraudPolicy(FraudCosts()), versions=versions))
 
 
-def run(log: FraudLog, scenario: Scenario, refresh: Callable[[], None] | None = None) -> Host:
+def run(log: FraudLog, scenario: Scenario, *beside: Beside) -> Host:
     """Starts a host, plays a scenario in it, and stops it; returns it stopped."""
 
     async def play() -> Host:
-        host = Host(log.log, {"fraud": log.service}, replay=replayed, meter=Meter(), refresh=refresh)
+        host = Host(log.log, {"fraud": log.service}, replay=replayed, meter=Meter(), beside=beside)
         await host.start()
         try:
             await asyncio.wait_for(scenario(host), PATIENCE_S)
@@ -506,7 +506,7 @@ def test_a_refresh_that_fails_is_counted_and_tried_again(log: FraudLog, monkeypa
         OSError(24, "too many open files"),
     ]
 
-    def refresh() -> None:
+    async def refresh() -> None:
         if problems:
             raise problems.pop()
         log.service.adopt(

@@ -301,7 +301,7 @@ def test_a_reply_to_an_imported_decision_has_no_predictions(log: FraudLog) -> No
 
 def test_features_are_named_in_the_order_of_their_declaration(log: FraudLog) -> None:
     decision = log.decide("a", 0)
-    named = log.service.name_features(decision.candidates[0].features)
+    named = log.service.name_features(decision)
     assert list(named) == list(FEATURES.names)
     assert named["card_payments_1d"] == 1
-    assert log.service.name_features(b"") == {}
+    assert log.service.name_features(msgspec.structs.replace(decision, candidates=())) == {}

@@ -71,7 +71,7 @@ def test_a_start_folds_only_what_came_after_the_snapshot(home: Home, tmp_path: P
         for number in range(3):
             service.decide(payment(f"n{number}", 0, event_time=None))
         deployment.log.commit()
-        again = deployment.bring_up()
+        again = views.follow(deployment.begin(), deployment.log)
         assert (again.start, again.position, again.problem) == (position, position + 3, "")
         assert str(again) == f"snapshot at record {position:,}, 3 records folded after it"
         folded = whole(home, tmp_path)

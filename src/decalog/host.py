@@ -30,6 +30,7 @@ _MOST_THINKING = 256
 _REFRESH_S = 1.0
 
 Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
+Beside = Callable[[], Awaitable[None] | None]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ class Host:
         services: system name → service.
         replay: (system, decision id) → replay's report; runs outside this process.
         meter: counters.
-        refresh: called about every second: gives services the champion of now.
+        beside: each is called about every second, in a task of its own: one that takes its time holds up no other.
     """
 
     def __init__(
@@ -76,14 +77,14 @@ class Host:
         *,
         replay: Replay,
         meter: Meter,
-        refresh: Callable[[], None] | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         self.log = log
         self.services = dict(services)
         self.meter = meter
         self._replay = replay
-        self._refresh = refresh
-        self._refreshing: asyncio.Task[None] | None = None
+        self._beside = tuple(beside)
+        self._tasks: list[asyncio.Task[None]] = []
         self._committer: Committer | None = None
         self._stopping = False
         # Threads of their own: a model that hangs must not take the one that stopping needs.
@@ -101,13 +102,13 @@ class Host:
         self._committer.notify()
         gc.collect()
         gc.freeze()
-        self._refreshing = asyncio.create_task(self._keep_fresh())
+        self._tasks = [asyncio.create_task(self._repeat(call)) for call in self._beside]
 
     async def stop(self) -> None:
         """Refuses what is new, commits what was stamped, and ends."""
         self._stopping = True
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._committer is not None:
             await self._committer.stop()
         self._thinkers.shutdown(wait=False)
@@ -148,8 +149,7 @@ class Host:
         # What is told is told for good, to whoever asks: a crash must not take it back.
         await self._until_durable(record.seq)
         told = reply(record, decision, noun=service.system.schema.noun)
-        features = decision.candidates[0].features if decision.candidates else b""
-        told["features"] = service.name_features(features)
+        told["features"] = service.name_features(decision)
         told["attributes"] = decision.request.attributes
         told["event_time"] = rfc3339(decision.request.event_time)
         told["state_seq"] = decision.state_seq
@@ -173,14 +173,20 @@ class Host:
             systems={name: service.describe() for name, service in self.services.items()},
         )
 
-    async def _keep_fresh(self) -> None:
-        while self._refresh is not None:
+    async def _repeat(self, call: Beside) -> None:
+        while True:
             await asyncio.sleep(_REFRESH_S)
             try:
-                self._refresh()
+                begun = call()
+                if begun is not None:
+                    await begun
             except (DecalogError, OSError):
                 # A registry that is locked or full for a moment must not keep the old champion for good.
                 self.meter.not_refreshed()
+            for name, service in self.services.items():
+                self.meter.troubled(name, is_troubled=bool(service.problem))
+            if self._committer is not None and self.log.position > self.log.durable:
+                self._committer.notify()  # what a call stamped
 
     async def _finish(self, service: Service, draft: Underway) -> tuple[Record, Decision]:
         model = service.serving.model

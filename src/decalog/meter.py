@@ -51,6 +51,12 @@ class Meter:
         self._stale = Counter(
             "decalog_refresh_failures", "Looks for a new champion that failed.", registry=self.registry
         )
+        self._problem = Gauge(
+            "decalog_champion_problem",
+            "1 while the champion of now cannot be used.",
+            ("system",),
+            registry=self.registry,
+        )
         self._fresh: list[tuple[str, Decided]] = []
         # A series is looked up by its labels once: prometheus-client takes a lock and builds a tuple for each.
         self._decision = cache(self._decisions.labels)
@@ -70,6 +76,10 @@ class Meter:
     def not_refreshed(self) -> None:
         """Counts a look for a new champion that failed; the next comes within about a second."""
         self._stale.inc()
+
+    def troubled(self, system: str, *, is_troubled: bool) -> None:
+        """Notes whether the champion of now cannot be used."""
+        self._problem.labels(system).set(is_troubled)
 
     def committed(self, position: int, records: int) -> None:
         """Notes that the log is durable up to a position, and how many records the last commits held."""

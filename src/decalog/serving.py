@@ -154,16 +154,25 @@ class Service:
         serving: Serving,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.system = system
         self.ingest = ingest
-        self.state = state
-        self.judge = Judge(system, serving)
         self._entropy = entropy
         self._log: Log = ingest.log
         self._draw_secret = self._log.vault.secret("draws")
+        self.change(system, state, serving=serving)
+        ingest.on_record = self.fold
+
+    def change(self, system: System, state: Any, *, serving: Serving) -> None:
+        """Decides on another feature set from the next request on; a decision under way ends with what it began with.
+
+        Args:
+            system: with the set.
+            state: its views, folded up to the log's position.
+            serving: model, policy and versions.
+        """
+        self.system, self.state = system, state
+        self.judge = Judge(system, serving)
         self._lateness_us = system.features.lateness_us
         self._reads = system.features.reads
-        ingest.on_record = self.fold
 
     @property
     def serving(self) -> Serving:
@@ -257,10 +266,14 @@ class Service:
             self.fold(self._log.get(seq))
         return seq
 
-    def name_features(self, packed: bytes) -> dict[str, float]:
-        """Returns logged feature values by name; empty where none were logged."""
-        values = unpack_features(packed).tolist()
-        return dict(zip(self.system.features.names, values, strict=False)) if values else {}
+    def name_features(self, decision: Decision) -> dict[str, float]:
+        """Returns a decision's logged feature values by the names of its own feature set; empty where none were."""
+        packed = decision.candidates[0].features if decision.candidates else b""
+        names, version = self.system.features.names, decision.versions.features
+        if packed and version != self.system.features.version:
+            declared = Tables(self._log).version(self.system.name, "features", version=version)
+            names = tuple(feature["name"] for feature in declared["features"]) if declared else ()
+        return dict(zip(names, unpack_features(packed).tolist(), strict=False))
 
     def describe(self) -> dict[str, str]:
         """Returns what it decides with: versions, mode, and why the champion of now cannot be used, or ""."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decalog.errors import DataError, DecalogError, StateError
+from decalog.errors import DataError, DecalogError, LostStateError, StateError
 from decalog.features import kernel
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
@@ -129,7 +129,7 @@ class RemoteState(OnlineState):
         self._store.rebuild(())
         self._waiting.clear()
         self._unusable.clear()
-        self._fault = None
+        self._fault, self.is_lost = None, False
         self._seq, self._watermark = -1, kernel.BEFORE_ALL
 
     def apply(self, change: Change) -> None:
@@ -239,6 +239,13 @@ class RemoteState(OnlineState):
 
     def _exchange(self, keys: Sequence[StateKey], before: int | None = None) -> list[bytes]:
         """Sends the steps that are due, all below a seq, and returns the rows of keys after them."""
+        try:
+            return self._exchanged(keys, before)
+        except LostStateError:
+            self.is_lost = True
+            raise
+
+    def _exchanged(self, keys: Sequence[StateKey], before: int | None) -> list[bytes]:
         if self._fault is not None:
             raise self._fault.with_traceback(None)
         self._forget_taken()
@@ -278,10 +285,10 @@ def _misfit(entity: str, size: int) -> StateError:
     )
 
 
-def _overdue(steps: int) -> StateError:
-    return StateError(
+def _overdue(steps: int) -> LostStateError:
+    return LostStateError(
         where="features' state",
         given=f"{steps} changes of rows that the server did not take",
         expected=f"fewer than {_MOST}",
-        fix="Look after the server and restart decalog: the state goes on from the log.",
+        fix="Look after the server: once it is back, decalog brings the state up from the log.",
     )
