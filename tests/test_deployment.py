@@ -192,8 +192,8 @@ def test_a_champion_that_cannot_be_used_leaves_the_fallback_and_is_named(deploym
         deployment.model(model)
 
 
-def test_a_model_of_other_features_is_refused(home: Home) -> None:
-    model = add_model(home.root)
+def test_a_model_of_features_that_nobody_knows_any_more_is_refused(home: Home) -> None:
+    model = add_model(home.root, declared=False)
     with opened(home, Setup(signals=SIGNALS)) as (deployment, clock):
         clock.set(START_US)
         now = deployment.system.features.version

@@ -323,7 +323,7 @@ def test_a_client_that_hangs_up_gets_no_answer(open_client: Client, runner: asyn
 
 
 def test_a_server_that_gives_no_raw_path_is_served_too(standing: Client, standing_runner: asyncio.Runner) -> None:
-    assert call_plain(standing_runner, standing.app, raw_path=None) == (200, {"status": "alive"})
+    assert call_plain(standing_runner, standing.app, raw_path=None) == (200, {"status": "alive", "problems": {}})
 
 
 @pytest.mark.parametrize("settings", [HttpSettings(tokens=False, decide_bytes=100, batch_bytes=200, batch_rows=2)])

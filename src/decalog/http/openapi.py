@@ -374,7 +374,18 @@ _PER: Json = {
     "maximum": MAX_PER,
     "description": "How many the amount is for; 1 if left out.",
 }
-_STATUS: Json = _object({"status": {"type": "string"}}, ["status"], "A status.")
+_STATUS: Json = _object(
+    {
+        "status": {"type": "string"},
+        "problems": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "System → why its champion of now cannot be used; it decides as before, or by its fallback.",
+        },
+    },
+    ["status", "problems"],
+    "A status.",
+)
 _READY: Json = _object(
     {"status": {"type": "string"}, "now": {"type": "string", "format": "date-time", "description": "The log's clock."}},
     ["status", "now"],

@@ -104,8 +104,9 @@ class Routes:
         return Answer(200, _encode(await self._host.replay(call.system, call.id)), JSON)
 
     async def healthz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
-        """Says that the process answers; restart it if it does not."""
-        return Answer(200, b'{"status":"alive"}', JSON)
+        """Says that the process answers, and why a champion cannot be used; restart it if it does not answer."""
+        problems = {name: service.problem for name, service in self._host.services.items() if service.problem}
+        return Answer(200, _encode({"status": "alive", "problems": problems}), JSON)
 
     async def readyz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
         """Says whether to send requests here, and the time on the host's clock: a world's runs faster than ours."""
