@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 import pytest
+import redis
 from tests.fraud_log import payment
 from tests.homes import LATER, add_model, decide_live, fill_home, opened, records, rule
 
 from decalog import changeover, operations, views
 from decalog import host as hosts
 from decalog.clock import ManualClock, rfc3339
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.deployment import Setup, run_aside
 from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.features.online import OnlineState
@@ -40,6 +41,10 @@ from decalog.systems.fraud.system import SYSTEM
 
 PATIENCE_S = 120.0
 """After this a wait has failed; no right answer takes so long."""
+
+
+DECIDED = {"", "deadline"}
+"""How decisions end whose features were there; on a busy machine one may be too late for its model."""
 
 
 def with_features(*added: Any, without: str = "") -> System:
@@ -202,7 +207,7 @@ def test_a_server_under_traffic_goes_over_and_back_without_a_failed_request(home
     turns = [(one.versions.features, one.versions.model) for one in made]
     changes = [turn for turn, before in zip(turns, [None, *turns], strict=False) if turn != before]
     assert changes == [(A_SET, first[:12]), (B_SET, second[:12]), (A_SET, first[:12])]
-    assert not any(one.fallback for one in made)
+    assert {one.fallback for one in made} <= DECIDED
     assert declared(home) == [A_SET, B_SET, A_SET]
     check_all_identical(home)
     assert f"fraud: champion {second[:12]} with feature set {B_SET}: its views are built beside" in server.said
@@ -223,8 +228,8 @@ class Played:
             home, ["fraud"], setups={"fraud": setup or Setup()}, clock=self.clock, memory=memory, say=self.said.append
         )
         self._count = 0
-        self._turn = asyncio.Event()
-        self.host._beside += (self._turn.set,)
+        self.turn = asyncio.Event()
+        self.host._beside += (self.turn.set,)
 
     @property
     def service(self) -> Service:
@@ -251,9 +256,9 @@ class Played:
     async def until(self, has_come: Callable[[], object]) -> None:
         """Returns once something is so, deciding on meanwhile."""
         while not has_come():
-            assert (await self.decide())["fallback"] == ""
-            self._turn.clear()
-            await self._turn.wait()
+            assert (await self.decide())["fallback"] in DECIDED
+            self.turn.clear()
+            await self.turn.wait()
 
     def metric(self) -> float | None:
         return self.host.meter.registry.get_sample_value("decalog_champion_problem", {"system": "fraud"})
@@ -330,7 +335,7 @@ def test_the_next_start_and_the_next_snapshot_are_on_the_champions_set(home: Hom
     assert operations.take_snapshot(home, "fraud").startswith("snapshot of fraud at record ")
     assert path.exists()
     told = operations.decide_here(home, "fraud", raw=msgspec.json.encode(payment("here", 0, event_time=None)))
-    assert (told["versions"]["features"], told["fallback"]) == (B_SET, "")
+    assert (told["versions"]["features"], told["fallback"] in DECIDED) == (B_SET, True)
     check_all_identical(home)
 
 
@@ -485,6 +490,37 @@ def test_a_champion_that_goes_while_its_views_are_built_takes_nothing_over(
 
     played.run(scenario)
     assert declared(home) == [A_SET]
+
+
+# On Redis
+
+
+def test_a_state_on_redis_goes_over_and_back_and_is_built_anew_when_it_is_lost(home: Home, redis_url: str) -> None:
+    with redis.from_url(redis_url) as client:
+        client.flushall()
+        played = Played(home, Setup(state=redis_url))
+
+        async def scenario(_: Host) -> None:
+            add_model(home.root, system=B)
+            await played.until(lambda: played.service.describe()["features"] == B_SET)
+            roll_back(home)
+            await played.until(lambda: played.service.describe()["features"] == A_SET)
+            await played.decide(card="mine")
+            before = played.service.state
+            client.flushall()
+            assert (await played.decide())["fallback"] == "features_error"
+            while played.service.state is before:
+                played.turn.clear()
+                await played.turn.wait()
+            assert (await played.decide(card="mine"))["fallback"] in DECIDED
+
+        played.run(scenario)
+    played.service.state.close()
+    made = decisions(home)
+    assert declared(home) == [A_SET, B_SET, A_SET]
+    names = SYSTEM.features.names
+    assert unpack_features(made[-1].candidates[0].features)[names.index("card_payments_1d")] == 2.0
+    check_all_identical(home)
 
 
 # Models of before, and starts

@@ -522,6 +522,33 @@ def test_a_refresh_that_fails_is_counted_and_tried_again(log: FraudLog, monkeypa
     assert counted(host, "decalog_refresh_failures_total") == 2
 
 
+def test_what_takes_its_time_beside_holds_up_no_other_and_what_it_stamped_is_committed(
+    log: FraudLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REFRESH_S", 0.0)
+    came, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def stamp() -> None:
+        if log.log.position == 0:
+            log.service.put_table("limits", {"a": 1})
+        elif log.log.durable == 1:
+            came.set()
+
+    async def scenario(_: Host) -> None:
+        await came.wait()
+
+    log.service.problem = "a champion that cannot be used"
+    host = run(log, scenario, endless, stamp)
+    assert ended.is_set()
+    assert counted(host, "decalog_champion_problem", system="fraud") == 1
+
+
 def test_services_are_named_by_their_system(log: FraudLog) -> None:
     services: dict[str, Service] = {"fraud": log.service}
     host = Host(log.log, services, replay=replayed, meter=Meter())

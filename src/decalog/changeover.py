@@ -123,8 +123,10 @@ class Follower:
         other.tables.put(self._name, "features", content=msgspec.Raw(features.to_json()))
         position, before = log.position, self._service.state
         self._service.change(other.system, views.state, serving=serving)
+        if other is self._deployment:
+            # A state that is lost again and again must not keep the machine busy.
+            self._not_before = self._monotonic() + _PAUSE_S
         self._deployment, self._next, self._service.problem = other, None, ""
-        self._not_before = self._monotonic() + _PAUSE_S  # a state that is lost again and again must not keep us busy
         self._say(f"{self._name}: {self._names(other)} decides from record {position:,} on")
         await _let_go(before)
 

@@ -429,6 +429,12 @@ def test_probes_and_the_document_take_no_token(client: Client, path: str) -> Non
     assert client.get(path).status_code == 200
 
 
+def test_a_champion_that_cannot_be_used_is_told_by_the_probe(client: Client, host: Host) -> None:
+    assert client.get("/healthz").json() == {"status": "alive", "problems": {}}
+    host.services["fraud"].problem = "champion 0123456789ab: damaged"
+    assert client.get("/healthz").json() == {"status": "alive", "problems": {"fraud": "champion 0123456789ab: damaged"}}
+
+
 @pytest.mark.parametrize("name", ["127.0.0.1:8000", "localhost", "[::1]:9", "LOCALHOST:80"])
 def test_without_tokens_loopback_names_are_answered(open_client: Client, name: str) -> None:
     for _ in range(2):
