@@ -4,7 +4,7 @@
     the champion before it decides ──────────────────────────────────────────────────────────────────────────▶│
 
 The process does what takes the longest. The thread reads bytes and hashes them, for which Python lets others run. The
-event loop folds what was logged since, in steps of some milliseconds: only it knows which record is the last. Its last
+event loop folds what was logged since, in steps of about 2 ms: only it knows which record is the last. Its last
 step and the swap are one turn of the loop, so they stand between two requests. docs/decisions/0025 has the reasons.
 """
 

@@ -33,8 +33,8 @@ from decalog.stores.table import open_state
 
 _AT_ONCE = 1_000_000
 """Changes that are folded by one sort; they take about 2 GB until they are."""
-_STEP = 50
-"""Records that `catch_up` folds at a time: some milliseconds."""
+_STEP = 20
+"""Records that `catch_up` folds at a time: 2 ms where a record takes 100 µs."""
 
 
 class Views(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ def follow(views: Views, log: Log) -> Views:
 def catch_up(views: Views, log: Log) -> Iterator[None]:
     """Folds all that the log holds beyond the views, what is not durable yet included; stops now and then.
 
-    For the one that stamps: between two stops it has the thread for some milliseconds. When it ends, the views stand at
+    For the one that stamps: between two stops it has the thread for 2 ms or so. When it ends, the views stand at
     the log's very position, until the next record is stamped.
     """
     state, features, position = views.state, views.state.features, views.position
