@@ -31,6 +31,7 @@ from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.features.online import OnlineState
 from decalog.home import Home
 from decalog.host import Host
+from decalog.log import Log
 from decalog.memory import Room, forecast
 from decalog.models.linear import Threshold
 from decalog.registry import Registry
@@ -180,10 +181,11 @@ class Served:
 def served(home: Home, *words: str) -> Iterator[Served]:
     """Yields a server that runs inside the block."""
     made = Served(home, *words)
-    try:
-        yield made
-    finally:
-        made.process.kill()
+    with made.process:
+        try:
+            yield made
+        finally:
+            made.process.kill()
 
 
 def test_a_server_under_traffic_goes_over_and_back_without_a_failed_request(home: Home) -> None:
@@ -383,7 +385,7 @@ def test_a_process_that_dies_leaves_the_set_in_force_and_is_not_tried_at_once(
     started: list[str] = []
 
     async def dies(*words: str, told: bytes = b"") -> tuple[bytes, bytes, int | None]:
-        started.append(msgspec.json.decode(told)["home"])
+        started.append(msgspec.json.decode(told)[0])
         return b"", b"a word of its last", -9
 
     monkeypatch.setattr(changeover, "run_aside", dies)
@@ -395,8 +397,8 @@ def test_a_process_that_dies_leaves_the_set_in_force_and_is_not_tried_at_once(
         model = add_model(home.root, system=B)
         await played.until(lambda: played.service.problem and played.metric())
         assert played.service.problem == (
-            f"champion {model[:12]}: views of fraud for another feature set: a process that ended with -9: a word of "
-            "its last. Expected views at the log's position. It is tried again in 10 minutes, or at once when another "
+            f"champion {model[:12]}: views of another feature set: a process that ended with -9: a word of its last. "
+            "Expected views at the log's position. It is tried again in 10 minutes, or at once when another "
             "model is promoted."
         )
         turns = iter(range(20))
@@ -421,7 +423,7 @@ def test_a_real_process_that_cannot_write_says_why(home: Home) -> None:
     async def scenario(_: Host) -> None:
         add_model(home.root, system=B)
         await played.until(lambda: played.service.problem)
-        assert ": a process that ended with 1: snapshot " in played.service.problem
+        assert ": a process that ended with 1: decalog.errors.LogUnavailableError: snapshot " in played.service.problem
         assert (await played.decide())["versions"]["features"] == A_SET
 
     played.run(scenario)
@@ -571,3 +573,26 @@ def test_a_live_history_goes_over_too(home: Home) -> None:
 
     played.run(scenario)
     check_all_identical(home)
+
+
+def test_what_came_while_a_long_log_was_folded_is_folded_too(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changeover, "_LITTLE", 5)
+    begun: list[int] = []
+    begin = views.begin
+
+    def counted(features: FeatureSet, log: Log, **kept: Any) -> views.Views:
+        found = begin(features, log, **kept)
+        begun.append(found.position)
+        if len(begun) == 1:
+            decide_live(home, hours=6)
+        return found
+
+    monkeypatch.setattr(changeover, "begin", counted)
+    first = len(records(home, "event"))
+    changeover.build(home, B.features)
+    with opened(home) as (deployment, _):
+        kept = views.begin(B.features, deployment.log, folder=home.state)
+        assert kept.position == deployment.log.position
+    assert begun[0] == 0
+    assert first < begun[1] < kept.position
+    assert len(begun) == 3

@@ -113,12 +113,6 @@ def test_a_model_carries_the_feature_set_that_it_was_trained_on(registry: Regist
     assert registry.get(put(registry)).features() is None  # as the first releases stored them
     known = registry.put(msgspec.structs.replace(manifest(), feature_set=DEMO.version), save)
     assert registry.get(known).features() == DEMO
-    other = registry.put(manifest(), save)
-    with pytest.raises(ModelError) as caught:
-        registry.get(other).features()
-    assert str(caught.value).startswith(
-        f"model {other[:12]}, file {DECLARED}: a file that holds feature set {DEMO.version}, not 0123456789ab. Exp"
-    )
 
 
 def test_a_short_id_fits_where_it_is_unambiguous(registry: Registry) -> None:

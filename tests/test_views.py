@@ -42,7 +42,7 @@ def take(home: Home) -> Path:
     """Writes a snapshot as another process does, and returns its path."""
     log = home.reader()
     try:
-        write_down(views.bring_up(FEATURES, log, folder=home.state).state, log, folder=home.state)
+        write_down(views.follow(views.begin(FEATURES, log, folder=home.state), log).state, log, folder=home.state)
     finally:
         log.close()
     return snapshot_path(home.state, FEATURES)
@@ -52,7 +52,7 @@ def whole(home: Home, tmp_path: Path) -> views.Views:
     """Returns the views of the whole log, whatever snapshots there are."""
     log = home.reader()
     try:
-        return views.bring_up(FEATURES, log, folder=tmp_path / "no snapshots here")
+        return views.follow(views.begin(FEATURES, log, folder=tmp_path / "no snapshots here"), log)
     finally:
         log.close()
 
@@ -142,12 +142,12 @@ def test_a_snapshot_of_a_log_that_went_another_way_is_not_used(home: Home, fille
     other = Home(Path(shutil.copytree(filled, tmp_path / "other")))
     shutil.copytree(home.state, other.state)
     log = other.reader()
-    found = views.bring_up(FEATURES, log, folder=other.state)
+    found = views.follow(views.begin(FEATURES, log, folder=other.state), log)
     assert (found.start, "where the log is shorter" in found.problem) == (0, True)
     log.close()
     decide_live(other, hours=6)
     log = other.reader()
-    found = views.bring_up(FEATURES, log, folder=other.state)
+    found = views.follow(views.begin(FEATURES, log, folder=other.state), log)
     assert (found.start, "a state of another log" in found.problem) == (0, True)
     assert last_position(FEATURES, log, path=path) == 0
     log.close()

@@ -28,7 +28,7 @@ from decalog.schema import Field
 from decalog.serving import Service, Serving
 from decalog.system import System, find_system
 from decalog.tables import Tables
-from decalog.views import Views, begin, follow, open_remote
+from decalog.views import Views, begin, follow
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +150,9 @@ class Deployment:
         named = artefact.manifest.feature_set
         if named == self.system.features.version:
             return self
-        features = self._declared(artefact)
+        features = artefact.features() or self._logged_set(named)
+        if features is None:
+            raise _trained_otherwise(artefact, self.system.features.version)
         features.check(self.system.schema)
         missing = [name for name in self._for_policy if name not in features.names]
         if missing:
@@ -166,10 +168,7 @@ class Deployment:
 
     def begin(self) -> Views:
         """Returns the system's views as far as they were kept, in the home or on another server."""
-        features, log = self.system.features, self.log
-        if self.setup.state:
-            return open_remote(features, log, address=self.setup.state, durable=lambda: log.durable)
-        return begin(features, log, folder=self.home.state)
+        return begin(self.system.features, self.log, folder=self.home.state, state=self.setup.state)
 
     def serving(self) -> Serving:
         """Returns model, policy and versions in force. A champion that cannot be used leaves the declared fallback."""
@@ -190,8 +189,6 @@ class Deployment:
         if current[:12] == service.serving.versions.model:
             if current:
                 self.problem = service.problem = ""
-            return False
-        if self.problem and current[:12] in self.problem:
             return False
         found = self.serving()
         service.problem = self.problem
@@ -257,16 +254,9 @@ class Deployment:
                 fix="Restore it from a backup, or promote another.",
             ) from None
 
-    def _declared(self, artefact: Artefact) -> FeatureSet:
-        """Returns what a model was trained on: by its own files, or by the log, where a server has decided with it."""
-        features = artefact.features()
-        if features is None:
-            named = artefact.manifest.feature_set
-            logged = self.tables.version(self.system.name, "features", version=named)
-            if logged is None:
-                raise _trained_otherwise(artefact, self.system.features.version)
-            features = FeatureSet.from_json(msgspec.json.encode(logged))
-        return features
+    def _logged_set(self, version: str) -> FeatureSet | None:
+        content = self.tables.version(self.system.name, "features", version=version)
+        return None if content is None else FeatureSet.from_json(msgspec.json.encode(content))
 
     def _notes(self, decision: Decision) -> tuple[str, ...]:
         then = self._runtime_at(decision.versions.runtime)
@@ -383,12 +373,9 @@ async def run_aside(*words: str, told: bytes = b"") -> tuple[bytes, bytes, int |
         words: the module and its arguments.
         told: what it reads from its standard input.
     """
+    pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", *words),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "NO_COLOR": "1"},
+        *(sys.executable, "-m", *words), stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, "NO_COLOR": "1"}
     )
     try:
         out, err = await process.communicate(told)

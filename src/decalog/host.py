@@ -177,9 +177,7 @@ class Host:
         while True:
             await asyncio.sleep(_REFRESH_S)
             try:
-                begun = call()
-                if begun is not None:
-                    await begun
+                await (call() or asyncio.sleep(0))
             except (DecalogError, OSError):
                 # A registry that is locked or full for a moment must not keep the old champion for good.
                 self.meter.not_refreshed()

@@ -121,21 +121,21 @@ def check_size(system: str, size: int, *, memory: int, beside: int = 0) -> None:
         )
 
 
-class Room:
+class Room(msgspec.Struct):
     """The memory of one server and what is forecast for the views in it.
 
     Args:
         memory: bytes that all views may count on together.
+        forecasts: system → of its views in force.
     """
 
-    def __init__(self, memory: int) -> None:
-        self.memory = memory
-        self._forecasts: dict[str, Forecast] = {}
+    memory: int
+    forecasts: dict[str, Forecast] = {}
 
     @property
     def taken(self) -> int:
         """Bytes that the views in force take once their windows have filled."""
-        return sum(one.then for one in self._forecasts.values())
+        return sum(one.then for one in self.forecasts.values())
 
     def take(self, made: Forecast) -> None:
         """Gives a system's views their room, in the place of those that it had.
@@ -143,9 +143,9 @@ class Room:
         Raises:
             ConfigError: they will not fit; nothing was changed.
         """
-        wanted = self._forecasts | {made.system: made}
+        wanted = self.forecasts | {made.system: made}
         check_memory(list(wanted.values()), self.memory)
-        self._forecasts = wanted
+        self.forecasts = wanted
 
 
 def memory_of(gib: float | None) -> int:

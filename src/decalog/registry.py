@@ -29,8 +29,8 @@ from decalog.runtime import Code
 from decalog.stores.sqlite import connect
 
 MANIFEST = "manifest.json"
+# The canonical JSON of the feature set that a model was trained on, among its files.
 DECLARED = "declared_features.json"
-"""The canonical JSON of the feature set that a model was trained on, among its files."""
 Alias = Literal["champion", "challenger", "shadow"]
 Act = Literal["promote", "rollback"]
 SHORT = 12
@@ -108,15 +108,11 @@ class Artefact(msgspec.Struct, frozen=True):
         """Returns the feature set that it was trained on; None for a model that was stored without it.
 
         Raises:
-            ModelError: the file holds another set than the manifest names.
             ConfigError: this decalog cannot read it.
         """
         if DECLARED not in self.manifest.files:
             return None
-        features = FeatureSet.from_json((self.folder / DECLARED).read_bytes())
-        if features.version != self.manifest.feature_set:
-            raise _damage(self.id, DECLARED, f"holds feature set {features.version}, not {self.manifest.feature_set}")
-        return features
+        return FeatureSet.from_json((self.folder / DECLARED).read_bytes())
 
 
 class AliasChange(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ What was kept is a snapshot in the home, or a state on another server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
@@ -33,8 +33,8 @@ from decalog.stores.table import open_state
 
 _AT_ONCE = 1_000_000
 """Changes that are folded by one sort; they take about 2 GB until they are."""
+# Records that `catch_up` folds at a time: 2 ms where a record takes 100 µs.
 _STEP = 20
-"""Records that `catch_up` folds at a time: 2 ms where a record takes 100 µs."""
 
 
 class Views(msgspec.Struct, frozen=True):
@@ -63,43 +63,32 @@ def snapshot_path(folder: Path, features: FeatureSet) -> Path:
     return folder / features.system / f"{features.version}{SUFFIX}"
 
 
-def bring_up(features: FeatureSet, log: Log, *, folder: Path) -> Views:
-    """Returns the views at the log's position; a snapshot that cannot be used costs time and nothing else.
+def begin(features: FeatureSet, log: Log, *, folder: Path, state: str = "") -> Views:
+    """Returns the views as far as they were kept; what cannot be used costs time and nothing else.
 
     Args:
         features: the declarations.
-        log: read up to the position that it had when it was opened, or that it has as its writer.
+        log: whose views they are.
         folder: of the home's states.
+        state: address of the server that keeps them; "" for a snapshot in the folder.
     """
-    return follow(begin(features, log, folder=folder), log)
-
-
-def begin(features: FeatureSet, log: Log, *, folder: Path) -> Views:
-    """Returns the views of the newest snapshot, at its position; empty ones where none can be used."""
-    path = snapshot_path(folder, features)
-    problem = ""
+    if state:
+        return _begin_remote(features, log, state)
+    path, problem = snapshot_path(folder, features), ""
     if path.exists():
         try:
-            manifest, state = read_snapshot(path, features, hash_at=log.hash_at)
-            return Views(state, manifest.position, manifest.position, "")
+            manifest, kept = read_snapshot(path, features, hash_at=log.hash_at)
+            return Views(kept, manifest.position, manifest.position, "")
         except CorruptLogError as error:
             problem = str(error)
     return Views(OnlineState(features), 0, 0, problem)
 
 
-def open_remote(features: FeatureSet, log: Log, *, address: str, durable: Callable[[], int] | None = None) -> Views:
-    """Returns the views on another server, as far as they had come; empty ones where they are not of this log.
-
-    Args:
-        features: the declarations.
-        log: whose state it is.
-        address: of the server.
-        durable: as for `RemoteState`.
-    """
+def _begin_remote(features: FeatureSet, log: Log, address: str) -> Views:
     home = blake2b(log.vault.secret("state"), digest_size=8).hexdigest()
     space = f"{home}:{features.system}:{features.version}:{this_code().sources[:12]}"
     store = open_state(address, space, kept_us=features.lateness_us + features.longest_window_us)
-    state = RemoteState(features, store, durable=durable)
+    state = RemoteState(features, store, durable=lambda: log.durable)
     last = state.position - 1
     # A log that was restored from a backup may be shorter, or have gone on with other records.
     if last >= 0 and not (last < log.durable and log.get(last).known_time == state.watermark):
@@ -128,10 +117,10 @@ def catch_up(views: Views, log: Log) -> Iterator[None]:
     state, features, position = views.state, views.state.features, views.position
     state.use_tables(_tables(features, log, before=position))
     while position < log.position:
-        stop = min(position + _STEP, log.position)
-        for change in changes(map(log.get, range(position, stop)), features.system, past=log, reads=features.reads):
+        records = map(log.get, range(position, min(position + _STEP, log.position)))
+        for change in changes(records, features.system, past=log, reads=features.reads):
             state.apply(change)
-        position = stop
+        position += _STEP
         if position < log.position:
             yield
 

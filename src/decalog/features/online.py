@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 import numpy as np
@@ -21,8 +21,6 @@ from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import crowded, inadmissible, missing_row, out_of_order, row_twice
 
 _HAND_STEPS = 2
-_FREED = 1_000
-"""Arrays that `dissolve` lets go of at a time: a tenth of a millisecond."""
 
 
 class StateStats(msgspec.Struct, frozen=True):
@@ -343,13 +341,6 @@ class OnlineState:
             token = entity.plan.asked_token(fact.entities) if left >> place & 1 else None
             if token is not None and entity.insert(token, self._row, horizon=horizon) == kernel.TWICE:
                 raise row_twice(seq, fact.root, entity=entity.plan.entity)
-
-
-def dissolve(state: OnlineState) -> Iterator[None]:
-    """Lets go of a state's rows bit by bit: freeing millions of arrays in one go would stall whoever waits."""
-    for entity in state._entities:  # noqa: SLF001 - of this module
-        while entity.free(_FREED):
-            yield
 
 
 def _beyond(asked: int, position: int) -> ReplayError:
