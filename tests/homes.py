@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from decalog.events import Record
 from decalog.home import Home
 from decalog.models.linear import Threshold
 from decalog.operations import quiet
-from decalog.registry import Manifest, Pin, Registry
+from decalog.registry import DECLARED, Manifest, Pin, Registry
 from decalog.runtime import this_code
 from decalog.simulation import fill, rates_of, world_of
 from decalog.system import System
@@ -36,8 +36,19 @@ def rule(system: System = SYSTEM, *, limit: float = 3_000.0) -> Threshold:
     return Threshold(names.index("amount"), limit, above=0.3, below=0.001, width=len(names))
 
 
-def add_model(root: Path, model: Any = None, *, system: System = SYSTEM, promote: bool = True, **changes: Any) -> str:
-    """Puts a model into the registry of a home, as the champion if nothing else is said, and returns its id."""
+def add_model(
+    root: Path,
+    model: Any = None,
+    *,
+    system: System = SYSTEM,
+    promote: bool = True,
+    declared: bool = True,
+    **changes: Any,
+) -> str:
+    """Puts a model into the registry of a home, as the champion if nothing else is said, and returns its id.
+
+    It carries its feature set with it, unless it is not `declared`, as models of the first releases were not.
+    """
     manifest = Manifest(
         system=system.name,
         name="rule",
@@ -50,7 +61,14 @@ def add_model(root: Path, model: Any = None, *, system: System = SYSTEM, promote
         seed=0,
     )
     registry = Registry(root)
-    id_ = registry.put(msgspec.structs.replace(manifest, **changes), (model or rule(system)).save)
+
+    def write(folder: Path) -> Mapping[str, Any]:
+        if declared:
+            (folder / DECLARED).write_bytes(system.features.to_json())
+        settings: Mapping[str, Any] = (model or rule(system)).save(folder)
+        return settings
+
+    id_ = registry.put(msgspec.structs.replace(manifest, **changes), write)
     if promote:
         registry.promote(system.name, id_, by="test", why="test", at_us=0)
     return id_

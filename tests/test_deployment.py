@@ -26,6 +26,7 @@ from decalog.policy import policy_version
 from decalog.registry import Registry
 from decalog.runtime import runtime
 from decalog.schema import Field
+from decalog.serving import named_features
 from decalog.systems.fraud.policy import FraudCosts
 from decalog.systems.fraud.simulate import START_US
 from decalog.systems.fraud.system import SYSTEM
@@ -93,7 +94,7 @@ def test_a_users_own_signal_is_a_request_field_and_a_feature(home: Home) -> None
         add_model(home.root, Prior(0.001, WIDTH + 1), system=deployment.system)
         service = deployment.service()
         decision = service.decide(payment("a", 0, event_time=None, v1=2.5))[1]
-        assert service.name_features(decision.candidates[0].features)["v1"] == 2.5
+        assert named_features(service.ingest.log, decision, now=service.system.features)["v1"] == 2.5
         assert decision.mode == "live"
         deployment.log.commit()
         assert deployment.replayer().one("a").identical
@@ -152,7 +153,7 @@ def test_a_restarted_service_goes_on_where_the_views_stood(tmp_path: Path) -> No
             first.decide(payment(f"a{i}", 0, event_time=None))
         deployment.log.commit()
         last = deployment.service().decide(payment("a3", 0, event_time=None))[1]
-        assert first.name_features(last.candidates[0].features)["card_payments_1d"] == 4
+        assert named_features(first.ingest.log, last, now=first.system.features)["card_payments_1d"] == 4
 
 
 # The champion
@@ -192,8 +193,8 @@ def test_a_champion_that_cannot_be_used_leaves_the_fallback_and_is_named(deploym
         deployment.model(model)
 
 
-def test_a_model_of_other_features_is_refused(home: Home) -> None:
-    model = add_model(home.root)
+def test_a_model_of_features_that_nobody_knows_any_more_is_refused(home: Home) -> None:
+    model = add_model(home.root, declared=False)
     with opened(home, Setup(signals=SIGNALS)) as (deployment, clock):
         clock.set(START_US)
         now = deployment.system.features.version
@@ -313,7 +314,7 @@ def test_replays_aside_run_one_at_a_time_and_end_with_the_server(
     begin = asyncio.create_subprocess_exec
 
     async def endless(*_words: str, **pipes: Any) -> asyncio.subprocess.Process:
-        running.append(await begin(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE, **pipes))
+        running.append(await begin(sys.executable, "-c", "import signal; signal.pause()", **pipes))
         started.set()
         return running[-1]
 

@@ -16,7 +16,7 @@ from tests.fraud_log import FEATURES, FraudLog, payment
 from decalog import host as module
 from decalog.decisions import Versions, decode_decision
 from decalog.errors import ConflictError, DecalogError, LogUnavailableError, RequestError, UnknownRecordError
-from decalog.host import Host, rows_of
+from decalog.host import Beside, Host, rows_of
 from decalog.meter import Meter
 from decalog.models.base import Floats
 from decalog.serving import Service, Serving
@@ -77,11 +77,11 @@ def use(log: FraudLog, model: Any, *, deadline_ms: int = 60_000) -> None:
     log.service.adopt(Serving(model=model, head="p_fraud", policy=FraudPolicy(FraudCosts()), versions=versions))
 
 
-def run(log: FraudLog, scenario: Scenario, refresh: Callable[[], None] | None = None) -> Host:
+def run(log: FraudLog, scenario: Scenario, *beside: Beside) -> Host:
     """Starts a host, plays a scenario in it, and stops it; returns it stopped."""
 
     async def play() -> Host:
-        host = Host(log.log, {"fraud": log.service}, replay=replayed, meter=Meter(), refresh=refresh)
+        host = Host(log.log, {"fraud": log.service}, replay=replayed, meter=Meter(), beside=beside)
         await host.start()
         try:
             await asyncio.wait_for(scenario(host), PATIENCE_S)
@@ -555,7 +555,7 @@ def test_a_refresh_that_fails_is_counted_and_tried_again(log: FraudLog, monkeypa
         OSError(24, "too many open files"),
     ]
 
-    def refresh() -> None:
+    async def refresh() -> None:
         if problems:
             raise problems.pop()
         log.service.adopt(
@@ -569,6 +569,33 @@ def test_a_refresh_that_fails_is_counted_and_tried_again(log: FraudLog, monkeypa
 
     host = run(log, scenario, refresh)
     assert counted(host, "decalog_refresh_failures_total") == 2
+
+
+def test_what_takes_its_time_beside_holds_up_no_other_and_what_it_stamped_is_committed(
+    log: FraudLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REFRESH_S", 0.0)
+    came, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def stamp() -> None:
+        if log.log.position == 0:
+            log.service.put_table("limits", {"a": 1})
+        elif log.log.durable == 1:
+            came.set()
+
+    async def scenario(_: Host) -> None:
+        await came.wait()
+
+    log.service.problem = "a champion that cannot be used"
+    host = run(log, scenario, endless, stamp)
+    assert ended.is_set()
+    assert counted(host, "decalog_champion_problem", system="fraud") == 1
 
 
 def test_services_are_named_by_their_system(log: FraudLog) -> None:

@@ -23,6 +23,7 @@ from decalog.serving import Service
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
 from decalog.tables import Tables
+from decalog.views import follow
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ def test_decisions_around_a_change_of_a_list_replay(tmp_path: Path) -> None:
         plain.log.commit()
         found = deployment.replayer().range()
         assert (found.replayed, found.identical) == (6, 6)
-        restored = deployment.bring_up().state
+        restored = follow(deployment.begin(), deployment.log).state
         assert restored._tables["card_lists"] == service.state._tables["card_lists"]
 
 

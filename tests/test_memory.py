@@ -13,7 +13,7 @@ from decalog.errors import ConfigError
 from decalog.features.definition import Aggregate, FeatureSet
 from decalog.features.facts import Change, Fact
 from decalog.features.online import OnlineState
-from decalog.memory import Forecast, check_memory, check_size, forecast, machine_memory, memory_of, size_text
+from decalog.memory import Forecast, Room, check_memory, check_size, forecast, machine_memory, memory_of, size_text
 
 MIB, GIB = 2**20, 2**30
 START = 20_000 * DAY
@@ -136,6 +136,31 @@ def test_a_snapshot_that_is_larger_than_the_memory_is_not_even_read() -> None:
         "memory for the views of fraud: 11.0 GiB in their snapshot alone. Expected at most 10.0 GiB, what this machine "
         "or its control group gives. Take a machine with more"
     )
+
+
+def test_a_snapshot_that_does_not_fit_beside_the_views_in_force_is_not_read() -> None:
+    check_size("fraud", 4, memory=10, beside=6)
+    with pytest.raises(ConfigError) as caught:
+        check_size("fraud", 5 * GIB, memory=12 * GIB, beside=8 * GIB)
+    assert str(caught.value).startswith(
+        "memory for the views of fraud: 5,120 MiB in their snapshot alone, beside 8,192 MiB of the views in force. "
+        "Expected at most 12.0 GiB, what this machine or its control group gives. Restart the server: it begins with "
+        "the new views alone. Or: Take a machine with more"
+    )
+
+
+def test_room_is_given_in_the_place_of_what_a_system_had_or_not_at_all() -> None:
+    room = Room(100)
+    one = Forecast(system="one", rows=1, tokens=1, now=1, then=40, beside=10, events_a_day=1.0)
+    two = msgspec.structs.replace(one, system="two", then=30)
+    room.take(one)
+    room.take(two)
+    assert room.taken == 70
+    with pytest.raises(ConfigError, match="memory for the views of one and two"):
+        room.take(msgspec.structs.replace(two, then=60))
+    assert room.taken == 70
+    room.take(msgspec.structs.replace(two, then=20))
+    assert room.taken == 60
 
 
 # What the machine gives

@@ -15,10 +15,11 @@ import msgspec
 import pytest
 
 from decalog.errors import ConfigError, LogUnavailableError, ModelError, UnknownRecordError
+from decalog.features.definition import Attribute, FeatureSet
 from decalog.metrics import Measurement
 from decalog.models.formats import load_model
 from decalog.models.linear import Prior
-from decalog.registry import AliasChange, Manifest, Pin, Registry, canonical
+from decalog.registry import DECLARED, AliasChange, Manifest, Pin, Registry, canonical
 from decalog.runtime import Code, source_hash, this_code
 
 CODE = Code("0.1.0", "a" * 64, "b" * 64, {"numpy": "2.4.6"})
@@ -99,6 +100,19 @@ def test_what_the_model_saved_joins_the_settings_and_deep_files_are_hashed(regis
     found = registry.get(registry.put(given, save)).manifest
     assert found.settings == {"path": "m:C", "kept": 1}
     assert found.files == {"deep/a.bin": hashlib.sha256(b"1").hexdigest()}
+
+
+DEMO = FeatureSet(system="fraud", features=(Attribute(name="amount", meaning="of it", unit="1", attribute="amount"),))
+
+
+def test_a_model_carries_the_feature_set_that_it_was_trained_on(registry: Registry) -> None:
+    def save(folder: Path) -> Mapping[str, Any]:
+        (folder / DECLARED).write_bytes(DEMO.to_json())
+        return {}
+
+    assert registry.get(put(registry)).features() is None  # as the first releases stored them
+    known = registry.put(msgspec.structs.replace(manifest(), feature_set=DEMO.version), save)
+    assert registry.get(known).features() == DEMO
 
 
 def test_a_short_id_fits_where_it_is_unambiguous(registry: Registry) -> None:

@@ -17,7 +17,7 @@ from decalog.errors import ConflictError, DataError, RequestError
 from decalog.features.facts import Change
 from decalog.models.base import Floats
 from decalog.policy import Case, Verdict
-from decalog.serving import Judge, Serving, Underway, reply
+from decalog.serving import Judge, Serving, Underway, named_features, reply
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
 
@@ -301,7 +301,7 @@ def test_a_reply_to_an_imported_decision_has_no_predictions(log: FraudLog) -> No
 
 def test_features_are_named_in_the_order_of_their_declaration(log: FraudLog) -> None:
     decision = log.decide("a", 0)
-    named = log.service.name_features(decision.candidates[0].features)
+    named = named_features(log.log, decision, now=FEATURES)
     assert list(named) == list(FEATURES.names)
     assert named["card_payments_1d"] == 1
-    assert log.service.name_features(b"") == {}
+    assert named_features(log.log, msgspec.structs.replace(decision, candidates=()), now=FEATURES) == {}

@@ -14,7 +14,7 @@ from decalog.errors import ConfigError, DataError
 from decalog.events import Record
 from decalog.home import Home
 from decalog.models.formats import load_model
-from decalog.registry import Registry
+from decalog.registry import DECLARED, Registry
 from decalog.reports import Report
 from decalog.systems.fraud.policy import FraudCosts
 from decalog.systems.fraud.system import SYSTEM
@@ -86,6 +86,7 @@ def test_the_first_model_becomes_champion_and_is_what_was_judged(
     assert {"policy", "test_share", "trained_at"} == set(manifest.parameters)
     assert len(manifest.code.lock) == len(manifest.code.sources) == 64
     assert msgspec.json.decode((artefact.folder / REPORT).read_bytes(), type=Report) == result.report
+    assert artefact.features() == SYSTEM.features
     assert said == ["joining requests with their outcomes", *(f"fitting {spec.name}" for spec in SYSTEM.models)]
     load_model(manifest.format, artefact.folder, settings=manifest.settings)
 
@@ -131,7 +132,13 @@ def test_another_process_makes_the_same_bytes(
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == trained[0].model
     here, there = (root / side / "models" / trained[0].model for side in ("here", "there"))
-    assert {path.name for path in here.iterdir()} == {"manifest.json", "model.txt", "calibration.json", REPORT}
+    assert {path.name for path in here.iterdir()} == {
+        "manifest.json",
+        "model.txt",
+        "calibration.json",
+        REPORT,
+        DECLARED,
+    }
     for path in here.iterdir():
         assert path.read_bytes() == (there / path.name).read_bytes()
 

@@ -43,7 +43,7 @@ def take(home: Home) -> Path:
     """Writes a snapshot as another process does, and returns its path."""
     log = home.reader()
     try:
-        write_down(views.bring_up(FEATURES, log, folder=home.state).state, log, folder=home.state)
+        write_down(views.follow(views.begin(FEATURES, log, folder=home.state), log).state, log, folder=home.state)
     finally:
         log.close()
     return snapshot_path(home.state, FEATURES)
@@ -53,7 +53,7 @@ def whole(home: Home, tmp_path: Path) -> views.Views:
     """Returns the views of the whole log, whatever snapshots there are."""
     log = home.reader()
     try:
-        return views.bring_up(FEATURES, log, folder=tmp_path / "no snapshots here")
+        return views.follow(views.begin(FEATURES, log, folder=tmp_path / "no snapshots here"), log)
     finally:
         log.close()
 
@@ -72,7 +72,7 @@ def test_a_start_folds_only_what_came_after_the_snapshot(home: Home, tmp_path: P
         for number in range(3):
             service.decide(payment(f"n{number}", 0, event_time=None))
         deployment.log.commit()
-        again = deployment.bring_up()
+        again = views.follow(deployment.begin(), deployment.log)
         assert (again.start, again.position, again.problem) == (position, position + 3, "")
         assert str(again) == f"snapshot at record {position:,}, 3 records folded after it"
         folded = whole(home, tmp_path)
@@ -143,12 +143,12 @@ def test_a_snapshot_of_a_log_that_went_another_way_is_not_used(home: Home, fille
     other = Home(Path(shutil.copytree(filled, tmp_path / "other")))
     shutil.copytree(home.state, other.state)
     log = other.reader()
-    found = views.bring_up(FEATURES, log, folder=other.state)
+    found = views.follow(views.begin(FEATURES, log, folder=other.state), log)
     assert (found.start, "where the log is shorter" in found.problem) == (0, True)
     log.close()
     decide_live(other, hours=6)
     log = other.reader()
-    found = views.bring_up(FEATURES, log, folder=other.state)
+    found = views.follow(views.begin(FEATURES, log, folder=other.state), log)
     assert (found.start, "a state of another log" in found.problem) == (0, True)
     assert last_position(FEATURES, log, path=path) == 0
     log.close()
@@ -178,8 +178,8 @@ def test_the_hash_at_a_position_is_that_of_the_record_before(home: Home) -> None
 def test_how_old_the_newest_row_of_a_kind_is_outlives_a_restart(home: Home, tmp_path: Path) -> None:
     take(home)
     log = home.reader()
-    found = views.bring_up(FEATURES, log, folder=home.state)
+    found = views.begin(FEATURES, log, folder=home.state)
+    assert found.position == log.durable
     log.close()
-    assert found.start == found.position
     assert found.state.newest == whole(home, tmp_path).state.newest
     assert found.state.newest["payment"] == records(home, "decision")[-1].known_time

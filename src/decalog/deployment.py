@@ -6,8 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
-from pathlib import Path
+from copy import copy
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ import msgspec
 from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
 from decalog.features.definition import FeatureSet
-from decalog.features.remote import RemoteState
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.log import Log
@@ -23,15 +21,14 @@ from decalog.models.base import Model
 from decalog.models.formats import load_model
 from decalog.parity import Parity
 from decalog.policy import policy_version, with_rates
-from decalog.registry import Registry
+from decalog.registry import Artefact, Registry
 from decalog.replay import Replayer
-from decalog.runtime import runtime, this_code
+from decalog.runtime import runtime
 from decalog.schema import Field
 from decalog.serving import Service, Serving
-from decalog.stores.table import open_state
 from decalog.system import System, find_system
 from decalog.tables import Tables
-from decalog.views import Views, bring_up, follow, snapshot_path
+from decalog.views import Views, begin, follow
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +83,8 @@ class Deployment:
         self.signals = own if own is not None else msgspec.convert(stored or [], tuple[Field, ...])
         self.system: System = plain.with_signals(self.signals)
         self.system.features.check(self.system.schema)
+        # What the code's policy reads, whichever feature set is in force.
+        self._for_policy = self.system.features.names_for("policy")
         self.problem = ""
         self.views: Views | None = None
         self._runtimes: dict[int, dict[str, Any]] = {}
@@ -133,19 +132,49 @@ class Deployment:
         ingest = self.prepare()
         self.tables.put("", "runtime", content=runtime())
         self.log.commit()
-        self.views = self._remote_views() if self.setup.state else self.bring_up()
+        self.views = follow(self.begin(), self.log)
         made = Service(self.system, ingest, self.views.state, serving=self.serving(), entropy=self._entropy)
         made.problem = self.problem
         return made
 
-    def bring_up(self) -> Views:
-        """Returns the system's views at the log's position."""
-        return bring_up(self.system.features, self.log, folder=self.home.state)
+    def as_served(self) -> Deployment:
+        """Returns it as it decides: on the feature set of its champion; on the code's own where that cannot be used."""
+        current = self.registry.current(self.system.name)
+        try:
+            return self if current is None else self.on_set_of(current)
+        except (ModelError, ConfigError):
+            return self  # `serving` says why
 
-    @property
-    def snapshot(self) -> Path:
-        """Where the snapshot of its views stands, if there is one."""
-        return snapshot_path(self.home.state, self.system.features)
+    def on_set_of(self, model: str) -> Deployment:
+        """Returns it on the feature set that a model was trained on; itself where it stands on that already.
+
+        Raises:
+            ModelError: the model is missing or damaged, or neither it nor the log holds its declarations.
+            ConfigError: they do not fit the system's schema, or lack what its policy reads.
+        """
+        artefact = self._artefact(model)
+        named = artefact.manifest.feature_set
+        if named == self.system.features.version:
+            return self
+        features = artefact.features() or self._logged_set(named)
+        if features is None:
+            raise _trained_otherwise(artefact, self.system.features.version)
+        features.check(self.system.schema)
+        missing = [name for name in self._for_policy if name not in features.names]
+        if missing:
+            raise ConfigError(
+                where=f"features of {self.system.name!r}, version {named}",
+                given=f"no {' and no '.join(missing)}",
+                expected="every feature of use 'policy' that the running code declares: its policy reads them",
+                fix="Declare it in the new set and train again, or restart with code whose policy does without.",
+            )
+        other = copy(self)
+        other.system = msgspec.structs.replace(self.system, features=features)
+        return other
+
+    def begin(self) -> Views:
+        """Returns the system's views as far as they were kept, in the home or on another server."""
+        return begin(self.system.features, self.log, folder=self.home.state, state=self.setup.state)
 
     def serving(self) -> Serving:
         """Returns model, policy and versions in force. A champion that cannot be used leaves the declared fallback."""
@@ -166,8 +195,6 @@ class Deployment:
         if current[:12] == service.serving.versions.model:
             if current:
                 self.problem = service.problem = ""
-            return False
-        if self.problem and current[:12] in self.problem:
             return False
         found = self.serving()
         service.problem = self.problem
@@ -190,25 +217,6 @@ class Deployment:
         """Returns what compares the system's logged features with the log."""
         return Parity(self.log, self.system.name, notes_for=self._notes)
 
-    def _remote_views(self) -> Views:
-        """Returns the views kept on another server, brought up to the log's position."""
-        state = self._remote_state()
-        start = state.position
-        return follow(Views(state, self.log.durable, start, ""), self.log)
-
-    def _remote_state(self) -> RemoteState:
-        """Returns the state on another server, as far as it had come; empty where it is not of this log."""
-        features = self.system.features
-        home = blake2b(self.log.vault.secret("state"), digest_size=8).hexdigest()
-        space = f"{home}:{self.system.name}:{features.version}:{this_code().sources[:12]}"
-        store = open_state(self.setup.state, space, kept_us=features.lateness_us + features.longest_window_us)
-        state = RemoteState(features, store, durable=lambda: self.log.durable)
-        last = state.position - 1
-        # A log that was restored from a backup may be shorter, or have gone on with other records.
-        if last >= 0 and not (last < self.log.durable and self.log.get(last).known_time == state.watermark):
-            state.reset()
-        return state
-
     def _holds_amounts(self) -> bool:
         return any(record.kind in ("event", "decision") for record in self.log.read())
 
@@ -219,6 +227,7 @@ class Deployment:
             self.problem = "no champion: train one"
             return None, head, ""
         try:
+            self.on_set_of(current)  # where the set is what is wrong, it says how
             model, head = self.model(current)
         except (ModelError, ConfigError) as error:
             self.problem = f"champion {current[:12]}: {error}"
@@ -232,8 +241,17 @@ class Deployment:
         Raises:
             ModelError: it is missing, damaged, or was trained on another feature set.
         """
+        artefact = self._artefact(version)
+        expected = features or self.system.features.version
+        if artefact.manifest.feature_set != expected:
+            raise _trained_otherwise(artefact, expected)
+        manifest = artefact.manifest
+        model = load_model(manifest.format, artefact.folder, settings=manifest.settings, allowed=self.setup.allowed)
+        return model, manifest.head
+
+    def _artefact(self, version: str) -> Artefact:
         try:
-            artefact = self.registry.get(version)
+            return self.registry.get(version)
         except UnknownRecordError:
             raise ModelError(
                 where=f"model {version[:12]}",
@@ -241,17 +259,10 @@ class Deployment:
                 expected="its folder in models/",
                 fix="Restore it from a backup, or promote another.",
             ) from None
-        expected = features or self.system.features.version
-        if artefact.manifest.feature_set != expected:
-            raise ModelError(
-                where=f"model {artefact.id[:12]}",
-                given=f"a model of feature set {artefact.manifest.feature_set}",
-                expected=f"one of feature set {expected}",
-                fix="Train again: the declarations changed.",
-            )
-        manifest = artefact.manifest
-        model = load_model(manifest.format, artefact.folder, settings=manifest.settings, allowed=self.setup.allowed)
-        return model, manifest.head
+
+    def _logged_set(self, version: str) -> FeatureSet | None:
+        content = self.tables.version(self.system.name, "features", version=version)
+        return None if content is None else FeatureSet.from_json(msgspec.json.encode(content))
 
     def _notes(self, decision: Decision) -> tuple[str, ...]:
         then = self._runtime_at(decision.versions.runtime)
@@ -318,6 +329,15 @@ def _gone(system: str, what: str, why: str) -> ReplayError:
     )
 
 
+def _trained_otherwise(artefact: Artefact, expected: str) -> ModelError:
+    return ModelError(
+        where=f"model {artefact.id[:12]}",
+        given=f"a model of feature set {artefact.manifest.feature_set}",
+        expected=f"one of feature set {expected}",
+        fix="Train again: the declarations changed.",
+    )
+
+
 def replay_aside(
     home: Home, paths: Mapping[str, str], *, allowed: Mapping[str, Sequence[str]] | None = None
 ) -> Callable[[str, str], Any]:
@@ -335,7 +355,9 @@ def replay_aside(
     async def replay(system: str, decision_id: str) -> dict[str, Any]:
         words = [word for path in (allowed or {}).get(system, ()) for word in ("--allow-model", path)]
         async with alone:
-            out, err, status = await _run("replay", paths.get(system, system), decision_id, *words, "--json", home=home)
+            path = paths.get(system, system)
+            line = ("decalog", "replay", path, decision_id, *words, "--json", "--home", str(home.root))
+            out, err, status = await run_aside(*line)
         try:
             report: dict[str, Any] = msgspec.json.decode(out)
         except msgspec.DecodeError:
@@ -350,16 +372,19 @@ def replay_aside(
     return replay
 
 
-async def _run(*words: str, home: Home) -> tuple[bytes, bytes, int | None]:
-    """Runs a command of decalog on a home; returns what it wrote, its errors and its status."""
+async def run_aside(*words: str, told: bytes = b"") -> tuple[bytes, bytes, int | None]:
+    """Runs a module of decalog in a process of its own; returns what it wrote, its errors and its status.
+
+    Args:
+        words: the module and its arguments.
+        told: what it reads from its standard input.
+    """
+    pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "decalog", *words, "--home", str(home.root)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "NO_COLOR": "1"},
+        *(sys.executable, "-m", *words), stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, "NO_COLOR": "1"}
     )
     try:
-        out, err = await process.communicate()
+        out, err = await process.communicate(told)
     finally:
         # Where the server stops meanwhile, nobody waits for the answer any more.
         if process.returncode is None:

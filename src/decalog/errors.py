@@ -11,7 +11,8 @@ DecalogError
 ├── LogError         (OSError)          the log cannot take or give records
 │   ├── LogUnavailableError             nothing can be appended now: the only answer that is not logged (503)
 │   └── CorruptLogError                 the hash chain, an index or a derived copy does not fit the records
-├── StateError       (OSError)          the features' state on another server is away, lost or damaged: a fallback
+├── StateError       (OSError)          the features' state is away, damaged or cannot be built: a fallback
+│   └── LostStateError                  it is gone or older than it was: it has to be built anew
 ├── ModelError       (RuntimeError)     a model artefact is missing, damaged, or gives impossible values
 └── ReplayError      (RuntimeError)     a decision cannot be recomputed; the message names what is missing
 """
@@ -82,6 +83,10 @@ class CorruptLogError(LogError):
 
 class StateError(DecalogError, OSError):
     """The state of the features, kept on another server, cannot be used now."""
+
+
+class LostStateError(StateError):
+    """The state that is kept elsewhere is gone, older, or another's: it has to be built anew from the log."""
 
 
 class ModelError(DecalogError, RuntimeError):

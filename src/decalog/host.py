@@ -23,7 +23,7 @@ from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.monitoring import Freshness
 from decalog.outcomes import Outcome, decode_outcome
-from decalog.serving import Service, Underway, reply
+from decalog.serving import Service, Underway, named_features, reply
 
 _ROWS_AT_ONCE = 100
 """Rows of a batch between two looks at the event loop: a batch must not stop the decisions beside it."""
@@ -35,6 +35,7 @@ _REFRESH_S = 1.0
 
 _T = TypeVar("_T")
 Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
+Beside = Callable[[], Awaitable[None] | None]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -71,7 +72,7 @@ class Host:
         services: system name → service.
         replay: (system, decision id) → replay's report; runs outside this process.
         meter: counters.
-        refresh: called about every second: gives services the champion of now.
+        beside: each is called about every second, in a task of its own: one that takes its time holds up no other.
         state: folder for what may be lost at the cost of work done again; None keeps nothing.
     """
 
@@ -82,7 +83,7 @@ class Host:
         *,
         replay: Replay,
         meter: Meter,
-        refresh: Callable[[], None] | None = None,
+        beside: Sequence[Beside] = (),
         state: Path | None = None,
     ) -> None:
         self.log = log
@@ -90,14 +91,15 @@ class Host:
         self.meter = meter
         self.folder = state
         self._replay = replay
-        self._refresh = refresh
-        self._refreshing: asyncio.Task[None] | None = None
+        self._beside = tuple(beside)
+        self._tasks: list[asyncio.Task[None]] = []
         self._committer: Committer | None = None
         self._stopping = False
         # Threads of their own: a model that hangs must not take the one that stopping needs.
         self._thinkers = ThreadPoolExecutor(thread_name_prefix="decalog-model")
         self._thinking = 0
-        self._fresh = {name: self._watched(service) for name, service in self.services.items()}
+        self._fresh: dict[str, Freshness] = {}
+        self._watch()
 
     @property
     def systems(self) -> tuple[str, ...]:
@@ -110,13 +112,13 @@ class Host:
         self._committer.notify()
         gc.collect()
         gc.freeze()
-        self._refreshing = asyncio.create_task(self._keep_fresh())
+        self._tasks = [asyncio.create_task(self._repeat(call)) for call in (*self._beside, self._watch)]
 
     async def stop(self) -> None:
         """Refuses what is new, commits what was stamped, and ends."""
         self._stopping = True
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        for task in self._tasks:
+            task.cancel()
         if self._committer is not None:
             await self._committer.stop()
         self._thinkers.shutdown(wait=False)
@@ -160,8 +162,7 @@ class Host:
         service = self._service(system)
         record, decision = await self.logged(system, id_)
         told = reply(record, decision, noun=service.system.schema.noun)
-        features = decision.candidates[0].features if decision.candidates else b""
-        told["features"] = service.name_features(features)
+        told["features"] = named_features(self.log, decision, now=service.system.features)
         told["attributes"] = decision.request.attributes
         told["event_time"] = rfc3339(decision.request.event_time)
         told["state_seq"] = decision.state_seq
@@ -218,24 +219,33 @@ class Host:
             },
         )
 
-    def _watched(self, service: Service) -> Freshness:
-        fresh = Freshness(service.system.features, service.state.newest, now=self._now)
-        for feature in fresh.watched:
-            age_s, is_stale = partial(fresh.age_s, feature), partial(fresh.is_stale, feature)
-            self.meter.watch(service.system.name, feature, age_s=age_s, is_stale=is_stale)
-        return fresh
+    def _watch(self) -> None:
+        """Watches how old the rows behind features are: those of now, after a change of feature sets others."""
+        for name, service in self.services.items():
+            newest, before = service.state.newest, self._fresh.get(name)
+            if before is not None and before.newest is newest:
+                continue
+            fresh = self._fresh[name] = Freshness(service.system.features, newest, now=self._now)
+            self.meter.unwatch(name, () if before is None else before.watched)
+            for feature in fresh.watched:
+                age_s, is_stale = partial(fresh.age_s, feature), partial(fresh.is_stale, feature)
+                self.meter.watch(name, feature, age_s=age_s, is_stale=is_stale)
 
     def _now(self) -> int:
         return max(self.log.known_time, self.log.clock.now_us())
 
-    async def _keep_fresh(self) -> None:
-        while self._refresh is not None:
+    async def _repeat(self, call: Beside) -> None:
+        while True:
             await asyncio.sleep(_REFRESH_S)
             try:
-                self._refresh()
+                await (call() or asyncio.sleep(0))
             except (DecalogError, OSError):
                 # A registry that is locked or full for a moment must not keep the old champion for good.
                 self.meter.not_refreshed()
+            for name, service in self.services.items():
+                self.meter.troubled(name, is_troubled=bool(service.problem))
+            if self._committer is not None and self.log.position > self.log.durable:
+                self._committer.notify()  # what a call stamped
 
     async def _finish(self, service: Service, draft: Underway) -> tuple[Record, Decision]:
         model = service.serving.model

@@ -103,19 +103,53 @@ def check_memory(forecasts: Sequence[Forecast], memory: int) -> None:
     )
 
 
-def check_size(system: str, size: int, *, memory: int) -> None:
+def check_size(system: str, size: int, *, memory: int, beside: int = 0) -> None:
     """Checks that a snapshot can be read at all, before it is.
+
+    Args:
+        system: whose it is.
+        size: of it, bytes.
+        memory: bytes that may be counted on.
+        beside: bytes that views in force may take meanwhile.
 
     Raises:
         ConfigError: it is larger than the memory.
     """
-    if size > memory:
+    if size + beside > memory:
+        held = f", beside {size_text(beside)} of the views in force" if beside else ""
         raise ConfigError(
             where=f"memory for the views of {system}",
-            given=f"{size_text(size)} in their snapshot alone",
+            given=f"{size_text(size)} in their snapshot alone{held}",
             expected=f"at most {size_text(memory)}, what this machine or its control group gives",
-            fix=_FIX,
+            fix=("Restart the server: it begins with the new views alone. Or: " if beside else "") + _FIX,
         )
+
+
+class Room(msgspec.Struct):
+    """The memory of one server and what is forecast for the views in it.
+
+    Args:
+        memory: bytes that all views may count on together.
+        forecasts: system → of its views in force.
+    """
+
+    memory: int
+    forecasts: dict[str, Forecast] = {}
+
+    @property
+    def taken(self) -> int:
+        """Bytes that the views in force take once their windows have filled."""
+        return sum(one.then for one in self.forecasts.values())
+
+    def take(self, made: Forecast) -> None:
+        """Gives a system's views their room, in the place of those that it had.
+
+        Raises:
+            ConfigError: they will not fit; nothing was changed.
+        """
+        wanted = self.forecasts | {made.system: made}
+        check_memory(list(wanted.values()), self.memory)
+        self.forecasts = wanted
 
 
 def memory_of(gib: float | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -61,6 +61,12 @@ class Meter:
         self._stales = Gauge(
             "decalog_feature_stale", "1 where that is more than declared.", _OF_FEATURE, registry=self.registry
         )
+        self._problem = Gauge(
+            "decalog_champion_problem",
+            "1 while the champion of now cannot be used.",
+            ("system",),
+            registry=self.registry,
+        )
         self._fresh: list[tuple[str, Decided]] = []
         # A series is looked up by its labels once: prometheus-client takes a lock and builds a tuple for each.
         self._decision = cache(self._decisions.labels)
@@ -82,9 +88,19 @@ class Meter:
         self._ages.labels(system, feature).set_function(age_s)
         self._stales.labels(system, feature).set_function(is_stale)
 
+    def unwatch(self, system: str, features: Iterable[str]) -> None:
+        """Exposes features no longer."""
+        for feature in features:
+            self._ages.remove(system, feature)
+            self._stales.remove(system, feature)
+
     def not_refreshed(self) -> None:
         """Counts a look for a new champion that failed; the next comes within about a second."""
         self._stale.inc()
+
+    def troubled(self, system: str, *, is_troubled: bool) -> None:
+        """Notes whether the champion of now cannot be used."""
+        self._problem.labels(system).set(is_troubled)
 
     def committed(self, position: int, records: int) -> None:
         """Notes that the log is durable up to a position, and how many records the last commits held."""

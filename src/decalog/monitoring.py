@@ -48,7 +48,7 @@ class Freshness:
     def __init__(self, features: FeatureSet, newest: Mapping[str, int], *, now: Callable[[], int]) -> None:
         watched = [feature for feature in features.aggregates if feature.staleness]
         self._watched = {feature.name: (feature.over, duration_us(feature.staleness)) for feature in watched}
-        self._newest, self._now, self._since = newest, now, now()
+        self.newest, self._now, self._since = newest, now, now()
 
     @property
     def watched(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ class Freshness:
 
     def _silence_us(self, feature: str) -> int:
         kinds, _ = self._watched[feature]
-        newest = max((self._newest[kind] for kind in kinds if kind in self._newest), default=self._since)
+        newest = max((self.newest[kind] for kind in kinds if kind in self.newest), default=self._since)
         return max(0, self._now() - newest)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
+from decalog.changeover import Follower
 from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
 from decalog.deployment import Deployment, Setup, replay_aside
 from decalog.errors import ConfigError, LogUnavailableError
@@ -27,12 +28,12 @@ from decalog.host import Host, rows_of
 from decalog.ingest import Ingest, RowResult, request_of
 from decalog.levers import Levers
 from decalog.log import Log
-from decalog.memory import check_memory, check_size, forecast, machine_memory, size_text
+from decalog.memory import Room, check_size, forecast, machine_memory, size_text
 from decalog.meter import Meter
 from decalog.money import EXPONENTS, is_rate
 from decalog.serving import Service, reply
 from decalog.system import System, find_system
-from decalog.views import last_position, snapshot_path, write_down
+from decalog.views import follow, last_position, snapshot_path, write_down
 
 if TYPE_CHECKING:
     from decalog.backfill import Backfilled
@@ -201,43 +202,43 @@ def open_host(
     """
     systems = {name: find_system(name) for name in names}
     log = home.writer(clock or SystemClock())
+    room = Room(machine_memory() if memory is None else memory)
     with ExitStack() as undo:
         undo.callback(log.close)
-        deployments = [Deployment(home, system, log, (setups or {}).get(name)) for name, system in systems.items()]
-        services = _services(deployments, memory=memory, say=say)
+        plain = [Deployment(home, system, log, (setups or {}).get(name)) for name, system in systems.items()]
+        deployments = [deployment.as_served() for deployment in plain]
+        services = _services(deployments, room=room, say=say)
         undo.pop_all()
     paths = {system.name: name for name, system in systems.items()}
     allowed = {d.system.name: d.setup.allowed for d in deployments}
-    asides = [sealing_aside(home), *(snapshot_aside(home, name) for name in systems)]
-
-    def refresh() -> None:
-        for deployment in deployments:
-            deployment.refresh(services[deployment.system.name])
-        for aside in asides:
-            aside.start_when_due()
-
+    followers = [Follower(d, services[d.system.name], room=room, say=say).follow for d in deployments]
+    beside = [*followers, sealing_aside(home).start_when_due, *_snapshots_beside(home, systems)]
     replay = replay_aside(home, paths, allowed=allowed)
-    return Host(log, services, replay=replay, meter=Meter(), refresh=refresh, state=home.state)
+    return Host(log, services, replay=replay, meter=Meter(), beside=beside, state=home.state)
 
 
-def _services(deployments: Iterable[Deployment], *, memory: int | None, say: Say) -> dict[str, Service]:
+def _snapshots_beside(home: Home, names: Iterable[str]) -> list[Callable[[], None]]:
+    return [snapshot_aside(home, name).start_when_due for name in names]
+
+
+def _services(deployments: Iterable[Deployment], *, room: Room, say: Say) -> dict[str, Service]:
     """Returns the services by system, their views up to date and known to fit."""
-    memory = machine_memory() if memory is None else memory
-    services, forecasts = {}, []
+    services = {}
     for deployment in deployments:
         name = deployment.system.name
-        if deployment.snapshot.is_file():
-            check_size(name, deployment.snapshot.stat().st_size, memory=memory)
+        path = snapshot_path(deployment.home.state, deployment.system.features)
+        if path.is_file():
+            check_size(name, path.stat().st_size, memory=room.memory)
         services[name] = deployment.service()
         views = cast("Views", deployment.views)  # the service has just brought them up
         if deployment.setup.state:
             say(f"views of {name}: on another server, {views}")
             continue
-        forecasts.append(forecast(views.state))
-        say(f"views of {name}: {views}: {forecasts[-1]}")
+        made = forecast(views.state)
+        say(f"views of {name}: {views}: {made}")
         if views.problem:
             say(views.problem)
-    check_memory(forecasts, memory)
+        room.take(made)
     return services
 
 
@@ -255,14 +256,14 @@ def take_snapshot(home: Home, name: str, *, at_least: int = 1) -> str:
     """
     log = home.reader()
     try:
-        deployment = Deployment(home, name, log)
+        deployment = Deployment(home, name, log).as_served()
         features = deployment.system.features
-        last = last_position(features, log, path=deployment.snapshot)
+        last = last_position(features, log, path=snapshot_path(home.state, features))
         if log.durable - last < at_least:
             return (
                 f"{deployment.system.name}: {log.durable - last:,} records after the snapshot at {last:,}: left alone"
             )
-        views = deployment.bring_up()
+        views = follow(deployment.begin(), log)
         made = write_down(views.state, log, folder=home.state)
         return _snapshot_text(made, features.system) + f"; {views}" + (f"\n{views.problem}" if views.problem else "")
     finally:
@@ -336,7 +337,7 @@ def decide_here(home: Home, name: str, *, raw: bytes) -> dict[str, Any]:
     system = find_system(name)
     log = home.writer()
     try:
-        service = Deployment(home, system, log).service()
+        service = Deployment(home, system, log).as_served().service()
         record, decision, _ = service.decide(raw)
         log.commit()
         return reply(record, decision, noun=service.system.schema.noun)

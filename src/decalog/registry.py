@@ -1,6 +1,7 @@
 """The registry: model artefacts named by the hash of their manifest, and the append-only history of who serves.
 
     home/models/<sha256 of manifest.json>/manifest.json   what it is, what made it, how good it is, hashes of its files
+                                          declared_features.json   what it was trained on, for servers of other code
                                           model.txt, …    never a pickle
     home/control.sqlite, table alias_history              champion, challenger, shadow: every change, by whom and why
 
@@ -22,11 +23,14 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from decalog.errors import ConfigError, LogUnavailableError, ModelError, UnknownRecordError, near
+from decalog.features.definition import FeatureSet
 from decalog.metrics import Measurement
 from decalog.runtime import Code
 from decalog.stores.sqlite import connect
 
 MANIFEST = "manifest.json"
+# The canonical JSON of the feature set that a model was trained on, among its files.
+DECLARED = "declared_features.json"
 Alias = Literal["champion", "challenger", "shadow"]
 Act = Literal["promote", "rollback"]
 SHORT = 12
@@ -99,6 +103,16 @@ class Artefact(msgspec.Struct, frozen=True):
     id: str
     manifest: Manifest
     folder: Path
+
+    def features(self) -> FeatureSet | None:
+        """Returns the feature set that it was trained on; None for a model that was stored without it.
+
+        Raises:
+            ConfigError: this decalog cannot read it.
+        """
+        if DECLARED not in self.manifest.files:
+            return None
+        return FeatureSet.from_json((self.folder / DECLARED).read_bytes())
 
 
 class AliasChange(msgspec.Struct, frozen=True):

@@ -30,6 +30,7 @@ from decalog.decisions import (
 )
 from decalog.errors import ConflictError, RequestError
 from decalog.events import Event, Record, encode
+from decalog.features.definition import FeatureSet
 from decalog.folding import changes_of, point
 from decalog.ingest import Ingest
 from decalog.log import Draft, Log
@@ -155,16 +156,25 @@ class Service:
         serving: Serving,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self.system = system
         self.ingest = ingest
-        self.state = state
-        self.judge = Judge(system, serving)
         self._entropy = entropy
         self._log: Log = ingest.log
         self._draw_secret = self._log.vault.secret("draws")
+        self.change(system, state, serving=serving)
+        ingest.on_record = self.fold
+
+    def change(self, system: System, state: Any, *, serving: Serving) -> None:
+        """Decides on another feature set from the next request on; a decision under way ends with what it began with.
+
+        Args:
+            system: with the set.
+            state: its views, folded up to the log's position.
+            serving: model, policy and versions.
+        """
+        self.system, self.state = system, state
+        self.judge = Judge(system, serving)
         self._lateness_us = system.features.lateness_us
         self._reads = system.features.reads
-        ingest.on_record = self.fold
 
     @property
     def serving(self) -> Serving:
@@ -268,11 +278,6 @@ class Service:
         self.adopt(msgspec.structs.replace(self.serving, policy=policy, versions=versions))
         return seq
 
-    def name_features(self, packed: bytes) -> dict[str, float]:
-        """Returns logged feature values by name; empty where none were logged."""
-        values = unpack_features(packed).tolist()
-        return dict(zip(self.system.features.names, values, strict=False)) if values else {}
-
     def describe(self) -> dict[str, str]:
         """Returns what it decides with: versions, mode, and why the champion of now cannot be used, or ""."""
         versions = self.serving.versions
@@ -340,6 +345,22 @@ class Service:
                 fix="Ask for the decision before sending the event; the decision logs the request by itself.",
             )
         return decision
+
+
+def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str, float]:
+    """Returns a decision's logged feature values by the names of its own feature set; empty where none were.
+
+    Args:
+        log: that holds the sets of before.
+        decision: logged there.
+        now: the set in force, whose names are at hand.
+    """
+    packed = decision.candidates[0].features if decision.candidates else b""
+    names, version = now.names, decision.versions.features
+    if packed and version != now.version:
+        declared = Tables(log).version(now.system, "features", version=version)
+        names = tuple(feature["name"] for feature in declared["features"]) if declared else ()
+    return dict(zip(names, unpack_features(packed).tolist(), strict=False))
 
 
 def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:

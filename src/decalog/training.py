@@ -20,7 +20,7 @@ from decalog.evaluation import Outlook, Split, completeness, contender, do_nothi
 from decalog.events import Record
 from decalog.examples import Examples, Floats, History
 from decalog.models.base import Model, ModelSpec, TrainingSet
-from decalog.registry import Manifest, Pin, Registry
+from decalog.registry import DECLARED, Manifest, Pin, Registry
 from decalog.reports import Contender, Report, Role
 from decalog.runtime import this_code
 from decalog.system import System
@@ -131,7 +131,7 @@ def train(
     outlook = _outlook(system, plan, head=chosen.head)
     model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
-    id_ = registry.put(_manifest(system, history, chosen=chosen, plan=plan, made=made), _writer(model, made))
+    id_ = registry.put(_manifest(system, history, chosen=chosen, plan=plan, made=made), _writer(model, made, system))
     promoted = registry.current(system.name) is None
     if promoted:
         registry.promote(system.name, id_, by=plan.by, why="the first model", at_us=plan.at_us)
@@ -266,9 +266,12 @@ def _manifest(system: System, history: History, *, chosen: ModelSpec, plan: Trai
     )
 
 
-def _writer(model: Model, made: Report) -> Callable[[Path], Mapping[str, Any]]:
+def _writer(model: Model, made: Report, system: System) -> Callable[[Path], Mapping[str, Any]]:
     def write(folder: Path) -> Mapping[str, Any]:
+        settings = model.save(folder)
+        # After the model's own: a user's folder may hold those of an earlier training.
         (folder / REPORT).write_text(made.to_json(), encoding="utf-8")
-        return model.save(folder)
+        (folder / DECLARED).write_bytes(system.features.to_json())
+        return settings
 
     return write

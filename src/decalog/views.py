@@ -1,7 +1,12 @@
-"""The views of one system: brought up to a log position from its newest snapshot, and written down as the next."""
+"""The views of one system: brought up to a log position from what was kept of them, and written down as a snapshot.
+
+What was kept is a snapshot in the home, or a state on another server.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +16,7 @@ from decalog.errors import CorruptLogError
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import TableVersion
 from decalog.features.online import OnlineState
+from decalog.features.remote import RemoteState
 from decalog.features.snapshot import (
     SUFFIX,
     Manifest,
@@ -22,9 +28,13 @@ from decalog.features.snapshot import (
 )
 from decalog.folding import changes, table_version
 from decalog.log import Log
+from decalog.runtime import this_code
+from decalog.stores.table import open_state
 
 _AT_ONCE = 1_000_000
 """Changes that are folded by one sort where the rows go to another server: it may have more memory than this one."""
+# Records that `catch_up` folds at a time: 2 ms where a record takes 100 µs.
+_STEP = 20
 
 
 class Views(msgspec.Struct, frozen=True):
@@ -33,7 +43,7 @@ class Views(msgspec.Struct, frozen=True):
     Args:
         state: with the records of the log below `position`.
         position: of the log.
-        start: position of the snapshot that it began with, 0 where the whole log was folded.
+        start: position of what it began with, 0 where the whole log was folded.
         problem: why the snapshot that is there could not be used, or "".
     """
 
@@ -53,36 +63,67 @@ def snapshot_path(folder: Path, features: FeatureSet) -> Path:
     return folder / features.system / f"{features.version}{SUFFIX}"
 
 
-def bring_up(features: FeatureSet, log: Log, *, folder: Path) -> Views:
-    """Returns the views at the log's position; a snapshot that cannot be used costs time and nothing else.
+def begin(features: FeatureSet, log: Log, *, folder: Path, state: str = "") -> Views:
+    """Returns the views as far as they were kept; what cannot be used costs time and nothing else.
 
     Args:
         features: the declarations.
-        log: read up to the position that it had when it was opened, or that it has as its writer.
+        log: whose views they are.
         folder: of the home's states.
+        state: address of the server that keeps them; "" for a snapshot in the folder.
     """
-    state, start, problem = OnlineState(features), 0, ""
-    path = snapshot_path(folder, features)
+    if state:
+        return _begin_remote(features, log, state)
+    path, problem = snapshot_path(folder, features), ""
     if path.exists():
         try:
-            manifest, state = read_snapshot(path, features, hash_at=log.hash_at)
-            start = manifest.position
+            manifest, kept = read_snapshot(path, features, hash_at=log.hash_at)
+            return Views(kept, manifest.position, manifest.position, "")
         except CorruptLogError as error:
             problem = str(error)
-    return follow(Views(state, log.durable, start, problem), log)
+    return Views(OnlineState(features), 0, 0, problem)
+
+
+def _begin_remote(features: FeatureSet, log: Log, address: str) -> Views:
+    home = blake2b(log.vault.secret("state"), digest_size=8).hexdigest()
+    space = f"{home}:{features.system}:{features.version}:{this_code().sources[:12]}"
+    store = open_state(address, space, kept_us=features.lateness_us + features.longest_window_us)
+    state = RemoteState(features, store, durable=lambda: log.durable)
+    last = state.position - 1
+    # A log that was restored from a backup may be shorter, or have gone on with other records.
+    if last >= 0 and not (last < log.durable and log.get(last).known_time == state.watermark):
+        state.reset()
+    return Views(state, state.position, state.position, "")
 
 
 def follow(views: Views, log: Log) -> Views:
-    """Returns views that were good at their `start`, with what the log holds since then up to their position."""
+    """Returns the views at the log's durable position, having folded what it holds beyond theirs."""
     state, features = views.state, views.state.features
-    state.use_tables(_tables(features, log, before=views.start))
-    # The log finds a corrected record wherever it stands, before the start too.
-    found = changes(log.read(views.start, views.position), features.system, past=log, reads=features.reads)
+    state.use_tables(_tables(features, log, before=views.position))
+    # The log finds a corrected record wherever it stands, before the position too.
+    found = changes(log.read(views.position, log.durable), features.system, past=log, reads=features.reads)
     # An empty state takes what is given at once by one sort, and holds all the rows of it meanwhile.
     if not state.is_here:
         state.apply_many(islice(found, _AT_ONCE))
     state.apply_many(found)
-    return views
+    return msgspec.structs.replace(views, position=log.durable)
+
+
+def catch_up(views: Views, log: Log) -> Iterator[None]:
+    """Folds all that the log holds beyond the views, what is not durable yet included; stops now and then.
+
+    For the one that stamps: between two stops it has the thread for 2 ms or so. When it ends, the views stand at
+    the log's very position, until the next record is stamped.
+    """
+    state, features, position = views.state, views.state.features, views.position
+    state.use_tables(_tables(features, log, before=position))
+    while position < log.position:
+        records = map(log.get, range(position, min(position + _STEP, log.position)))
+        for change in changes(records, features.system, past=log, reads=features.reads):
+            state.apply(change)
+        position += _STEP
+        if position < log.position:
+            yield
 
 
 def _tables(features: FeatureSet, log: Log, *, before: int) -> list[TableVersion]:

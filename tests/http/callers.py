@@ -64,7 +64,10 @@ def make_host(folder: Path, features: FeatureSet = FEATURES, *, wire: str = "") 
     store = SqliteLogStore(folder / "log" / "0.sqlite", writer=True)
     log = Log(store, SqliteVault(folder / "vault.sqlite", writer=True), ManualClock(time_us(NOW)))
     serving = Serving(
-        model=Constant(), head="p_fraud", policy=FraudPolicy(FraudCosts()), versions=Versions("m", "p", "f", 0)
+        model=Constant(),
+        head="p_fraud",
+        policy=FraudPolicy(FraudCosts()),
+        versions=Versions("m", "p", features.version, 0),
     )
     rates = Rates("EUR", {"JPY": "0.0061", "USD": "0.9", "KWD": "3"})
     service = Service(system, Ingest(SCHEMA, log, rates=rates), OnlineState(features), serving=serving)

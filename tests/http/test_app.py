@@ -345,7 +345,7 @@ def test_a_client_that_hangs_up_gets_no_answer(open_client: Client, runner: asyn
 
 
 def test_a_server_that_gives_no_raw_path_is_served_too(standing: Client, standing_runner: asyncio.Runner) -> None:
-    assert call_plain(standing_runner, standing.app, raw_path=None) == (200, {"status": "alive"})
+    assert call_plain(standing_runner, standing.app, raw_path=None) == (200, {"status": "alive", "problems": {}})
 
 
 @pytest.mark.parametrize("settings", [HttpSettings(tokens=False, decide_bytes=100, batch_bytes=200, batch_rows=2)])
@@ -449,6 +449,12 @@ def test_a_token_of_another_system_is_refused(client: Client, store: TokenStore)
 def test_probes_and_the_document_take_no_token(client: Client, path: str) -> None:
     client.headers.clear()
     assert client.get(path).status_code == 200
+
+
+def test_a_champion_that_cannot_be_used_is_told_by_the_probe(client: Client, host: Host) -> None:
+    assert client.get("/healthz").json() == {"status": "alive", "problems": {}}
+    host.services["fraud"].problem = "champion 0123456789ab: damaged"
+    assert client.get("/healthz").json() == {"status": "alive", "problems": {"fraud": "champion 0123456789ab: damaged"}}
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1:8000", "localhost", "[::1]:9", "LOCALHOST:80"])

@@ -88,6 +88,13 @@ class _EntityRows:
         if self.resting is not None and self.resting.newest <= horizon:
             self.resting = None
 
+    def free(self, count: int) -> bool:
+        """Lets go of so many tokens' arrays at the most; returns whether there are more."""
+        self.resting = None
+        for _ in range(min(count, len(self._hand))):
+            self.by_token.pop(self._hand.popleft(), None)
+        return bool(self._hand)
+
     def packed(self, horizon: int) -> PackedRows:
         held = pack(self.by_token, width=self.plan.picks.shape[0])
         return (held if self.resting is None else merge(held, self.resting.left())).after(horizon)
@@ -145,6 +152,8 @@ class OnlineState:
 
     is_here = True
     """Whether the rows are in this process: they are inserted into at once, and a snapshot of it holds them."""
+    is_lost = False
+    """Whether it can answer no more until it is built anew from the log."""
 
     def __init__(self, features: FeatureSet, rows: Callable[[EntityPlan, int], _EntityRows] = _EntityRows) -> None:
         self.features = features

@@ -342,7 +342,18 @@ _PER: Json = {
     "maximum": MAX_PER,
     "description": "How many the amount is for; 1 if left out.",
 }
-_STATUS: Json = object_of({"status": {"type": "string"}}, ["status"], meaning="A status.")
+_STATUS: Json = object_of(
+    {
+        "status": {"type": "string"},
+        "problems": {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "description": "System → why its champion of now cannot be used; it decides as before, or by its fallback.",
+        },
+    },
+    ["status", "problems"],
+    meaning="A status.",
+)
 _READY: Json = object_of(
     {"status": {"type": "string"}, "now": {"type": "string", "format": "date-time", "description": "The log's clock."}}
     | {"stale": {"type": "integer", "minimum": 0, "description": "Features whose rows are silent for too long."}},

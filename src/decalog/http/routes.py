@@ -146,8 +146,9 @@ class Routes:
         return Answer(200, _encode(await self._host.replay(call.system, call.ids[0])), JSON)
 
     async def healthz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
-        """Says that the process answers; restart it if it does not."""
-        return Answer(200, b'{"status":"alive"}', JSON)
+        """Says that the process answers, and why a champion cannot be used; restart it if it does not answer."""
+        problems = {name: service.problem for name, service in self._host.services.items() if service.problem}
+        return Answer(200, _encode({"status": "alive", "problems": problems}), JSON)
 
     async def readyz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
         """Says whether to send requests here, the host's time (a world's runs faster), and how many features are stale.

@@ -22,7 +22,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
 from decalog.clock import DAY
-from decalog.errors import ConfigError, StateError
+from decalog.errors import ConfigError, LostStateError, StateError
 from decalog.stores.base import Mark, Refused, RowSteps, StateKey
 
 _TAIL = struct.Struct(">8sII")
@@ -376,12 +376,12 @@ def _away(why: object) -> StateError:
     )
 
 
-def _lost() -> StateError:
-    return StateError(
+def _lost() -> LostStateError:
+    return LostStateError(
         where="features' state on Redis",
         given="a mark that is gone, older, or another server's",
         expected="the mark that was stored last",
-        fix="Restart decalog: the state is built anew from the log. Keep one server a state.",
+        fix="Wait: decalog builds the state anew from the log. Keep one server a state.",
     )
 
 
