@@ -203,26 +203,26 @@ class Peer:
         python: of its environment.
         redis: redis-server or valkey-server.
         settings: of the application, without places and clock.
-        past: payments before the first.
-        folder: for what is prepared once.
+        dump: of Redis, with the payments before the first.
     """
 
-    name = "peer"
+    def __init__(self, python: Path, redis: str, *, settings: Body, dump: Path) -> None:
+        self.name = settings["style"]
+        self._python, self._redis, self._settings, self._dump = python, redis, settings, dump
 
-    def __init__(self, python: Path, redis: str, *, settings: Body, past: Sequence[Body], folder: Path) -> None:
-        self._python, self._redis, self._settings = python, redis, settings
-        self._dump = folder / "history" / "dump.rdb"
-        self._dump.parent.mkdir()
-        lines = self._dump.with_name("payments.jsonl")
+    def fill(self, past: Sequence[Body]) -> None:
+        """Makes the dump."""
+        folder = self._dump.parent
+        lines = folder / "past.jsonl"
         lines.write_bytes(b"\n".join(msgspec.json.encode(body) for body in past))
-        with self._store(self._dump.parent):
-            environment = self._environment(self._dump.parent, start_us=0, speed=1.0)
-            subprocess.run([python, PARTS / "history.py", lines], env=environment, check=True)
+        with self._store(folder):
+            environment = self._environment(folder, start_us=0, speed=1.0)
+            subprocess.run([self._python, PARTS / "history.py", lines], env=environment, check=True)
 
     @contextmanager
     def serving(self, start_us: int, speed: float, folder: Path) -> Iterator[Stack]:
         """Runs a fresh server."""
-        shutil.copy(self._dump, folder / "dump.rdb")
+        shutil.copy(self._dump, folder)
         port, log = _free_port(), folder / "uvicorn.log"
         environment = self._environment(folder, start_us=start_us, speed=speed)
         command = (self._python, "-m", "uvicorn", "app:app", "--port", port, "--loop", "uvloop", "--http", "httptools")
@@ -264,11 +264,12 @@ class Peer:
         return os.environ | {"FRAUD_STACK": str(path), "PYTHONPATH": str(PARTS)}
 
 
-def settings_of(home: Path, rates: dict[str, str]) -> Body:
+def settings_of(home: Path, rates: dict[str, str], style: str) -> Body:
     """Returns what the peer's application has to know: the same model, costs, rates and vocabularies."""
     champion = Registry(home).current("fraud")
     vocabularies = {f.name: f.vocabulary for f in FEATURES.features if f.name in ("channel", "mcc")}
     return {
+        "style": style,
         "model": str(home / "models" / str(champion)),
         "token": "a-token-of-the-bench",
         "base": "EUR",
