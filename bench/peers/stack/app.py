@@ -109,13 +109,14 @@ class Model:
         curve = orjson.loads((folder / "calibration.json").read_bytes())
         self._slope, self._shift = curve["slope"], curve["shift"]
         # PyDLL keeps the GIL: the call takes microseconds.
-        library = ctypes.PyDLL(lightgbm.basic._LIB._name)
+        library = ctypes.PyDLL(lightgbm.basic._LIB._name)  # noqa: SLF001 - no public name
         self.row = np.zeros((1, FEATURES))
         self._score = np.zeros(1)
         self._length, config = ctypes.c_int64(), ctypes.c_void_p()
+        handle = self._booster._handle  # noqa: SLF001 - no public name
         raw_score, double = 1, 1
         status = library.LGBM_BoosterPredictForMatSingleRowFastInit(
-            *(self._booster._handle, raw_score, 0, -1, double, FEATURES, b"num_threads=1", ctypes.byref(config))
+            *(handle, raw_score, 0, -1, double, FEATURES, b"num_threads=1", ctypes.byref(config))
         )
         if status:
             raise RuntimeError("LightGBM refuses the model")
@@ -394,8 +395,10 @@ class Stack:
         reason = f"p_fraud {p_fraud:.6f}: {action} is expected to cost {cost} minor units; {others}"
         decision = uuid.uuid4().hex
         written = self.table.insert(
-            (payment.id, decision, at_us, raw, amount, features + windows[-8:], p_fraud, action)
-            + (-cost, reason, self.model_name)
+            (
+                *(payment.id, decision, at_us, raw, amount, features + windows[-8:], p_fraud, action),
+                *(-cost, reason, self.model_name),
+            )
         )
         if action == "review":
             await self.redis.call(b"ZADD", b"reviews", b"%d" % at_us, payment.id.encode())
