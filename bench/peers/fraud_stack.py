@@ -230,8 +230,8 @@ def line(name: str, rate: int, figures: Figures) -> str:
     return f"{name:>8} {rate:>6}/s" + "".join(f"{figures[column]:>18,.2f}" for column in columns)
 
 
-def peers(home: Path, work: Work, folder: Path) -> list[Peer]:
-    """Returns the styles of the peer, filled with the history; leaves with a line where they cannot be run here."""
+def programs(folder: Path) -> tuple[Path, str]:
+    """Returns the peer's Python and Redis's server; leaves with a line where they are not to be had here."""
     redis = shutil.which("redis-server") or shutil.which("valkey-server")
     if redis is None:
         print("not run: no redis-server and no valkey-server on this machine: apt-get install redis-server")
@@ -241,6 +241,12 @@ def peers(home: Path, work: Work, folder: Path) -> list[Peer]:
         print(f"not run: the peer's environment was {wrong}")
         sys.exit(0)
     print(f"peer: {' '.join(PEER)}, {versions(redis)}")
+    return python, redis
+
+
+def peers(home: Path, work: Work, folder: Path, *, run_by: tuple[Path, str]) -> list[Peer]:
+    """Returns the styles of the peer, filled with the history."""
+    python, redis = run_by
     dump = folder / "history" / "dump.rdb"
     dump.parent.mkdir()
     made = [Peer(python, redis, settings=settings_of(home, work.rates, style), dump=dump) for style in STYLES]
@@ -268,22 +274,20 @@ def glued(home: Path, work: Work, folder: Path) -> Glued | None:
     return made
 
 
-def measure(home: Path, folder: Path, *, seconds: float, repeats: int, short: bool) -> dict[str, float | None]:
-    """Runs everything, prints a line a stack and rate, returns the keys."""
-    rates_high = RATES_HIGH[:1] if short else RATES_HIGH
-    began = os.getloadavg()[0]
-    work = work_of(folder, int(rates_high[-1] * (max(seconds, SEARCH_S) + WARM_S) * 1.2) + 200)
-    decalog, made = Decalog(home), peers(home, work, folder)
-    bench = Bench(work, seconds=seconds, repeats=repeats)
-    bench.compare((decalog, made[0]))
+def measure(bench: Bench, stacks: Sequence[Server], *, rates_high: Sequence[int]) -> int:
+    """Compares decalog and `wire`, loads all at 200/s and those two at the highest rate held, which is returned."""
+    bench.compare(stacks[:2])
     names = ("CPU, µs", "p50, ms", "p99, ms", "p99.9, ms", "generator, µs", "late p99, ms")
     print(" " * 17 + "".join(f"{name:>18}" for name in names))
-    bench.run((decalog, *made), RATE)
-    high = bench.highest(made[0], rates_high)
+    bench.run(stacks, RATE)
+    high = bench.highest(stacks[1], rates_high)
     if high:
-        bench.run((decalog, made[0]), high)
-    if not short and (bento := glued(home, work, folder)) is not None:
-        bench.run((decalog, bento), RATE_GLUED)
+        bench.run(stacks[:2], high)
+    return high
+
+
+def keys_of(bench: Bench, high: int) -> dict[str, float | None]:
+    """Returns the keys of the JSON line."""
     keys = {"cpu_ratio": bench.ratio("cpu_us", "wire", RATE), "p99_ratio": bench.ratio("p99_ms", "wire", RATE)}
     for style in STYLES[1:]:
         keys |= {f"cpu_ratio_{style}": bench.ratio("cpu_us", style, RATE)}
@@ -291,7 +295,7 @@ def measure(home: Path, folder: Path, *, seconds: float, repeats: int, short: bo
     keys |= {"rate_high": high, "cpu_ratio_high": bench.ratio("cpu_us", "wire", high)}
     keys |= {"p99_ratio_high": bench.ratio("p99_ms", "wire", high)}
     keys |= {"cpu_ratio_glued": bench.ratio("cpu_us", "glued", RATE_GLUED)}
-    return keys | {"values_compared": bench.compared, "values_differ": bench.differ, "load_average": began}
+    return keys | {"values_compared": bench.compared, "values_differ": bench.differ}
 
 
 def main() -> None:
@@ -303,15 +307,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--home", type=Path, help="prepared before, by the same command; made there if it is not")
     wanted = parser.parse_args()
-    size = (2.0, 1) if wanted.short else (wanted.seconds, wanted.repeats)
+    seconds, repeats = (2.0, 1) if wanted.short else (wanted.seconds, wanted.repeats)
+    rates_high = RATES_HIGH[:1] if wanted.short else RATES_HIGH
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        run_by = programs(folder)
         home = wanted.home or folder / "home"
         if not home.exists():
             spine_decision.prepare(home)
         disk = spine_decision.fsync_ms(folder)
         print(f"one fsync of 4 KiB on this disk: p50 {disk[0]:.2f} ms, p99 {disk[1]:.2f} ms")
-        keys = measure(home, folder, seconds=size[0], repeats=size[1], short=wanted.short)
+        began = os.getloadavg()[0]
+        work = work_of(folder, int(rates_high[-1] * (max(seconds, SEARCH_S) + WARM_S) * 1.2) + 200)
+        decalog, bench = Decalog(home), Bench(work, seconds=seconds, repeats=repeats)
+        high = measure(bench, (decalog, *peers(home, work, folder, run_by=run_by)), rates_high=rates_high)
+        if not wanted.short and (bento := glued(home, work, folder)) is not None:
+            bench.run((decalog, bento), RATE_GLUED)
+    keys = keys_of(bench, high) | {"load_average": began}
     print(f"{keys['values_differ']} of {keys['values_compared']:,} values differ")
     if wanted.json:
         print(json.dumps(keys))
