@@ -4,8 +4,8 @@
 
 Written for little CPU: the body is parsed and checked by pydantic's own JSON parser, all windows come from one EVALSHA
 over a UNIX socket, the model is scored through LightGBM's single-row C interface, and one thread inserts decisions in
-groups, each group one fsynced transaction of SQLite; the reply follows it. SQLite, because a database server would add a
-process and a protocol to each insert; one worker, because two make smaller groups (a tenth more CPU at 200/s). Redis
+groups, each group one fsynced transaction of SQLite; the reply follows it. SQLite, because a database server would add
+a process and a protocol to each insert; one worker, because two make smaller groups (a tenth more CPU at 200/s). Redis
 persists nothing: what it holds can be rebuilt from the table of decisions.
 """
 
