@@ -176,14 +176,15 @@ def measure(home: Path, folder: Path, *, seconds: float, repeats: int) -> dict[s
                 load(served, rate=rate, seconds=seconds, bodies=bodies, skip=warm + step * number)
                 for number in range(repeats)
             ]
-            found[f"decide {rate}/s"] = _median(runs)
+            found[f"decide {rate}/s"] = median(runs)
             if rate == RATES[-1]:
                 health = load(served, rate=rate, seconds=min(5.0, seconds), bodies=bodies, skip=0, path="/healthz")
                 found["GET /healthz"] = health | {"own_share_us": 0.0}
     return found
 
 
-def _median(runs: Sequence[Figures]) -> Figures:
+def median(runs: Sequence[Figures]) -> Figures:
+    """Returns the median of each figure."""
     return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from typing import NamedTuple
 
 import duckdb
 import numpy as np
+from environments import python_of
 
 PARTS = Path(__file__).resolve().parent / "point_in_time"
 PAYMENTS, SHORT, PER_MERCHANT, DAYS = 200_000, 10_000, 100, 30
@@ -135,24 +135,9 @@ def run(name: str, command: list[str], *, out: Path, connection: duckdb.DuckDBPy
     return best._replace(lost=lost, differ=differ, future=future)
 
 
-def feast_python(folder: Path) -> tuple[Path, str]:
-    """Returns the Python of an environment that has Feast, made where it is not there, and what went wrong."""
-    home = Path(os.environ.get("DECALOG_PEERS", folder)) / "feast"
-    python = home / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-    ready = subprocess.run([python, "-c", "import feast"], capture_output=True, check=False)
-    if ready.returncode:
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", FEAST]
-        done = subprocess.run(install, capture_output=True, text=True, timeout=SECONDS, check=False)
-        if done.returncode:
-            return python, f"not installed: {(done.stderr.strip().splitlines() or ['no words'])[-1][:120]}"
-    return python, ""
-
-
 def feast_lines(folder: Path, connection: duckdb.DuckDBPyConnection) -> list[Line]:
     """Returns Feast's ways: its two local stores, as they are by default and told to look at what was known."""
-    python, wrong = feast_python(folder)
+    python, wrong = python_of("feast", (FEAST,), folder=folder)
     ways = [(store, rule) for store in ("dask", "duckdb") for rule in ("plain", "filtered")]
     lines = []
     for store, rule in ways:
