@@ -364,13 +364,12 @@ def printed_gains(
     """Prints our gain over each of the book's models; returns the figures of the last line."""
     parts = [Part(payments.labels[test], payments.days[test], scores) for test, scores in tested.values()]
     print(f"\nGain of '{OURS}', 95 % interval: average precision drawing whole days of each week, cards drawing weeks")
-    average, cards = [], []
+    average = over_blocks(parts, _average_precision, ours=OURS, others=others)
+    cards = {name: over_units([of[OURS][2] - of[name][2] for of in figures.values()]) for name in others}
     for name in others:
-        average.append(over_blocks(parts, _average_precision, ours=OURS, other=name))
-        cards.append(over_units([of[OURS][2] - of[name][2] for of in figures.values()]))
-        print(f"over {name:43}{text(average[-1], 4):>30}{text(cards[-1], 4):>30}")
+        print(f"over {name:43}{text(average[name], 4):>30}{text(cards[name], 4):>30}")
     weeks = np.mean([of[OURS] for of in figures.values()], axis=0)
-    least = min(average, key=lambda gain: gain.low)
+    least = min(average.values(), key=lambda gain: gain.low)
     return {
         "average_precision": figures[BOOK_WEEK][OURS][1],
         "card_precision_100": figures[BOOK_WEEK][OURS][2],
@@ -378,7 +377,7 @@ def printed_gains(
         "weeks_card_precision_100": float(weeks[2]),
         "paired_gain": least.value,
         "paired_gain_low": least.low,
-        "card_gain_low": min(gain.low for gain in cards),
+        "card_gain_low": min(gain.low for gain in cards.values()),
         "weeks": len(tested),
     }
 

@@ -16,7 +16,7 @@ Int64s = npt.NDArray[np.int64]
 Statistic = Callable[[Floats, Floats, Floats], float]
 """(labels, predictions, weights of the rows) → a figure."""
 
-REPEATS = 300
+REPEATS = 200
 
 
 def shared_data(*parts: str) -> Path:
@@ -47,23 +47,27 @@ class Part:
 
 
 def over_blocks(
-    parts: Sequence[Part], statistic: Statistic, *, ours: str, other: str, repeats: int = REPEATS
-) -> Measurement:
-    """Returns the mean over parts of statistic(ours) − statistic(other) with its 95 % interval.
+    parts: Sequence[Part], statistic: Statistic, *, ours: str, others: Sequence[str], repeats: int = REPEATS
+) -> dict[str, Measurement]:
+    """Returns of each other model the mean over parts of statistic(ours) − statistic(other) with its 95 % interval.
 
-    In every repeat each part's blocks are drawn anew and whole, for both models alike: payments of one day share
+    In every repeat each part's blocks are drawn anew and whole, for all models alike: payments of one day share
     attacks, so they are not drawn apart.
     """
     rng = np.random.default_rng(0)
 
-    def gain(part: Part, weights: Floats) -> float:
-        one, two = (statistic(part.labels, part.predictions[name], weights) for name in (ours, other))
-        return one - two
+    def gains(part: Part, weights: Floats) -> Floats:
+        first = statistic(part.labels, part.predictions[ours], weights)
+        return np.array([first - statistic(part.labels, part.predictions[name], weights) for name in others])
 
-    value = float(np.mean([gain(part, np.ones(len(part.labels))) for part in parts]))
-    drawn = [np.mean([gain(part, part.weights(rng)) for part in parts]) for _ in range(repeats)]
-    low, high = np.quantile(np.array(drawn), [0.025, 0.975])
-    return Measurement(value, float(low), float(high), sum(len(part.labels) for part in parts))
+    whole = np.mean([gains(part, np.ones(len(part.labels))) for part in parts], axis=0)
+    drawn = np.mean([[gains(part, part.weights(rng)) for part in parts] for _ in range(repeats)], axis=1)
+    n = sum(len(part.labels) for part in parts)
+    bounds = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return {
+        name: Measurement(float(value), float(low), float(high), n)
+        for name, value, low, high in zip(others, whole, *bounds, strict=True)
+    }
 
 
 def text(measured: Measurement, places: int = 3) -> str:

@@ -7,7 +7,7 @@ the last one do not, so that they can be compared with it.
 
 from __future__ import annotations
 
-from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Same
+from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Ratio, Same
 from decalog.systems.fraud.schema import CHANNELS
 
 _OWNER = "fraud"
@@ -79,6 +79,17 @@ def _distinct(entity: str, column: str, window: str) -> Aggregate:
     )
 
 
+def _over_usual(entity: str) -> Ratio:
+    return Ratio(
+        name=f"amount_over_{entity}_mean",
+        meaning=f"amount over the mean of the {entity}'s earlier payments in 30 days",
+        unit="1",
+        owner=_OWNER,
+        numerator="amount",
+        denominator=f"{entity}_mean_amount_30d",
+    )
+
+
 def _since(entity: str) -> Aggregate:
     return Aggregate(
         name=f"{entity}_since_last_s",
@@ -129,6 +140,30 @@ _EMAIL: tuple[Feature, ...] = (
     *(_count("email", window) for window in ("1h", "1d", "30d")),
     _distinct("email", "card", "7d"),
 )
+_CARD_ON_DEVICE: tuple[Feature, ...] = (
+    Aggregate(
+        name="card_on_device_payments_30d",
+        meaning="earlier payments of this card on this device in 30 days: 0 where they never met",
+        unit="payments",
+        owner=_OWNER,
+        entity="card+device",
+        aggregate="count",
+        over=_PAYMENTS,
+        window="30d",
+        own=False,
+    ),
+    Aggregate(
+        name="card_on_device_since_last_s",
+        meaning="time since this card's last payment on this device, −1 where it made none in 30 days",
+        unit="s",
+        owner=_OWNER,
+        entity="card+device",
+        aggregate="time_since",
+        over=_PAYMENTS,
+        window="30d",
+        own=False,
+    ),
+)
 _REQUEST: tuple[Feature, ...] = (
     Attribute(name="amount", meaning="amount of the payment", unit=_MONEY, owner=_OWNER, attribute=_AMOUNT),
     Category(
@@ -154,6 +189,7 @@ _REQUEST: tuple[Feature, ...] = (
     Calendar(name="hour_utc", meaning="hour of the day", unit="h", owner=_OWNER, part="hour_of_day"),
     Calendar(name="weekday_utc", meaning="day of the week, 0 is Monday", unit="d", owner=_OWNER, part="day_of_week"),
 )
+_USUAL: tuple[Feature, ...] = (_over_usual("card"), _over_usual("customer"))
 _POLICY: tuple[Feature, ...] = (
     Aggregate(
         name="reviews_1d",
@@ -172,5 +208,5 @@ FEATURES = FeatureSet(
     system="fraud",
     # Terminals that were offline send their payments late; a day of lateness costs a day of rows kept.
     lateness="1d",
-    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_REQUEST, *_POLICY),
+    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_CARD_ON_DEVICE, *_REQUEST, *_USUAL, *_POLICY),
 )
