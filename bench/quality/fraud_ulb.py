@@ -45,8 +45,19 @@ TRAIN_SHARE = 0.8
 OURS, UNTUNED = "ours", "LightGBM, untuned"
 PUBLISHED = {"ROC AUC": ".985 to .992", "recall at 1 % FPR": ".85 to .88", "average precision": "–"}
 
-PARAMS = boosted.BoostedParams()
-"""Chosen inside the training part."""
+PARAMS = boosted.BoostedParams(
+    trees=2_000,
+    learning_rate=0.02,
+    leaves=8,
+    rows_a_leaf=20,
+    l2=10.0,
+    feature_share=0.3,
+    row_share=0.7,
+    patience=60,
+)
+"""Chosen inside the training part, as means over its three stretches (86, 43 and 47 frauds) of ROC AUC, recall at 1 %
+false positives and average precision: these .986, .889, .816; the settings that fraud ships .982, .863, .778; logistic
+regression .954, .854, .728; LightGBM untuned .824, .675, .466, since with so few frauds it may end anywhere."""
 
 COMPONENTS = tuple(f"V{number}" for number in range(1, 29))
 FEATURES = FeatureSet(
