@@ -129,40 +129,20 @@ _CUSTOMER: tuple[Feature, ...] = (
 _DEVICE: tuple[Feature, ...] = (
     *(_count("device", window) for window in ("10m", "1h", "1d", "30d")),
     *(_distinct("device", "card", window) for window in ("10m", "1h", "1d", "30d")),
-    _distinct("device", "customer", "30d"),
+    *(_distinct("device", column, "30d") for column in ("customer", "email", "merchant")),
+    _mean("device", "30d"),
+    _since("device"),
 )
 _IP: tuple[Feature, ...] = (
     *(_count("ip", window) for window in ("60s", "10m", "1h", "1d")),
     _sum("ip", "1d"),
     *(_distinct("ip", "card", window) for window in ("10m", "1h", "1d")),
+    _distinct("ip", "customer", "1d"),
+    _distinct("ip", "device", "1h"),
 )
 _EMAIL: tuple[Feature, ...] = (
     *(_count("email", window) for window in ("1h", "1d", "30d")),
     _distinct("email", "card", "7d"),
-)
-_CARD_ON_DEVICE: tuple[Feature, ...] = (
-    Aggregate(
-        name="card_on_device_payments_30d",
-        meaning="earlier payments of this card on this device in 30 days: 0 where they never met",
-        unit="payments",
-        owner=_OWNER,
-        entity="card+device",
-        aggregate="count",
-        over=_PAYMENTS,
-        window="30d",
-        own=False,
-    ),
-    Aggregate(
-        name="card_on_device_since_last_s",
-        meaning="time since this card's last payment on this device, −1 where it made none in 30 days",
-        unit="s",
-        owner=_OWNER,
-        entity="card+device",
-        aggregate="time_since",
-        over=_PAYMENTS,
-        window="30d",
-        own=False,
-    ),
 )
 _REQUEST: tuple[Feature, ...] = (
     Attribute(name="amount", meaning="amount of the payment", unit=_MONEY, owner=_OWNER, attribute=_AMOUNT),
@@ -208,5 +188,5 @@ FEATURES = FeatureSet(
     system="fraud",
     # Terminals that were offline send their payments late; a day of lateness costs a day of rows kept.
     lateness="1d",
-    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_CARD_ON_DEVICE, *_REQUEST, *_USUAL, *_POLICY),
+    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_REQUEST, *_USUAL, *_POLICY),
 )
