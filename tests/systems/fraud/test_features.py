@@ -73,6 +73,20 @@ def test_windows_leave_and_means_look_back_only() -> None:
     assert values["customer_devices_30d"] == 2
 
 
+def test_an_amount_is_held_against_what_its_owner_usually_pays() -> None:
+    before = [payment(f"p{i}", NOON - (3 - i) * DAY, amount_base_minor=1_000) for i in range(3)]
+    values = features_of(*before, payment("p4", NOON, amount_base_minor=9_000))
+    assert values["amount_over_card_mean"] == values["amount_over_customer_mean"] == 9
+    assert features_of(payment("p1", NOON))["amount_over_card_mean"] == -1
+
+
+def test_a_device_of_many_accounts_shows_in_what_it_did_before() -> None:
+    ring = [payment(f"p{i}", NOON + i * MINUTE, customer=200 + i, email=300 + i, merchant=400 + i) for i in range(4)]
+    values = features_of(*ring)
+    assert values["device_emails_30d"] == values["device_merchants_30d"] == values["ip_customers_1d"] == 4
+    assert (values["device_mean_amount_30d"], values["device_since_last_s"], values["ip_devices_1h"]) == (1_000, 60, 1)
+
+
 def test_what_the_client_does_not_send_has_its_declared_value() -> None:
     values = features_of(payment("p1", NOON, device=None, ip=None, ip_country=None, mcc=None))
     assert values["device_payments_1h"] == values["ip_amount_1d"] == 0

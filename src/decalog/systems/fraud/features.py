@@ -8,7 +8,7 @@ the last one do not, so that they can be compared with it.
 from __future__ import annotations
 
 from decalog.features.declared import Condition
-from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Same
+from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Ratio, Same
 from decalog.features.facts import PROPENSITY
 from decalog.systems.fraud.schema import CHANNELS
 
@@ -90,6 +90,17 @@ def _distinct(entity: str, column: str, window: str) -> Aggregate:
     )
 
 
+def _over_usual(entity: str) -> Ratio:
+    return Ratio(
+        name=f"amount_over_{entity}_mean",
+        meaning=f"amount over the mean of the {entity}'s earlier payments in 30 days",
+        unit="1",
+        owner=_OWNER,
+        numerator="amount",
+        denominator=f"{entity}_mean_amount_30d",
+    )
+
+
 def _since(entity: str) -> Aggregate:
     return Aggregate(
         name=f"{entity}_since_last_s",
@@ -130,12 +141,16 @@ _CUSTOMER: tuple[Feature, ...] = (
 _DEVICE: tuple[Feature, ...] = (
     *(_count("device", window) for window in ("10m", "1h", "1d", "30d")),
     *(_distinct("device", "card", window) for window in ("10m", "1h", "1d", "30d")),
-    _distinct("device", "customer", "30d"),
+    *(_distinct("device", column, "30d") for column in ("customer", "email", "merchant")),
+    _mean("device", "30d"),
+    _since("device"),
 )
 _IP: tuple[Feature, ...] = (
     *(_count("ip", window) for window in ("60s", "10m", "1h", "1d")),
     _sum("ip", "1d"),
     *(_distinct("ip", "card", window) for window in ("10m", "1h", "1d")),
+    _distinct("ip", "customer", "1d"),
+    _distinct("ip", "device", "1h"),
 )
 _EMAIL: tuple[Feature, ...] = (
     *(_count("email", window) for window in ("1h", "1d", "30d")),
@@ -166,6 +181,7 @@ _REQUEST: tuple[Feature, ...] = (
     Calendar(name="hour_utc", meaning="hour of the day", unit="h", owner=_OWNER, part="hour_of_day"),
     Calendar(name="weekday_utc", meaning="day of the week, 0 is Monday", unit="d", owner=_OWNER, part="day_of_week"),
 )
+_USUAL: tuple[Feature, ...] = (_over_usual("card"), _over_usual("customer"))
 _POLICY: tuple[Feature, ...] = (
     Aggregate(
         name="reviews_1d",
@@ -199,5 +215,5 @@ FEATURES = FeatureSet(
     # Terminals that were offline send their payments late; a day of lateness costs a day of rows kept.
     lateness="1d",
     retain=_RETAIN,
-    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_REQUEST, *_POLICY),
+    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_REQUEST, *_USUAL, *_POLICY),
 )

@@ -19,7 +19,7 @@ from decalog.testing.stage import Stage, Step, Trial, world_of
 from decalog.testing.worlds import World
 from decalog.training import training_set
 
-_REQUESTS = 25_000
+_REQUESTS = 120_000
 """The world is made so large that it asks for about so many: skill shows on more than bits need."""
 _MATURITIES = 3.5
 """Days of history, in maturities of the label: a part to learn from, a gap, and a part to be judged on."""
