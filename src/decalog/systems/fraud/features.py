@@ -8,7 +8,17 @@ the last one do not, so that they can be compared with it.
 from __future__ import annotations
 
 from decalog.features.declared import Condition
-from decalog.features.definition import Aggregate, Attribute, Calendar, Category, Feature, FeatureSet, Ratio, Same
+from decalog.features.definition import (
+    Aggregate,
+    Attribute,
+    Calendar,
+    Category,
+    Feature,
+    FeatureSet,
+    Lookup,
+    Ratio,
+    Same,
+)
 from decalog.features.facts import PROPENSITY
 from decalog.systems.fraud.schema import CHANNELS
 
@@ -210,10 +220,24 @@ _POLICY: tuple[Feature, ...] = (
     ),
 )
 
+_LISTS = tuple(
+    Lookup(
+        name=f"{entity}_lists",
+        meaning=f"lists that the {entity} stands on: bit i for the list of place i in FraudCosts.lists",
+        unit="bits",
+        use="policy",
+        owner=_OWNER,
+        table=f"{entity}_lists",
+        key=entity,
+        missing=0,
+    )
+    for entity in ("card", "customer", "device", "ip", "email", "merchant")
+)
+
 FEATURES = FeatureSet(
     system="fraud",
     # Terminals that were offline send their payments late; a day of lateness costs a day of rows kept.
     lateness="1d",
     retain=_RETAIN,
-    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_REQUEST, *_USUAL, *_POLICY),
+    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_REQUEST, *_USUAL, *_POLICY, *_LISTS),
 )
