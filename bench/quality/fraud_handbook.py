@@ -23,6 +23,7 @@ book_week_average_precision, book_week_card_precision_100, weeks_average_precisi
 on its one week and over all eight), paired_gain_low (lower end of the 95 % interval of our gain in average precision
 over the eight weeks, against the strongest of the book's random forests and XGBoosts), paired_gain, card_gain_low (of
 card precision, the least), weeks, xgboost (whether it was there to compare with).
+With `--short` all of them are of the book's one week.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import argparse
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -344,19 +345,21 @@ def printed(
     rows = len(payments.labels)
     print(f"Simulated payments of the Fraud Detection Handbook: {rows:,}, {int(payments.labels.sum()):,} frauds")
     print("ROC AUC / average precision / card precision@100\n")
-    heads = ("book's week", "its 4 tuned weeks", f"all {len(tested)} weeks")
+    heads = ("book's week", "its 4 tuned weeks", f"all {len(WEEKS)} weeks")
     print(f"{'':48}{heads[0]:>24}{heads[1]:>24}{heads[2]:>24}   published (book's week; * 4 weeks)")
     for name in figures[BOOK_WEEK]:
         spans = [(BOOK_WEEK,), TUNED_WEEKS, WEEKS]
-        cells = [mean_text(figures, name, [week for week in span if week in figures]) for span in spans]
+        cells = [mean_text(figures, name, span) for span in spans]
         published = PUBLISHED.get(name) or (f"{PUBLISHED_TUNED[name]} *" if name in PUBLISHED_TUNED else "")
         print(f"{name:48}" + "".join(f"{cell:>24}" for cell in cells) + f"   {published}")
     gains = [name for name in made if "logistic" not in name]
     return printed_gains(payments, tested, figures, gains)
 
 
-def mean_text(figures: dict[str, dict[str, tuple[float, float, float]]], name: str, weeks: list[str]) -> str:
-    """Returns the three figures as means over weeks."""
+def mean_text(figures: dict[str, dict[str, tuple[float, float, float]]], name: str, weeks: Sequence[str]) -> str:
+    """Returns the three figures as means over weeks; a dash where one of them was not run."""
+    if not figures.keys() >= set(weeks):
+        return "–"
     return " / ".join(f"{value:.3f}" for value in np.mean([figures[week][name] for week in weeks], axis=0))
 
 

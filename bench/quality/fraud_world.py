@@ -5,8 +5,8 @@
 Simulated results, all of them. Each seed is a town of its own: settings moved by `WorldParams.perturbed`, then 180 days
 of payments that all go through. The model learns as `decalog train` has it: from labels known on day 150, of payments
 that had matured by then (day 90 and before). The 30 days after are judged. Features are the system's own, folded as
-columns by the same kernel. Model settings, features and this protocol were chosen on seeds 1 to 4; the twenty seeds
-from 101 on were run after.
+columns by the same kernel. Model settings, features and this protocol were chosen on seeds 1 to 4, before any seed from
+101 on was run.
 
 Money is what the policy's actions are expected to cost given the true probability of fraud of each payment, which the
 world knows: `p · cost if fraud + (1 − p) · cost if not`. No draw of labels enters, so the oracle, the same policy on
@@ -263,7 +263,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print one last line of JSON")
     parser.add_argument("--short", action="store_true", help=f"{SHORT} seeds instead of {SEEDS}")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many")
-    parser.add_argument("--first", type=int, default=FIRST_SEED, help="first seed; 1 to 4 are those that were tuned on")
+    parser.add_argument("--first", type=int, default=FIRST_SEED, help="first seed; 1 to 4 were tuned on")
     wanted = parser.parse_args()
     print(
         "Simulated world; expected cost, EUR per 1,000 payments; headroom: share of the way from best trivial to oracle"
