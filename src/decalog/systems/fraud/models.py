@@ -14,8 +14,6 @@ from decalog.models.base import ModelSpec
 _HEAD = "p_fraud"
 
 BOOSTED = boosted.BoostedParams(trees=400, learning_rate=0.05, leaves=31, rows_a_leaf=40, l2=1.0, feature_share=0.7)
-    trees=600, learning_rate=0.02, leaves=8, rows_a_leaf=40, l2=10.0, feature_share=0.5, patience=100
-)
 """Modest on purpose: scored in microseconds, fitted in seconds, and hard to overfit with a few hundred frauds."""
 
 MODELS = (
