@@ -213,7 +213,9 @@ def test_a_state_that_is_not_what_it_was_is_lost_and_takes_nothing(open_: Open, 
     else:
         client.flushall()
     before = client.get(key_of(store))
-    lost = r"features' state on Redis: a mark that is gone, older, or another server's\. Expected the mark.*Restart"
+    lost = (
+        r"features' state on Redis: a mark that is gone, older, or another server's\. Expected the mark.*decalog builds"
+    )
     for steps in ([], [todo(CARD, [step(INSERT, 6, 2, 1)])]):
         with pytest.raises(StateError, match=lost):
             store.exchange(steps, [CARD], mark=Mark(3, 6) if steps else None)

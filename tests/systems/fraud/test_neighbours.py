@@ -30,14 +30,14 @@ def by_hand(examples: Examples, row: Floats, columns: list[int]) -> list[str]:
     """Ranks counted one by one."""
     known = [n for n in range(examples.n) if examples.labels[n] != UNKNOWN]
 
-    def rank(value: float, column: int) -> float:
+    def rank(value: float, column: int) -> int:
         others = [float(examples.rows[n, column]) for n in known]
-        return sum((other < value) + (other <= value) for other in others) / (2 * len(others))
+        return sum((other < value) + (other <= value) for other in others)
 
-    def distance(n: int) -> float:
-        return sum(abs(rank(examples.rows[n, c], c) - rank(row[c], c)) for c in columns) / len(columns)
+    def distance(n: int) -> int:
+        return sum(abs(rank(examples.rows[n, c], c) - rank(row[c], c)) for c in columns)
 
-    return [examples.ids[n] for n in sorted(known, key=lambda n: (round(distance(n), 12), -n))]
+    return [examples.ids[n] for n in sorted(known, key=lambda n: (distance(n), -n))]
 
 
 def test_the_nearest_come_first(examples: Examples) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from decalog.examples import Examples, Floats
+from decalog.examples import Examples, Floats, Int64s
 
 _MOST = 50_000
 """Labelled payments that are compared, the latest: a second's work, and the ones most like today's."""
@@ -47,14 +47,13 @@ def neighbours(examples: Examples, row: Floats, *, columns: Sequence[int], count
     known = np.flatnonzero(examples.labelled)[-_MOST:]
     if not len(known) or not columns:
         return []
-    distance = np.zeros(len(known))
+    apart = np.zeros(len(known), np.int64)
     for column in columns:
         values = examples.rows[known, column]
         levels = np.sort(values)
-        distance += np.abs(_rank(levels, values) - _rank(levels, np.array([row[column]])))
-    # Sums of the same parts in another order must not decide among equals.
-    distance = np.round(distance / len(columns), 12)
-    nearest = np.lexsort((-known, distance))[:count]
+        apart += np.abs(_rank(levels, values) - _rank(levels, np.array([row[column]])))
+    nearest = np.lexsort((-known, apart))[:count]
+    distance = apart / (2 * len(known) * len(columns))
     return [
         Neighbour(
             examples.ids[known[place]],
@@ -67,7 +66,7 @@ def neighbours(examples: Examples, row: Floats, *, columns: Sequence[int], count
     ]
 
 
-def _rank(levels: Floats, values: Floats) -> Floats:
-    """Returns the mean rank of values among sorted levels, in [0, 1]."""
-    below, to = np.searchsorted(levels, values, side="left"), np.searchsorted(levels, values, side="right")
-    return np.asarray((below + to) / (2 * len(levels)), np.float64)
+def _rank(levels: Floats, values: Floats) -> Int64s:
+    """Returns twice the mean rank of values among sorted levels, whole numbers: no order of adding changes a sum."""
+    ranks = np.searchsorted(levels, values, side="left") + np.searchsorted(levels, values, side="right")
+    return np.asarray(ranks, np.int64)
