@@ -176,7 +176,7 @@ def _as_they_came(book: LabelBook, target: str, known_by: int | None = None) -> 
 
 def test_labels_that_go_by_when_outcomes_came_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LabelBook, "outcomes", _as_they_came)
-    found = labels.check(trial(SYSTEM, tmp_path, requests=120))
+    found = labels.check(trial(SYSTEM, tmp_path, requests=400))
     assert "end in another training set: labels differ, first at " in "\n".join(found.breaches)
 
 

@@ -32,7 +32,7 @@ def by_hand(examples: Examples, row: Floats, columns: list[int]) -> list[str]:
 
     def rank(value: float, column: int) -> int:
         others = [float(examples.rows[n, column]) for n in known]
-        return sum((other < value) + (other <= value) for other in others)
+        return sum(int(other < value) + int(other <= value) for other in others)
 
     def distance(n: int) -> int:
         return sum(abs(rank(examples.rows[n, c], c) - rank(row[c], c)) for c in columns)

@@ -15,7 +15,6 @@ from decalog.features.definition import (
     Category,
     Feature,
     FeatureSet,
-    Lookup,
     Ratio,
     Same,
 )
@@ -220,24 +219,10 @@ _POLICY: tuple[Feature, ...] = (
     ),
 )
 
-_LISTS = tuple(
-    Lookup(
-        name=f"{entity}_lists",
-        meaning=f"lists that the {entity} stands on: bit i for the list of place i in FraudCosts.lists",
-        unit="bits",
-        use="policy",
-        owner=_OWNER,
-        table=f"{entity}_lists",
-        key=entity,
-        missing=0,
-    )
-    for entity in ("card", "customer", "device", "ip", "email", "merchant")
-)
-
 FEATURES = FeatureSet(
     system="fraud",
     # Terminals that were offline send their payments late; a day of lateness costs a day of rows kept.
     lateness="1d",
     retain=_RETAIN,
-    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_REQUEST, *_USUAL, *_POLICY, *_LISTS),
+    features=(*_CARD, *_CUSTOMER, *_DEVICE, *_IP, *_EMAIL, *_REQUEST, *_USUAL, *_POLICY),
 )
