@@ -176,7 +176,7 @@ def _as_they_came(book: LabelBook, target: str, known_by: int | None = None) -> 
 
 def test_labels_that_go_by_when_outcomes_came_are_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LabelBook, "outcomes", _as_they_came)
-    found = labels.check(trial(SYSTEM, tmp_path, requests=400))
+    found = labels.check(trial(SYSTEM, tmp_path, requests=120))
     assert "end in another training set: labels differ, first at " in "\n".join(found.breaches)
 
 
@@ -240,7 +240,7 @@ def test_a_system_without_a_world_cannot_be_staged(tmp_path: Path) -> None:
 
 
 def test_live_traffic_holds_every_disorder(tmp_path: Path) -> None:
-    steps = traffic.live(trial(SYSTEM, tmp_path, requests=400))
+    steps = traffic.live(trial(SYSTEM, tmp_path, requests=120))
     bodies = [step.body for step in steps if step.door != "outcome"]
     ids = [body["id"] for body in bodies]
     assert {step.door for step in steps} >= {"decide", "event"}
@@ -248,7 +248,7 @@ def test_live_traffic_holds_every_disorder(tmp_path: Path) -> None:
     for part in ("corrects", "deletes", "taken"):
         assert any(part in body for body in bodies), part
     assert any(step.door == "event" and "corrects" not in step.body and "kind" not in step.body for step in steps)
-    assert steps == traffic.live(trial(SYSTEM, tmp_path, requests=400))
+    assert steps == traffic.live(trial(SYSTEM, tmp_path, requests=120))
 
 
 def test_seeded_chance_and_vault_repeat_themselves_and_differ_between_seeds() -> None:

@@ -67,11 +67,13 @@ def reports(trial: Trial, targets: Sequence[tuple[str, int]]) -> list[Step]:
         targets: (request id, µs of the request), each reported on at most twice.
     """
     schema, rng = trial.system.schema, np.random.default_rng(trial.seed)
+    # Those that say something about the label first: few requests meet few kinds.
+    kinds = sorted(schema.outcomes, key=lambda kind: not kind.labels)
     made = []
     for number, (target, at_us) in enumerate(targets):
         for again in range(1 + number % 2):
             # Two of one kind that say otherwise, or of two kinds of which one ranks higher.
-            kind = schema.outcomes[(number // 4 + again * (number % 4 == 1)) % len(schema.outcomes)]
+            kind = kinds[(number // 4 + again * (number % 4 == 1)) % len(kinds)]
             body = _report(schema, kind, f"report-{number}-{again}", target=target)
             body["value"] = list(kind.labels or {1: 1})[again % max(1, len(kind.labels))]
             at = at_us + int(rng.integers(1, 20)) * DAY // 10
