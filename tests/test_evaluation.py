@@ -180,8 +180,12 @@ def test_what_the_rows_cannot_give_is_named_and_nothing_else_is_lost(long_log: H
     test = split(long_log, test_share=0.2).test
     bare = msgspec.structs.replace(test, entities={"card": np.full(test.n, -1)})
     found = contender("m", "model", test=bare, predictions=np.linspace(0, 1, test.n), outlook=outlook())
-    assert [(m.metric, m.needs) for m in found.missing] == [("card_precision_100", "tokens of the entity 'card'")]
-    assert len(found.values) == len(METRICS) - 1
+    # Nothing is reviewed here, so that no share of reviews can be told either.
+    assert [(m.metric, m.needs) for m in found.missing] == [
+        ("card_precision_100", "tokens of the entity 'card'"),
+        ("review_precision", "at least one trial and 0 ≤ successes ≤ n"),
+    ]
+    assert len(found.values) == len(METRICS) - 2
 
 
 def test_a_policy_that_draws_even_when_greedy_is_refused(long_log: History) -> None:
