@@ -67,12 +67,11 @@ def test_rows_commits_and_failed_refreshes_are_counted() -> None:
 
 
 def test_a_champion_that_cannot_be_used_is_shown_until_it_can() -> None:
-    meter = Meter()
-    shown = []
-    for is_troubled in (True, False):
-        meter.troubled("fraud", is_troubled=is_troubled)
-        shown.append(read(meter, "decalog_champion_problem", system="fraud"))
-    assert shown == [1, 0]
+    meter, troubles = Meter(), ["damaged"]
+    meter.watch_champion("fraud", is_troubled=lambda: bool(troubles))
+    assert read(meter, "decalog_champion_problem", system="fraud") == 1
+    troubles.clear()
+    assert read(meter, "decalog_champion_problem", system="fraud") == 0
 
 
 def test_two_meters_in_one_process_count_apart() -> None:

@@ -58,6 +58,7 @@ class Follower:
         self._deployment, self._service = deployment, service
         self._name = deployment.system.name
         self._room, self._say, self._monotonic = room, say, monotonic
+        self._followed = deployment.registry.following(self._name)
         self._champion, self._not_before = "", 0.0
         self._next: Deployment | None = None
         self._process: asyncio.Task[tuple[bytes, bytes, int | None]] | None = None
@@ -68,7 +69,7 @@ class Follower:
         A failure leaves the set in force, stands in the service's `problem`, and is tried again after ten minutes, or
         when the champion changes.
         """
-        champion = self._deployment.registry.current(self._name) or ""
+        champion = self._followed.current() or ""
         if champion != self._champion:
             self._begin(champion)
         if self._next is None and self._service.state.is_lost:

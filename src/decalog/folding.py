@@ -10,7 +10,7 @@ import msgspec
 from decalog.decisions import Decision, decode_decision
 from decalog.events import Event, Record, decode_event, decode_table
 from decalog.features.definition import Reads
-from decalog.features.facts import PROPENSITY, Change, Fact, Point, TableVersion
+from decalog.features.facts import Change, Fact, Point, TableVersion
 from decalog.outcomes import Outcome, decode_outcome
 
 LAST_ROOT = 2**62
@@ -35,15 +35,9 @@ def fact(event: Event, root: int) -> Fact:
 
 
 def decision_fact(decision: Decision, root: int) -> Fact:
-    """Returns a decision as a row of kind `decision.<action>`, by the action that really happened.
-
-    Where it was drawn, the row says how likely it was (`PROPENSITY`): so a budget for exploring is a view.
-    """
-    request, attributes = decision.request, decision.request.attributes
-    propensity = decision.choice.propensity
-    if propensity is not None and propensity < 1.0 and decision.acted == decision.choice.action:
-        attributes = {**attributes, PROPENSITY: round(propensity * 1_000_000)}
-    return Fact(root, request.event_time, f"decision.{decision.acted}", request.entities, attributes)
+    """Returns a decision as a row of kind `decision.<action>`, by the action that really happened."""
+    request = decision.request
+    return Fact(root, request.event_time, f"decision.{decision.acted}", request.entities, request.attributes)
 
 
 def point(event: Event, state_seq: int, *, root: int = -1) -> Point:
@@ -105,8 +99,17 @@ def _further_changes(record: Record, *, past: Past, reads: Reads) -> tuple[Chang
 
 
 def _decision_changes(record: Record, decision: Decision) -> tuple[Change, ...]:
-    facts = (fact(decision.request, record.root), decision_fact(decision, record.root))
+    acted = decision_fact(decision, record.root)
+    facts = [fact(decision.request, record.root), acted]
+    if _was_drawn(decision):
+        # Rows of their own kind, so that a view over the drawn few does not hold the many: a budget to explore is one.
+        facts.append(msgspec.structs.replace(acted, kind=f"drawn.{decision.acted}"))
     return tuple(Change(record.seq, record.known_time, None, plus) for plus in facts)
+
+
+def _was_drawn(decision: Decision) -> bool:
+    propensity = decision.choice.propensity
+    return propensity is not None and propensity < 1.0 and decision.acted == decision.choice.action
 
 
 def _event_changes(record: Record, event: Event, *, past: Past) -> tuple[Change, ...]:

@@ -99,6 +99,8 @@ class Host:
         self._thinkers = ThreadPoolExecutor(thread_name_prefix="decalog-model")
         self._thinking = 0
         self._fresh: dict[str, Freshness] = {}
+        for name, service in self.services.items():
+            self.meter.watch_champion(name, is_troubled=partial(_is_troubled, service))
         self._watch()
 
     @property
@@ -205,6 +207,11 @@ class Host:
         await self._until_durable(self.log.position - 1)
         return done
 
+    @property
+    def failed(self) -> bool:
+        """Whether the log has failed, for good."""
+        return self.log.failed is not None
+
     def state(self) -> HostState:
         """Returns how the host is."""
         return HostState(
@@ -242,8 +249,6 @@ class Host:
             except (DecalogError, OSError):
                 # A registry that is locked or full for a moment must not keep the old champion for good.
                 self.meter.not_refreshed()
-            for name, service in self.services.items():
-                self.meter.troubled(name, is_troubled=bool(service.problem))
             if self._committer is not None and self.log.position > self.log.durable:
                 self._committer.notify()  # what a call stamped
 
@@ -335,6 +340,10 @@ class Host:
     async def _until_durable(self, seq: int) -> None:
         if seq >= self.log.durable:
             await self._check_open().until_durable(seq)
+
+
+def _is_troubled(service: Service) -> bool:
+    return bool(service.problem)
 
 
 def rows_of(raw: bytes) -> list[object]:

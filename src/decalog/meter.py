@@ -98,9 +98,9 @@ class Meter:
         """Counts a look for a new champion that failed; the next comes within about a second."""
         self._stale.inc()
 
-    def troubled(self, system: str, *, is_troubled: bool) -> None:
-        """Notes whether the champion of now cannot be used."""
-        self._problem.labels(system).set(is_troubled)
+    def watch_champion(self, system: str, *, is_troubled: Callable[[], bool]) -> None:
+        """Exposes whether the champion of now cannot be used; it is asked when the registry is read."""
+        self._problem.labels(system).set_function(is_troubled)
 
     def committed(self, position: int, records: int) -> None:
         """Notes that the log is durable up to a position, and how many records the last commits held."""

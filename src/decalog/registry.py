@@ -15,6 +15,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,47 @@ class AliasChange(msgspec.Struct, frozen=True):
     at_us: int
     by: str
     why: str
+
+
+class Following:
+    """What an alias names now: it is read again only when another connection has changed the file.
+
+    Opening the file anew would cost a server that asks every second milliseconds, in the loop that answers requests.
+
+    Args:
+        registry: knows the history.
+        system: whose alias.
+        alias: that is followed.
+        control: the file, which may not be there yet.
+    """
+
+    def __init__(self, registry: Registry, system: str, alias: Alias, *, control: Path) -> None:
+        self._registry, self._system, self._alias, self._control = registry, system, alias, control
+        self._reader: sqlite3.Connection | None = None
+        self._version = -1
+        self._model: str | None = None
+
+    def current(self) -> str | None:
+        """Returns the id of the model; None where the alias names none.
+
+        Raises:
+            LogUnavailableError: the file cannot be read.
+        """
+        version = self._version_now()
+        if version != self._version:
+            self._model, self._version = self._registry.current(self._system, self._alias), version
+        return self._model
+
+    def _version_now(self) -> int:
+        if self._reader is None:
+            if not self._control.exists():
+                return -1
+            self._reader = connect(self._control, writer=False)
+            weakref.finalize(self, self._reader.close)
+        try:
+            return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error as error:
+            raise _unavailable(error) from None
 
 
 class Registry:
@@ -246,6 +288,11 @@ class Registry:
         _check_alias(alias)
         history = [change for change in self.history(system) if change.alias == alias]
         return history[-1].model if history else None
+
+    def following(self, system: str, alias: Alias = "champion") -> Following:
+        """Returns what tells, as often as it is asked, which model an alias names now."""
+        _check_alias(alias)
+        return Following(self, system, alias, control=self._control)
 
     def history(self, system: str) -> tuple[AliasChange, ...]:
         """Returns every change of a system's aliases, oldest first."""

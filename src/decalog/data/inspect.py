@@ -10,7 +10,7 @@ import msgspec
 from decalog.data.draft import draft, printable
 from decalog.data.frames import Source, open_frame
 from decalog.data.sketch import MANY, ROWS, Sketch, Survey, survey
-from decalog.features.definition import Aggregate, Attribute, Category, Feature, Same
+from decalog.features.definition import DECISION_ROWS, Aggregate, Attribute, Category, Feature, Same
 from decalog.features.facts import ALL
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def lost_features(system: System, mapped: tuple[str, ...]) -> dict[str, str]:
     """
     converted = system.schema.request.amounts
     have = {ALL, *mapped, *(converted[name] for name in mapped if name in converted)}
-    events = {system.schema.request.name, *(f"decision.{action}" for action in system.schema.actions)}
+    decided = (f"{which}{action}" for which in DECISION_ROWS for action in system.schema.actions)
+    events = {system.schema.request.name, *decided}
     lost = {}
     for feature in system.features.features:
         lacking = [name for name in _needs(feature) if name not in have]

@@ -37,7 +37,7 @@ from decalog.features.declared import (
     ZScore,
     duration_problems,
 )
-from decalog.features.facts import ALL, PROPENSITY
+from decalog.features.facts import ALL
 from decalog.schema import Schema
 
 __all__ = [
@@ -72,6 +72,8 @@ _INT64 = 2**63
 _UNIT_WEIGHT = 2**20
 _FLOATS = ("missing", "crowded")
 _OUTCOME_ROWS = ("outcome.", "labelled.")
+DECISION_ROWS = ("decision.", "drawn.")
+"""What the kind of a decision's rows begins with; its action follows. Only what was drawn has the second row."""
 
 
 class Reads(msgspec.Struct, frozen=True):
@@ -354,7 +356,7 @@ def _table_problems(features: FeatureSet, schema: Schema) -> Iterator[str]:
 def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
     kinds = (schema.request, *schema.events)
     entities = {entity.name for kind in kinds for entity in kind.entities}
-    columns = frozenset({PROPENSITY}).union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
+    columns = frozenset[str]().union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
     for row in feature.over:
         yield from _unknown("kind", row, known=_rows_known(schema))
     for entity in feature.entities:
@@ -369,7 +371,7 @@ def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
 def _rows_known(schema: Schema) -> list[str]:
     """Returns the kinds of rows that a system's records may become."""
     rows = [kind.name for kind in (schema.request, *schema.events)]
-    rows += [f"decision.{action}" for action in schema.actions]
+    rows += [f"{which}{action}" for which in DECISION_ROWS for action in schema.actions]
     return rows + [f"{which}{outcome.name}" for which in _OUTCOME_ROWS for outcome in schema.outcomes]
 
 

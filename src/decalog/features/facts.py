@@ -1,8 +1,9 @@
 """What the feature engine reads: facts, changes of the log, and the points at which features are asked for.
 
 A record of the log becomes at most a few changes: an event gives one, a decision gives its request and a row of kind
-`decision.<action>`, an outcome a row of kind `outcome.<kind>` and one of kind `labelled.<kind>`, a table its new
-version; a correction retracts the old image and adds the new one, a deletion only retracts.
+`decision.<action>`, and where it was drawn one of kind `drawn.<action>` too, an outcome a row of kind `outcome.<kind>`
+and one of kind `labelled.<kind>`, a table its new version; a correction retracts the old image and adds the new one, a
+deletion only retracts.
 """
 
 from __future__ import annotations
@@ -11,8 +12,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-PROPENSITY = "propensity_ppm"
-"""What a row of a drawn decision has besides its request's values: how likely its choice was, in millionths."""
 ALL = "all"
 """The constant entity that every row belongs to."""
 ALL_TOKEN = 0
@@ -31,7 +30,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     Args:
         root: seq of the first record in its chain of corrections; of a (root, kind) at most one image is live.
         event_time: when it happened, µs since the epoch, UTC.
-        kind: `payment`, or `decision.<action>` for a view over decisions.
+        kind: `payment`, or `decision.<action>`, `drawn.<action>` for views over decisions.
         entities: entity name → token (int64); an absent name is a missing entity.
         attributes: public values; an absent name is a missing value.
 

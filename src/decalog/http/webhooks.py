@@ -46,7 +46,6 @@ _ANSWER_S = 10.0
 _RECORDS_AT_ONCE = 50
 _RECORDS_A_MARK = 10_000
 """After so many a position is written though nothing was said, so that a start does not look at them again."""
-_OPEN_S = 1.0
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -99,6 +98,7 @@ class Webhooks:
         self._secret = host.log.vault.secret("webhooks")
         self._path = host.folder and host.folder / f"{system}-webhooks.json"
         self._positions: dict[str, int] = {}
+        self._changed = asyncio.Event()
 
         @lru_cache(maxsize=8)  # endpoints that keep up with the log look at the same records
         def said(start: int, stop: int) -> list[tuple[Record, Event]]:
@@ -156,7 +156,10 @@ class Webhooks:
         await self._put(left)
 
     async def _put(self, endpoints: tuple[Endpoint, ...]) -> None:
-        await self._host.operate(self._system, lambda service: service.put_table(_TABLE, endpoints))
+        try:
+            await self._host.operate(self._system, lambda service: service.put_table(_TABLE, endpoints))
+        finally:
+            self._changed.set()
 
     def secret(self, id_: str) -> str:
         """Returns the secret by which an endpoint's events are signed."""
@@ -173,7 +176,8 @@ class Webhooks:
                     following.pop(id_).cancel()
                 for id_ in wanted.keys() - following.keys():
                     following[id_] = tasks.create_task(self._follow(wanted[id_]))
-                await asyncio.sleep(_OPEN_S)
+                await self._changed.wait()
+                self._changed.clear()
 
     async def _follow(self, endpoint: Endpoint) -> None:
         log = self._host.log

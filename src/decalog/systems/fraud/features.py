@@ -7,7 +7,6 @@ the last one do not, so that they can be compared with it.
 
 from __future__ import annotations
 
-from decalog.features.declared import Condition
 from decalog.features.definition import (
     Aggregate,
     Attribute,
@@ -18,7 +17,6 @@ from decalog.features.definition import (
     Ratio,
     Same,
 )
-from decalog.features.facts import PROPENSITY
 from decalog.systems.fraud.schema import CHANNELS
 
 _OWNER = "fraud"
@@ -213,8 +211,7 @@ _POLICY: tuple[Feature, ...] = (
         entity="all",
         aggregate="sum",
         column=_AMOUNT,
-        over=("decision.allow",),
-        where=(Condition(PROPENSITY, "<", 1_000_000),),
+        over=("drawn.allow",),
         window="1d",
     ),
 )

@@ -184,6 +184,8 @@ class FraudPolicy:
             ruling: what the rules say.
             minor: expected cost of each action; empty where it is not known.
         """
+        if not ruling.acting and not ruling.shadows:
+            return plain
         action, guardrails, reasons = plain.choice.action, [*plain.guardrails], list[str]()
         for rule in ruling.acting:
             after = rule.after(action)
@@ -211,9 +213,10 @@ class FraudPolicy:
     def _explored(self, case: Case, verdict: Verdict, *, minor: Mapping[str, int], amount_minor: int) -> Verdict:
         """Returns the verdict with its propensity: a block may be drawn to be let through, for its outcome to show."""
         params, choice = self.params, verdict.choice
+        if choice.action != BLOCK or not params.explore_bp or amount_minor > params.explore_up_to_minor:
+            return verdict
         used = case.features.get(EXPLORED, -1.0)
-        is_open = 0 <= used <= params.explore_budget_minor - amount_minor and amount_minor <= params.explore_up_to_minor
-        if choice.action != BLOCK or not params.explore_bp or not is_open:
+        if not 0 <= used <= params.explore_budget_minor - amount_minor:
             return verdict
         p_allow = params.explore_bp / _BP
         if case.draw("explore") >= p_allow:
