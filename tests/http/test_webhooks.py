@@ -26,7 +26,7 @@ PATIENCE_S = 60.0
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_FIRST_WAIT_S", "_LOOK_S", "_OPEN_S"):
+    for name in ("_FIRST_WAIT_S", "_LOOK_S"):
         monkeypatch.setattr(rooms, name, 0.0)
 
 
