@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,12 @@ PATIENT = [HealthCheck.too_slow]
 settings.register_profile("default", max_examples=50, derandomize=True, deadline=None, suppress_health_check=PATIENT)
 settings.register_profile("thorough", max_examples=1000, print_blob=True, deadline=None, suppress_health_check=PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as one:
+        yield one
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.http.callers import NOW, Client, make_host
+from tests.http.callers import NOW, Client, started_host
 
 from decalog.host import Host
 from decalog.http import App, HttpSettings
@@ -77,17 +77,9 @@ def status(name: str, reason: str) -> Any:
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as one:
-        yield one
-
-
-@pytest.fixture
 def host(tmp_path: Path, runner: asyncio.Runner) -> Iterator[Host]:
-    made = make_host(tmp_path, wire=SYSTEM.wire)
-    runner.run(made.start())
-    yield made
-    runner.run(made.stop())
+    with started_host(tmp_path, runner, wire=SYSTEM.wire) as made:
+        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ async def replay_nothing(system: str, decision_id: str) -> dict[str, Any]:
     if decision_id.endswith("0"):
         raise ReplayError(where="replay", given="an erased subject", expected="its features", fix="None is left.")
     return {"decision_id": decision_id, "identical": True}
+
+
+@contextmanager
+def started_host(folder: Path, runner: asyncio.Runner, *, wire: str = "") -> Iterator[Host]:
+    host = make_host(folder, wire=wire)
+    runner.run(host.start())
+    yield host
+    runner.run(host.stop())
 
 
 def make_host(folder: Path, features: FeatureSet = FEATURES, *, wire: str = "") -> Host:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.http.callers import Client, make_host
+from tests.http.callers import Client, make_host, started_host
 
 from decalog.access import Access, TokenStore
 from decalog.clock import ManualClock
@@ -16,17 +16,9 @@ from decalog.http import App, HttpSettings
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as one:
-        yield one
-
-
-@pytest.fixture
 def host(tmp_path: Path, runner: asyncio.Runner) -> Iterator[Host]:
-    made = make_host(tmp_path)
-    runner.run(made.start())
-    yield made
-    runner.run(made.stop())
+    with started_host(tmp_path, runner) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.fraud_log import FraudLog
-from tests.http.callers import Client, make_host
+from tests.http.callers import Client, started_host
 
 from decalog.access import Access, TokenStore
 from decalog.clock import ManualClock
@@ -36,17 +36,9 @@ PAY = "amount=1234&currency=eur&confirm=true&payment_method=pm_1"
 
 
 @pytest.fixture
-def runner() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as one:
-        yield one
-
-
-@pytest.fixture
 def host(tmp_path: Path, runner: asyncio.Runner) -> Iterator[Host]:
-    made = make_host(tmp_path, wire=SYSTEM.wire)
-    runner.run(made.start())
-    yield made
-    runner.run(made.stop())
+    with started_host(tmp_path, runner, wire=SYSTEM.wire) as made:
+        yield made
 
 
 @pytest.fixture
