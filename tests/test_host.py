@@ -553,6 +553,7 @@ def test_a_refresh_that_fails_is_counted_and_tried_again(log: FraudLog, monkeypa
     problems: list[Exception] = [
         DecalogError(where="control.sqlite", given="a lock", expected="none", fix="Wait."),
         OSError(24, "too many open files"),
+        KeyError("a fault of our own"),
     ]
 
     async def refresh() -> None:
@@ -568,7 +569,7 @@ def test_a_refresh_that_fails_is_counted_and_tried_again(log: FraudLog, monkeypa
         assert host.state().systems["fraud"]["model"] == "m2"
 
     host = run(log, scenario, refresh)
-    assert counted(host, "decalog_refresh_failures_total") == 2
+    assert counted(host, "decalog_refresh_failures_total") == 3
 
 
 def test_what_takes_its_time_beside_holds_up_no_other_and_what_it_stamped_is_committed(

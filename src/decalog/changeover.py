@@ -66,9 +66,15 @@ class Follower:
     async def follow(self) -> None:
         """Takes the next step, if there is one; to be called about every second.
 
-        A failure leaves the set in force, stands in the service's `problem`, and is tried again after ten minutes, or
-        when the champion changes.
+        A failure leaves the set in force, is said, stands in the service's `problem`, and is tried again after ten
+        minutes, or when the champion changes.
         """
+        known = self._service.problem
+        await self._step()
+        if self._service.problem not in ("", known):
+            self._say(f"{self._name}: {self._service.problem}")
+
+    async def _step(self) -> None:
         champion = self._followed.current() or ""
         if champion != self._champion:
             self._begin(champion)
@@ -81,7 +87,6 @@ class Follower:
                 why = error if isinstance(error, DecalogError) else _failed(f"{type(error).__name__}: {error}")
                 self._not_before = self._monotonic() + _PAUSE_S
                 self._service.problem = f"champion {champion[:12]}: {why}"
-                self._say(f"{self._name}: {self._service.problem}")
 
     def _begin(self, champion: str) -> None:
         """Forgets the champion of before; takes the one of now, or says what is to be built for it."""

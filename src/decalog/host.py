@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,7 +16,7 @@ import msgspec
 from decalog.clock import rfc3339
 from decalog.committing import Committer
 from decalog.decisions import Decision, decode_decision
-from decalog.errors import DecalogError, LogUnavailableError, RequestError, UnknownRecordError, near
+from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError, near
 from decalog.events import Record
 from decalog.ingest import Ingest, RowResult
 from decalog.log import Log
@@ -32,6 +33,8 @@ _MOST_THINKING = 256
 """Predictions that slow models may owe at once; beyond it there is no use in asking, and no bound on memory."""
 
 _REFRESH_S = 1.0
+
+said = logging.getLogger("decalog.host")
 
 _T = TypeVar("_T")
 Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
@@ -246,9 +249,10 @@ class Host:
             await asyncio.sleep(_REFRESH_S)
             try:
                 await (call() or asyncio.sleep(0))
-            except (DecalogError, OSError):
+            except Exception as error:  # noqa: BLE001  # the edge of an engine: it is counted, and tried again
                 # A registry that is locked or full for a moment must not keep the old champion for good.
                 self.meter.not_refreshed()
+                said.error("beside: error=%s", type(error).__name__)
             if self._committer is not None and self.log.position > self.log.durable:
                 self._committer.notify()  # what a call stamped
 

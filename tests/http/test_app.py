@@ -88,9 +88,9 @@ def test_a_decision_is_read_back_by_either_id(client: Client, id_: str) -> None:
 
 
 def test_a_decision_is_replayed(client: Client) -> None:
-    answers = {}
-    for number in range(64):
-        told = client.post(DECIDE, payment(id=f"p-{number}")).json()
+    answers, numbers = dict[str, str](), count()
+    while "0" not in answers or len(answers) == 1:
+        told = client.post(DECIDE, payment(id=f"p-{next(numbers)}")).json()
         answers[told["decision_id"][-1]] = told["decision_id"]
     erased, whole = answers.pop("0"), answers.popitem()[1]
     assert client.post(f"/v1/fraud/decisions/{whole}/replay").json() == {"decision_id": whole, "identical": True}
@@ -454,7 +454,10 @@ def test_probes_and_the_document_take_no_token(client: Client, path: str) -> Non
 def test_a_champion_that_cannot_be_used_is_told_by_the_probe(client: Client, host: Host) -> None:
     assert client.get("/healthz").json() == {"status": "alive", "problems": {}}
     host.services["fraud"].problem = "champion 0123456789ab: damaged"
-    assert client.get("/healthz").json() == {"status": "alive", "problems": {"fraud": "champion 0123456789ab: damaged"}}
+    assert client.get("/healthz").json() == {
+        "status": "alive",
+        "problems": {"fraud": "champion 0123456789ab"},
+    }
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1:8000", "localhost", "[::1]:9", "LOCALHOST:80"])

@@ -348,7 +348,7 @@ _STATUS: Json = object_of(
         "problems": {
             "type": "object",
             "additionalProperties": {"type": "string"},
-            "description": "System → why its champion of now cannot be used; it decides as before, or by its fallback.",
+            "description": "System → champion of now that cannot be used; it decides as before, or by its fallback.",
         },
     },
     ["status", "problems"],

@@ -146,8 +146,12 @@ class Routes:
         return Answer(200, _encode(await self._host.replay(call.system, call.ids[0])), JSON)
 
     async def healthz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
-        """Says that the process answers, and why a champion cannot be used; restart it if it does not answer."""
-        problems = {name: service.problem for name, service in self._host.services.items() if service.problem}
+        """Says that the process answers, and which champion cannot be used; restart it if it does not answer.
+
+        Why, which may name files of this machine, is said on the server's own output only: here nobody shows a token.
+        """
+        troubled = {name: service.problem for name, service in self._host.services.items() if service.problem}
+        problems = {name: why.partition(":")[0] for name, why in troubled.items()}
         return Answer(200, _encode({"status": "alive", "problems": problems}), JSON)
 
     async def readyz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
