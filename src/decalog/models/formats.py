@@ -11,7 +11,6 @@ from decalog.errors import ModelError, near
 from decalog.models.base import Model
 
 FORMATS: Mapping[str, str] = {
-    "blended": "decalog.models.blended:load",
     "json": "decalog.models.linear:load",
     "lightgbm": "decalog.models.boosted:load",
     "onnx": "decalog.models.onnx:load",
