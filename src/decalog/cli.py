@@ -42,6 +42,7 @@ _PLAIN = None
 app = typer.Typer(
     name="decalog",
     help="Ten production decision systems on one decision log.",
+    epilog="A system may bring verbs of its own, which its name follows: decalog rules fraud --help",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
