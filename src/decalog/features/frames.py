@@ -317,13 +317,16 @@ def _write_requests(plan: Plan, asked: _Requests, *, out: Float64s) -> None:
             expected="the versions of these tables, by the seqs of the rows",
             fix="Pass tables={name: [(seq, numbers), …]}, or join the table before (docs/howto/point-in-time.md).",
         )
-    readers = dict(plan.request_readers)
-    if plan.lookups or not all(type(plan.features.features[place]) in _WAYS for place in readers):
+    readers, tables = dict(plan.request_readers), asked.events.tables or {}
+    is_looking = any(tables.get(lookup.table) for _, lookup in plan.lookups)
+    if is_looking or not all(type(plan.features.features[place]) in _WAYS for place in readers):
         asked.write_each(plan, out)
         return
     for place, read in readers.items():
         feature = plan.features.features[place]
         out[:, place] = _WAYS[type(feature)](asked, feature, read)
+    for place, lookup in plan.lookups:
+        out[:, place] = lookup.missing_value
     for formula in plan.formulas:
         formula.write_many(out)
 
