@@ -20,7 +20,7 @@ from decalog.policy import Policy, with_rates
 from decalog.system import System
 from decalog.tables import Stored, TableChange, Tables, Version
 
-MOST_MEMBERS = 100_000
+MOST_MEMBERS = 200_000
 """Entries of a table that members may be added to: each change of some is a version of all."""
 _BITS = "bits"
 """Unit of the features whose tables hold lists."""
@@ -142,7 +142,7 @@ class Levers:
             raise RequestError(
                 where=where,
                 given="what is no change of a list's members",
-                expected=f'{{"list": name, "add": [value, …], "remove": [value, …]}}, once each, 1 to {longest} characters',
+                expected=f'{{"list": name, "add": [value, …], "remove": […]}}, once each, of 1 to {longest} characters',
                 fix="Mend it; the list is as it was.",
             )
         if given.list not in self._lists(name):
