@@ -80,9 +80,8 @@ def test_a_backtest_knows_the_lists_as_they_stood_at_each_payment(tmp_path: Path
     log.report("c1", "imported, listed", 10)
     log.pay("later", 90, card="pm_3")
     history = History(log.records(), SCHEMA, features=FEATURES)
-    found = backtest(
-        RuleSet(COSTS.rules, lists=COSTS.lists), read_payments(history, log.log), policy=log.service.serving.policy
-    )  # type: ignore[arg-type]  # fraud's own
+    rules = RuleSet(COSTS.rules, lists=COSTS.lists)
+    found = backtest(rules, read_payments(history, log.log), policy=FraudPolicy(COSTS))
     counts = found.rules[0].counts
     assert (counts["matches"], counts["frauds"], counts["good"]) == (2, 1, 1)
     log.log.close()
