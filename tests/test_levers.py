@@ -17,7 +17,7 @@ from decalog.decisions import unpack_features
 from decalog.deployment import Deployment, Setup
 from decalog.errors import RequestError, UnknownRecordError
 from decalog.events import Record, encode
-from decalog.levers import Levers, Members
+from decalog.levers import Levers
 from decalog.policy import policy_version
 from decalog.serving import Service
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
@@ -59,9 +59,8 @@ def test_a_list_of_cards_is_read_by_token_by_the_next_request(log: FraudLog, lev
 
 def change(log: FraudLog, levers: Levers, table: str, **members: Any) -> str:
     """Changes a list's members on the running service, as the server does; returns what that was."""
-    given = levers.members(table, json.dumps(members).encode())
-    keys = Members(given.list, tuple(levers.keys(table, given.add)), tuple(levers.keys(table, given.remove)))
-    content, what = levers.listed(table, keys)
+    list_, entries = levers.members(table, json.dumps(members).encode())
+    content, what = levers.listed(table, list_, adds=dict(entries))
     log.service.put_table(table, content, by="me", what=what)
     return what
 

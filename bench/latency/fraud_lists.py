@@ -23,7 +23,7 @@ from decalog.deployment import Deployment
 from decalog.features.facts import Point
 from decalog.folding import point
 from decalog.home import Home
-from decalog.levers import Levers, Members
+from decalog.levers import Levers
 from decalog.serving import Service
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.schema import PAYMENT
@@ -58,9 +58,11 @@ def put(service: Service, levers: Levers, table: str, members: int) -> None:
 
 def change_ms(service: Service, levers: Levers, number: int) -> float:
     """Returns how long one more card on a list takes, in ms."""
-    keys = Members("stolen", tuple(levers.keys("card_lists", [f"new-{number}"])))
+    raw = json.dumps({"list": "stolen", "add": [f"new-{number}"]}).encode()
+    list_, entries = levers.members("card_lists", raw)
+    adds = dict(entries)
     started = time.perf_counter()
-    content, what = levers.listed("card_lists", keys)
+    content, what = levers.listed("card_lists", list_, adds=adds)
     service.put_table("card_lists", content, by="bench", what=what)
     return (time.perf_counter() - started) * 1e3
 

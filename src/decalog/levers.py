@@ -118,15 +118,10 @@ class Levers:
                 expected=f'{{"key": number, …}}: keys of 1 to {longest} characters, numbers within ±2⁶³',
                 fix="Mend them and put the table whole; the old one stays.",
             )
-        return ((key, float(number)) for key, number in zip(self.keys(name, given), given.values(), strict=True))
+        return ((key, float(number)) for key, number in zip(self._keys(name, given), given.values(), strict=True))
 
-    def keys(self, name: str, values: Iterable[str]) -> Iterator[str]:
-        """Yields the keys under which the log holds values in a table: tokens, or public values as they are."""
-        entity, token = self._entity(name), self._log.vault.token
-        return (str(token(entity, value)) if entity else value for value in values)
-
-    def members(self, name: str, raw: bytes) -> Members:
-        """Returns who goes onto a list and who comes off it, from JSON.
+    def members(self, name: str, raw: bytes) -> tuple[str, Iterator[tuple[str, bool]]]:
+        """Returns the list that `Members` in JSON name, and yields each key of the table with whether it is added.
 
         Raises:
             UnknownRecordError: no feature looks the table up.
@@ -152,19 +147,26 @@ class Levers:
                 expected=near(given.list, self._lists(name)) if self._lists(name) else "a table that holds lists",
                 fix="Mend the name, or append it to the policy's `lists`.",
             )
-        return given
+        adds = [*(True for _ in given.add), *(False for _ in given.remove)]
+        return given.list, zip(self._keys(name, both), adds, strict=True)
 
-    def listed(self, name: str, change: Members) -> tuple[dict[str, float], str]:
-        """Returns the table with members changed, which are named by their keys, and what that was in words.
+    def listed(self, name: str, list_: str, *, adds: Mapping[str, bool]) -> tuple[dict[str, float], str]:
+        """Returns the table with a list's members changed, and in words what that was; to be put at once.
+
+        Args:
+            name: of the table.
+            list_: of the list.
+            adds: key of the table → whether it goes onto the list or comes off it.
 
         Raises:
             RequestError: the table would grow beyond MOST_MEMBERS entries.
         """
         before = self._tables.stored(self._system.name, name).content or {}
-        bit = 1 << self._lists(name).index(change.list)
-        masks = {key: max(0, int(before.get(key, 0))) for key in (*change.add, *change.remove)}
-        after = {key: masks[key] | bit for key in change.add} | {key: masks[key] & ~bit for key in change.remove}
-        changed = [sum(masks[key] != after[key] for key in keys) for keys in (change.add, change.remove)]
+        bit, after, changed = 1 << self._lists(name).index(list_), dict[str, int](), Counter[bool]()
+        for key, is_added in adds.items():
+            mask = max(0, int(before.get(key, 0)))
+            after[key] = mask | bit if is_added else mask & ~bit
+            changed[is_added] += after[key] != mask
         content = {key: float(mask) for key, mask in (before | after).items() if mask or key not in after}
         if len(content) > max(MOST_MEMBERS, len(before)):
             raise RequestError(
@@ -173,7 +175,7 @@ class Levers:
                 expected=f"at most {MOST_MEMBERS:,}, where members are added",
                 fix="Remove some, or put the table whole.",
             )
-        return content, f"{change.list}: {changed[0]} added, {changed[1]} removed"
+        return content, f"{list_}: {changed[True]} added, {changed[False]} removed"
 
     def policy(self) -> Stored:
         """Returns the policy's parameters; the system's defaults where the log has none yet."""
@@ -209,9 +211,8 @@ class Levers:
 
     def put_members(self, name: str, raw: bytes, *, by: str) -> TableState:
         """Changes a list's members where no server runs, and returns the table's new version; see `members`."""
-        given = self.members(name, raw)
-        keys = Members(given.list, tuple(self.keys(name, given.add)), tuple(self.keys(name, given.remove)))
-        content, what = self.listed(name, keys)
+        list_, entries = self.members(name, raw)
+        content, what = self.listed(name, list_, adds=dict(entries))
         self._tables.put(self._system.name, name, content=content, by=by, what=what)
         return self.state(name, what)
 
@@ -233,6 +234,11 @@ class Levers:
                 fix="Mend the name, or declare a Lookup feature of it.",
             )
         return self._entities[table]
+
+    def _keys(self, table: str, values: Iterable[str]) -> Iterator[str]:
+        """Yields the keys under which the log holds values in a table: tokens, or public values as they are."""
+        entity, token = self._entity(table), self._log.vault.token
+        return (str(token(entity, value)) if entity else value for value in values)
 
     def _longest(self, table: str) -> int:
         return self._lengths.get(self._entity(table), _LONGEST_KEY)

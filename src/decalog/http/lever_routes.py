@@ -13,7 +13,7 @@ from decalog.host import Host
 from decalog.http.problems import Answer
 from decalog.http.routes import JSON, Call, Paths, Route, read_one, refused
 from decalog.http.settings import HttpSettings
-from decalog.levers import Levers, Members
+from decalog.levers import Levers
 from decalog.serving import Service
 
 _T = TypeVar("_T")
@@ -72,15 +72,14 @@ class LeverRoutes:
         """Takes who goes onto a list and who comes off it; the next request sees it."""
         raw, levers = await read_one(call, self._settings.table_bytes), self._levers[call.system]
         try:
-            given = levers.members(call.id, raw)
+            list_, entries = levers.members(call.id, raw)
         except RequestError as error:
             raise refused(error, raw) from error
-        add, remove = [[key async for key in _in_turns(levers.keys(call.id, v))] for v in (given.add, given.remove)]
-        keys = Members(given.list, tuple(add), tuple(remove))
+        adds = {key: is_added async for key, is_added in _in_turns(entries)}
 
         def act(service: Service) -> str:
             # In one step: what is read of the table is what is changed.
-            content, what = levers.listed(call.id, keys)
+            content, what = levers.listed(call.id, list_, adds=adds)
             service.put_table(call.id, content, by=call.caller, what=what)
             return what
 
