@@ -1,4 +1,4 @@
-"""Fraud with two lookup tables, as a system of a user's own."""
+"""Fraud with a lookup table of public values beside its lists, as a system of a user's own."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import msgspec
 from decalog.features.declared import Lookup
 from decalog.systems.fraud.system import SYSTEM as FRAUD
 
-LISTS = Lookup(
-    name="card_lists", meaning="lists the card is on", unit="bits", table="card_lists", key="card", missing=0
-)
 RISK = Lookup(name="mcc_risk", meaning="risk of the category", unit="1", table="mcc_risk", key="mcc")
-WITH_TABLES = msgspec.structs.replace(FRAUD.features, features=(*FRAUD.features.features, LISTS, RISK))
+WITH_TABLES = msgspec.structs.replace(FRAUD.features, features=(*FRAUD.features.features, RISK))
 SYSTEM = msgspec.structs.replace(FRAUD, features=WITH_TABLES)
+
+WITHOUT_TABLES = msgspec.structs.replace(
+    FRAUD,
+    features=msgspec.structs.replace(
+        FRAUD.features, features=tuple(f for f in FRAUD.features.features if not isinstance(f, Lookup))
+    ),
+)

@@ -492,7 +492,7 @@ def test_tables_are_put_read_and_listed_with_who_changed_them(run: Shell, tmp_pa
     assert run("tables", FRAUD_WITH_TABLES, "put", "mcc_risk", "-", "--json", stdin=b'{"5411": 0.5}').code == 0
     assert json.loads(run("tables", FRAUD_WITH_TABLES, "get", "mcc_risk", "--seq", "0").out)["entries"] == 0
     listed = run("tables", FRAUD_WITH_TABLES).out.splitlines()
-    assert [line.partition(",")[0] for line in listed] == [
+    assert [line.partition(",")[0] for line in (listed[0], listed[-1])] == [
         "card_lists at card: 2 entries",
         "mcc_risk at mcc: 1 entries",
     ]
@@ -502,8 +502,34 @@ def test_tables_are_put_read_and_listed_with_who_changed_them(run: Shell, tmp_pa
     assert "get NAME" in run("tables", FRAUD_WITH_TABLES, "put", "mcc_risk").err
 
 
+def test_members_of_a_list_are_added_and_removed_a_value_a_line(run: Shell, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text("lists = ['stolen']\nrules = 'block if :card: in @stolen'\n")
+    assert run("policy", "fraud", "set", "policy.toml").code == 0
+    (tmp_path / "cards.txt").write_text("card-1\n\n  card-2\ncard-1\n")
+    ran = run("tables", "fraud", "add", "card_lists", "cards.txt", "--list", "stolen")
+    assert ran.out.startswith("card_lists at card: 2 entries, version "), ran
+    assert ran.out.endswith("; stolen: 2 added, 0 removed\n")
+    ran = run("tables", "fraud", "remove", "card_lists", "-", "--list", "stolen", stdin=b"card-1")
+    assert ran.out.endswith("; stolen: 0 added, 1 removed\n")
+    assert json.loads(run("tables", "fraud", "get", "card_lists").out)["lists"] == {"stolen": 1}
+    decided = run("decide", "fraud", '{"id": "x", "amount_minor": 100, "currency": "EUR", "card": "card-2"}').out
+    assert '"block"' in decided
+    changes = run("tables", "fraud", "--changes").out.splitlines()
+    assert changes[-1].endswith(": stolen: 0 added, 1 removed")
+    assert "card-" not in "".join(changes)
+    assert "--list LIST" in run("tables", "fraud", "add", "card_lists", "cards.txt").err
+    assert_sentence(
+        run("tables", "fraud", "add", "card_lists", "cards.txt", "--list", "gone"),
+        2,
+        "stand in it. Expected one of: stolen",
+    )
+    (tmp_path / "cards.txt").write_bytes(b"\xff")
+    broken = run("tables", "fraud", "add", "card_lists", "cards.txt", "--list", "stolen")
+    assert_sentence(broken, 2, "tables, add: bytes that are no UTF-8", "Save the file as UTF-8")
+
+
 def test_a_home_without_tables_and_changes_says_so(run: Shell, home: Path) -> None:
-    assert run("tables", "fraud").out == "no feature looks up a table\n"
+    assert run("tables", "tests.own_tables:WITHOUT_TABLES").out == "no feature looks up a table\n"
     assert run("tables", "fraud", "--changes").out == "nothing was changed yet\n"
     assert "nothing put yet" in run("tables", FRAUD_WITH_TABLES).out
 
@@ -534,7 +560,7 @@ def test_tables_and_policy_go_to_a_running_server_too(
 
     def answer(method: str, url: str, *, raw: bytes | None = None, token: str = "") -> Any:
         asked.append((method, url, raw, token))
-        state = {"table": "lists", "key": "card", "version": "v", "seq": 1, "known_time": "now", "by": "me"}
+        state = {"table": "lists", "key": "card", "version": "v", "seq": 1, "known_time": "now", "by": "me", "what": ""}
         told = state | {"entries": 0, "content": {"a": 1}}
         return [told] if url.endswith(("tables", "changes")) else told
 
@@ -545,6 +571,7 @@ def test_tables_and_policy_go_to_a_running_server_too(
     assert run("tables", "fraud", "--changes", *there).out == "now  lists v, record 1, by me\n"
     run("tables", "fraud", "get", "lists", "--seq", "7", *there)
     run("tables", "fraud", "put", "lists", "-", *there, stdin=b"{}")
+    run("tables", "fraud", "remove", "lists", "-", "--list", "stolen", *there, stdin=b"c-1")
     assert run("policy", "fraud", *there).out == "# version v, record 1, now\na = 1\n"
     run("policy", "fraud", "set", "own.toml", *there)
     assert asked == [
@@ -552,6 +579,7 @@ def test_tables_and_policy_go_to_a_running_server_too(
         ("GET", "http://there/v1/fraud/changes", None, "t"),
         ("GET", "http://there/v1/fraud/tables/lists?seq=7", None, "t"),
         ("PUT", "http://there/v1/fraud/tables/lists", b"{}", "t"),
+        ("PATCH", "http://there/v1/fraud/tables/lists", b'{"list": "stolen", "remove": ["c-1"]}', "t"),
         ("GET", "http://there/v1/fraud/policy", None, "t"),
         ("PUT", "http://there/v1/fraud/policy", b'{"a": 1}', "t"),
     ]

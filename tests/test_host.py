@@ -154,6 +154,33 @@ def test_nobody_is_answered_before_the_record_is_durable(log: FraudLog) -> None:
     assert counted(host, "decalog_rows_total", system="fraud", kind="outcome", status="rejected") == 1
 
 
+def test_a_request_counts_once_for_each_kind_of_outcome_that_says_one_of_it(log: FraudLog) -> None:
+    def report(id_: str, **fields: Any) -> dict[str, Any]:
+        made = {"id": id_, "payment": "a", "kind": "chargeback", "source": "issuer", "value": 1}
+        return made | fields
+
+    reports = [
+        report("opened"),
+        report("opened"),
+        report("lost"),
+        report("b", payment="b", value=0),
+        report("b lost", payment="b"),
+        report("warned", kind="fraud_warning", source="network"),
+        report("mended", corrects="warned", kind="fraud_warning", source="network"),
+        {"id": "gone", "deletes": "lost"},
+        report("passed", kind="authentication", source="acs"),
+        report("bad", source="payer"),
+    ]
+
+    async def scenario(host: Host) -> None:
+        rows = [(await host.add_outcomes("fraud", msgspec.json.encode(row)))[0] for row in reports]
+        assert [row.status for row in rows] == ["accepted", "duplicate", *["accepted"] * 7, "rejected"]
+
+    host = run(log, scenario)
+    kinds = ("chargeback", "fraud_warning", "authentication")
+    assert [counted(host, "decalog_reported_total", system="fraud", kind=kind) for kind in kinds] == [2, 1, 0]
+
+
 FULL = LogUnavailableError(where="log", given="a full disk", expected="space", fix="Free some.")
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.fraud_log import FraudLog
 from tests.homes import add_model, fill_home, opened, rule
-from tests.own_tables import WITH_TABLES
+from tests.own_tables import WITH_TABLES, WITHOUT_TABLES
 
 from decalog.decisions import unpack_features
 from decalog.deployment import Deployment, Setup
@@ -48,13 +48,99 @@ def value(log: FraudLog, id_: str, name: str, **fields: Any) -> float:
 
 
 def test_a_list_of_cards_is_read_by_token_by_the_next_request(log: FraudLog, levers: Levers) -> None:
-    assert value(log, "before", "card_lists", card="seen") == 0
+    assert value(log, "before", "card_lists", card="seen") == -1
     put(log, levers, "card_lists", {"seen": 5, "never-seen": 2})
     found = [value(log, card, "card_lists", card=card) for card in ("seen", "never-seen", "other")]
-    assert found == [5.0, 2.0, 0.0]
+    assert found == [5.0, 2.0, -1.0]
     put(log, levers, "card_lists", {"other": 1})
-    assert [value(log, f"{card} 2", "card_lists", card=card) for card in ("seen", "other")] == [0.0, 1.0]
-    assert value(log, "none", "card_lists", card=None) == 0
+    assert [value(log, f"{card} 2", "card_lists", card=card) for card in ("seen", "other")] == [-1.0, 1.0]
+    assert value(log, "none", "card_lists", card=None) == -1
+
+
+def change(log: FraudLog, levers: Levers, table: str, **members: Any) -> str:
+    """Changes a list's members on the running service, as the server does; returns what that was."""
+    list_, entries = levers.members(table, json.dumps(members).encode())
+    content, what = levers.listed(table, list_, adds=dict(entries))
+    log.service.put_table(table, content, by="me", what=what)
+    return what
+
+
+@pytest.fixture
+def lists(log: FraudLog) -> None:
+    log.service.put_policy(FraudPolicy(FraudCosts(lists=("stolen", "trusted"))))
+
+
+@pytest.mark.usefixtures("lists")
+def test_members_of_one_list_come_and_go_and_the_others_stay(log: FraudLog, levers: Levers) -> None:
+    put(log, levers, "card_lists", {"both": 3, "trusted": 2, "odd": -1, "zero": 0})
+    told = change(
+        log, levers, "card_lists", list="stolen", add=["new", "trusted", "odd"], remove=["both", "never paid"]
+    )
+    assert told == "stolen: 3 added, 1 removed"
+    cards = ("both", "trusted", "odd", "zero", "new", "unknown")
+    assert [value(log, card, "card_lists", card=card) for card in cards] == [2.0, 3.0, 1.0, 0.0, 1.0, -1.0]
+    assert levers.table("card_lists").lists == {"stolen": 3, "trusted": 2}
+    assert (
+        change(log, levers, "card_lists", list="trusted", remove=["both", "trusted"]) == "trusted: 0 added, 2 removed"
+    )
+    assert [value(log, f"{card} 2", "card_lists", card=card) for card in cards[:2]] == [-1.0, 1.0]
+    position = log.log.position
+    assert change(log, levers, "card_lists", list="stolen", add=["new"]) == "stolen: 0 added, 0 removed"
+    assert log.log.position == position
+    assert [made.what for made in levers.changes()] == ["", told, "trusted: 0 added, 2 removed"]
+    assert b"never paid" not in b"".join(map(encode, [*log.records(), *levers.changes()]))
+
+
+@pytest.mark.usefixtures("lists")
+def test_public_values_are_listed_as_they_are(log: FraudLog, levers: Levers) -> None:
+    change(log, levers, "merchant_lists", list="trusted", add=["Café Zürich"])
+    assert levers.table("merchant_lists").numbers == {"Café Zürich": 2.0}
+    assert levers.table("merchant_lists").lists == {"stolen": 0, "trusted": 1}
+    assert value(log, "a", "merchant_lists", merchant="Café Zürich") == 2.0
+
+
+@pytest.mark.usefixtures("lists")
+@pytest.mark.parametrize(
+    ("table", "body", "message"),
+    [
+        ("card_list", {"list": "stolen", "add": ["a"]}, r"a table that no feature looks up\. Expected 'card_lists'"),
+        (
+            "mcc_risk",
+            {"list": "stolen", "add": ["a"]},
+            r"a list that does not stand in it\. Expected a table that holds",
+        ),
+        ("card_lists", {"list": "stole", "add": ["a"]}, r"stand in it\. Expected 'stolen' \(closest match\)"),
+        ("card_lists", {"list": "stolen"}, r"fraud table card_lists: what is no change of a list's members\. Expected"),
+        ("card_lists", {"list": "stolen", "add": ["secret", "secret"]}, "once each, of 1 to 128 characters"),
+        ("card_lists", {"list": "stolen", "add": ["secret"], "remove": ["secret"]}, "what is no change"),
+        ("card_lists", {"list": "stolen", "add": [""]}, "what is no change"),
+        ("card_lists", {"list": "stolen", "add": ["secret" * 30]}, "the list is as it was"),
+        ("card_lists", {"list": "stolen", "add": "secret"}, "what is no change"),
+        ("card_lists", {"list": "stolen", "secret": ["a"]}, "what is no change"),
+        ("card_lists", ["secret"], "what is no change"),
+    ],
+)
+def test_a_change_of_members_that_does_not_fit_is_refused_whole(
+    log: FraudLog, levers: Levers, *, table: str, body: object, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        levers.members(table, json.dumps(body).encode())
+    assert "secret" not in str(caught.value)
+    assert log.log.position == 1
+    assert not list(log.log.vault.tokens())  # type: ignore[attr-defined]  # the vault of a home
+
+
+@pytest.mark.usefixtures("lists")
+def test_a_list_that_members_are_added_to_is_bounded(
+    log: FraudLog, levers: Levers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(log, levers, "card_lists", {"a": 1, "b": 1, "c": 1})
+    monkeypatch.setattr("decalog.levers.MOST_MEMBERS", 2)
+    with pytest.raises(
+        RequestError, match=r"table card_lists: 4 entries\. Expected at most 2, where members are added"
+    ):
+        change(log, levers, "card_lists", list="stolen", add=["d"])
+    assert change(log, levers, "card_lists", list="stolen", add=["d"], remove=["a"]) == "stolen: 1 added, 1 removed"
 
 
 def test_the_values_of_a_list_are_not_in_the_log_and_never_told(log: FraudLog, levers: Levers) -> None:
@@ -76,10 +162,8 @@ def test_a_table_of_public_values_is_told_as_it_stood_at_a_record(log: FraudLog,
         {"5411": 1.0},
         {"5411": 1.0},
     ]
-    assert [(state.table, state.seq, state.entries) for state in levers.tables()] == [
-        ("card_lists", -1, 0),
-        ("mcc_risk", second, 1),
-    ]
+    states = [(state.table, state.seq, state.entries) for state in levers.tables()]
+    assert (states[0], states[-1]) == (("card_lists", -1, 0), ("mcc_risk", second, 1))
 
 
 def test_the_same_again_appends_nothing_and_every_change_names_who_made_it(log: FraudLog, levers: Levers) -> None:
@@ -127,7 +211,7 @@ def test_a_table_that_does_not_fit_is_refused_whole(
 
 
 def test_a_system_without_lookups_says_so(tmp_path: Path) -> None:
-    log = FraudLog(tmp_path)
+    log = FraudLog(tmp_path, features=WITHOUT_TABLES.features)
     levers = Levers(log.system, log.log)
     with pytest.raises(UnknownRecordError, match="Expected a Lookup among the features"):
         levers.table("lists")

@@ -66,6 +66,14 @@ def test_rows_commits_and_failed_refreshes_are_counted() -> None:
     assert read(meter, "decalog_refresh_failures_total") == 1
 
 
+def test_requests_with_a_positive_report_are_counted_by_kind() -> None:
+    meter = Meter()
+    for kind in ("chargeback", "chargeback", "fraud_warning"):
+        meter.reported("fraud", kind)
+    assert read(meter, "decalog_reported_total", system="fraud", kind="chargeback") == 2
+    assert read(meter, "decalog_reported_total", system="fraud", kind="fraud_warning") == 1
+
+
 def test_a_champion_that_cannot_be_used_is_shown_until_it_can() -> None:
     meter, troubles = Meter(), ["damaged"]
     meter.watch_champion("fraud", is_troubled=lambda: bool(troubles))

@@ -128,6 +128,7 @@ def as_log(bodies: Sequence[dict[str, Any]], times: Int64s, amounts: Int64s) -> 
         entities={entity.name: column(entity.name) for entity in kind.entities},
         attributes={field.name: column(field.name) for field in kind.fields if field.kind == "text"}
         | {AMOUNT: amounts},
+        tables={},  # nobody is on a list
     )
 
 

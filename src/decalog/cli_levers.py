@@ -35,9 +35,12 @@ levers_app = typer.Typer(rich_markup_mode=None)
 @levers_app.command(epilog=example_of("decalog tables fraud put card_lists lists.json"))
 def tables(
     system: SystemArgument,
-    act: Annotated[Literal["list", "get", "put"], typer.Argument(help="What to do.")] = "list",
-    name: Annotated[str, typer.Argument(help="Of the table, for get and put.")] = "",
-    file: Annotated[Path | None, typer.Argument(help="JSON object of numbers by key, for put; - for input.")] = None,
+    act: Annotated[Literal["list", "get", "put", "add", "remove"], typer.Argument(help="What to do.")] = "list",
+    name: Annotated[str, typer.Argument(help="Of the table, for all but list.")] = "",
+    file: Annotated[
+        Path | None, typer.Argument(help="For put a JSON object of numbers by key, else a value a line; - for input.")
+    ] = None,
+    list_: Annotated[str, typer.Option("--list", help="With add and remove: which list of the table.")] = "",
     seq: Annotated[int | None, typer.Option(help="With get: as the table stood at this record of the log.")] = None,
     changes: Annotated[bool, typer.Option("--changes", help="Who changed tables and policy, instead.")] = False,
     url: UrlOption = "",
@@ -45,7 +48,7 @@ def tables(
     home: HomeOption = HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """List, read or put the tables that features look up; the next request sees what is put."""
+    """List, read, put or change the tables that features look up; the next request sees it."""
     where, text = _Where(system, url, token, home), _tables_text
     match act, name, file:
         case "list", "", None if changes:
@@ -58,8 +61,17 @@ def tables(
         case "put", str(), Path() if name:
             raw = read_file(file)
             told = [where.put(f"tables/{name}", lambda levers, by: levers.put_table(name, raw, by=by), raw=raw)]
+        case "add" | "remove", str(), Path() if name and list_:
+            raw = _members(list_, act, read_file(file))
+            told = [
+                where.put(
+                    f"tables/{name}", lambda levers, by: levers.put_members(name, raw, by=by), raw=raw, method="PATCH"
+                )
+            ]
         case _:
-            raise typer.BadParameter("get NAME, put NAME FILE, or nothing more for the list")
+            raise typer.BadParameter(
+                "get NAME, put NAME FILE, add or remove NAME FILE --list LIST, or nothing more for the list"
+            )
     print_json(told) if as_json else print_text(text(told))
 
 
@@ -95,12 +107,12 @@ class _Where:
         """Returns what is told, as JSON has it."""
         return self._call("GET", path) if self._url else self._here(here, puts=False)
 
-    def put(self, path: str, here: Callable[[Levers, str], object], *, raw: bytes) -> Any:
+    def put(self, path: str, here: Callable[[Levers, str], object], *, raw: bytes, method: str = "PUT") -> Any:
         """Returns what is told of what was put."""
         import getpass
 
         if self._url:
-            return self._call("PUT", path, raw)
+            return self._call(method, path, raw)
         return self._here(lambda levers: here(levers, getpass.getuser()), puts=True)
 
     def _call(self, method: str, path: str, raw: bytes | None = None) -> Any:
@@ -118,10 +130,26 @@ class _Where:
             return msgspec.to_builtins(act(levers))
 
 
+def _members(list_: str, act: str, raw: bytes) -> bytes:
+    import json
+
+    try:
+        lines = raw.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise DataError(
+            where=f"tables, {act}",
+            given="bytes that are no UTF-8",
+            expected="one value a line, as requests have it",
+            fix="Save the file as UTF-8; the list is as it was.",
+        ) from None
+    values = [line.strip() for line in lines if line.strip()]
+    return json.dumps({"list": list_, act: list(dict.fromkeys(values))}).encode()
+
+
 def _tables_text(rows: Rows) -> str:
     lines = [
         f"{row['table']} at {row['key']}: {row['entries']:,} entries, version {row['version']}, "
-        f"record {row['seq']}, {row['known_time']}"
+        f"record {row['seq']}, {row['known_time']}{'; ' * ('changed' in row)}{row.get('changed', '')}"
         if row.get("version")
         else f"{row['table']} at {row['key']}: nothing put yet"
         for row in rows
@@ -131,7 +159,9 @@ def _tables_text(rows: Rows) -> str:
 
 def _changes_text(rows: Rows) -> str:
     lines = [
-        f"{row['known_time']}  {row['table']} {row['version']}, record {row['seq']}, by {row['by']}" for row in rows
+        f"{row['known_time']}  {row['table']} {row['version']}, record {row['seq']}, by {row['by']}"
+        + (f": {row['what']}" if row["what"] else "")
+        for row in rows
     ]
     return "\n".join(lines) or "nothing was changed yet"
 

@@ -24,6 +24,7 @@ from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.monitoring import Freshness
 from decalog.outcomes import Outcome, decode_outcome
+from decalog.schema import Schema
 from decalog.serving import Service, Underway, named_features, reply
 
 _ROWS_AT_ONCE = 100
@@ -298,6 +299,8 @@ class Host:
         for number, row in enumerate(rows):
             result = ingest.admit(kind, row)
             self.meter.row(ingest.schema.system, kind, status=result.status)
+            if kind == "outcome" and result.status == "accepted":
+                self._count(ingest.schema, result.seq)
             results.append(result)
             if number % _ROWS_AT_ONCE == _ROWS_AT_ONCE - 1:
                 self._check_open().notify()
@@ -306,6 +309,16 @@ class Host:
         if results:
             await self._until_durable(max(result.seq for result in results))
         return results
+
+    def _count(self, schema: Schema, seq: int) -> None:
+        """Counts the request of an outcome that says 1 of it, once for each kind: a lost dispute says it twice."""
+        said = decode_outcome(self.log.get(seq).body)
+        ones = () if said.deleted else [v for v, label in schema.outcome(said.kind).labels.items() if label]
+        if said.value in ones:
+            seqs = self.log.find("target", f"{schema.system}/{said.target}")
+            before = (decode_outcome(self.log.get(earlier).body) for earlier in seqs if earlier < seq)
+            if not any(told.kind == said.kind and told.value in ones for told in before):
+                self.meter.reported(schema.system, said.kind)
 
     def _find(self, service: Service, id_: str) -> tuple[Record, Decision]:
         name = service.system.name

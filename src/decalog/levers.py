@@ -7,7 +7,7 @@ entities that are not public go in as keys of a table and never come out: the lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,10 @@ from decalog.policy import Policy, with_rates
 from decalog.system import System
 from decalog.tables import Stored, TableChange, Tables, Version
 
+MOST_MEMBERS = 200_000
+"""Entries of a table that members may be added to: each change of some is a version of all."""
+_BITS = "bits"
+"""Unit of the features whose tables hold lists."""
 _LONGEST_KEY = 1_024
 _LARGEST = 2**63
 
@@ -32,12 +36,29 @@ class TableState(Version, frozen=True):
         entries: how many numbers it holds.
         numbers: by key, where it was asked for and its keys are public values.
         counts: how often each number stands in it, where it was asked for and its keys are tokens.
+        lists: how many members each list has, where it was asked for and the table holds lists.
+        changed: what of it was changed, where that was just done and less than the whole.
     """
 
     key: str = ""
     entries: int = 0
     numbers: dict[str, float] | msgspec.UnsetType = msgspec.UNSET
     counts: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    lists: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    changed: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Members(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who goes onto a named list and who comes off it, by the entities' values.
+
+    Args:
+        list: one of the names in the policy's parameter `lists`: the place there is the bit in the table's numbers.
+        add, remove: values as requests have them.
+    """
+
+    list: str
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
 
 
 class Levers:
@@ -58,9 +79,10 @@ class Levers:
         """Returns the tables that features look up, each in its latest version."""
         return [self.state(name) for name in self._entities]
 
-    def state(self, name: str) -> TableState:
-        """Returns the latest version of a table, without what is in it."""
-        return self._state(name, self._tables.stored(self._system.name, name))
+    def state(self, name: str, what: str = "") -> TableState:
+        """Returns the latest version of a table, without what is in it; `what` was changed for it."""
+        state = self._state(name, self._tables.stored(self._system.name, name))
+        return msgspec.structs.replace(state, changed=what) if what else state
 
     def table(self, name: str, seq: int | None = None) -> TableState:
         """Returns what is in a table, now or as it stood at a record of the log; of tokens only how often each number.
@@ -71,6 +93,10 @@ class Levers:
         entity = self._entity(name)
         stored = self._tables.stored(self._system.name, name, before=None if seq is None else seq + 1)
         state, numbers = self._state(name, stored), stored.content or {}
+        if lists := self._lists(name):
+            masks = [max(0, int(number)) for number in numbers.values()]
+            members = {of: sum(mask >> bit & 1 for mask in masks) for bit, of in enumerate(lists)}
+            state = msgspec.structs.replace(state, lists=members)
         if not entity:
             return msgspec.structs.replace(state, numbers=numbers)
         counts = Counter(repr(number).removesuffix(".0") for number in numbers.values())
@@ -83,9 +109,7 @@ class Levers:
             UnknownRecordError: no feature looks the table up.
             RequestError: it is no JSON object, or some of it are no keys or no numbers.
         """
-        entity = self._entity(name)
-        given = self._object(f"table {name}", raw)
-        longest = self._lengths.get(entity, _LONGEST_KEY)
+        longest, given = self._longest(name), self._object(f"table {name}", raw)
         wrong = [place for place, entry in enumerate(given.items(), 1) if not _fits(*entry, longest=longest)]
         if wrong:
             raise RequestError(
@@ -94,8 +118,64 @@ class Levers:
                 expected=f'{{"key": number, …}}: keys of 1 to {longest} characters, numbers within ±2⁶³',
                 fix="Mend them and put the table whole; the old one stays.",
             )
-        token = self._log.vault.token
-        return ((str(token(entity, key)) if entity else key, float(number)) for key, number in given.items())
+        return ((key, float(number)) for key, number in zip(self._keys(name, given), given.values(), strict=True))
+
+    def members(self, name: str, raw: bytes) -> tuple[str, Iterator[tuple[str, bool]]]:
+        """Returns the list that `Members` in JSON name, and yields each key of the table with whether it is added.
+
+        Raises:
+            UnknownRecordError: no feature looks the table up.
+            RequestError: the table holds no lists, there is no such list, or something does not fit.
+        """
+        longest, where = self._longest(name), f"{self._system.name} table {name}"
+        try:
+            given = msgspec.json.decode(raw, type=Members)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            given = Members("")
+        both = (*given.add, *given.remove)
+        if not both or len({*both}) < len(both) or not all(_fits(value, 1, longest=longest) for value in both):
+            raise RequestError(
+                where=where,
+                given="what is no change of a list's members",
+                expected=f'{{"list": name, "add": [value, …], "remove": […]}}, once each, of 1 to {longest} characters',
+                fix="Mend it; the list is as it was.",
+            )
+        if given.list not in self._lists(name):
+            raise RequestError(
+                where=where,
+                given="a list that does not stand in it",
+                expected=near(given.list, self._lists(name)) if self._lists(name) else "a table that holds lists",
+                fix="Mend the name, or append it to the policy's `lists`.",
+            )
+        adds = [*(True for _ in given.add), *(False for _ in given.remove)]
+        return given.list, zip(self._keys(name, both), adds, strict=True)
+
+    def listed(self, name: str, list_: str, *, adds: Mapping[str, bool]) -> tuple[dict[str, float], str]:
+        """Returns the table with a list's members changed, and in words what that was; to be put at once.
+
+        Args:
+            name: of the table.
+            list_: of the list.
+            adds: key of the table → whether it goes onto the list or comes off it.
+
+        Raises:
+            RequestError: the table would grow beyond MOST_MEMBERS entries.
+        """
+        before = self._tables.stored(self._system.name, name).content or {}
+        bit, after, changed = 1 << self._lists(name).index(list_), dict[str, int](), Counter[bool]()
+        for key, is_added in adds.items():
+            mask = max(0, int(before.get(key, 0)))
+            after[key] = mask | bit if is_added else mask & ~bit
+            changed[is_added] += after[key] != mask
+        content = {key: float(mask) for key, mask in (before | after).items() if mask or key not in after}
+        if len(content) > max(MOST_MEMBERS, len(before)):
+            raise RequestError(
+                where=f"{self._system.name} table {name}",
+                given=f"{len(content):,} entries",
+                expected=f"at most {MOST_MEMBERS:,}, where members are added",
+                fix="Remove some, or put the table whole.",
+            )
+        return content, f"{list_}: {changed[True]} added, {changed[False]} removed"
 
     def policy(self) -> Stored:
         """Returns the policy's parameters; the system's defaults where the log has none yet."""
@@ -129,6 +209,13 @@ class Levers:
         self._tables.put(self._system.name, name, content=dict(self.entries(name, raw)), by=by)
         return self.state(name)
 
+    def put_members(self, name: str, raw: bytes, *, by: str) -> TableState:
+        """Changes a list's members where no server runs, and returns the table's new version; see `members`."""
+        list_, entries = self.members(name, raw)
+        content, what = self.listed(name, list_, adds=dict(entries))
+        self._tables.put(self._system.name, name, content=content, by=by, what=what)
+        return self.state(name, what)
+
     def put_policy(self, raw: bytes, *, by: str) -> Stored:
         """Puts parameters in JSON where no server runs, and returns them as stored; see `read_policy`."""
         self._tables.put(self._system.name, "policy", content=self.read_policy(raw).params, by=by)
@@ -147,6 +234,19 @@ class Levers:
                 fix="Mend the name, or declare a Lookup feature of it.",
             )
         return self._entities[table]
+
+    def _keys(self, table: str, values: Iterable[str]) -> Iterator[str]:
+        """Yields the keys under which the log holds values in a table: tokens, or public values as they are."""
+        entity, token = self._entity(table), self._log.vault.token
+        return (str(token(entity, value)) if entity else value for value in values)
+
+    def _longest(self, table: str) -> int:
+        return self._lengths.get(self._entity(table), _LONGEST_KEY)
+
+    def _lists(self, table: str) -> Sequence[str]:
+        """Returns the lists whose bits a table holds, in their order; none where it holds other numbers."""
+        units = {lookup.unit for lookup in lookups(self._system.features) if lookup.table == table}
+        return self.policy().content.get("lists", ()) if units == {_BITS} else ()
 
     def _state(self, name: str, stored: Stored) -> TableState:
         keys = dict.fromkeys(lookup.key for lookup in lookups(self._system.features) if lookup.table == name)

@@ -37,6 +37,8 @@ class Meter:
         self._rows = Counter(
             "decalog_rows", "Events and outcomes by status.", ("system", "kind", "status"), registry=self.registry
         )
+        reported = "Requests that a kind of outcome says the label is 1 of, once each."
+        self._reported = Counter("decalog_reported", reported, ("system", "kind"), registry=self.registry)
         self._stages = Histogram(
             "decalog_stage_seconds", "Time of a stage.", ("system", "stage"), buckets=_BOUNDS, registry=self.registry
         )
@@ -82,6 +84,10 @@ class Meter:
     def row(self, system: str, kind: str, *, status: str) -> None:
         """Counts a row of a batch."""
         self._rows.labels(system, kind, status).inc()
+
+    def reported(self, system: str, kind: str) -> None:
+        """Counts a request that a kind of outcome says the label is 1 of, for the first time."""
+        self._reported.labels(system, kind).inc()
 
     def watch(self, system: str, feature: str, *, age_s: Callable[[], float], is_stale: Callable[[], bool]) -> None:
         """Exposes how old the newest row behind a feature is; both are asked when the registry is read."""

@@ -260,13 +260,13 @@ class Service:
         draft.stages_us = draft.stages_us | stages_us
         return record, decision
 
-    def put_table(self, name: str, content: object, *, by: str = "") -> int:
+    def put_table(self, name: str, content: object, *, by: str = "", what: str = "") -> int:
         """Appends a version of a lookup table, which the next request sees; returns its seq.
 
         The content of now, put again, appends nothing.
         """
         position = self._log.position
-        seq = Tables(self._log).put(self.system.name, name, content=content, by=by)
+        seq = Tables(self._log).put(self.system.name, name, content=content, by=by, what=what)
         if seq >= position:
             self.fold(self._log.get(seq))
         return seq

@@ -33,9 +33,10 @@ class Stored(Version, frozen=True):
 
 
 class TableChange(Version, frozen=True):
-    """Who put a version."""
+    """Who put a version, and what was changed for it, where that is less than the whole."""
 
     by: str = ""
+    what: str = ""
 
 
 class Tables:
@@ -44,7 +45,7 @@ class Tables:
     def __init__(self, log: Log) -> None:
         self._log = log
 
-    def put(self, system: str, name: str, *, content: object, by: str = "") -> int:
+    def put(self, system: str, name: str, *, content: object, by: str = "", what: str = "") -> int:
         """Appends a version and returns its seq; the same content as the latest version appends nothing.
 
         Args:
@@ -52,6 +53,7 @@ class Tables:
             name: of the table.
             content: what JSON can say.
             by: who puts it, for the table of changes; "" where nobody does, as at a start.
+            what: is changed, for the same table; "" for the whole.
         """
         table = make_table(name, content)
         seqs = self._log.find("table", f"{system}/{name}")
@@ -61,7 +63,7 @@ class Tables:
         draft = Draft(kind="table", system=system, id=name, digest=b"", event_time=None, body=body)
         record = self._log.stamp(draft)
         if by:
-            change = TableChange(name, table.version, record.seq, rfc3339(record.known_time), by)
+            change = TableChange(name, table.version, record.seq, rfc3339(record.known_time), by, what)
             self.put(system, CHANGES, content=change)
         return record.seq
 

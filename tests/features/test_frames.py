@@ -227,3 +227,5 @@ def test_lookups_need_the_versions_of_their_tables() -> None:
     assert fold_columns(declared, events).tolist() == [[0.0], [0.0], [0.0]]
     later = msgspec.structs.replace(events, seq=np.array([1, 2, 3]))
     assert fold_columns(declared, later).tolist() == [[4.0], [1.0], [0.0]]
+    unknown = FeatureSet(system="test", features=(msgspec.structs.replace(card, missing=-3.0),))
+    assert fold_columns(unknown, msgspec.structs.replace(events, tables={})).tolist() == [[-3.0]] * 3

@@ -47,7 +47,7 @@ def test_a_list_counts_from_the_next_request_on_and_is_durable(client: Client, h
     assert isinstance(state, dict)
     assert host.log.durable == host.log.position == 2
     assert (state["table"], state["key"], state["entries"], state["seq"]) == ("card_lists", "card", 2, 0)
-    assert [listed(client, card) for card in ("card-1", "card-2", "card-3")] == [3.0, 4.0, 0.0]
+    assert [listed(client, card) for card in ("card-1", "card-2", "card-3")] == [3.0, 4.0, -1.0]
     shown = client.get(f"{TABLES}/card_lists").text + client.get(TABLES).text + client.get(CHANGES).text
     assert "card-1" not in shown
     assert client.get(f"{TABLES}/card_lists").json()["counts"] == {"3": 1, "4": 1}
@@ -59,7 +59,39 @@ def test_a_table_of_public_values_is_read_back_now_and_as_of_a_record(client: Cl
     assert client.get(f"{TABLES}/mcc_risk").json()["numbers"] == {"5411": 0.5}
     assert client.get(f"{TABLES}/mcc_risk?seq=1").json()["numbers"] == {"5411": 0.25}
     assert client.get(f"{TABLES}/mcc_risk?seq=2").json()["numbers"] == {"5411": 0.5}
-    assert [row["entries"] for row in client.get(TABLES).json()] == [0, 1]
+    entries = {row["table"]: row["entries"] for row in client.get(TABLES).json()}
+    assert (entries["card_lists"], entries["mcc_risk"]) == (0, 1)
+
+
+def test_a_listed_card_is_blocked_by_the_next_request_and_let_go_when_it_comes_off(client: Client, host: Host) -> None:
+    put(client, POLICY, {"lists": ["trusted", "stolen"], "rules": "[gone] block if :card: in @stolen"})
+    assert client.post("/v1/fraud/decide", payment(id="before")).json()["action"] == "allow"
+    path = f"{TABLES}/card_lists"
+    added = client.call("PATCH", path, json={"list": "stolen", "add": ["card-1", "card-2"]})
+    assert added.status_code == 200, added.text
+    assert validator(client.get("/openapi.json").json(), "Table").is_valid(added.json())
+    assert (added.json()["entries"], added.json()["changed"]) == (2, "stolen: 2 added, 0 removed")
+    assert host.log.durable == host.log.position
+    told = client.post("/v1/fraud/decide", payment(id="listed")).json()
+    assert (told["action"], told["reasons"][0]) == ("block", "rule gone (line 1): block, without rules allow")
+    assert client.call("PATCH", path, json={"list": "stolen", "remove": ["card-1"]}).status_code == 200
+    assert client.post("/v1/fraud/decide", payment(id="after")).json()["action"] == "allow"
+    state = client.get(path).json()
+    assert validator(client.get("/openapi.json").json(), "Table").is_valid(state)
+    assert state["lists"] == {"trusted": 0, "stolen": 1}
+    changes = client.get(CHANGES).json()
+    assert validator(client.get("/openapi.json").json(), "Changes").is_valid(changes)
+    assert [change["what"] for change in changes] == ["", "stolen: 2 added, 0 removed", "stolen: 0 added, 1 removed"]
+
+
+def test_members_that_do_not_fit_are_refused(client: Client, host: Host) -> None:
+    path = f"{TABLES}/card_lists"
+    problem = refusal(client.call("PATCH", path, json={"list": "stolen", "add": ["card-1"]}), 422)
+    assert problem["given"] == "a list that does not stand in it"
+    assert refusal(client.call("PATCH", f"{TABLES}/lists", json={"list": "stolen", "add": ["card-1"]}), 404)
+    assert refusal(client.call("PATCH", path, content=b"{", headers={"Content-Type": "application/json"}), 400)
+    assert refusal(client.call("PATCH", path, json={"list": "stolen"}), 422)
+    assert host.log.position == 0
 
 
 def test_a_policy_counts_from_the_next_request_on(client: Client) -> None:
@@ -144,7 +176,13 @@ def test_who_changed_what_is_kept_with_the_tokens_name(runner: asyncio.Runner, h
     assert all(change["known_time"].startswith("2026-03-01T12") for change in changes)
     _, narrow = store.create(["decide"])
     other = Client(runner, client.app, {"Authorization": f"Bearer {narrow}"})
-    for method, path in (("GET", TABLES), ("PUT", f"{TABLES}/mcc_risk"), ("GET", POLICY), ("GET", CHANGES)):
+    for method, path in (
+        ("GET", TABLES),
+        ("PATCH", f"{TABLES}/card_lists"),
+        ("PUT", f"{TABLES}/mcc_risk"),
+        ("GET", POLICY),
+        ("GET", CHANGES),
+    ):
         refusal(other.call(method, path), 403)
     store.close()
 
@@ -157,7 +195,7 @@ def test_a_query_names_a_record_or_nothing(client: Client, query: str) -> None:
 
 def test_another_method_is_told_those_that_there_are(client: Client) -> None:
     assert client.call("DELETE", POLICY).headers["allow"] == "GET, HEAD, PUT"
-    assert client.call("POST", f"{TABLES}/mcc_risk").headers["allow"] == "GET, HEAD, PUT"
+    assert client.call("POST", f"{TABLES}/mcc_risk").headers["allow"] == "GET, HEAD, PUT, PATCH"
 
 
 def test_nothing_is_put_into_a_log_that_failed(client: Client, runner: asyncio.Runner, host: Host) -> None:

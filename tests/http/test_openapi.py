@@ -70,6 +70,7 @@ def test_every_route_of_the_application_is_in_the_document(standing: Client) -> 
         ("get", "/v1/fraud/tables"),
         ("get", "/v1/fraud/tables/{name}"),
         ("put", "/v1/fraud/tables/{name}"),
+        ("patch", "/v1/fraud/tables/{name}"),
         ("get", "/v1/fraud/policy"),
         ("put", "/v1/fraud/policy"),
         ("get", "/v1/fraud/changes"),

@@ -130,8 +130,13 @@ def write_requests(plan: Plan, points: Sequence[Point], *, out: Float64s, tables
         for place, read in plan.request_readers:
             out[start : start + _BLOCK, place] = np.fromiter(map(read, attributes, times), np.float64, len(block))
     for place, lookup in plan.lookups:
-        versions = (tables or {}).get(lookup.table, [])
-        out[:, place] = [looked_up(lookup, point, numbers=_version_at(versions, point)) for point in points]
+        versions = (tables or {}).get(lookup.table)
+        out[:, place] = lookup.missing_value
+        if versions:
+            out[:, place] = [
+                looked_up(lookup, point.attributes, subjects=point.subjects, numbers=_version_at(versions, point))
+                for point in points
+            ]
     for formula in plan.formulas:
         formula.write_many(out)
 

@@ -309,7 +309,7 @@ def _by_value(values: Array, read: Callable[[Any], int], *, missing: int) -> Int
 
 
 def _write_requests(plan: Plan, asked: _Requests, *, out: Float64s) -> None:
-    """Writes the features of the requests themselves; lookups, and kinds that are new here, are asked row by row."""
+    """Writes the features of the requests themselves; where there is something to look up, row by row."""
     if plan.lookups and asked.events.tables is None:
         raise DataError(
             where="event columns",
@@ -317,15 +317,22 @@ def _write_requests(plan: Plan, asked: _Requests, *, out: Float64s) -> None:
             expected="the versions of these tables, by the seqs of the rows",
             fix="Pass tables={name: [(seq, numbers), …]}, or join the table before (docs/howto/point-in-time.md).",
         )
-    readers = dict(plan.request_readers)
-    if plan.lookups or not all(type(plan.features.features[place]) in _WAYS for place in readers):
+    if not _has_ways(plan, asked.events.tables or {}):
         asked.write_each(plan, out)
         return
-    for place, read in readers.items():
+    for place, read in plan.request_readers:
         feature = plan.features.features[place]
         out[:, place] = _WAYS[type(feature)](asked, feature, read)
+    for place, lookup in plan.lookups:
+        out[:, place] = lookup.missing_value
     for formula in plan.formulas:
         formula.write_many(out)
+
+
+def _has_ways(plan: Plan, tables: Timeline) -> bool:
+    """Whether all features of requests are of kinds that are read by column, and nothing is there to look up."""
+    kinds = {type(plan.features.features[place]) for place, _ in plan.request_readers}
+    return kinds <= _WAYS.keys() and tables.keys().isdisjoint(lookup.table for _, lookup in plan.lookups)
 
 
 class _Requests:

@@ -248,14 +248,18 @@ class Plan:
 
         Args:
             point: where they are asked for.
-            out: the vector; what is derived reads it.
+            out: the vector, blank but for its windows; what is derived reads it.
             tables: lookup table → its numbers at the point's position.
         """
-        attributes, time = point.attributes, point.time
+        attributes, subjects, time = point.attributes, point.subjects, point.time
         if self.request_readers:
             out[self._places] = [read(attributes, time) for _, read in self.request_readers]
-        for place, lookup in self.lookups:
-            out[place] = looked_up(lookup, point, numbers=(tables or {}).get(lookup.table, {}))
+        # Most tables of most deployments are empty: of them nothing is read, and what stands in `out` is the answer.
+        known = tables or {}
+        for place, lookup in self.lookups if known else ():
+            numbers = known.get(lookup.table)
+            if numbers:
+                out[place] = looked_up(lookup, attributes, numbers=numbers, subjects=subjects)
         for formula in self.formulas:
             formula.write_one(out)
 
@@ -407,12 +411,15 @@ def cross_bucket(left: str, right: str, *, buckets: int) -> float:
     return float(int.from_bytes(hashlib.blake2b(both, digest_size=8).digest(), "big") % buckets)
 
 
-def looked_up(lookup: Lookup, point: Point, *, numbers: Mapping[str, float]) -> float:
+def looked_up(
+    lookup: Lookup, attributes: Mapping[str, Value], *, subjects: Mapping[str, int], numbers: Mapping[str, float]
+) -> float:
     """Returns what a version of a lookup table holds at a point: for its public value, else for its entity's token."""
-    key = point.attributes.get(lookup.key)
+    key = attributes.get(lookup.key)
     if key is None:
-        key = point.subjects.get(lookup.key)
-    return lookup.missing_value if key is None else numbers.get(_plain(key), lookup.missing_value)
+        key = subjects.get(lookup.key)
+    missing = lookup.missing
+    return missing if key is None else numbers.get(key if isinstance(key, str) else repr(key), missing)
 
 
 class Formula:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +16,7 @@ from decalog.http.settings import HttpSettings
 from decalog.levers import Levers
 from decalog.serving import Service
 
+_T = TypeVar("_T")
 _ENTRIES_AT_ONCE = 100
 """Entries of a table whose tokens are looked up between two looks at the event loop."""
 
@@ -43,6 +45,7 @@ class LeverRoutes:
             (b"tables",): (
                 Route("table", "GET", "admin", self.table, takes_seq=True),
                 Route("put_table", "PUT", "admin", self.put_table),
+                Route("patch_table", "PATCH", "admin", self.change_members),
             ),
         }
 
@@ -57,16 +60,31 @@ class LeverRoutes:
     async def put_table(self, call: Call) -> Answer:
         """Takes a lookup table, whole; the next request sees it."""
         raw = await read_one(call, self._settings.table_bytes)
-        content: dict[str, float] = {}
         try:
-            for key, number in self._levers[call.system].entries(call.id, raw):
-                content[key] = number
-                if len(content) % _ENTRIES_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            entries = self._levers[call.system].entries(call.id, raw)
+            content = {key: number async for key, number in _in_turns(entries)}
         except RequestError as error:
             raise refused(error, raw) from error
         await self._host.operate(call.system, lambda service: service.put_table(call.id, content, by=call.caller))
         return await self._told(call, lambda levers: levers.state(call.id))
+
+    async def change_members(self, call: Call) -> Answer:
+        """Takes who goes onto a list and who comes off it; the next request sees it."""
+        raw, levers = await read_one(call, self._settings.table_bytes), self._levers[call.system]
+        try:
+            list_, entries = levers.members(call.id, raw)
+        except RequestError as error:
+            raise refused(error, raw) from error
+        adds = {key: is_added async for key, is_added in _in_turns(entries)}
+
+        def act(service: Service) -> str:
+            # In one step: what is read of the table is what is changed.
+            content, what = levers.listed(call.id, list_, adds=adds)
+            service.put_table(call.id, content, by=call.caller, what=what)
+            return what
+
+        what = await self._host.operate(call.system, act)
+        return await self._told(call, lambda levers: levers.state(call.id, what))
 
     async def policy(self, call: Call) -> Answer:
         """Returns the policy's parameters."""
@@ -91,3 +109,10 @@ class LeverRoutes:
             return ask(self._levers[service.system.name])
 
         return Answer(200, msgspec.json.encode(await self._host.operate(call.system, act)), JSON)
+
+
+async def _in_turns(entries: Iterable[_T]) -> AsyncIterator[_T]:
+    for number, entry in enumerate(entries, 1):
+        yield entry
+        if number % _ENTRIES_AT_ONCE == 0:
+            await asyncio.sleep(0)

@@ -14,21 +14,33 @@ _VERSION: Json = {
     "known_time": _TEXT,
 }
 _NUMBERS: Json = {"type": "object", "additionalProperties": {"type": "number"}}
+_VALUES: Json = {"type": "array", "items": _TEXT}
 _COUNTS: Json = {"type": "object", "additionalProperties": _COUNT}
 PARTS: Json = {
     "Table": object_of(
         _VERSION
         | {"key": _TEXT | {"description": "What of the request it is read at."}, "entries": _COUNT}
         | {"numbers": _NUMBERS | {"description": "By key, where keys are public values."}}
-        | {"counts": _COUNTS | {"description": "How often each number stands in it, where keys are tokens."}},
+        | {"counts": _COUNTS | {"description": "How often each number stands in it, where keys are tokens."}}
+        | {"lists": _COUNTS | {"description": "How many members each list has, where it holds lists."}}
+        | {"changed": _TEXT | {"description": "What this call changed, where that is less than the whole."}},
         ["table"],
         meaning="A version of a lookup table.",
     ),
     "Policy": object_of(_VERSION | {"content": {"type": "object"}}, ["content"], meaning="Parameters of the policy."),
     "Changes": {
         "type": "array",
-        "items": object_of(_VERSION | {"by": _TEXT}, [*_VERSION, "by"], meaning="A version, and who put it."),
+        "items": object_of(
+            _VERSION | {"by": _TEXT, "what": _TEXT | {"description": 'What was changed for it; "" for the whole.'}},
+            [*_VERSION, "by", "what"],
+            meaning="A version, and who put it.",
+        ),
     },
+    "Members": object_of(
+        {"list": _TEXT | {"description": "One of the policy's `lists`."}, "add": _VALUES, "remove": _VALUES},
+        ["list"],
+        meaning="Who goes onto a list and who comes off it, by values as requests have them.",
+    ),
 }
 
 
@@ -47,6 +59,11 @@ def lever_paths(system: str, settings: HttpSettings) -> Json:
                 "put_table",
                 _call("Put a table, whole; the next request sees it.", ref("Table"), put | refusals(404))
                 | {"parameters": [name], "requestBody": body_of(_NUMBERS, {"5411": 0.5})},
+            ),
+            "patch": (
+                "patch_table",
+                _call("Change a list's members; the next request sees it.", ref("Table"), put | refusals(404))
+                | {"parameters": [name], "requestBody": body_of(ref("Members"), {"list": "stolen", "add": ["c-1"]})},
             ),
         },
         "policy": {

@@ -39,6 +39,7 @@ def test_the_world_is_named_and_there() -> None:
 def test_every_monitor_watches_a_series_that_is_exposed() -> None:
     meter = Meter()
     meter.decided("fraud", Decided("block", "fallback", "no_model", {"model": 50}, {"p_fraud": 0.1}))
+    meter.reported("fraud", "chargeback")
     meter.watch("fraud", "card_payments_1h", age_s=lambda: 1.0, is_stale=lambda: False)
     meter.committed(1, 1)
     exposed = set(re.findall(r"^(decalog_\w+)\{", generate_latest(meter.registry).decode(), re.MULTILINE))

@@ -14,10 +14,14 @@ from decalog.features.definition import (
     Category,
     Feature,
     FeatureSet,
+    Lookup,
     Ratio,
     Same,
 )
-from decalog.systems.fraud.schema import CHANNELS
+from decalog.systems.fraud.schema import CHANNELS, PAYMENT
+
+LISTS = "_lists"
+"""After an entity's name: the table, and the feature, that say on which lists it stands, a bit for each."""
 
 _OWNER = "fraud"
 _PAYMENTS = ("payment",)
@@ -129,6 +133,18 @@ def _same(left: str, right: str) -> Same:
     return Same(name=name, meaning=f"{what} are the same", unit="1", owner=_OWNER, left=left, right=right)
 
 
+def _lists(entity: str) -> Lookup:
+    return Lookup(
+        name=f"{entity}{LISTS}",
+        meaning=f"lists that the {entity} stands on, a bit each in the policy's order, −1 where no list knows it",
+        unit="bits",
+        use="policy",
+        owner=_OWNER,
+        table=f"{entity}{LISTS}",
+        key=entity,
+    )
+
+
 _CARD: tuple[Feature, ...] = (
     *(_count("card", window) for window in ("60s", "10m", "1h", "1d", "7d", "30d")),
     *(_sum("card", window) for window in ("1h", "1d", "7d")),
@@ -214,6 +230,7 @@ _POLICY: tuple[Feature, ...] = (
         over=("drawn.allow",),
         window="1d",
     ),
+    *(_lists(entity.name) for entity in PAYMENT.entities),
 )
 
 FEATURES = FeatureSet(

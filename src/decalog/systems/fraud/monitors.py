@@ -43,6 +43,18 @@ MONITORS = (
         "best action.",
     ),
     Monitor(
+        name="fraud_vamp_ratio",
+        meaning="fraud warnings and fraud disputes over allowed payments of 30 days, for Visa's ratio (VAMP): "
+        "a merchant is excessive from 1.5 % and 1,500 cases a month",
+        expression='sum(increase(decalog_reported_total{system="fraud",kind=~"fraud_warning|chargeback"}[30d])) / '
+        'sum(increase(decalog_decisions_total{system="fraud",action="allow"}[30d]))',
+        alert="above",
+        level=0.01,
+        owner=_OWNER,
+        runbook="Split by kind: warnings lead disputes by weeks. `decalog rules fraud suggest` finds what they have in "
+        "common. Disputes for other reasons count at Visa and not here; passed step-ups and reviews settle too.",
+    ),
+    Monitor(
         name="fraud_score_mean",
         meaning="mean probability of fraud: it moves before labels do",
         expression='sum(rate(decalog_prediction_sum{system="fraud"}[1h])) / '

@@ -85,7 +85,8 @@ def truth(node: Node, facts: Mapping[str, Any]) -> float:
     if node.op == "value":
         return float(node.value)
     if node.op == "listed":
-        return 0.5 if facts.get("card_lists") is None else float(int(facts["card_lists"]) in (1, 3))
+        is_unknown = facts.get("card") is None or facts.get("card_lists") is None
+        return 0.5 if is_unknown else float(int(facts["card_lists"]) in (1, 3))
     if node.op in ("=", "!=") and node.parts[0].kind == "flag":
         one, other = truth(node.parts[0], facts), truth(node.parts[1], facts)
         return 0.5 if 0.5 in (one, other) else float((one == other) is (node.op == "="))
@@ -199,7 +200,7 @@ def test_an_unusable_amount_is_missing() -> None:
     ("lists", "trusted", "stolen"), [(0.0, False, False), (1.0, True, False), (2.0, False, True), (3.0, True, True)]
 )
 def test_a_bit_of_the_feature_says_whether_an_entity_is_on_a_list(lists: float, trusted: bool, stolen: bool) -> None:
-    given = case(features={"ip_lists": lists})
+    given = case(features={"ip_lists": lists}, entities={"ip": 4})
     assert holds(":ip: in @trusted", given) is trusted
     assert holds(":ip: in @stolen", given) is stolen
     assert holds(":ip: not in @stolen", given) is not stolen
@@ -210,12 +211,13 @@ def test_a_feature_that_is_no_number_is_missing() -> None:
     assert not holds("not :amount: > 3", case(features={"amount": math.nan}))
 
 
-def test_what_no_list_knows_is_on_none_and_without_features_nobody_can_say() -> None:
-    assert holds(":merchant: not in @stolen", case(features={"merchant_lists": -1.0}))
-    assert not holds(":merchant: not in @stolen", case())
+def test_what_no_list_knows_is_on_none_and_without_features_or_entity_nobody_can_say() -> None:
+    assert holds(":merchant: not in @stolen", case(features={"merchant_lists": -1.0}, entities={"merchant": 6}))
+    assert not holds(":merchant: not in @stolen", case(features={"merchant_lists": -1.0}))
+    assert not holds(":merchant: not in @stolen", case(entities={"merchant": 6}))
     many = tuple(f"list_{number}" for number in range(50))
     rules = RuleSet("block if :ip: in @list_49\nblock if :ip: in @list_48", lists=many)
-    assert rules.matches(case(features={"ip_lists": float(2**49)})) == [True, False]
+    assert rules.matches(case(features={"ip_lists": float(2**49)}, entities={"ip": 4})) == [True, False]
 
 
 @pytest.mark.parametrize("value", [None, True, 3, 3.5, "3", b"3", float("nan"), 2**70, [3]])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from decalog.ingest import Rates
 from decalog.money import EXPONENTS, is_rate
 from decalog.policy import Case
-from decalog.systems.fraud.features import FEATURES
+from decalog.systems.fraud.features import FEATURES, LISTS
 from decalog.systems.fraud.rules.language import Kind, Vocabulary
 from decalog.systems.fraud.schema import SCHEMA
 
@@ -22,8 +22,6 @@ HEAD = "p_fraud"
 AMOUNT = "amount_base_minor"
 MONEY = "amount_in_"
 """Before the small letters of a currency: the payment's amount in its major units."""
-LISTS = "_lists"
-"""After an entity's name: the feature that says on which lists it stands, a bit for each."""
 
 _REQUEST = SCHEMA.request
 _NUMBERS = {"int", "float", "amount_minor"}
@@ -44,7 +42,7 @@ def facts(rates: Rates) -> dict[str, Fact]:
     kinds = {name: fields.get(name, "text" if name in entities else "int") for name in _REQUEST.attributes}
     return {
         **{name: Fact("entity", partial(_entity, name)) for name in entities},
-        **{f"@{name}": Fact("number", partial(_feature, f"{name}{LISTS}", 0.0)) for name in entities},
+        **{f"@{name}": Fact("number", partial(_listed, name)) for name in entities},
         **{f.name: Fact("number", partial(_feature, f.name, f.missing_value)) for f in FEATURES.features},
         **{name: _attribute(name, kind) for name, kind in kinds.items()},
         **{_money_name(code): Fact("number", partial(_money, code, rate)) for code, rate in _worth(rates).items()},
@@ -80,6 +78,11 @@ def amount_minor(case: Case) -> int | None:
 
 def _entity(name: str, case: Case) -> Value:
     return case.request.entities.get(name)
+
+
+def _listed(name: str, case: Case) -> Value:
+    # −1 is an answer here: no list knows the entity. Of one that is missing there is none.
+    return None if _entity(name, case) is None else _feature(f"{name}{LISTS}", 0.0, case)
 
 
 def _feature(name: str, missing: float, case: Case) -> Value:
