@@ -211,11 +211,6 @@ class Host:
         await self._until_durable(self.log.position - 1)
         return done
 
-    @property
-    def failed(self) -> bool:
-        """Whether the log has failed, for good."""
-        return self.log.failed is not None
-
     def state(self) -> HostState:
         """Returns how the host is."""
         return HostState(

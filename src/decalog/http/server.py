@@ -67,7 +67,7 @@ async def serve_here(
     finally:
         listener.close()
         await host.stop()
-    return EXIT_LOG_FAILED if host.failed else 0
+    return EXIT_LOG_FAILED if host.log.failed is not None else 0
 
 
 def listen(settings: HttpSettings) -> socket.socket:
@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
         """Looks ten times a second whether it is time to go."""
         if counter % _TICKS_A_SECOND == 0:
             self._close_slow(time.monotonic())
-        if self._host.failed:
+        if self._host.log.failed is not None:
             # For a moment callers get their 503; then a supervisor may restart us.
             self._failed_ticks += 1
             self.should_exit |= self._failed_ticks > _FAILED_GRACE_TICKS
