@@ -161,6 +161,13 @@ def test_in_shadow_the_callers_own_action_is_told(tmp_path: Path, taken: str, st
     assert (told["status"], told["livemode"], told["review"]) == (status, False, None)
 
 
+def test_a_verdict_of_neither_0_nor_1_is_none(tmp_path: Path) -> None:
+    payment = made(FraudLog(tmp_path), score=0.1, action="allow")
+    told = [(payment.record, Outcome("v", payment.id, "analyst_verdict", "analyst", 0, value)) for value in (0, 0.5, 7)]
+    assert objects.charge(payment._replace(reports=told))["fraud_details"] == {"user_report": "safe"}
+    assert objects.charge(payment._replace(reports=told[1:]))["fraud_details"] == {}
+
+
 def test_amounts_go_to_stripes_unit_and_back() -> None:
     for currency, amount in (("EUR", 1), ("JPY", 7), ("KWD", 1_230), ("MGA", 3), ("UGX", 500)):
         minor = objects.minor_of(amount, currency)

@@ -20,9 +20,12 @@ from decalog.events import Record
 from decalog.ingest import RowResult
 from decalog.log import Log
 from decalog.outcomes import Outcome, decode_outcome
+from decalog.schema import ID_LENGTH
 from decalog.systems.fraud.policy import AMOUNT, BY_FRICTION, HEAD, REVIEW, FraudCosts, expected_costs, in_minor
 
 CLAIM, VERDICT = "review_claim", "analyst_verdict"
+_MOST_MINUTES = 1_440
+"""No claim holds longer: what is reported from outside the desk may say any number."""
 
 State = Literal["waiting", "claimed", "closed"]
 
@@ -224,7 +227,7 @@ class ReviewQueue:
 
     def _report(self, kind: str, payment: str, *, by: str, value: int) -> ReviewCase:
         # Named by its place in the log: the same analyst may claim the same payment twice.
-        id_ = f"{kind}-{payment}-{self._log.position}"[-256:]
+        id_ = f"{kind}-{payment}-{self._log.position}"[-ID_LENGTH:]
         body = {"id": id_, "payment": payment, "kind": kind, "source": "analyst", "value": value, "by": by}
         result = self._admit(body)
         if result.status == "rejected":
@@ -255,8 +258,10 @@ def _worth_minor(costs: FraudCosts, p_fraud: float | None, *, amount_minor: int)
 
 
 def _after(case: ReviewCase, outcome: Outcome, *, now: int) -> ReviewCase:
-    """Returns a case after something that was reported about it."""
+    """Returns a case after something that was reported about it; a verdict of neither 0 nor 1 says nothing."""
     at, by = outcome.event_time, str(outcome.attributes.get("by", ""))
+    if outcome.kind == VERDICT and outcome.value not in (0, 1):
+        return case
     if outcome.kind == VERDICT:
         claimed = case.claimed if case.by == by else 0
         return msgspec.structs.replace(
@@ -264,7 +269,7 @@ def _after(case: ReviewCase, outcome: Outcome, *, now: int) -> ReviewCase:
         )
     if case.state == "closed":
         return case
-    until = at + int(outcome.value) * MINUTE
+    until = at + int(min(max(outcome.value, 0), _MOST_MINUTES)) * MINUTE
     if until <= now:
         # It has run out, or was given back.
         return msgspec.structs.replace(case, state="waiting", by="", claimed=0, until=0)
