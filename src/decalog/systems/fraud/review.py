@@ -14,9 +14,11 @@ from typing import Any, Literal
 import msgspec
 
 from decalog.clock import DAY, MINUTE, SECOND
-from decalog.decisions import WAITS, Decision, decode_decision, waiting_key
+from decalog.decisions import WAITS, Decision, decode_decision, unpack_features, waiting_key
 from decalog.errors import ConflictError, UnknownRecordError
 from decalog.events import Record
+from decalog.explanations import Because, explain
+from decalog.features.definition import FeatureSet
 from decalog.ingest import RowResult
 from decalog.log import Log
 from decalog.outcomes import Outcome, decode_outcome
@@ -238,6 +240,19 @@ class ReviewQueue:
                 fix="Mend the id.",
             )
         return self.case(payment)
+
+
+def because(decision: Decision, model: object, *, features: FeatureSet) -> tuple[Because, ...]:
+    """Returns why a model said what it said of a payment, by the features as logged; empty where it said nothing.
+
+    Args:
+        decision: on the payment.
+        model: that predicted.
+        features: that it was decided on.
+    """
+    row = unpack_features(decision.candidates[0].features)
+    is_whole = decision.versions.features == features.version and len(row) == len(features.names)
+    return explain(model, row, features=features) if is_whole else ()
 
 
 def _median_s(durations_us: list[int]) -> float | None:

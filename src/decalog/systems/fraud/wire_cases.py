@@ -2,14 +2,14 @@
 
 GET  /v1/fraud/cases            waiting, claimed and closed payments, the most worth looking at first
 GET  /v1/fraud/cases/figures    how the queue is doing
-GET  /v1/fraud/cases/{id}       one payment, with the reasons of its prediction, computed again from the log
+GET  /v1/fraud/cases/{id}       one payment, with the reasons of its prediction, by its features as logged
 POST /v1/fraud/cases/{id}/claim, /release      {"by": "ana"}
 POST /v1/fraud/cases/{id}/verdict              {"by": "ana", "fraud": true}
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
@@ -23,7 +23,7 @@ from decalog.http.problems import Answer, Refusal, answer_of
 from decalog.http.routes import JSON
 from decalog.http.wires import Asked, WireRoute
 from decalog.systems.fraud.policy import FraudCosts
-from decalog.systems.fraud.review import ReviewCase, ReviewQueue
+from decalog.systems.fraud.review import ReviewCase, ReviewQueue, because
 
 _STATES = ("waiting", "claimed", "closed")
 _TIMES = ("since", "claimed", "until", "closed")
@@ -95,8 +95,7 @@ class Desk:
 
     async def _case(self, asked: Asked) -> Answer:
         case = self._queue.case(asked.ids[0])
-        replayed = await self._host.replay(self._system, case.decision)
-        return _told(_case(case) | {"explanation": replayed.get("explanation", [])[:_REASONS]})
+        return _told(_case(case) | {"explanation": (await self._because(case.decision))[:_REASONS]})
 
     async def _claim(self, asked: Asked) -> Answer:
         by = _read(asked, _By).by
@@ -113,6 +112,16 @@ class Desk:
     async def _done(self, act: Callable[[], ReviewCase]) -> Answer:
         """Returns the case after an act on it, once that is durable."""
         return _told(_case(await self._host.operate(self._system, lambda _service: act())))
+
+    async def _because(self, decision_id: str) -> Sequence[object]:
+        """Returns the reasons of a prediction; a replay, which reads all of the log, only where another model made it."""
+        _, decision = await self._host.logged(self._system, decision_id)
+        service = self._host.services[self._system]
+        made, now = decision.versions, service.serving.versions
+        if (made.model, made.features) == (now.model, now.features):
+            return because(decision, service.serving.model, features=service.system.features)
+        explained: list[object] = (await self._host.replay(self._system, decision_id)).get("explanation", [])
+        return explained
 
     def _costs(self) -> FraudCosts:
         params = self._host.services[self._system].serving.policy.params
