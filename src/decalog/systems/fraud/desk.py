@@ -53,7 +53,7 @@ def list_(home: _Home = _HOME, as_json: _Json = False) -> None:
 def show(
     payment: Annotated[str, typer.Argument(help="Id of the payment.")], home: _Home = _HOME, as_json: _Json = False
 ) -> None:
-    """Show one payment: why the model said what it said, and what became of the payments most like it, of those before it."""
+    """Show one payment: why the model said what it said, and what became of those before it that are most like it."""
     with closing(Home(home).reader()) as log:
         deployment = Deployment(Home(home), "fraud", log)
         case = _queue(log, home).case(payment)

@@ -36,7 +36,7 @@ SCHEMA = Schema(
     noun="payment",
     request=PAYMENT,
     events=(),
-    # No kind outranks another: of what was said of a payment the last to happen holds. An analyst who lets a fraud go is
+    # No kind outranks another: of what was said of a payment the last to happen holds. An analyst who let a fraud go is
     # put right by the warning or chargeback that follows, and a chargeback by the verdict of who looked into it.
     outcomes=(
         OutcomeKind(

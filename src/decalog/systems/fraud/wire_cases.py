@@ -114,7 +114,7 @@ class Desk:
         return _told(_case(await self._host.operate(self._system, lambda _service: act())))
 
     async def _because(self, decision_id: str) -> Sequence[object]:
-        """Returns the reasons of a prediction; a replay, which reads all of the log, only where another model made it."""
+        """Returns the reasons of a prediction; where another model made it, by a replay, which reads all of the log."""
         _, decision = await self._host.logged(self._system, decision_id)
         service = self._host.services[self._system]
         made, now = decision.versions, service.serving.versions
