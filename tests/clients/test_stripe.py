@@ -317,6 +317,15 @@ def test_a_dispute_is_filed_and_read_back(shop: Shop) -> None:
     assert shop.client.v1.charges.retrieve(made.latest_charge).disputed
     with pytest.raises(stripe.InvalidRequestError, match="an id that no decision has"):
         shop.client.raw_request("post", "/v1/disputes", payment_intent="pi_nobodys")
+    answer = shop.client.raw_request("post", "/v1/disputes", payment_intent=made.id, amount=ALLOWED - 1)
+    assert shop.client.deserialize(answer, api_mode="V1").amount == ALLOWED - 1
+    for wrong in ({"reason": "product_not_received"}, {"amount": "much"}):
+        with pytest.raises(stripe.InvalidRequestError) as caught:
+            shop.client.raw_request("post", "/v1/disputes", payment_intent=made.id, **wrong)
+        assert caught.value.param == next(iter(wrong))
+    assert len(shop.client.v1.disputes.list({"payment_intent": made.id}).data) == 2
+    with pytest.raises(stripe.InvalidRequestError, match=r"user_report: what reports no fraud\. Expected safe or"):
+        shop.client.v1.charges.update(made.latest_charge, {"fraud_details": {"user_report": "unsure"}})
     answer = shop.client.raw_request("post", "/v1/radar/early_fraud_warnings", charge=made.latest_charge)
     warned = shop.client.deserialize(answer, api_mode="V1")
     assert (warned.object, warned.actionable) == ("radar.early_fraud_warning", False)

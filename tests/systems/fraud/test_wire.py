@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,22 @@ def test_a_transfer_as_tazama_sends_it(client: Client) -> None:
     status = {"FIToFIPmtSts": {"TxInfAndSts": {"OrgnlEndToEndId": "e2e-1", "TxSts": "ACCC"}}}
     answer = client.post("/v1/evaluate/iso20022/pacs.002.001.12", status, headers=bearer(client))
     assert answer.json() == {"message": "Transaction is valid", "data": status}
+
+
+def test_transfers_whose_sender_gave_no_end_to_end_id_are_told_apart_by_another(client: Client, host: Host) -> None:
+    for name, told in (("UETR", "u-1"), ("TxId", "t-1"), ("InstrId", "i-9")):
+        ids = {"EndToEndId": "NOTPROVIDED", name: told}
+        transfer = json.loads(json.dumps(TRANSFER))
+        transfer["FIToFICstmrCdtTrf"]["CdtTrfTxInf"]["PmtId"] = ids
+        assert client.post("/v1/evaluate/iso20022/pacs.008.001.10", transfer, headers=bearer(client)).status_code == 200
+        original = {f"Orgnl{one}": id_ for one, id_ in ids.items()}
+        status = {"FIToFIPmtSts": {"TxInfAndSts": original | {"StsRsnInf": {"Rsn": {"Cd": "FRAD"}}}}}
+        assert client.post("/v1/evaluate/iso20022/pacs.002.001.12", status, headers=bearer(client)).status_code == 200
+        assert [outcome.kind for _, outcome in host.outcomes("fraud", told)] == ["fraud_warning"]
+    transfer["FIToFICstmrCdtTrf"]["CdtTrfTxInf"]["PmtId"] = {"EndToEndId": "NOTPROVIDED"}
+    answer = client.post("/v1/evaluate/iso20022/pacs.008.001.10", transfer, headers=bearer(client))
+    assert answer.status_code == 422
+    assert answer.json()["message"] == "fraud payment: no id. Expected the required field id. Send it."
 
 
 @pytest.mark.parametrize(
