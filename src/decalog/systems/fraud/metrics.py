@@ -248,8 +248,9 @@ METRICS = (
     Metric(
         name="vamp_ratio",
         tier="business",
-        meaning="forecast of Visa's ratio (VAMP), at most: 1.5 % is excessive, above 1,500 cases a month",
-        formula="(fraud reports + disputes) / settled ≤ 2 |allowed ∩ f| / |allowed|",
+        meaning="forecast of Visa's ratio (VAMP) over what is allowed outright, each fraud in it reported and disputed: "
+        "1.5 % is excessive, above 1,500 cases a month",
+        formula="(fraud reports + disputes) / settled, 2 |allowed ∩ f| / |allowed|",
         unit="share",
         better="lower",
         compute=measured(_vamp_ratio),
