@@ -197,6 +197,13 @@ BODY = {"id": "dp_1", "created": 100, "reason": "fraudulent", "amount": 5, "curr
         ("charge.dispute.closed", {"status": "lost"}, ("dp_1.closed", "ch_pi_1", "chargeback", "issuer", 1, 5)),
         ("charge.dispute.closed", {"status": "won"}, ("dp_1.closed", "ch_pi_1", "chargeback", "issuer", 0, 5)),
         ("charge.dispute.closed", {"status": "won", "reason": "duplicate"}, None),
+        ("charge.dispute.created", {"status": "warning_needs_response"}, None),
+        ("charge.dispute.closed", {"status": "warning_closed"}, None),
+        (
+            "charge.dispute.funds_withdrawn",
+            {"status": "needs_response"},
+            ("dp_1", "ch_pi_1", "chargeback", "issuer", 1, 5),
+        ),
         ("radar.early_fraud_warning.created", {"reason": ""}, ("dp_1", "ch_pi_1", "fraud_warning", "network", 1, None)),
         (
             "review.closed",

@@ -248,7 +248,7 @@ METRICS = (
     Metric(
         name="vamp_ratio",
         tier="business",
-        meaning="forecast of Visa's ratio (VAMP) over what is allowed outright, each fraud in it reported and disputed: "
+        meaning="forecast of Visa's ratio (VAMP) over what is allowed outright, each fraud reported and disputed: "
         "1.5 % is excessive, above 1,500 cases a month",
         formula="(fraud reports + disputes) / settled, 2 |allowed ∩ f| / |allowed|",
         unit="share",
