@@ -122,7 +122,7 @@ class _Event(msgspec.Struct):
 
 
 _INQUIRY = "warning_"
-"""Leads the status of a dispute that is only asked about; one that becomes a chargeback is told by what is withdrawn."""
+"""Leads the status of a dispute that is only asked about; that it became a chargeback is told by what is withdrawn."""
 
 # Type of event → outcome's kind and source, whether it ends what another event began, and field → value that it means.
 _READ: Mapping[str, tuple[str, str, str, str, Mapping[str, int]]] = {
