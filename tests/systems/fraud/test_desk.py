@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ from decalog.clock import SystemClock
 from decalog.http import App, HttpSettings
 from decalog.ingest import Rates
 from decalog.models.base import Floats
+from decalog.systems.fraud import wire_cases
 from decalog.systems.fraud.desk import app as cases_app
 from decalog.systems.fraud.desk import rings_app
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
+from decalog.systems.fraud.review import ReviewQueue
 
 
 @pytest.fixture
@@ -71,6 +74,35 @@ def test_one_payment_comes_with_its_reasons(desk: Client) -> None:
     told = desk.get("/v1/fraud/cases/p-2").json()
     assert (told["payment"], told["state"], told["explanation"]) == ("p-2", "waiting", [])
     assert told["reasons"][0].startswith("rule of line 1")
+
+
+@pytest.mark.parametrize("path", ["cases", "cases/figures"])
+def test_a_long_queue_lets_decisions_go_on(desk: Client, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(wire_cases, "_AT_ONCE", 1)
+    turns = list[str]()
+
+    async def scenario(http: httpx.AsyncClient) -> Any:
+        async def count() -> None:
+            while True:
+                turns.append("turn")
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        await asyncio.sleep(0)
+        read = ReviewQueue.each
+
+        def each(queue: ReviewQueue) -> Iterator[Any]:
+            for case in read(queue):
+                turns.append("case")
+                yield case
+
+        monkeypatch.setattr(ReviewQueue, "each", each)
+        answer = await http.get(f"/v1/fraud/{path}", headers=desk.headers)
+        counting.cancel()
+        return answer
+
+    assert desk.run(scenario).status_code == 200
+    assert [turns[place + 1] for place, turn in enumerate(turns) if turn == "case"] == ["turn"] * 3
 
 
 def test_reasons_are_those_of_the_model_in_force_and_of_another_by_replay(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -117,8 +117,17 @@ class ReviewQueue:
 
     def cases(self, state: State | None = None) -> list[ReviewCase]:
         """Returns the payments of a state, or all; those most worth looking at first, the older first among equals."""
-        found = [case for case in self._all() if state in (None, case.state)]
-        return sorted(found, key=lambda case: (-case.worth_minor, case.since))
+        return ranked(case for case in self.each() if state in (None, case.state))
+
+    def each(self) -> Iterator[ReviewCase]:
+        """Yields the payments of the days that it looks back, the older days first, each as it is by then."""
+        today = self._now() // DAY
+        for day in range(today - self._days + 1, today + 1):
+            for seq in self._log.find(WAITS, waiting_key("fraud", day)):
+                record = self._log.get(seq)
+                decision = decode_decision(record.body)
+                if _is_for_people(decision):
+                    yield self._case(record, decision)
 
     def case(self, payment: str) -> ReviewCase:
         """Returns one payment.
@@ -161,9 +170,9 @@ class ReviewQueue:
         self._check_free(case, by)
         return self._report(VERDICT, payment, by=by, value=int(is_fraud))
 
-    def figures(self) -> QueueFigures:
-        """Returns how the queue is doing."""
-        cases, now = list(self._all()), self._now()
+    def figures(self, cases: Sequence[ReviewCase] | None = None) -> QueueFigures:
+        """Returns how the queue is doing, by `each` of its payments, which is asked for them if they are not given."""
+        cases, now = list(self.each()) if cases is None else cases, self._now()
         states = Counter(case.state for case in cases)
         closed = [case for case in cases if case.state == "closed"]
         held = [case for case in closed if case.claimed]
@@ -177,15 +186,6 @@ class ReviewQueue:
             frauds=sum(case.verdict == 1 for case in closed),
             by=dict(sorted(Counter(case.by for case in closed).items())),
         )
-
-    def _all(self) -> Iterator[ReviewCase]:
-        today = self._now() // DAY
-        for day in range(today - self._days + 1, today + 1):
-            for seq in self._log.find(WAITS, waiting_key("fraud", day)):
-                record = self._log.get(seq)
-                decision = decode_decision(record.body)
-                if _is_for_people(decision):
-                    yield self._case(record, decision)
 
     def _case(self, record: Record, decision: Decision) -> ReviewCase:
         request = decision.request
@@ -240,6 +240,11 @@ class ReviewQueue:
                 fix="Mend the id.",
             )
         return self.case(payment)
+
+
+def ranked(cases: Iterable[ReviewCase]) -> list[ReviewCase]:
+    """Returns the payments most worth looking at first, the older first among equals."""
+    return sorted(cases, key=lambda case: (-case.worth_minor, case.since))
 
 
 def because(decision: Decision, model: object, *, features: FeatureSet) -> tuple[Because, ...]:
