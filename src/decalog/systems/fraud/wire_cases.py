@@ -22,7 +22,7 @@ from decalog.errors import RequestError, near
 from decalog.host import Host
 from decalog.http.problems import Answer, Refusal, answer_of
 from decalog.http.routes import JSON
-from decalog.http.wires import Asked, WireRoute
+from decalog.http.wires import Asked, JsonWire, WireRoute
 from decalog.systems.fraud.policy import FraudCosts
 from decalog.systems.fraud.review import ReviewCase, ReviewQueue, because, ranked
 
@@ -43,7 +43,7 @@ class _Verdict(msgspec.Struct, forbid_unknown_fields=True):
     fraud: bool
 
 
-class Desk:
+class Desk(JsonWire):
     """The routes of one host's review queue.
 
     Args:
@@ -65,20 +65,9 @@ class Desk:
             WireRoute("case_verdict", "POST", f"{one}/verdict", "outcomes", self._close),
         )
 
-    def speaks(self, headers: dict[bytes, bytes]) -> bool:  # noqa: ARG002  # nothing in them says so
-        """Whether a request is meant for the desk: only its own paths are."""
-        return False
-
-    def authorization(self, headers: dict[bytes, bytes]) -> bytes | None:
-        """Returns the bearer token."""
-        return headers.get(b"authorization")
-
     def refuse(self, refusal: Refusal) -> Answer:
         """Returns a refusal as our own JSON has it."""
         return answer_of(refusal)
-
-    async def run(self) -> None:
-        """Does nothing: all of it is requests."""
 
     async def _list(self, asked: Asked) -> Answer:
         state = (parse_qs(asked.query.decode(errors="replace")).get("state") or [""])[-1]

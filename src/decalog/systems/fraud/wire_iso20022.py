@@ -17,7 +17,7 @@ from decalog.errors import RequestError
 from decalog.host import Host
 from decalog.http.problems import Answer, Refusal
 from decalog.http.routes import JSON
-from decalog.http.wires import Asked, WireRoute
+from decalog.http.wires import Asked, JsonWire, WireRoute
 from decalog.money import to_minor
 from decalog.systems.fraud.policy import ALLOW
 from decalog.systems.fraud.wire_events import Reported, report
@@ -42,7 +42,7 @@ _FIELDS: Mapping[str, str] = {
 }
 
 
-class Iso20022:
+class Iso20022(JsonWire):
     """Tazama's two routes for one system of a host.
 
     Args:
@@ -59,22 +59,11 @@ class Iso20022:
             WireRoute("iso20022_status", "POST", f"{base}/pacs.002.001.12", "outcomes", self._status),
         )
 
-    def speaks(self, headers: dict[bytes, bytes]) -> bool:  # noqa: ARG002  # nothing in them says so
-        """Whether a request is meant in this protocol: only its own paths are."""
-        return False
-
-    def authorization(self, headers: dict[bytes, bytes]) -> bytes | None:
-        """Returns the bearer token."""
-        return headers.get(b"authorization")
-
     def refuse(self, refusal: Refusal) -> Answer:
         """Returns a refusal in the form of Tazama's server."""
         words = HTTPStatus(refusal.status).phrase
         told = {"statusCode": refusal.status, "error": words, "message": str(refusal.error)}
         return Answer(refusal.status, msgspec.json.encode(told), JSON + refusal.headers)
-
-    async def run(self) -> None:
-        """Does nothing: all of it is requests."""
 
     async def _transfer(self, asked: Asked) -> Answer:
         message = _read(asked.body)
