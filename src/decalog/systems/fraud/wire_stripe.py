@@ -28,7 +28,8 @@ from decalog.http.wires import Asked, WireRoute
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import ID_LENGTH
 from decalog.systems.fraud import wire_objects as objects
-from decalog.systems.fraud.policy import BLOCK, REVIEW, STEP_UP
+from decalog.systems.fraud.policy import BLOCK, REVIEW, STEP_UP, FraudCosts
+from decalog.systems.fraud.review import ReviewQueue
 from decalog.systems.fraud.wire_events import Reported, payment_of_outcome, report, report_of, tell
 from decalog.systems.fraud.wire_form import Form, amount, canonical, many, payment_of, read_form, whole
 from decalog.systems.fraud.wire_objects import CHARGE, CLOSED, REVIEW_ID, Json, Payment
@@ -75,6 +76,7 @@ class Stripe:
         self._secrets = tuple(filter(None, environ.get("STRIPE_WEBHOOK_SECRET", "").split(",")))
         self._schema = host.services[system].system.schema
         self._secret = host.log.vault.secret("wire")
+        self._queue = ReviewQueue(host.log, host.services[system].ingest.outcome, costs=FraudCosts)
         self._webhooks = Webhooks(
             host, system, tell=partial(tell, host), header="Stripe-Signature", private=private_webhooks, now_s=now_s
         )
@@ -197,6 +199,13 @@ class Stripe:
                 given="a payment that is not in review" if payment.action != REVIEW else "a review closed as a fraud",
                 expected="an open review",
                 fix="Mark the charge as safe to say otherwise.",
+            )
+        if payment.decision.mode in ("live", "fallback") and self._queue.case(payment.id).state == "claimed":
+            raise RequestError(
+                where="fraud review",
+                given="a payment that an analyst holds",
+                expected="one that waits",
+                fix="Let the analyst give the verdict, or wait: claims end by themselves.",
             )
         if payment.verdict is None:
             id_ = f"{REVIEW_ID}{payment.id}{CLOSED}"[-ID_LENGTH:]
