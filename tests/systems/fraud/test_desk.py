@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from decalog.access import Access, TokenStore
 from decalog.clock import SystemClock
+from decalog.errors import ReplayError
 from decalog.http import App, HttpSettings
 from decalog.ingest import Rates
 from decalog.models.base import Floats
@@ -114,6 +115,8 @@ def test_reasons_are_those_of_the_model_in_force_and_of_another_by_replay(tmp_pa
 
     async def replay(_system: str, decision_id: str) -> dict[str, Any]:
         asked.append(decision_id)
+        if len(asked) > 1:
+            raise ReplayError(where="replay", given="an erased subject", expected="its features", fix="None is left.")
         return {"explanation": [{"feature": "replayed"}]}
 
     with asyncio.Runner() as runner:
@@ -133,6 +136,7 @@ def test_reasons_are_those_of_the_model_in_force_and_of_another_by_replay(tmp_pa
         service.adopt(msgspec.structs.replace(service.serving, versions=versions))
         assert client.get("/v1/fraud/cases/p-1").json()["explanation"] == [{"feature": "replayed"}]
         assert asked == [decided["decision_id"]]
+        assert client.get("/v1/fraud/cases/p-1").json()["explanation"] == []
         store.close()
         runner.run(host.stop())
 

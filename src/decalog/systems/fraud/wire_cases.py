@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from decalog.clock import rfc3339
-from decalog.errors import RequestError, near
+from decalog.errors import ReplayError, RequestError, near
 from decalog.host import Host
 from decalog.http.problems import Answer, Refusal, answer_of
 from decalog.http.routes import JSON
@@ -120,7 +120,10 @@ class Desk(JsonWire):
         made, now = decision.versions, service.serving.versions
         if (made.model, made.features) == (now.model, now.features):
             return because(decision, service.serving.model, features=service.system.features)
-        explained: list[object] = (await self._host.replay(self._system, decision_id)).get("explanation", [])
+        try:
+            explained: list[object] = (await self._host.replay(self._system, decision_id)).get("explanation", [])
+        except ReplayError:  # what it would need is gone: a case is worked on without reasons too
+            return []
         return explained
 
     def _costs(self) -> FraudCosts:
