@@ -135,6 +135,19 @@ def test_the_world_hears_what_was_decided_and_the_line_counts_it() -> None:
     assert {world.truth(body["id"])["settled"] for body in bad if body not in stopped} == {1.0}
 
 
+def test_a_fraud_that_passes_its_step_up_was_let_through() -> None:
+    params = WorldParams(
+        customers=100, merchants=60, payments_day=200.0, background_hazard=0.05, step_up_fraud_pass=0.5
+    )
+    world = World(SEED, params)
+    driver, server = driver_of(world, lambda _body: {"action": "step_up"})
+    driver.run(8.0)
+    truths = [world.truth(body["id"]) for path, body in server.sent if path.endswith("decide")]
+    frauds = [truth["settled"] for truth in truths if truth["is_fraud"]]
+    assert 0 < frauds.count(0.0) < len(frauds)
+    assert f"frauds not let through {frauds.count(0.0):,} of {len(frauds):,} " in driver.line()
+
+
 def test_a_line_before_anything_was_sent_divides_by_nothing() -> None:
     driver, _ = driver_of(world_of(SYSTEM, SEED, scale=SCALE), allow)
     assert "0 decisions" in driver.line()

@@ -183,7 +183,7 @@ def test_what_the_rows_cannot_give_is_named_and_nothing_else_is_lost(long_log: H
     # Nothing is reviewed here, so that no share of reviews can be told either.
     assert [(m.metric, m.needs) for m in found.missing] == [
         ("card_precision_100", "tokens of the entity 'card'"),
-        ("review_precision", "at least one trial and 0 ≤ successes ≤ n"),
+        ("review_precision", "at least one row"),
     ]
     assert len(found.values) == len(METRICS) - 2
 
@@ -220,6 +220,15 @@ def test_the_support_says_for_which_decisions_the_log_cannot_tell(tmp_path: Path
     drawn = msgspec.structs.replace(examples, propensities=np.array([0.25, 0.75]))
     assert support(drawn, SCHEMA) == Support(2, 1, 0, 3_900, 0)
     assert drawn.weights.tolist() == [4.0, 1 / 0.75]
+
+
+def test_shares_of_actions_count_a_drawn_request_as_those_it_stands_for(long_log: History) -> None:
+    test = split(long_log, test_share=0.2).test
+    drawn = msgspec.structs.replace(test, propensities=np.where(test.labels == 1, 0.02, 1.0))
+    sure = contender("sure", "model", test=drawn, predictions=drawn.labels.astype(float), outlook=outlook())
+    stopped = 50 * int(np.sum(test.labels == 1))
+    every = int(np.sum(test.labels == 0)) + stopped
+    assert sure.actions == {"allow": (every - stopped) / every, "block": stopped / every}
 
 
 def test_a_drawn_example_is_learnt_from_as_often_as_it_stands_for(long_log: History) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests.fraud_log import FEATURES, START, FraudLog, hours, payment
 
-from decalog.clock import DAY
+from decalog.clock import DAY, rfc3339
 from decalog.examples import NEVER, NO_ENTITY, UNKNOWN, Examples, History
 from decalog.systems.fraud.policy import FraudCosts
 from decalog.systems.fraud.schema import SCHEMA
@@ -81,14 +81,15 @@ def test_a_past_date_knows_only_what_was_known_then(tmp_path: Path) -> None:
     assert whole.now.ids == ("p1", "p2")
 
 
+TOLD = [{"event_time": rfc3339(START + day * DAY)} for day in (4, 5)]
 STEPS: tuple[tuple[str, tuple[Any, ...], dict[str, Any]], ...] = (
     ("report", ("cb1", "p1"), {}),
     ("report", ("cb2", "p2"), {}),
     ("report", ("won", "p2"), {"value": 0, "corrects": "cb2"}),
     ("report", ("efw3", "p3"), {"kind": "fraud_warning", "source": "network"}),
     ("withdraw", ("oops", "efw3"), {}),
-    ("report", ("efw4", "p4"), {"kind": "fraud_warning", "source": "network"}),
-    ("report", ("verdict4", "p4"), {"kind": "analyst_verdict", "source": "analyst", "value": 0}),
+    ("report", ("efw4", "p4"), {"kind": "fraud_warning", "source": "network"} | TOLD[0]),
+    ("report", ("verdict4", "p4"), {"kind": "analyst_verdict", "source": "analyst", "value": 0} | TOLD[1]),
     ("report", ("early", "p5"), {}),
 )
 AFTER = {2: 1, 4: 3}  # a correction needs what it corrects
@@ -177,12 +178,28 @@ def test_an_outcome_may_name_a_corrected_payment_by_either_id(tmp_path: Path) ->
     assert labels(history(log, 61).now) == {"p1": (1, "chargeback"), "p2": (1, "chargeback")}
 
 
-def test_the_higher_rank_decides_whichever_id_of_a_corrected_payment_it_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "source"), [("chargeback", "issuer"), ("fraud_warning", "network")])
+def test_a_fraud_that_an_analyst_let_go_is_one_once_it_is_reported(tmp_path: Path, kind: str, source: str) -> None:
+    log = FraudLog(tmp_path)
+    assert log.decide("p1", 0).choice.action == "review"
+    log.report("let go", "p1", 0.1, kind="analyst_verdict", source="analyst", value=0)
+    log.report("reported", "p1", 30, kind=kind, source=source)
+    log.report("looked into", "p1", 40, kind="analyst_verdict", source="analyst", value=0)
+    found = history(log, 61)
+    days = [int(START + day * DAY) for day in (1, 31, 41)]
+    assert [labels(found.as_of(day)) for day in days] == [
+        {"p1": (0, "analyst_verdict")},
+        {"p1": (1, kind)},
+        {"p1": (0, "analyst_verdict")},
+    ]
+
+
+def test_what_was_said_last_decides_whichever_id_of_a_corrected_payment_it_names(tmp_path: Path) -> None:
     log = FraudLog(tmp_path)
     log.pay("p1", 0)
     log.event(1, **payment("p1b", 0, amount_minor=5, corrects="p1"))
     log.report("seen", "p1", 10, kind="analyst_verdict", source="analyst", value=0)
-    log.report("warned", "p1b", 5, kind="fraud_warning", source="network")
+    log.report("warned", "p1b", 20, kind="fraud_warning", source="network", event_time=rfc3339(START + 5 * DAY))
     assert labels(history(log, 61).now) == {"p1": (0, "analyst_verdict")}
 
 

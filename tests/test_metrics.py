@@ -176,7 +176,7 @@ def test_a_card_found_once_is_not_counted_again() -> None:
     assert metrics.card_precision_at_k(rows, 1).value == 0.5
 
 
-def wilson_by_bisection(successes: int, n: int) -> tuple[float, float]:
+def wilson_by_bisection(successes: float, n: float) -> tuple[float, float]:
     """The shares p at which |share − p| = z √(p (1 − p)/n): what Wilson's formula solves."""
 
     def solve(low: float, high: float, sign: float) -> float:
@@ -193,6 +193,15 @@ def wilson_by_bisection(successes: int, n: int) -> tuple[float, float]:
 def test_wilson_bounds_solve_their_equation(successes: int, n: int) -> None:
     found = metrics.proportion(successes, n)
     low, high = wilson_by_bisection(successes, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
+
+
+def test_a_share_counts_rows_as_those_they_stand_for() -> None:
+    rows = np.array([True, False, False, True])
+    assert metrics.share(rows, np.ones(4)) == metrics.proportion(2, 4)
+    found = metrics.share(rows, np.array([50.0, 1.0, 1.0, 0.5]))
+    low, high = wilson_by_bisection(50.5 / 52.5 * (trials := 52.5**2 / 2_502.25), trials)
+    assert (found.value, found.n) == (50.5 / 52.5, 4)
     assert (found.low, found.high) == pytest.approx((low, high), abs=1e-9)
 
 
@@ -356,6 +365,7 @@ EMPTY = np.empty(0)
             "value-weighted recall: .* a positive with an amount above 0",
         ),
         (lambda: metrics.proportion(0, 0), "proportion: 0 of 0 trials. Expected at least one trial"),
+        (lambda: metrics.share(np.empty(0, np.bool_), np.empty(0)), "share: rows without it. Expected at least one"),
         (lambda: metrics.proportion(3, 2), "proportion: 3 of 2 trials"),
         (
             lambda: metrics.difference(evaluated(ONES, HALF), evaluated(ZEROS, HALF), statistic=auc),

@@ -62,7 +62,7 @@ class Driver:
         self._connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=_TIMEOUT_S)
         self._actions: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
-        self._frauds: Counter[str] = Counter()
+        self._frauds: Counter[bool] = Counter()
         self._let_through_minor = self._stopped_minor = 0
         self._slow_ms: list[float] = []
         self._now_us = 0
@@ -94,7 +94,7 @@ class Driver:
         return (
             f"{rfc3339(self._now_us - self._now_us % SECOND)}  {decided:,} decisions  {share}  "
             f"{self._sent['outcome']:,} outcomes  "
-            f"frauds not let through {frauds - self._frauds['allow']:,} of {frauds:,} "
+            f"frauds not let through {self._frauds[False]:,} of {frauds:,} "
             f"(simulated: {self._stopped_minor / 100:,.0f} of "
             f"{(self._stopped_minor + self._let_through_minor) / 100:,.0f} {self._world.base})  p99 {p99:.1f} ms"
         )
@@ -110,14 +110,16 @@ class Driver:
     def _decided(self, message: Message, action: str) -> None:
         request = message.body["id"]
         self._actions[action] += 1
-        truth = self._world.truth(request)
         self._world.react(request, action, at_us=message.at)
+        # Only now: a fraud may pass a step-up.
+        truth = self._world.truth(request)
         if truth["is_fraud"]:
             lost = convert(
                 int(truth["loss_minor"]), message.body["currency"], base=self._world.base, rates=self._world.rates
             )
-            self._frauds[action] += 1
-            if action == "allow":
+            is_through = truth["settled"] == 1.0
+            self._frauds[is_through] += 1
+            if is_through:
                 self._let_through_minor += lost
             else:
                 self._stopped_minor += lost

@@ -323,14 +323,14 @@ def _measured(
         except DataError as error:
             missing.append(Unmeasured(metric.name, error.expected))
     saved = difference(rows, reference, statistic=_cost_per_1000)
-    shares = Counter(rows.actions.tolist())
+    mass, every = rows.mass, float(np.sum(rows.mass))
     return Contender(
         name=name,
         role=role,
         values=values,
         missing=tuple(missing),
         saved_per_1000=saved,
-        actions={action: shares[action] / max(rows.n, 1) for action in sorted(shares)},
+        actions={str(one): float(np.sum(mass[rows.actions == one])) / every for one in np.unique(rows.actions)},
     )
 
 

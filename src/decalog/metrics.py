@@ -51,8 +51,8 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         actions: what the policy chose; empty where no policy ran.
         costs: int64, what the action cost in the light of the label, minor units; empty where no policy ran.
         entities: entity name → int64 tokens, below 0 where a row has none; a name that the data lack is absent.
-        weights: float64, how many rows each stands for; empty where each stands for itself. Shares of rows, which
-            `proportion` measures, are of the rows themselves.
+        weights: float64, how many rows each stands for; empty where each stands for itself. Card precision alone is
+            of the rows themselves.
         seed: of the bootstrap.
     """
 
@@ -189,9 +189,30 @@ def proportion(successes: int, n: int) -> Measurement:
             expected="at least one trial and 0 ≤ successes ≤ n",
             fix="Measure on more rows.",
         )
-    share = successes / n
-    spread = _Z95 * np.sqrt(share * (1 - share) / n + _Z95**2 / (4 * n * n))
-    centre, scale = share + _Z95**2 / (2 * n), 1 + _Z95**2 / n
+    return _wilson(successes / n, n, n)
+
+
+def share(rows: npt.NDArray[np.bool_], mass: Floats) -> Measurement:
+    """Returns the share that some rows are of all, each counted as the rows that it stands for.
+
+    The interval is Wilson's for Kish's effective number of rows, (Σ m)² / Σ m² (Kish, Survey Sampling, 1965, section
+    11.7): one row that stands for fifty tells less than fifty. Where each stands for itself it is `proportion`.
+
+    Args:
+        rows: which of all.
+        mass: how many rows each of all stands for, > 0.
+
+    Raises:
+        DataError: there are none.
+    """
+    _need(len(mass) > 0, "share", "at least one row")
+    whole = float(np.sum(mass))
+    return _wilson(min(float(np.sum(mass[rows])) / whole, 1.0), whole**2 / float(np.sum(mass**2)), len(mass))
+
+
+def _wilson(share: float, trials: float, n: int) -> Measurement:
+    spread = _Z95 * np.sqrt(share * (1 - share) / trials + _Z95**2 / (4 * trials * trials))
+    centre, scale = share + _Z95**2 / (2 * trials), 1 + _Z95**2 / trials
     low, high = float((centre - spread) / scale), float((centre + spread) / scale)
     # At the ends the bound is the share itself; rounding must not put it on the wrong side.
     return Measurement(share, min(max(low, 0.0), share), max(min(high, 1.0), share), n)

@@ -99,7 +99,7 @@ class OutcomeKind(msgspec.Struct, frozen=True, kw_only=True):
         name, meaning: as the field calls it.
         sources: the only sources trusted to report it; the system itself is never one.
         labels: value reported → label (1 positive, 0 negative); a value that is absent says nothing.
-        rank: where kinds disagree, the higher rank decides.
+        rank: where kinds disagree, the higher rank decides, among equals what happened last.
         fields: further values of it: public, and of kind int, float, text or flag.
     """
 

@@ -307,6 +307,19 @@ def test_nothing_personal_comes_back_and_card_numbers_are_refused(shop: Shop) ->
             assert not [secret for secret in (CARD, "ada@example.org") if secret.encode() in path.read_bytes()], path
 
 
+def test_a_review_that_an_analyst_holds_at_the_desk_is_not_approved_beside_it(shop: Shop) -> None:
+    made = shop.pay(REVIEWED)
+    for act, status in (("claim", "claimed"), ("release", "waiting")):
+        case = httpx.post(f"{shop.url}/v1/fraud/cases/{made.id}/{act}", headers=shop.headers, json={"by": "ana"})
+        assert case.json()["state"] == status
+        if status == "claimed":
+            with pytest.raises(stripe.InvalidRequestError, match="a payment that an analyst holds"):
+                shop.client.v1.reviews.approve(made.review)
+    assert shop.client.v1.reviews.approve(made.review).closed_reason == "approved"
+    case = httpx.get(f"{shop.url}/v1/fraud/cases/{made.id}", headers=shop.headers).json()
+    assert (case["state"], case["verdict"]) == ("closed", 0)
+
+
 def test_a_dispute_is_filed_and_read_back(shop: Shop) -> None:
     made = shop.pay(ALLOWED)
     answer = shop.client.raw_request("post", "/v1/disputes", payment_intent=made.id)
@@ -317,6 +330,15 @@ def test_a_dispute_is_filed_and_read_back(shop: Shop) -> None:
     assert shop.client.v1.charges.retrieve(made.latest_charge).disputed
     with pytest.raises(stripe.InvalidRequestError, match="an id that no decision has"):
         shop.client.raw_request("post", "/v1/disputes", payment_intent="pi_nobodys")
+    answer = shop.client.raw_request("post", "/v1/disputes", payment_intent=made.id, amount=ALLOWED - 1)
+    assert shop.client.deserialize(answer, api_mode="V1").amount == ALLOWED - 1
+    for wrong in ({"reason": "product_not_received"}, {"amount": "much"}):
+        with pytest.raises(stripe.InvalidRequestError) as caught:
+            shop.client.raw_request("post", "/v1/disputes", payment_intent=made.id, **wrong)
+        assert caught.value.param == next(iter(wrong))
+    assert len(shop.client.v1.disputes.list({"payment_intent": made.id}).data) == 2
+    with pytest.raises(stripe.InvalidRequestError, match=r"user_report: what reports no fraud\. Expected safe or"):
+        shop.client.v1.charges.update(made.latest_charge, {"fraud_details": {"user_report": "unsure"}})
     answer = shop.client.raw_request("post", "/v1/radar/early_fraud_warnings", charge=made.latest_charge)
     warned = shop.client.deserialize(answer, api_mode="V1")
     assert (warned.object, warned.actionable) == ("radar.early_fraud_warning", False)

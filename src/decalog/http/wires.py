@@ -75,6 +75,21 @@ class Wire(Protocol):
         """Does what the protocol needs beside requests (listens elsewhere, delivers), until cancelled."""
 
 
+class JsonWire:
+    """What protocols have in common that are JSON on paths of their own, with a bearer token."""
+
+    def speaks(self, headers: dict[bytes, bytes]) -> bool:  # noqa: ARG002  # nothing in them says so
+        """Whether a request is meant in this protocol: only its own paths are."""
+        return False
+
+    def authorization(self, headers: dict[bytes, bytes]) -> bytes | None:
+        """Returns the bearer token."""
+        return headers.get(b"authorization")
+
+    async def run(self) -> None:
+        """Does nothing: all of it is requests."""
+
+
 class Wires:
     """All protocols of a host.
 

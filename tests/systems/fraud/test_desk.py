@@ -8,18 +8,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
+import msgspec
+import numpy as np
 import pytest
+from tests.fraud_log import FraudLog
 from tests.homes import decide_live, fill_home
-from tests.http.callers import Client, make_host, payment, refusal
+from tests.http.callers import Client, Constant, make_host, payment, refusal
 from typer.testing import CliRunner
 
 from decalog.access import Access, TokenStore
 from decalog.clock import SystemClock
+from decalog.errors import ReplayError
 from decalog.http import App, HttpSettings
 from decalog.ingest import Rates
+from decalog.models.base import Floats
+from decalog.systems.fraud import wire_cases
 from decalog.systems.fraud.desk import app as cases_app
 from decalog.systems.fraud.desk import rings_app
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
+from decalog.systems.fraud.review import ReviewQueue
 
 
 @pytest.fixture
@@ -67,6 +75,70 @@ def test_one_payment_comes_with_its_reasons(desk: Client) -> None:
     told = desk.get("/v1/fraud/cases/p-2").json()
     assert (told["payment"], told["state"], told["explanation"]) == ("p-2", "waiting", [])
     assert told["reasons"][0].startswith("rule of line 1")
+
+
+@pytest.mark.parametrize("path", ["cases", "cases/figures"])
+def test_a_long_queue_lets_decisions_go_on(desk: Client, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(wire_cases, "_AT_ONCE", 1)
+    turns = list[str]()
+
+    async def scenario(http: httpx.AsyncClient) -> Any:
+        async def count() -> None:
+            while True:
+                turns.append("turn")
+                await asyncio.sleep(0)
+
+        counting = asyncio.create_task(count())
+        await asyncio.sleep(0)
+        read = ReviewQueue.each
+
+        def each(queue: ReviewQueue) -> Iterator[Any]:
+            for case in read(queue):
+                turns.append("case")
+                yield case
+
+        monkeypatch.setattr(ReviewQueue, "each", each)
+        answer = await http.get(f"/v1/fraud/{path}", headers=desk.headers)
+        counting.cancel()
+        return answer
+
+    assert desk.run(scenario).status_code == 200
+    assert [turns[place + 1] for place, turn in enumerate(turns) if turn == "case"] == ["turn"] * 3
+
+
+def test_reasons_are_those_of_the_model_in_force_and_of_another_by_replay(tmp_path: Path) -> None:
+    asked = list[str]()
+
+    class Leaning(Constant):
+        def contributions(self, rows: Floats) -> Floats:
+            return np.eye(1, rows.shape[1] + 1) * 2.0
+
+    async def replay(_system: str, decision_id: str) -> dict[str, Any]:
+        asked.append(decision_id)
+        if len(asked) > 1:
+            raise ReplayError(where="replay", given="an erased subject", expected="its features", fix="None is left.")
+        return {"explanation": [{"feature": "replayed"}]}
+
+    with asyncio.Runner() as runner:
+        host = make_host(tmp_path, wire="decalog.systems.fraud.wire:WIRE")
+        host._replay = replay
+        runner.run(host.start())
+        service = host.services["fraud"]
+        service.adopt(msgspec.structs.replace(service.serving, model=Leaning()))
+        service.put_policy(FraudPolicy(FraudCosts(rules="review if true", rates=Rates("EUR"))))
+        store = TokenStore(tmp_path / "control.sqlite", SystemClock())
+        token = store.create(["decide", "outcomes"])[1]
+        client = Client(runner, App(host, HttpSettings(), access=Access(store)), {"Authorization": f"Bearer {token}"})
+        decided = client.post("/v1/fraud/decide", payment(id="p-1")).json()
+        (reason,) = client.get("/v1/fraud/cases/p-1").json()["explanation"]
+        assert (reason["feature"], reason["log_odds"], asked) == ("card_payments_60s", 2.0, [])
+        versions = msgspec.structs.replace(service.serving.versions, model="next")
+        service.adopt(msgspec.structs.replace(service.serving, versions=versions))
+        assert client.get("/v1/fraud/cases/p-1").json()["explanation"] == [{"feature": "replayed"}]
+        assert asked == [decided["decision_id"]]
+        assert client.get("/v1/fraud/cases/p-1").json()["explanation"] == []
+        store.close()
+        runner.run(host.stop())
 
 
 @pytest.mark.parametrize(
@@ -122,6 +194,19 @@ def test_one_payment_is_shown_with_those_most_like_it(home: Path) -> None:
     assert all(one["payment"] != first for one in told["neighbours"])
     text = run(cases_app, "show", first, "--home", str(home))
     assert "most like it:" in text
+
+
+def test_a_payment_is_not_among_those_most_like_it(tmp_path: Path) -> None:
+    log = FraudLog(tmp_path)
+    log.pay("before", 0)
+    log.decide("asked", 1)
+    log.pay("after", 2)
+    for name in ("before", "asked", "after"):
+        log.report(f"v-{name}", name, 3, kind="analyst_verdict", source="analyst", value=1)
+    log.log.commit()
+    log.log.close()
+    told = json.loads(run(cases_app, "show", "asked", "--home", str(tmp_path), "--json"))
+    assert [one["payment"] for one in told["neighbours"]] == ["before"]
 
 
 def test_rings_are_told_and_written_as_a_table(home: Path, tmp_path: Path) -> None:

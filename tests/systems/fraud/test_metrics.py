@@ -46,6 +46,24 @@ def test_what_is_stopped_and_what_is_reviewed() -> None:
     assert measure("insult_cost_per_1000", known()).value == pytest.approx(1_000 * 900 / 8)
 
 
+def test_a_block_that_was_let_through_counts_as_those_it_stands_for() -> None:
+    """Blocks have no label: of fifty only the drawn one shows how many good payments are refused."""
+    rows = msgspec.structs.replace(known(), weights=np.array([1.0, 1, 50, 1, 1, 1, 1, 1]))
+    names = ("insult_rate", "step_up_rate", "review_rate", "block_rate", "review_precision", "reviews_a_day")
+    values = {name: measure(name, rows).value for name in names}
+    assert values == {
+        "insult_rate": 50 / 55,
+        "step_up_rate": 1 / 57,
+        "review_rate": 1 / 57,
+        "block_rate": 51 / 57,
+        "review_precision": 0.0,
+        "reviews_a_day": 1.0,
+    }
+    reviewed = msgspec.structs.replace(rows, actions=np.full(8, REVIEW))
+    assert measure("reviews_a_day", reviewed).value == 57.0
+    assert measure("review_precision", reviewed).value == pytest.approx(2 / 57)
+
+
 def test_reviews_are_counted_by_day() -> None:
     times = np.array([0, 1, 2, DAY, DAY + 1, 2 * DAY, 2 * DAY, 2 * DAY])
     actions = np.array([REVIEW, REVIEW, ALLOW, REVIEW, ALLOW, REVIEW, REVIEW, REVIEW])

@@ -10,6 +10,7 @@ from tests.fraud_log import START, FraudLog, hours
 from decalog.clock import DAY, HOUR, MINUTE
 from decalog.decisions import WAITS, waiting_key
 from decalog.errors import ConflictError, UnknownRecordError
+from decalog.schema import ID_LENGTH
 from decalog.systems.fraud.policy import FraudCosts
 from decalog.systems.fraud.review import QueueFigures, ReviewQueue
 from decalog.verification import verify
@@ -112,6 +113,29 @@ def test_verdicts_from_elsewhere_close_as_well(log: FraudLog) -> None:
     queue = queue_of(log)
     assert queue.case("small").state == "closed"
     assert queue.figures().service_s is None
+
+
+@pytest.mark.parametrize("value", [0.5, 7])
+def test_a_verdict_of_neither_0_nor_1_says_nothing(log: FraudLog, value: float) -> None:
+    log.report("v", "small", 2, kind="analyst_verdict", source="analyst", value=value)
+    assert (queue_of(log).case("small").state, queue_of(log).case("small").verdict) == ("waiting", None)
+
+
+@pytest.mark.parametrize("minutes", [1e18, 1e300])
+def test_a_claim_from_elsewhere_holds_for_a_day_at_most(log: FraudLog, minutes: float) -> None:
+    log.report("c", "small", 2, kind="review_claim", source="analyst", value=minutes, by="bot")
+    held = queue_of(log).case("small")
+    assert (held.by, held.until) == ("bot", held.claimed + DAY)
+    log._at(3)
+    assert queue_of(log).case("small").state == "waiting"
+
+
+def test_a_payment_with_the_longest_id_can_be_claimed_and_closed(log: FraudLog) -> None:
+    name = "x" * ID_LENGTH
+    log.decide(name, 2)
+    queue = queue_of(log)
+    assert queue.claim(name, by="ana").state == "claimed"
+    assert queue.close(name, by="ana", is_fraud=True).verdict == 1
 
 
 def test_the_queue_is_the_logs_and_looks_back_so_many_days(log: FraudLog) -> None:

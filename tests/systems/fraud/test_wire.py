@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,13 @@ def test_in_shadow_the_callers_own_action_is_told(tmp_path: Path, taken: str, st
     assert (told["status"], told["livemode"], told["review"]) == (status, False, None)
 
 
+def test_a_verdict_of_neither_0_nor_1_is_none(tmp_path: Path) -> None:
+    payment = made(FraudLog(tmp_path), score=0.1, action="allow")
+    told = [(payment.record, Outcome("v", payment.id, "analyst_verdict", "analyst", 0, value)) for value in (0, 0.5, 7)]
+    assert objects.charge(payment._replace(reports=told))["fraud_details"] == {"user_report": "safe"}
+    assert objects.charge(payment._replace(reports=told[1:]))["fraud_details"] == {}
+
+
 def test_amounts_go_to_stripes_unit_and_back() -> None:
     for currency, amount in (("EUR", 1), ("JPY", 7), ("KWD", 1_230), ("MGA", 3), ("UGX", 500)):
         minor = objects.minor_of(amount, currency)
@@ -189,6 +197,13 @@ BODY = {"id": "dp_1", "created": 100, "reason": "fraudulent", "amount": 5, "curr
         ("charge.dispute.closed", {"status": "lost"}, ("dp_1.closed", "ch_pi_1", "chargeback", "issuer", 1, 5)),
         ("charge.dispute.closed", {"status": "won"}, ("dp_1.closed", "ch_pi_1", "chargeback", "issuer", 0, 5)),
         ("charge.dispute.closed", {"status": "won", "reason": "duplicate"}, None),
+        ("charge.dispute.created", {"status": "warning_needs_response"}, None),
+        ("charge.dispute.closed", {"status": "warning_closed"}, None),
+        (
+            "charge.dispute.funds_withdrawn",
+            {"status": "needs_response"},
+            ("dp_1", "ch_pi_1", "chargeback", "issuer", 1, 5),
+        ),
         ("radar.early_fraud_warning.created", {"reason": ""}, ("dp_1", "ch_pi_1", "fraud_warning", "network", 1, None)),
         (
             "review.closed",
@@ -281,6 +296,22 @@ def test_a_transfer_as_tazama_sends_it(client: Client) -> None:
     status = {"FIToFIPmtSts": {"TxInfAndSts": {"OrgnlEndToEndId": "e2e-1", "TxSts": "ACCC"}}}
     answer = client.post("/v1/evaluate/iso20022/pacs.002.001.12", status, headers=bearer(client))
     assert answer.json() == {"message": "Transaction is valid", "data": status}
+
+
+def test_transfers_whose_sender_gave_no_end_to_end_id_are_told_apart_by_another(client: Client, host: Host) -> None:
+    for name, told in (("UETR", "u-1"), ("TxId", "t-1"), ("InstrId", "i-9")):
+        ids = {"EndToEndId": "NOTPROVIDED", name: told}
+        transfer = json.loads(json.dumps(TRANSFER))
+        transfer["FIToFICstmrCdtTrf"]["CdtTrfTxInf"]["PmtId"] = ids
+        assert client.post("/v1/evaluate/iso20022/pacs.008.001.10", transfer, headers=bearer(client)).status_code == 200
+        original = {f"Orgnl{one}": id_ for one, id_ in ids.items()}
+        status = {"FIToFIPmtSts": {"TxInfAndSts": original | {"StsRsnInf": {"Rsn": {"Cd": "FRAD"}}}}}
+        assert client.post("/v1/evaluate/iso20022/pacs.002.001.12", status, headers=bearer(client)).status_code == 200
+        assert [outcome.kind for _, outcome in host.outcomes("fraud", told)] == ["fraud_warning"]
+    transfer["FIToFICstmrCdtTrf"]["CdtTrfTxInf"]["PmtId"] = {"EndToEndId": "NOTPROVIDED"}
+    answer = client.post("/v1/evaluate/iso20022/pacs.008.001.10", transfer, headers=bearer(client))
+    assert answer.status_code == 422
+    assert answer.json()["message"] == "fraud payment: no id. Expected the required field id. Send it."
 
 
 @pytest.mark.parametrize(

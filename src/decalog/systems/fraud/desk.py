@@ -14,13 +14,12 @@ from decalog.decisions import decode_decision, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError
 from decalog.examples import History
-from decalog.explanations import explain
 from decalog.home import Home
 from decalog.ingest import RowResult
 from decalog.log import Log
 from decalog.systems.fraud.neighbours import neighbours
 from decalog.systems.fraud.policy import FraudCosts
-from decalog.systems.fraud.review import ReviewCase, ReviewQueue
+from decalog.systems.fraud.review import ReviewCase, ReviewQueue, because
 from decalog.systems.fraud.rings import RingParams, find_rings, table_of
 
 app = typer.Typer(
@@ -54,17 +53,18 @@ def list_(home: _Home = _HOME, as_json: _Json = False) -> None:
 def show(
     payment: Annotated[str, typer.Argument(help="Id of the payment.")], home: _Home = _HOME, as_json: _Json = False
 ) -> None:
-    """Show one payment: why the model said what it said, and the payments most like it with what became of them."""
+    """Show one payment: why the model said what it said, and what became of those before it that are most like it."""
     with closing(Home(home).reader()) as log:
         deployment = Deployment(Home(home), "fraud", log)
         case = _queue(log, home).case(payment)
-        decision = decode_decision(log.get(log.find("decision", case.decision)[0]).body)
+        record = log.get(log.find("decision", case.decision)[0])
+        decision = decode_decision(record.body)
         history = History(log.read(), deployment.system.schema, features=deployment.system.features)
         system = deployment.system
         model = deployment.model(decision.versions.model, decision.versions.features)[0] if case.p_fraud else None
     row, features = unpack_features(decision.candidates[0].features), system.features
-    reasons = explain(model, row, features=features) if len(row) == len(features.names) else ()
-    like = neighbours(history.now, row, columns=features.places_for("model")) if len(row) == len(features.names) else []
+    reasons, before = because(decision, model, features=features), history.now.take(history.now.seqs < record.seq)
+    like = neighbours(before, row, columns=features.places_for("model")) if len(row) == len(features.names) else []
     if as_json:
         _print_json({"case": case, "explanation": reasons, "neighbours": like})
         return

@@ -11,7 +11,7 @@ import numpy as np
 
 from decalog import metrics
 from decalog.clock import DAY
-from decalog.metrics import Evaluated, Floats, Measurement, Metric, measured, proportion
+from decalog.metrics import Evaluated, Floats, Measurement, Metric, measured, share
 from decalog.systems.fraud.policy import ALLOW, BLOCK, REVIEW, STEP_UP
 
 _FPR = 0.01
@@ -54,12 +54,12 @@ def _f1(rows: Evaluated, weights: Floats) -> float:
 
 def _review_precision(rows: Evaluated) -> Measurement:
     reviewed = rows.actions == REVIEW
-    return proportion(int(np.sum(reviewed & (rows.labels > 0))), int(np.sum(reviewed)))
+    return share((rows.labels > 0)[reviewed], rows.mass[reviewed])
 
 
 def _reviews_a_day(rows: Evaluated) -> Measurement:
     days = np.unique(rows.times // DAY, return_inverse=True)[1]
-    reviews = np.bincount(days, rows.actions == REVIEW)
+    reviews = np.bincount(days, rows.mass * (rows.actions == REVIEW))
     mean, n = float(reviews.mean()), len(reviews)
     spread = _Z95 * float(reviews.std(ddof=1)) / math.sqrt(n) if n > 1 else mean
     return Measurement(mean, max(mean - spread, 0.0), mean + spread, n)
@@ -78,7 +78,7 @@ def _vamp_ratio(rows: Evaluated, weights: Floats) -> float:
 
 def _insult_rate(rows: Evaluated) -> Measurement:
     good = rows.labels <= 0
-    return proportion(int(np.sum(good & (rows.actions == BLOCK))), int(np.sum(good)))
+    return share((rows.actions == BLOCK)[good], rows.mass[good])
 
 
 def _step_up_rate(rows: Evaluated) -> Measurement:
@@ -94,7 +94,7 @@ def _review_rate(rows: Evaluated) -> Measurement:
 
 
 def _rate(rows: Evaluated, action: str) -> Measurement:
-    return proportion(int(np.sum(rows.actions == action)), rows.n)
+    return share(rows.actions == action, rows.mass)
 
 
 def _value_weighted_recall(rows: Evaluated, weights: Floats) -> float:
@@ -248,8 +248,9 @@ METRICS = (
     Metric(
         name="vamp_ratio",
         tier="business",
-        meaning="forecast of Visa's ratio (VAMP), at most: 1.5 % is excessive, above 1,500 cases a month",
-        formula="(fraud reports + disputes) / settled ≤ 2 |allowed ∩ f| / |allowed|",
+        meaning="forecast of Visa's ratio (VAMP) over what is allowed outright, each fraud reported and disputed: "
+        "1.5 % is excessive, above 1,500 cases a month",
+        formula="(fraud reports + disputes) / settled, 2 |allowed ∩ f| / |allowed|",
         unit="share",
         better="lower",
         compute=measured(_vamp_ratio),

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from decalog.clock import DAY, MINUTE, SECOND
-from decalog.decisions import WAITS, Decision, decode_decision, waiting_key
+from decalog.decisions import WAITS, Decision, decode_decision, unpack_features, waiting_key
 from decalog.errors import ConflictError, UnknownRecordError
 from decalog.events import Record
+from decalog.explanations import Because, explain
+from decalog.features.definition import FeatureSet
 from decalog.ingest import RowResult
 from decalog.log import Log
 from decalog.outcomes import Outcome, decode_outcome
+from decalog.schema import ID_LENGTH
 from decalog.systems.fraud.policy import AMOUNT, BY_FRICTION, HEAD, REVIEW, FraudCosts, expected_costs, in_minor
 
 CLAIM, VERDICT = "review_claim", "analyst_verdict"
+_MOST_MINUTES = 1_440
+"""No claim holds longer: what is reported from outside the desk may say any number."""
 
 State = Literal["waiting", "claimed", "closed"]
 
@@ -112,8 +117,17 @@ class ReviewQueue:
 
     def cases(self, state: State | None = None) -> list[ReviewCase]:
         """Returns the payments of a state, or all; those most worth looking at first, the older first among equals."""
-        found = [case for case in self._all() if state in (None, case.state)]
-        return sorted(found, key=lambda case: (-case.worth_minor, case.since))
+        return ranked(case for case in self.each() if state in (None, case.state))
+
+    def each(self) -> Iterator[ReviewCase]:
+        """Yields the payments of the days that it looks back, the older days first, each as it is by then."""
+        today = self._now() // DAY
+        for day in range(today - self._days + 1, today + 1):
+            for seq in self._log.find(WAITS, waiting_key("fraud", day)):
+                record = self._log.get(seq)
+                decision = decode_decision(record.body)
+                if _is_for_people(decision):
+                    yield self._case(record, decision)
 
     def case(self, payment: str) -> ReviewCase:
         """Returns one payment.
@@ -156,9 +170,9 @@ class ReviewQueue:
         self._check_free(case, by)
         return self._report(VERDICT, payment, by=by, value=int(is_fraud))
 
-    def figures(self) -> QueueFigures:
-        """Returns how the queue is doing."""
-        cases, now = list(self._all()), self._now()
+    def figures(self, cases: Sequence[ReviewCase] | None = None) -> QueueFigures:
+        """Returns how the queue is doing, by `each` of its payments, which is asked for them if they are not given."""
+        cases, now = list(self.each()) if cases is None else cases, self._now()
         states = Counter(case.state for case in cases)
         closed = [case for case in cases if case.state == "closed"]
         held = [case for case in closed if case.claimed]
@@ -172,15 +186,6 @@ class ReviewQueue:
             frauds=sum(case.verdict == 1 for case in closed),
             by=dict(sorted(Counter(case.by for case in closed).items())),
         )
-
-    def _all(self) -> Iterator[ReviewCase]:
-        today = self._now() // DAY
-        for day in range(today - self._days + 1, today + 1):
-            for seq in self._log.find(WAITS, waiting_key("fraud", day)):
-                record = self._log.get(seq)
-                decision = decode_decision(record.body)
-                if _is_for_people(decision):
-                    yield self._case(record, decision)
 
     def _case(self, record: Record, decision: Decision) -> ReviewCase:
         request = decision.request
@@ -224,7 +229,7 @@ class ReviewQueue:
 
     def _report(self, kind: str, payment: str, *, by: str, value: int) -> ReviewCase:
         # Named by its place in the log: the same analyst may claim the same payment twice.
-        id_ = f"{kind}-{payment}-{self._log.position}"[-256:]
+        id_ = f"{kind}-{payment}-{self._log.position}"[-ID_LENGTH:]
         body = {"id": id_, "payment": payment, "kind": kind, "source": "analyst", "value": value, "by": by}
         result = self._admit(body)
         if result.status == "rejected":
@@ -235,6 +240,24 @@ class ReviewQueue:
                 fix="Mend the id.",
             )
         return self.case(payment)
+
+
+def ranked(cases: Iterable[ReviewCase]) -> list[ReviewCase]:
+    """Returns the payments most worth looking at first, the older first among equals."""
+    return sorted(cases, key=lambda case: (-case.worth_minor, case.since))
+
+
+def because(decision: Decision, model: object, *, features: FeatureSet) -> tuple[Because, ...]:
+    """Returns why a model said what it said of a payment, by the features as logged; empty where it said nothing.
+
+    Args:
+        decision: on the payment.
+        model: that predicted.
+        features: that it was decided on.
+    """
+    row = unpack_features(decision.candidates[0].features)
+    is_whole = decision.versions.features == features.version and len(row) == len(features.names)
+    return explain(model, row, features=features) if is_whole else ()
 
 
 def _median_s(durations_us: list[int]) -> float | None:
@@ -255,8 +278,10 @@ def _worth_minor(costs: FraudCosts, p_fraud: float | None, *, amount_minor: int)
 
 
 def _after(case: ReviewCase, outcome: Outcome, *, now: int) -> ReviewCase:
-    """Returns a case after something that was reported about it."""
+    """Returns a case after something that was reported about it; a verdict of neither 0 nor 1 says nothing."""
     at, by = outcome.event_time, str(outcome.attributes.get("by", ""))
+    if outcome.kind == VERDICT and outcome.value not in (0, 1):
+        return case
     if outcome.kind == VERDICT:
         claimed = case.claimed if case.by == by else 0
         return msgspec.structs.replace(
@@ -264,7 +289,7 @@ def _after(case: ReviewCase, outcome: Outcome, *, now: int) -> ReviewCase:
         )
     if case.state == "closed":
         return case
-    until = at + int(outcome.value) * MINUTE
+    until = at + int(min(max(outcome.value, 0), _MOST_MINUTES)) * MINUTE
     if until <= now:
         # It has run out, or was given back.
         return msgspec.structs.replace(case, state="waiting", by="", claimed=0, until=0)

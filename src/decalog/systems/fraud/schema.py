@@ -36,6 +36,8 @@ SCHEMA = Schema(
     noun="payment",
     request=PAYMENT,
     events=(),
+    # No kind outranks another: of what was said of a payment the last to happen holds. An analyst who let a fraud go is
+    # put right by the warning or chargeback that follows, and a chargeback by the verdict of who looked into it.
     outcomes=(
         OutcomeKind(
             name="authentication",
@@ -55,21 +57,18 @@ SCHEMA = Schema(
             meaning="The network's early fraud warning (TC40, SAFE): the issuer says fraud, days before a chargeback.",
             sources=("network",),
             labels={1: 1},
-            rank=1,
         ),
         OutcomeKind(
             name="chargeback",
             meaning="The cardholder disputed the payment as a fraud; value 0 where the dispute was won back.",
             sources=("issuer", "network"),
             labels={1: 1, 0: 0},
-            rank=2,
         ),
         OutcomeKind(
             name="analyst_verdict",
             meaning="A person looked: 1 fraud, 0 genuine.",
             sources=("analyst",),
             labels={1: 1, 0: 0},
-            rank=3,
             fields=(Field(name="by", kind="text", meaning="Which analyst: an id of yours that names nobody."),),
         ),
     ),

@@ -2,14 +2,15 @@
 
 GET  /v1/fraud/cases            waiting, claimed and closed payments, the most worth looking at first
 GET  /v1/fraud/cases/figures    how the queue is doing
-GET  /v1/fraud/cases/{id}       one payment, with the reasons of its prediction, computed again from the log
+GET  /v1/fraud/cases/{id}       one payment, with the reasons of its prediction, by its features as logged
 POST /v1/fraud/cases/{id}/claim, /release      {"by": "ana"}
 POST /v1/fraud/cases/{id}/verdict              {"by": "ana", "fraud": true}
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
@@ -17,17 +18,18 @@ import msgspec
 from msgspec import Meta
 
 from decalog.clock import rfc3339
-from decalog.errors import RequestError, near
+from decalog.errors import ReplayError, RequestError, near
 from decalog.host import Host
 from decalog.http.problems import Answer, Refusal, answer_of
 from decalog.http.routes import JSON
-from decalog.http.wires import Asked, WireRoute
+from decalog.http.wires import Asked, JsonWire, WireRoute
 from decalog.systems.fraud.policy import FraudCosts
-from decalog.systems.fraud.review import ReviewCase, ReviewQueue
+from decalog.systems.fraud.review import ReviewCase, ReviewQueue, because, ranked
 
 _STATES = ("waiting", "claimed", "closed")
 _TIMES = ("since", "claimed", "until", "closed")
 _REASONS = 10
+_AT_ONCE = 50
 
 Analyst = Annotated[str, Meta(min_length=1, max_length=100)]
 
@@ -41,7 +43,7 @@ class _Verdict(msgspec.Struct, forbid_unknown_fields=True):
     fraud: bool
 
 
-class Desk:
+class Desk(JsonWire):
     """The routes of one host's review queue.
 
     Args:
@@ -63,20 +65,9 @@ class Desk:
             WireRoute("case_verdict", "POST", f"{one}/verdict", "outcomes", self._close),
         )
 
-    def speaks(self, headers: dict[bytes, bytes]) -> bool:  # noqa: ARG002  # nothing in them says so
-        """Whether a request is meant for the desk: only its own paths are."""
-        return False
-
-    def authorization(self, headers: dict[bytes, bytes]) -> bytes | None:
-        """Returns the bearer token."""
-        return headers.get(b"authorization")
-
     def refuse(self, refusal: Refusal) -> Answer:
         """Returns a refusal as our own JSON has it."""
         return answer_of(refusal)
-
-    async def run(self) -> None:
-        """Does nothing: all of it is requests."""
 
     async def _list(self, asked: Asked) -> Answer:
         state = (parse_qs(asked.query.decode(errors="replace")).get("state") or [""])[-1]
@@ -87,16 +78,24 @@ class Desk:
                 expected=near(state[:40], _STATES),
                 fix="Leave it out for all.",
             )
-        found = self._queue.cases(state or None)  # type: ignore[arg-type]  # one of the states
-        return _told([_case(case) for case in found])
+        found = [case for case in await self._each() if state in ("", case.state)]
+        return _told([_case(case) for case in ranked(found)])
 
     async def _figures(self, asked: Asked) -> Answer:  # noqa: ARG002  # of the routes' form
-        return _told(self._queue.figures())
+        return _told(self._queue.figures(await self._each()))
+
+    async def _each(self) -> list[ReviewCase]:
+        """Returns all payments of the queue, and lets decisions go on in between: thousands take a second."""
+        found = []
+        for case in self._queue.each():
+            found.append(case)
+            if len(found) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return found
 
     async def _case(self, asked: Asked) -> Answer:
         case = self._queue.case(asked.ids[0])
-        replayed = await self._host.replay(self._system, case.decision)
-        return _told(_case(case) | {"explanation": replayed.get("explanation", [])[:_REASONS]})
+        return _told(_case(case) | {"explanation": (await self._because(case.decision))[:_REASONS]})
 
     async def _claim(self, asked: Asked) -> Answer:
         by = _read(asked, _By).by
@@ -113,6 +112,19 @@ class Desk:
     async def _done(self, act: Callable[[], ReviewCase]) -> Answer:
         """Returns the case after an act on it, once that is durable."""
         return _told(_case(await self._host.operate(self._system, lambda _service: act())))
+
+    async def _because(self, decision_id: str) -> Sequence[object]:
+        """Returns the reasons of a prediction; where another model made it, by a replay, which reads all of the log."""
+        _, decision = await self._host.logged(self._system, decision_id)
+        service = self._host.services[self._system]
+        made, now = decision.versions, service.serving.versions
+        if (made.model, made.features) == (now.model, now.features):
+            return because(decision, service.serving.model, features=service.system.features)
+        try:
+            explained: list[object] = (await self._host.replay(self._system, decision_id)).get("explanation", [])
+        except ReplayError:  # what it would need is gone: a case is worked on without reasons too
+            return []
+        return explained
 
     def _costs(self) -> FraudCosts:
         params = self._host.services[self._system].serving.policy.params

@@ -121,9 +121,13 @@ class _Event(msgspec.Struct):
     data: _Data
 
 
+_INQUIRY = "warning_"
+"""Leads the status of a dispute that is only asked about; that it became a chargeback is told by what is withdrawn."""
+
 # Type of event → outcome's kind and source, whether it ends what another event began, and field → value that it means.
 _READ: Mapping[str, tuple[str, str, str, str, Mapping[str, int]]] = {
     "charge.dispute.created": ("chargeback", "issuer", "", "reason", {"fraudulent": 1}),
+    "charge.dispute.funds_withdrawn": ("chargeback", "issuer", "", "reason", {"fraudulent": 1}),
     "charge.dispute.closed": ("chargeback", "issuer", CLOSED, "status", {"won": 0, "lost": 1}),
     "radar.early_fraud_warning.created": ("fraud_warning", "network", "", "reason", {"": 1}),
     "review.closed": ("analyst_verdict", "analyst", CLOSED, "closed_reason", {"approved": 0, "refunded_as_fraud": 1}),
@@ -146,7 +150,8 @@ def report_of(raw: bytes, is_known: Callable[[str], bool]) -> Reported | None:
     event, told = _read(raw)
     kind, source, suffix, field, values = _READ.get(event.type, ("", "", "", "reason", {}))
     value = values.get(getattr(told, field) or "")
-    if value is None or (kind == "chargeback" and told.reason != "fraudulent"):
+    is_other = kind == "chargeback" and (told.reason != "fraudulent" or told.status.startswith(_INQUIRY))
+    if value is None or is_other:
         return None
     time = rfc3339((event.created if suffix else told.created) * 1_000_000)
     made = Reported(told.id + suffix, _payment(told, is_known), kind, source, value, time)

@@ -73,14 +73,24 @@ def payment_of(form: Form, id_: str, *, kind: EventKind) -> dict[str, Any]:
         RequestError: amount or currency are missing, or make no amount of money.
     """
     currency = _needed(form, "currency").upper()
-    minor = minor_of(whole(form, "amount"), currency)
-    if minor is None:
-        raise _error("amount", "an amount that the currency does not have", "one in its unit", "Mend the amount.")
+    minor = amount(form, currency)
     given = {name: _first(form, name) for name in (*(e.name for e in kind.entities), *(f.name for f in kind.fields))}
     kinds = {field.name: field.kind for field in kind.fields}
     body = {name: _value(name, text, kinds.get(name, "text")) for name, text in given.items() if text}
     body.setdefault("channel", "moto" if form.get("payment_method_options[card][moto]") == "true" else "ecom")
     return body | {"id": id_, "amount_minor": minor, "currency": currency}
+
+
+def amount(form: Form, currency: str) -> int:
+    """Returns the amount in ISO 4217's minor units.
+
+    Raises:
+        RequestError: it is missing or no whole number, or the currency has no such amount.
+    """
+    minor = minor_of(whole(form, "amount"), currency)
+    if minor is None:
+        raise _error("amount", "an amount that the currency does not have", "one in its unit", "Mend the amount.")
+    return minor
 
 
 def whole(form: Form, name: str, *, default: int | None = None) -> int:
@@ -92,7 +102,10 @@ def whole(form: Form, name: str, *, default: int | None = None) -> int:
     text = _needed(form, name) if default is None else form.get(name, str(default))
     if not re.fullmatch(r"\d{1,12}", text, re.ASCII):
         raise _error(
-            name, "no whole number", "digits alone, at most 12", "Amounts are in the currency's smallest unit."
+            name,
+            "no whole number",
+            "digits alone, at most 12",
+            "Amounts are in the currency's smallest unit, times in s.",
         )
     return int(text)
 

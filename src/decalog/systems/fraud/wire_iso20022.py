@@ -17,7 +17,7 @@ from decalog.errors import RequestError
 from decalog.host import Host
 from decalog.http.problems import Answer, Refusal
 from decalog.http.routes import JSON
-from decalog.http.wires import Asked, WireRoute
+from decalog.http.wires import Asked, JsonWire, WireRoute
 from decalog.money import to_minor
 from decalog.systems.fraud.policy import ALLOW
 from decalog.systems.fraud.wire_events import Reported, report
@@ -27,12 +27,13 @@ _STATUSES = ("FIToFIPmtSts.TxInfAndSts", "FIToFIPmtStsRpt.TxInfAndSts")
 """Where a status stands: in Tazama's messages, and by the standard's own name."""
 
 _AMOUNT = f"{_TRANSFER}.IntrBkSttlmAmt.Amt"
+_IDS, _NO_ID = ("EndToEndId", "UETR", "TxId", "InstrId"), "NOTPROVIDED"
+"""Elements that name a transfer, the first that does; and what stands in the first where its sender gave none."""
 _FRAUD = "FRAD"
 """Reason of a status: the transaction was, or is suspected to be, a fraud."""
 
 # Field of the payment → element. The creditor is left out: `merchant` is public, and a creditor may be a person.
 _FIELDS: Mapping[str, str] = {
-    "id": f"{_TRANSFER}.PmtId.EndToEndId",
     "card": f"{_TRANSFER}.DbtrAcct.Id.Othr.Id",
     "customer": f"{_TRANSFER}.Dbtr.Id.PrvtId.Othr.Id",
     "cardholder": f"{_TRANSFER}.Dbtr.Nm",
@@ -41,7 +42,7 @@ _FIELDS: Mapping[str, str] = {
 }
 
 
-class Iso20022:
+class Iso20022(JsonWire):
     """Tazama's two routes for one system of a host.
 
     Args:
@@ -58,26 +59,16 @@ class Iso20022:
             WireRoute("iso20022_status", "POST", f"{base}/pacs.002.001.12", "outcomes", self._status),
         )
 
-    def speaks(self, headers: dict[bytes, bytes]) -> bool:  # noqa: ARG002  # nothing in them says so
-        """Whether a request is meant in this protocol: only its own paths are."""
-        return False
-
-    def authorization(self, headers: dict[bytes, bytes]) -> bytes | None:
-        """Returns the bearer token."""
-        return headers.get(b"authorization")
-
     def refuse(self, refusal: Refusal) -> Answer:
         """Returns a refusal in the form of Tazama's server."""
         words = HTTPStatus(refusal.status).phrase
         told = {"statusCode": refusal.status, "error": words, "message": str(refusal.error)}
         return Answer(refusal.status, msgspec.json.encode(told), JSON + refusal.headers)
 
-    async def run(self) -> None:
-        """Does nothing: all of it is requests."""
-
     async def _transfer(self, asked: Asked) -> Answer:
         message = _read(asked.body)
         body = {name: text for name, path in _FIELDS.items() if (text := _at(message, path)) is not None}
+        body |= _id_of(_at(message, f"{_TRANSFER}.PmtId"))
         if not re.search(r"(Z|[+-]\d\d:\d\d)$", str(body.get("event_time", ""))):
             body.pop("event_time", None)
         try:
@@ -93,7 +84,7 @@ class Iso20022:
     async def _status(self, asked: Asked) -> Answer:
         message = _read(asked.body)
         told = _at(message, _STATUSES[0]) or _at(message, _STATUSES[1])
-        id_ = _at(told, "OrgnlEndToEndId")
+        id_ = _id_of(told, "Orgnl").get("id")
         if not isinstance(id_, str):
             raise _no_message("no payment", f"{_STATUSES[0]}.OrgnlEndToEndId")
         if _at(told, "StsRsnInf.Rsn.Cd") == _FRAUD:
@@ -124,6 +115,16 @@ def _at(message: Any, path: str) -> Any:
         message = message[0] if isinstance(message, list) and message else message
         message = message.get(name) if isinstance(message, dict) else None
     return message
+
+
+def _id_of(message: Any, before: str = "") -> dict[str, Any]:
+    """Returns what names a transfer as the id of its payment, nothing where nothing does.
+
+    >>> _id_of({"EndToEndId": "NOTPROVIDED", "TxId": "t-1"})
+    {'id': 't-1'}
+    """
+    told = (_at(message, before + name) for name in _IDS)
+    return next(({"id": id_} for id_ in told if id_ not in (None, _NO_ID)), {})
 
 
 def _no_message(given: str, expected: str) -> RequestError:

@@ -73,8 +73,8 @@ class Payment(NamedTuple):
         return self.last("analyst_verdict")
 
     def last(self, kind: str) -> float | None:
-        """Returns what was reported last by a kind of outcome, None where nothing was."""
-        return next((told.value for _, told in reversed(self.reports) if told.kind == kind), None)
+        """Returns which of 0 and 1 was reported last by a kind of outcome, None where neither was."""
+        return next((t.value for _, t in reversed(self.reports) if t.kind == kind and t.value in (0, 1)), None)
 
     def told_of(self, kind: str) -> bool:
         """Whether it was reported as a fraud by a kind of outcome."""

@@ -28,9 +28,10 @@ from decalog.http.wires import Asked, WireRoute
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import ID_LENGTH
 from decalog.systems.fraud import wire_objects as objects
-from decalog.systems.fraud.policy import BLOCK, REVIEW, STEP_UP
+from decalog.systems.fraud.policy import BLOCK, REVIEW, STEP_UP, FraudCosts
+from decalog.systems.fraud.review import ReviewQueue
 from decalog.systems.fraud.wire_events import Reported, payment_of_outcome, report, report_of, tell
-from decalog.systems.fraud.wire_form import Form, canonical, many, payment_of, read_form, whole
+from decalog.systems.fraud.wire_form import Form, amount, canonical, many, payment_of, read_form, whole
 from decalog.systems.fraud.wire_objects import CHARGE, CLOSED, REVIEW_ID, Json, Payment
 from decalog.tables import Tables
 
@@ -75,6 +76,7 @@ class Stripe:
         self._secrets = tuple(filter(None, environ.get("STRIPE_WEBHOOK_SECRET", "").split(",")))
         self._schema = host.services[system].system.schema
         self._secret = host.log.vault.secret("wire")
+        self._queue = ReviewQueue(host.log, host.services[system].ingest.outcome, costs=FraudCosts)
         self._webhooks = Webhooks(
             host, system, tell=partial(tell, host), header="Stripe-Signature", private=private_webhooks, now_s=now_s
         )
@@ -181,7 +183,9 @@ class Stripe:
     async def _judge(self, asked: Asked) -> Answer:
         said = read_form(asked.body).get("fraud_details[user_report]")
         payment = await self._payment(asked.ids[0])
-        if said in ("safe", "fraudulent"):
+        if said and said not in ("safe", "fraudulent"):
+            raise _no_report("user_report", "safe or fraudulent", "Leave it out to change nothing.")
+        if said:
             value = float(said == "fraudulent")
             verdict = Reported(self._id("verdict_", asked), payment.id, "analyst_verdict", "analyst", value)
             await report(self._host, self._system, reported=verdict)
@@ -196,6 +200,13 @@ class Stripe:
                 expected="an open review",
                 fix="Mark the charge as safe to say otherwise.",
             )
+        if payment.decision.mode in ("live", "fallback") and self._queue.case(payment.id).state == "claimed":
+            raise RequestError(
+                where="fraud review",
+                given="a payment that an analyst holds",
+                expected="one that waits",
+                fix="Let the analyst give the verdict, or wait: claims end by themselves.",
+            )
         if payment.verdict is None:
             id_ = f"{REVIEW_ID}{payment.id}{CLOSED}"[-ID_LENGTH:]
             await report(self._host, self._system, reported=Reported(id_, payment.id, "analyst_verdict", "analyst", 0))
@@ -209,7 +220,12 @@ class Stripe:
             if prefix == "dp_"
             else ("fraud_warning", "network", objects.early_fraud_warning)
         )
+        if form.get("reason", "fraudulent") != "fraudulent":
+            raise _no_report("reason", "fraudulent", "Other disputes say nothing about fraud: do not send them.")
         reported = Reported(self._id(prefix, asked), payment.id, kind, source, 1)
+        if kind == "chargeback" and "amount" in form:
+            currency = str(payment.decision.request.attributes["currency"])
+            reported = msgspec.structs.replace(reported, amount_minor=amount(form, currency), currency=currency)
         await report(self._host, self._system, reported=reported)
         return await self._object(self._reported(kind, told), asked._replace(ids=(reported.id,)))
 
@@ -396,6 +412,10 @@ def _other_body() -> ConflictError:
         expected="the very same parameters for a retry, or a new key",
         fix="Let the library make the key, or name it after the order and the try.",
     )
+
+
+def _no_report(param: str, expected: str, fix: str) -> RequestError:
+    return RequestError(where=f"fraud report, {param}", given="what reports no fraud", expected=expected, fix=fix)
 
 
 def _missing() -> UnknownRecordError:

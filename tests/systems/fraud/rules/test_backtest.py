@@ -101,6 +101,16 @@ def test_an_allow_gives_back_what_a_block_had_cost(found: Backtest) -> None:
     assert values(friend) == [0.0, 0.0, 0.0]
 
 
+def test_what_a_rule_lets_through_it_does_not_catch(made: FraudLog) -> None:
+    payments = history_of(made, 100)[1]
+    rules = backtest(RuleSet("allow if :amount_in_eur: = 300\nblock if true"), payments, policy=POLICY).rules
+    lets, stops, together = (tried.shares["value_caught"] for tried in rules)
+    assert lets is not None
+    assert stops is not None
+    assert together is not None
+    assert (lets.value, stops.value, together.value) == (0.0, 1.0, 1_000 / 31_000)
+
+
 def test_a_shadow_rule_is_tried_and_acts_in_nothing(found: Backtest) -> None:
     quiet, together = by_name(found)["quiet"], found.rules[-1]
     assert quiet.counts["matches"] == 8

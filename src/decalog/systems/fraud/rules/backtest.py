@@ -63,8 +63,9 @@ class Tried(msgspec.Struct, frozen=True):
         counts: `matches`; of those `frauds` and `good` by matured labels, `immature` whose label is still awaited,
             `unobserved` whose label nobody will know after what was done; `stopped_before`, which were not simply
             allowed, and `frauds_stopped_before`.
-        shares: `precision`, frauds among labelled matches; `value_caught`, of all fraudulent money; `insulted`, of all
-            good payments, that were allowed and would not be. None where there is nothing to share.
+        shares: `precision`, frauds among labelled matches; `value_caught`, of all fraudulent money, in matches that
+            would not be allowed; `insulted`, of all good payments, that were allowed and would not be. None where there
+            is nothing to share.
         saved_minor: money against what was done, on labelled payments; minor units of the base currency.
         reviews, worst_reviews: what it adds to the queue, a day, and on the worst day.
     """
@@ -206,7 +207,8 @@ class _Trial:
         }
         counts = {name: int(np.sum(matched & mask)) for name, mask in of_matched.items()}
         insulted = int(np.sum(good & (done == ALLOW) & (after != ALLOW)))
-        flagged = np.where(matched, BLOCK, ALLOW)
+        # What a rule lets through it does not catch; what was stopped before it, it catches too.
+        flagged = np.where(matched & (after != ALLOW), BLOCK, ALLOW)
         rows, before = (self._evaluated(actions, after != done, flagged=flagged) for actions in (after, done))
         return Tried(
             rule,
