@@ -14,12 +14,14 @@ processes of a stack (decalog; uvicorn and redis-server), the generator's apart.
 `wire` one by one, and every feature, probability and action is compared, bit for bit; afterwards each vector that
 `wire` made under load is computed again by decalog's engine. Exploring is off: it would draw differently. `glued` is
 Feast's online store and BentoML as their documents put them together: features that were computed before are fetched,
-no windows are kept, nothing is stored.
+no windows are kept, nothing is stored. `floor` (`stack/floor.py`) is the least that a server on uvicorn does with a
+durable reply: it decides nothing at all, so `wire` over `floor` is more than any stack on it can reach.
 
 The peers' environments are made in $DECALOG_PEERS, or in a temporary folder; where that fails, or Redis is not there,
 a line says so. Keys: cpu_ratio and p99_ratio (`wire` over decalog, at 200/s), cpu_ratio_high and p99_ratio_high (at
 rate_high, the highest tried that `wire` holds), cpu_ratio_library, cpu_ratio_usual, p99_ratio_library, p99_ratio_usual
-(at 200/s), cpu_ratio_glued (at 100/s), values_compared, values_differ, load_average (when it began).
+(at 200/s), cpu_ratio_glued (at 100/s), cpu_ratio_most and cpu_ratio_most_high (`wire` over `floor`), values_compared,
+values_differ, load_average (when it began).
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "latency"))
 
 import spine_decision
 from environments import python_of
-from stacks import Again, Body, Decalog, Decided, Glued, Peer, Stack, settings_of
+from stacks import Again, Body, Decalog, Decided, Floor, Glued, Peer, Stack, settings_of
 
 from decalog.clock import DAY, SECOND, time_us
 from decalog.simulation import rates_of, world_of
@@ -65,7 +67,7 @@ VIEWS = ("reviews_1d",)
 """What the peer keeps for the policy, after the model's columns; what else decalog keeps for it is off or empty."""
 
 Figures = dict[str, float]
-Server = Decalog | Peer | Glued
+Server = Decalog | Peer | Glued | Floor
 
 
 class Work(NamedTuple):
@@ -276,14 +278,14 @@ def glued(home: Path, work: Work, folder: Path) -> Glued | None:
 
 
 def measure(bench: Bench, stacks: Sequence[Server], *, rates_high: Sequence[int]) -> int:
-    """Compares decalog and `wire`, loads all at 200/s and those two at the highest rate held, which is returned."""
+    """Compares decalog and `wire`, loads all at 200/s, and these two and the last at the highest rate held: returned."""
     bench.compare(stacks[:2])
     names = ("CPU, µs", "p50, ms", "p99, ms", "p99.9, ms", "generator, µs", "late p99, ms")
     print(" " * 17 + "".join(f"{name:>18}" for name in names))
     bench.run(stacks, RATE)
     high = bench.highest(stacks[1], rates_high)
     if high:
-        bench.run(stacks[:2], high)
+        bench.run((*stacks[:2], stacks[-1]), high)
     return high
 
 
@@ -296,6 +298,9 @@ def keys_of(bench: Bench, high: int) -> dict[str, float | None]:
     keys |= {"rate_high": high, "cpu_ratio_high": bench.ratio("cpu_us", "wire", high)}
     keys |= {"p99_ratio_high": bench.ratio("p99_ms", "wire", high)}
     keys |= {"cpu_ratio_glued": bench.ratio("cpu_us", "glued", RATE_GLUED)}
+    floors = {rate: bench.found.get(("floor", rate)) for rate in (RATE, high)}
+    most = {rate: floor and bench.found["wire", rate]["cpu_us"] / floor["cpu_us"] for rate, floor in floors.items()}
+    keys |= {"cpu_ratio_most": most[RATE], "cpu_ratio_most_high": most[high]}
     return keys | {"values_compared": bench.compared, "values_differ": bench.differ}
 
 
@@ -321,7 +326,8 @@ def main() -> None:
         began = os.getloadavg()[0]
         work = work_of(folder, int(rates_high[-1] * (max(seconds, SEARCH_S) + WARM_S) * 1.2) + 200)
         decalog, bench = Decalog(home), Bench(work, seconds=seconds, repeats=repeats)
-        high = measure(bench, (decalog, *peers(home, work, folder, run_by=run_by)), rates_high=rates_high)
+        stacks = (decalog, *peers(home, work, folder, run_by=run_by), Floor(run_by[0]))
+        high = measure(bench, stacks, rates_high=rates_high)
         if not wanted.short and (bento := glued(home, work, folder)) is not None:
             bench.run((decalog, bento), RATE_GLUED)
     keys = keys_of(bench, high) | {"load_average": began}

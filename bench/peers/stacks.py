@@ -95,6 +95,43 @@ def _wait(port: int, process: subprocess.Popen[str], log: Path) -> None:
     raise SystemExit(f"{log.stem} did not start:\n{log.read_text()[-2_000:]}")
 
 
+@contextmanager
+def _uvicorn(
+    python: Path, app: str, *, folder: Path, environment: dict[str, str]
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Runs an application of the folder `stack` with one worker; gives its process and port."""
+    port, log = _free_port(), folder / "uvicorn.log"
+    command = (python, "-m", "uvicorn", app, "--port", port, "--loop", "uvloop", "--http", "httptools")
+    quiet = ("--no-access-log", "--log-level", "warning", "--no-server-header", "--no-date-header", "--ws", "none")
+    with running((*command, *quiet), log=log, env=environment, cwd=PARTS / "stack") as process:
+        _wait(port, process, log)
+        yield process, port
+
+
+class Floor:
+    """The least that any stack on uvicorn does, see `stack/floor.py`: no decision is made.
+
+    Args:
+        python: of the peer's environment.
+    """
+
+    name = "floor"
+
+    def __init__(self, python: Path) -> None:
+        self._python = python
+
+    @contextmanager
+    def serving(self, start_us: int, speed: float, folder: Path) -> Iterator[Stack]:  # noqa: ARG002 - it knows no time
+        """Runs a fresh server."""
+        environment = os.environ | {"FLOOR_FILE": str(folder / "bodies")}
+        with _uvicorn(self._python, "floor:app", folder=folder, environment=environment) as (process, port):
+            yield Stack((process.pid,), port, "none", folder / "bodies")
+
+    def decided(self, stack: Stack) -> list[Decided]:  # noqa: ARG002 - as the others have it
+        """Returns nothing: it decides nothing."""
+        return []
+
+
 class Decalog:
     """How decalog is served: on a copy of a home that it was trained in."""
 
@@ -161,15 +198,11 @@ class Peer:
     def serving(self, start_us: int, speed: float, folder: Path) -> Iterator[Stack]:
         """Runs a fresh server."""
         shutil.copy(self._dump, folder)
-        port, log = _free_port(), folder / "uvicorn.log"
         environment = self._environment(folder, start_us=start_us, speed=speed)
-        command = (self._python, "-m", "uvicorn", "app:app", "--port", port, "--loop", "uvloop", "--http", "httptools")
-        quiet = ("--no-access-log", "--log-level", "warning", "--no-server-header", "--no-date-header", "--ws", "none")
         with (
             self._store(folder) as redis,
-            running((*command, *quiet), log=log, env=environment, cwd=PARTS / "stack") as process,
+            _uvicorn(self._python, "app:app", folder=folder, environment=environment) as (process, port),
         ):
-            _wait(port, process, log)
             yield Stack((process.pid, redis.pid), port, self._settings["token"], folder / "decisions.sqlite")
 
     def decided(self, stack: Stack) -> list[Decided]:

@@ -7,9 +7,12 @@ from functools import cache
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
 
 _BOUNDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _OF_FEATURE = ("system", "feature")
+_TOGETHER = 100
+"""Durable decisions that may wait to be counted."""
 _GROUPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 
 
@@ -27,7 +30,10 @@ class Meter:
     """Counters of one process, in a Prometheus registry of its own."""
 
     def __init__(self) -> None:
+        self._fresh: list[tuple[str, Decided]] = []
+        self._durable: list[tuple[str, Decided]] = []
         self.registry = CollectorRegistry()
+        self.registry.register(self)  # the first to be asked, before the counters themselves
         self._decisions = Counter(
             "decalog_decisions", "Decisions by action and mode.", ("system", "action", "mode"), registry=self.registry
         )
@@ -69,7 +75,6 @@ class Meter:
             ("system",),
             registry=self.registry,
         )
-        self._fresh: list[tuple[str, Decided]] = []
         # A series is looked up by its labels once: prometheus-client takes a lock and builds a tuple for each.
         self._decision = cache(self._decisions.labels)
         self._fallback = cache(self._fallbacks.labels)
@@ -77,7 +82,7 @@ class Meter:
         self._prediction = cache(self._predictions.labels)
 
     def decided(self, system: str, decision: Decided) -> None:
-        """Counts a decision; the registry has it after the next commit."""
+        """Counts a decision; whoever reads the registry after the next commit finds it."""
         # One by one they would cost more: each time the caches have to make room for the counters.
         self._fresh.append((system, decision))
 
@@ -112,9 +117,17 @@ class Meter:
         """Notes that the log is durable up to a position, and how many records the last commits held."""
         self._position.set(position)
         self._groups.observe(records)
-        fresh, self._fresh = self._fresh, []
-        for system, decision in fresh:
+        self._durable += self._fresh
+        self._fresh.clear()
+        if len(self._durable) >= _TOGETHER:
+            self.collect()
+
+    def collect(self) -> tuple[Metric, ...]:
+        """Counts what is durable and was not counted yet; see prometheus-client, `Collector`. Has no metrics itself."""
+        durable, self._durable = self._durable, []
+        for system, decision in durable:
             self._count(system, decision)
+        return ()
 
     def _count(self, system: str, decision: Decided) -> None:
         self._decision(system, decision.action, decision.mode).inc()

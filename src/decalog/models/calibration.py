@@ -137,10 +137,11 @@ def fit_isotonic(scores: Floats, labels: Floats) -> Isotonic:
 
 def sigmoid(logits: Floats) -> Floats:
     """Returns 1 / (1 + exp(−x)) strictly inside (0, 1); libm row by row, since numpy's exp may differ by batch."""
-    flat = [
-        1.0 / (1.0 + math.exp(-x)) if x >= 0 else 1.0 - 1.0 / (1.0 + math.exp(max(x, -700.0))) for x in logits.tolist()
-    ]
-    return inside(np.array(flat))
+    return np.array([min(max(_logistic(x), _EDGE), 1.0 - _EDGE) for x in logits.tolist()])
+
+
+def _logistic(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else 1.0 - 1.0 / (1.0 + math.exp(max(x, -700.0)))
 
 
 def inside(probabilities: Floats) -> Floats:

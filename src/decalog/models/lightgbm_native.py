@@ -9,6 +9,7 @@ import ctypes
 import functools
 import importlib.util
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,11 @@ class NativeBooster:
             *(self._booster, _RAW_SCORE, 0, -1, _DOUBLE, self.width, _PARAMETERS, ctypes.byref(self._row)),
         )
         self._score_row = self._quick.LGBM_BoosterPredictForMatSingleRowFast
+        # Where one row and its score lie while it is scored; whoever scores one holds the lock.
+        self._one, self._score, self._length = np.empty((1, self.width)), np.empty(1), ctypes.c_int64()
+        row, score = (ctypes.c_void_p(cells.ctypes.data) for cells in (self._one, self._score))
+        self._places = (self._row, row, ctypes.byref(self._length), score)
+        self._lock = threading.Lock()
 
     def scores(self, rows: Floats) -> Floats:
         """Returns the raw score of each row, bit for bit `Booster.predict(rows, raw_score=True)`.
@@ -52,20 +58,19 @@ class NativeBooster:
         Args:
             rows: float64, contiguous, n × `width`; shapes are not checked here.
         """
-        scores = np.empty(len(rows))
-        length = ctypes.c_int64()
         if len(rows) == 1:
-            # A handful of µs: keeping the GIL costs less than handing it to another thread and asking for it back.
-            status = self._score_row(
-                self._row,
-                ctypes.c_void_p(rows.ctypes.data),
-                ctypes.byref(length),
-                ctypes.c_void_p(scores.ctypes.data),
-            )
-            self._check(status)
-        elif len(rows):
+            return self._scored(rows)
+        scores = np.empty(len(rows))
+        if len(rows):
             self._predict(rows, _RAW_SCORE, into=scores)
         return scores
+
+    def _scored(self, row: Floats) -> Floats:
+        with self._lock:
+            self._one[:] = row
+            # A handful of µs: keeping the GIL costs less than handing it to another thread and asking for it back.
+            self._check(self._score_row(*self._places))
+            return self._score.copy()
 
     def contributions(self, rows: Floats) -> Floats:
         """Returns what each feature adds to the raw score of each row, and last the score of no knowledge.
