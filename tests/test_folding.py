@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.fraud_log import START, FraudLog, payment
 
 from decalog.clock import DAY
+from decalog.decisions import Choice, Slot
 from decalog.events import decode_event
 from decalog.features.definition import Reads
 from decalog.features.facts import Change, TableVersion
@@ -56,6 +58,31 @@ def test_the_row_of_a_decision_names_what_really_happened(tmp_path: Path) -> Non
     assert decision.choice.action == "review"
     assert decision_fact(decision, 0).kind == "decision.block"
     log.log.close()
+
+
+@pytest.mark.parametrize(
+    ("propensity", "taken", "kinds"),
+    [
+        (0.02, "", ["payment", "decision.review", "drawn.review"]),
+        (0.02, "block", ["payment", "decision.block"]),  # another system decided otherwise: nothing was drawn
+        (1.0, "", ["payment", "decision.review"]),
+        (None, "", ["payment", "decision.review"]),
+    ],
+)
+def test_a_decision_that_was_drawn_adds_a_row_of_its_own(
+    log: FraudLog, propensity: float | None, taken: str, kinds: list[str]
+) -> None:
+    made = log.decide("a", 1)
+    seq = log.log.position - 1
+    assert made.choice.action == "review"
+    slots, mode = (Slot("review", propensity=propensity),), "shadow" if taken else made.mode
+    decision = msgspec.structs.replace(made, choice=Choice(slots), mode=mode, taken=taken)
+    found = [change.plus for change in changes_of(log.log.get(seq), decision, past=log.log)]
+    assert [one.kind for one in found if one is not None] == kinds
+    for one in found[1:]:
+        assert one is not None
+        assert (one.root, one.event_time) == (seq, START + DAY)
+        assert (one.entities, one.attributes) == (made.request.entities, made.request.attributes)
 
 
 def test_a_correction_withdraws_the_image_before_it_and_keeps_the_root(log: FraudLog) -> None:

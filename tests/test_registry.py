@@ -338,6 +338,61 @@ def test_a_failed_commit_is_an_error_in_words_and_changes_nothing(registry: Regi
     assert len(registry.history("fraud")) == 1
 
 
+# ---- an alias that is followed ----
+
+
+def test_a_followed_alias_is_what_the_registry_says_and_read_only_when_the_file_changed(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    champion, shadow = registry.following("fraud"), registry.following("fraud", "shadow")
+    assert (champion.current(), shadow.current()) == (None, None)  # no file yet
+    first, second = put(registry, "a"), put(registry, "b")
+    promote(registry, first)
+    assert (champion.current(), shadow.current()) == (first, None)
+    registry.promote("fraud", second, alias="shadow", by="bo", why="compare", at_us=5)
+    assert (champion.current(), shadow.current()) == (first, second)
+    promote(registry, second)
+    assert champion.current() == second
+    registry.rollback("fraud", by="bo", why="alarms", at_us=9)
+    assert champion.current() == first
+    monkeypatch.setattr(registry, "current", None)  # to ask it would fail
+    assert [champion.current() for _ in range(3)] == [first] * 3
+
+
+def test_a_followed_alias_needs_a_name_that_is_known(registry: Registry) -> None:
+    with pytest.raises(ConfigError, match=r"model alias: 'champoin'. Expected 'champion' \(closest match\)"):
+        registry.following("fraud", "champoin")  # type: ignore[arg-type]
+
+
+def test_a_followed_alias_goes_over_to_a_file_that_takes_the_place_of_its_own(
+    registry: Registry, tmp_path: Path
+) -> None:
+    other = Registry(tmp_path / "other")
+    first, second = put(registry, "a"), put(other, "b")
+    promote(registry, first)
+    promote(other, second)
+    followed = registry.following("fraud")
+    assert followed.current() == first
+    for path in registry._control.parent.glob("control.sqlite*"):
+        path.unlink()
+    assert followed.current() is None
+    other._control.rename(registry._control)
+    assert followed.current() == second
+
+
+def test_a_followed_file_that_cannot_be_read_is_an_error_in_words_until_it_can(registry: Registry) -> None:
+    followed = registry.following("fraud")
+    registry._control.parent.mkdir(parents=True)
+    registry._control.write_bytes(b"not a database at all" * 100)
+    for _ in range(2):
+        with pytest.raises(LogUnavailableError, match=r"control.sqlite.*file is not a database"):
+            followed.current()
+    registry._control.unlink()
+    model = put(registry)
+    promote(registry, model)
+    assert followed.current() == model
+
+
 # ---- code ----
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from tests.fraud_log import payment
+from tests.fraud_log import FraudLog, payment
 from tests.homes import LATER, decide_live, fill_home, opened, records
+from tests.own_tables import WITH_TABLES
 
 from decalog import views
 from decalog.clock import rfc3339
 from decalog.decisions import decode_decision
 from decalog.events import Event
 from decalog.features import columnar
+from decalog.features.remote import RemoteState
 from decalog.features.snapshot import read_manifest
 from decalog.folding import point
 from decalog.home import Home
+from decalog.log import Log
 from decalog.systems.fraud.simulate import START_US
 from decalog.systems.fraud.system import SYSTEM
 from decalog.verification import verify
@@ -183,3 +187,40 @@ def test_how_old_the_newest_row_of_a_kind_is_outlives_a_restart(home: Home, tmp_
     log.close()
     assert found.state.newest == whole(home, tmp_path).state.newest
     assert found.state.newest["payment"] == records(home, "decision")[-1].known_time
+
+
+def caught_up(found: views.Views, log: Log) -> views.Views:
+    for _ in views.catch_up(found, log):
+        pass
+    return msgspec.structs.replace(found, position=log.position)
+
+
+@pytest.mark.parametrize("bring_up", [views.follow, caught_up])
+@pytest.mark.parametrize("where", ["snapshot", "redis"])
+def test_views_that_were_kept_know_the_tables_that_stand_before_them(
+    tmp_path: Path, request: pytest.FixtureRequest, bring_up: Callable[[views.Views, Log], views.Views], where: str
+) -> None:
+    state = request.getfixturevalue("redis_url") if where == "redis" else ""
+    made = FraudLog(tmp_path, features=WITH_TABLES)
+    log, put = made.log, made.service.put_table
+    put("mcc_risk", {"5411": 0.25})
+    put("mcc_risk", {"5411": 0.5, "5912": 0.125})
+    made.decide("a", 1, mcc="5411")
+    log.commit()
+    kept = bring_up(views.begin(WITH_TABLES, log, folder=tmp_path, state=state), log).state
+    if isinstance(kept, RemoteState):
+        kept.close()
+    else:
+        write_down(kept, log, folder=tmp_path)
+    put("card_lists", {"1": 1.0})
+    asked = made.decide("b", 1, mcc="5912").request
+    log.commit()
+    begun = views.begin(WITH_TABLES, log, folder=tmp_path, state=state)
+    assert begun.start == log.position - 2
+    found = bring_up(begun, log)
+    risk = WITH_TABLES.names.index("mcc_risk")
+    assert found.state.vector(point(asked, found.position))[risk] == 0.125
+    assert vectors(found, [asked]) == [made.service.state.vector(point(asked, found.position)).tobytes()]
+    if isinstance(found.state, RemoteState):
+        found.state.close()
+    log.close()

@@ -173,7 +173,7 @@ def measure(events: int, rate: int) -> dict[str, float]:
             await swap(follower, other)
             run.marks.append(time.perf_counter())
 
-        Follower._swap = marked  # type: ignore[method-assign]  # noqa: SLF001 - as above
+        Follower._swap = marked  # type: ignore[method-assign, assignment]  # noqa: SLF001 - as above
         asyncio.run(run.play(registry, put(registry, OTHER)))
         run.host.log.close()
     promoted, read, done = run.marks

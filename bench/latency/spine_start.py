@@ -33,6 +33,7 @@ from typing import TypeVar
 import numpy as np
 
 from decalog.clock import DAY
+from decalog.features import kernel
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.online import OnlineState
 from decalog.features.packed import PackedRows, Rest
@@ -82,7 +83,7 @@ def packed_rows(plan: EntityPlan, events: int, *, kind: int) -> PackedRows:
     rows[:, 0], rows[:, 1], rows[:, 2] = START + order * (SPAN // events), order, kind
     block[is_row] = rows
     block[heads] = 0
-    block[heads, 0] = counts
+    block[heads, kernel.COUNTED], block[heads, kernel.MARK] = counts, kernel.BEFORE_ALL
     return PackedRows(tokens[held], counts, block)
 
 
@@ -91,18 +92,20 @@ def make_snapshot(path: Path, events: int) -> tuple[int, int]:
     plan = Plan(FEATURES)
     entities = ((one.entity, packed_rows(one, events, kind=plan.bits["payment"])) for one in plan.entities)
     watermark = START + (events - 1) * (SPAN // events)
-    rest = Rest(seq=events - 1, watermark=watermark, unusable={}, entities=entities)
+    rest = Rest(seq=events - 1, watermark=watermark, unusable={}, newest={"payment": watermark}, entities=entities)
     manifest = write_snapshot(path, OnlineState.resumed(FEATURES, rest), position=events, log_hash=HASH)
     return path.stat().st_size, manifest.rows
 
 
 def payment(seq: int, events: int, *, rng: random.Random, tokens: dict[str, list[int]]) -> Fact:
     """Returns one payment of random tokens."""
-    attributes = {"amount_base_minor": rng.randrange(100_000), "channel": "ecom", "mcc": "5411"}
-    entities = {entity: rng.choice(known) for entity, known in tokens.items()}
-    return Fact(
-        seq, START + seq * (SPAN // events), "payment", entities | {"merchant": rng.randrange(1_000)}, attributes
-    )
+    attributes: dict[str, int | float | str | bool] = {
+        "amount_base_minor": rng.randrange(100_000),
+        "channel": "ecom",
+        "mcc": "5411",
+    }
+    entities = {entity: rng.choice(known) for entity, known in tokens.items()} | {"merchant": rng.randrange(1_000)}
+    return Fact(seq, START + seq * (SPAN // events), "payment", entities, attributes)
 
 
 def payments(events: int, known: int, *, first: int = 0) -> Iterator[Fact]:

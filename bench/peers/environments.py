@@ -25,7 +25,7 @@ def python_of(name: str, packages: Sequence[str], *, folder: Path) -> tuple[Path
     if made.exists() and made.read_text() == wanted:
         return python, ""
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
     done = subprocess.run(install, capture_output=True, text=True, timeout=SECONDS, check=False)
     if done.returncode:
         return python, f"not installed: {(done.stderr.strip().splitlines() or ['no words'])[-1][:120]}"

@@ -99,7 +99,8 @@ def on_spark(declared: FeatureSet, tables: tuple[DataFrame, DataFrame]) -> np.nd
     folded = fold_on_spark(declared, changes=changes, points=points).toArrow().combine_chunks()
     order = np.argsort(folded.column("point").to_numpy())
     flat = folded.column("features").combine_chunks().flatten().to_numpy()
-    return flat.reshape(len(order), -1)[order]
+    rows: np.ndarray[Any, Any] = flat.reshape(len(order), -1)[order]
+    return rows
 
 
 def measured(work: Callable[[], np.ndarray[Any, Any]]) -> tuple[np.ndarray[Any, Any], float, float]:

@@ -20,6 +20,7 @@ import numpy as np
 from decalog.access import TokenStore
 from decalog.clock import SystemClock, rfc3339, time_us
 from decalog.decisions import decode_decision, unpack_features
+from decalog.features.declared import Category
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.online import OnlineState
 from decalog.folding import LAST_ROOT
@@ -236,7 +237,7 @@ class Peer:
 def settings_of(home: Path, rates: dict[str, str], style: str) -> Body:
     """Returns what the peer's application has to know: the same model, costs, rates and vocabularies."""
     champion = Registry(home).current("fraud")
-    vocabularies = {f.name: f.vocabulary for f in FEATURES.features if f.name in ("channel", "mcc")}
+    vocabularies = {f.name: f.vocabulary for f in FEATURES.features if isinstance(f, Category)}
     return {
         "style": style,
         "model": str(home / "models" / str(champion)),

@@ -265,7 +265,7 @@ def peers() -> dict[str, Make]:
     }
     if importlib.util.find_spec("xgboost") is None:
         return made
-    from xgboost import XGBClassifier  # type: ignore[import-not-found]  # of this bench alone
+    from xgboost import XGBClassifier  # of this bench alone
 
     # The defaults of the book's time: exact splits, and no base score estimated from the labels.
     then: dict[str, Any] = {"random_state": 0, "n_jobs": 1, "tree_method": "exact", "base_score": 0.5}
@@ -378,7 +378,7 @@ def printed_gains(
         print(f"over {name:43}{text(average[name], 4):>30}{text(cards[name], 4):>30}")
     least = min(average.values(), key=lambda gain: gain.low)
     spans = {"": TUNED_WEEKS, "book_week_": (BOOK_WEEK,), "weeks_": WEEKS}
-    keys = {}
+    keys = dict[str, float]()
     for name, span in spans.items():
         _, precision, cards_found = np.mean([figures[week][OURS] for week in span if week in figures], axis=0)
         keys |= {f"{name}average_precision": precision, f"{name}card_precision_100": cards_found}

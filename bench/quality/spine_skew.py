@@ -37,6 +37,7 @@ from decalog.clock import HOUR, MINUTE, ManualClock
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.deployment import Deployment, Setup
 from decalog.features.facts import Change
+from decalog.folding import NO_FURTHER
 from decalog.home import Home
 from decalog.host import Host
 from decalog.ingest import Rates
@@ -187,7 +188,7 @@ def approximations(home: Home) -> list[Row]:
     """Returns what tiles and hops give for the counts of 60 s and 1 h, against the exact counts on the same log."""
     log = home.reader()
     try:
-        changes = Deployment(home, "fraud", log).parity().changes(-1)
+        changes = Deployment(home, "fraud", log).parity().changes(-1, reads=NO_FURTHER)
         decisions = [decode_decision(record.body) for record in log.read() if record.kind == "decision"]
     finally:
         log.close()

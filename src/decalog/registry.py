@@ -137,13 +137,13 @@ class Following:
         registry: knows the history.
         system: whose alias.
         alias: that is followed.
-        control: the file, which may not be there yet.
+        control: the file, which may not be there yet, may go, and may be replaced by another one.
     """
 
     def __init__(self, registry: Registry, system: str, alias: Alias, *, control: Path) -> None:
         self._registry, self._system, self._alias, self._control = registry, system, alias, control
         self._reader: sqlite3.Connection | None = None
-        self._version = -1
+        self._version: tuple[int, ...] = ()
         self._model: str | None = None
 
     def current(self) -> str | None:
@@ -157,16 +157,26 @@ class Following:
             self._model, self._version = self._registry.current(self._system, self._alias), version
         return self._model
 
-    def _version_now(self) -> int:
-        if self._reader is None:
-            if not self._control.exists():
-                return -1
-            self._reader = connect(self._control, writer=False)
-            weakref.finalize(self, self._reader.close)
+    def _version_now(self) -> tuple[int, ...]:
+        """Returns which file it is, and a number that grows with its changes; () where there is none."""
         try:
-            return int(self._reader.execute("PRAGMA data_version").fetchone()[0])
+            found = self._control.stat()
+        except FileNotFoundError:
+            return ()
+        file = (found.st_dev, found.st_ino)
+        if self._reader is None or file != self._version[:2]:
+            self._reader = self._opened()
+        try:
+            return (*file, int(self._reader.execute("PRAGMA data_version").fetchone()[0]))
         except sqlite3.Error as error:
             raise _unavailable(error) from None
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._reader is not None:
+            self._reader.close()
+        reader = connect(self._control, writer=False)
+        weakref.finalize(self, reader.close)
+        return reader
 
 
 class Registry:

@@ -112,6 +112,26 @@ def test_a_reader_beside_the_writer_follows_it(log_store: OpenLog) -> None:
     assert head.seq == 1
 
 
+def test_what_is_written_and_not_durable_is_not_read(log_store: OpenLog) -> None:
+    store, beside = log_store(), log_store(writer=False)
+    store.append(entries(0, 3, ("request", "a")))()
+    sync = store.append(entries(3, 2, ("request", "a")))
+    for one in (store, beside):
+        assert plain(one.read(0)) == plain(iter(entries(0, 3)))
+        assert plain(one.read(2, 5)) == plain(iter(entries(2, 1)))
+        assert plain(one.read(2, 3)) == plain(iter(entries(2, 1)))
+        assert plain(one.read(3, 4)) == plain(one.read(4, 5)) == []
+        assert one.find("request", "a") == [0, 1, 2]
+        head = one.head()
+        assert head is not None
+        assert head.seq == 2
+    sync()
+    for one in (store, beside):
+        assert plain(one.read(0)) == plain(iter(entries(0, 5)))
+        assert plain(one.read(3, 4)) == plain(iter(entries(3, 1)))
+        assert one.find("request", "a") == [0, 1, 2, 3, 4]
+
+
 def test_there_is_one_writer(log_store: OpenLog) -> None:
     first = log_store()
     with pytest.raises(LogUnavailableError, match="a partition that another process is writing"):

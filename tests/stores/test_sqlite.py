@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,24 @@ def test_files_are_their_owner_s_only(tmp_path: Path) -> None:
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
     assert {"0.sqlite", "0.sqlite-wal", "0.lock", "vault.sqlite", "vault.sqlite-wal"} <= modes.keys()
     assert set(modes.values()) == {0o600}
+
+
+def test_another_writer_of_a_process_leaves_the_locks_of_its_readers(tmp_path: Path) -> None:
+    path = tmp_path / "x.sqlite"
+    add = """
+import sys
+from pathlib import Path
+from decalog.stores.sqlite import connect
+connection = connect(Path(sys.argv[1]), writer=True, tables="CREATE TABLE IF NOT EXISTS t (a)")
+connection.execute("INSERT INTO t VALUES (1)")
+connection.close()
+"""
+    command = [sys.executable, "-c", add, str(path)]
+    subprocess.run(command, check=True)
+    with closing(connect(path, writer=False)) as reader, closing(connect(path, writer=True)):
+        for count in (2, 3):  # the end of the first process took the WAL away where no lock told it of the reader
+            subprocess.run(command, check=True)
+            assert reader.execute("SELECT count(*) FROM t").fetchone() == (count,)
 
 
 def test_a_reader_cannot_write(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +331,10 @@ def _create(path: Path) -> None:
     # A file's name is durable once its folder is synced, and a new folder's name once its parent is.
     made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # One that is there is not opened: to close it would end all locks that this process's other connections hold on it
+    # (sqlite.org/howtocorrupt.html, 2.2), and another process would take their WAL away from them.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     for folder in (path.parent, *(folder.parent for folder in made)):
         handle = os.open(folder, os.O_RDONLY)
         try:
