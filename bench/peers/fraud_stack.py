@@ -216,11 +216,11 @@ class Bench:
             held = rate
         return held
 
-    def ratio(self, figure: str, name: str, rate: int) -> float | None:
-        """Returns a stack's figure over decalog's at a rate; None where it was not run."""
+    def ratio(self, figure: str, name: str, rate: int, *, over: str = "decalog") -> float | None:
+        """Returns a stack's figure over another's, decalog's, at a rate; None where it was not run."""
         if (name, rate) not in self.found:
             return None
-        return self.found[name, rate][figure] / self.found["decalog", rate][figure]
+        return self.found[name, rate][figure] / self.found[over, rate][figure]
 
     def _count(self, found: tuple[int, int]) -> None:
         self.compared += found[0]
@@ -278,7 +278,7 @@ def glued(home: Path, work: Work, folder: Path) -> Glued | None:
 
 
 def measure(bench: Bench, stacks: Sequence[Server], *, rates_high: Sequence[int]) -> int:
-    """Compares decalog and `wire`, loads all at 200/s, and these two and the last at the highest rate held: returned."""
+    """Compares decalog and `wire`, loads all at 200/s, and those and the last at the highest rate held: returns it."""
     bench.compare(stacks[:2])
     names = ("CPU, µs", "p50, ms", "p99, ms", "p99.9, ms", "generator, µs", "late p99, ms")
     print(" " * 17 + "".join(f"{name:>18}" for name in names))
@@ -298,9 +298,8 @@ def keys_of(bench: Bench, high: int) -> dict[str, float | None]:
     keys |= {"rate_high": high, "cpu_ratio_high": bench.ratio("cpu_us", "wire", high)}
     keys |= {"p99_ratio_high": bench.ratio("p99_ms", "wire", high)}
     keys |= {"cpu_ratio_glued": bench.ratio("cpu_us", "glued", RATE_GLUED)}
-    floors = {rate: bench.found.get(("floor", rate)) for rate in (RATE, high)}
-    most = {rate: floor and bench.found["wire", rate]["cpu_us"] / floor["cpu_us"] for rate, floor in floors.items()}
-    keys |= {"cpu_ratio_most": most[RATE], "cpu_ratio_most_high": most[high]}
+    keys |= {"cpu_ratio_most": bench.ratio("cpu_us", "wire", RATE, over="floor")}
+    keys |= {"cpu_ratio_most_high": bench.ratio("cpu_us", "wire", high, over="floor")}
     return keys | {"values_compared": bench.compared, "values_differ": bench.differ}
 
 
