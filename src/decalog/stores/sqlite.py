@@ -33,7 +33,8 @@ _CACHE_KIB = 8_192
 
 No more: each COMMIT walks all pages that its connection has cached, and 64 MiB of them cost it 300 to 400 µs.
 """
-_CHECKPOINT_PAGES = 1_000
+_CHECKPOINT_PAGES = 250
+"""How long the WAL may grow. A checkpoint holds up one group: 1,000 pages for 14 ms, 250 for 5, and cost the same."""
 _PATIENCE_S = 60.0
 """How long a write waits for the sync of the one before: longer than any disk takes that works."""
 _WAL_KEPT_BYTES = 64 * 2**20
