@@ -18,7 +18,7 @@ from decalog.errors import LogUnavailableError
 from decalog.log import Log
 from decalog.stores.base import Sync
 
-_PACE_S, _MOST_S = 0.0006, 0.008
+_PACE_S, _MOST_S = 0.0006, 0.012
 """Least time from the start of one commit to that of the next: so much for each record that the last one held, at most
 so much. A commit costs the CPU of a decision, so a busy server lets groups grow; one that is not waits for nothing."""
 

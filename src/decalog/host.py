@@ -35,6 +35,9 @@ _MOST_THINKING = 256
 
 _REFRESH_S = 1.0
 
+_GARBAGE = (20_000, 20, 50)
+"""Thresholds of the garbage collector while a host runs."""
+
 said = logging.getLogger("decalog.host")
 
 _T = TypeVar("_T")
@@ -99,6 +102,7 @@ class Host:
         self._tasks: list[asyncio.Task[None]] = []
         self._committer: Committer | None = None
         self._stopping = False
+        self._garbage = gc.get_threshold()
         # Threads of their own: a model that hangs must not take the one that stopping needs.
         self._thinkers = ThreadPoolExecutor(thread_name_prefix="decalog-model")
         self._thinking = 0
@@ -118,6 +122,8 @@ class Host:
         self._committer.notify()
         gc.collect()
         gc.freeze()
+        # What a decision leaves behind is hardly ever a cycle: to look after each 700 objects cost it 12 µs.
+        gc.set_threshold(*_GARBAGE)
         self._tasks = [asyncio.create_task(self._repeat(call)) for call in (*self._beside, self._watch)]
 
     async def stop(self) -> None:
@@ -129,6 +135,7 @@ class Host:
             await self._committer.stop()
         self._thinkers.shutdown(wait=False)
         gc.unfreeze()
+        gc.set_threshold(*self._garbage)
 
     async def decide(self, system: str, raw: bytes, *, form: bytes = b"") -> Reply:
         """Returns a decision once it is durable.
