@@ -194,15 +194,32 @@ class Levers:
         if not problems:
             try:
                 rates = msgspec.convert(self._tables.get("", "rates") or {}, Rates)
-                return self._system.policy(with_rates(msgspec.convert(given, kind), rates))
+                params = with_rates(msgspec.convert(given, kind), rates)
+                made = self._system.policy(params)
             except ValueError as error:
                 problems = [error.given if isinstance(error, ConfigError) else str(error)]
+            else:
+                problems = self._moved(params)
+                if not problems:
+                    return made
         raise RequestError(
             where=f"{self._system.name} policy",
             given="; ".join(problems),
             expected=f"parameters of {kind.__name__}",
             fix="Mend all of them; the policy of before stays in force.",
         )
+
+    def _moved(self, params: msgspec.Struct) -> list[str]:
+        """Returns what is wrong where a list would get another's members: they stand at its place, not at its name."""
+        stored = self._tables.get(self._system.name, "policy") or {}
+        before, after = stored.get("lists", ()), tuple(getattr(params, "lists", ()))
+        kept = len(after) >= len(before) and all(
+            name not in after or after.index(name) == place for place, name in enumerate(before)
+        )
+        tables = {lookup.table for lookup in lookups(self._system.features) if lookup.unit == _BITS}
+        if kept or not any(self._tables.get(self._system.name, table) for table in tables):
+            return []
+        return [f"lists {', '.join(after) or 'none'}, where members stand on {', '.join(before)} in that order"]
 
     def put_table(self, name: str, raw: bytes, *, by: str) -> TableState:
         """Puts a table in JSON where no server runs, and returns its new version; see `entries`."""
