@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -52,9 +53,14 @@ class Endpoint:
         self.tries: list[bytes] = []
         self.took: asyncio.Queue[bytes] = asyncio.Queue()
         self.url = ""
-        self.silent: list[asyncio.StreamWriter] = []
+        self.open: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open.append(writer)
+        with contextlib.suppress(OSError, EOFError):  # whoever delivers may be stopped in the middle
+            await self._serve(reader, writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         size = next(line for line in head.split(b"\r\n") if line.startswith(b"Content-Length"))
         body = await reader.readexactly(int(size.partition(b":")[2]))
@@ -66,8 +72,6 @@ class Endpoint:
             self.took.put_nowait(body)
         if status:
             writer.close()
-        else:
-            self.silent.append(writer)
 
     async def next(self) -> bytes:
         return await asyncio.wait_for(self.took.get(), PATIENCE_S)
@@ -79,8 +83,13 @@ async def listening(answers: Callable[[bytes], int]) -> Any:
     async with await asyncio.start_server(endpoint.serve, "127.0.0.1", 0) as server:
         endpoint.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}?a=1"
         yield endpoint
-        for writer in endpoint.silent:
+        server.close()
+        for _ in range(50):  # until what was accepted has come to `serve`
+            await asyncio.sleep(0)
+        for writer in endpoint.open:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
 
 
 def delivering(host: Host, scenario: Callable[[Webhooks], Awaitable[None]]) -> None:
