@@ -26,9 +26,7 @@ from decalog.http.webhooks import MOST_ENDPOINTS, Event, Webhooks, is_signed, si
 PATIENCE_S = 60.0
 
 # An endpoint that closes while it accepts leaves asyncio's transport of that connection to the collector.
-pytestmark = pytest.mark.filterwarnings(
-    r"ignore:Exception ignored in. <function _SelectorTransport:pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
 
 
 @pytest.fixture(autouse=True)
