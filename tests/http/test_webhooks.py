@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -25,16 +24,11 @@ from decalog.http.webhooks import MOST_ENDPOINTS, Event, Webhooks, is_signed, si
 
 PATIENCE_S = 60.0
 
-# An endpoint that closes while it accepts leaves asyncio's transport of that connection to the collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
-
 
 @pytest.fixture(autouse=True)
-def _at_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_FIRST_WAIT_S", "_LOOK_S"):
         monkeypatch.setattr(rooms, name, 0.0)
-    yield
-    gc.collect()  # here, where it is known what may be found
 
 
 @pytest.fixture
@@ -63,10 +57,6 @@ class Endpoint:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open.append(writer)
-        with contextlib.suppress(OSError, EOFError):  # whoever delivers may be stopped in the middle
-            await self._serve(reader, writer)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         size = next(line for line in head.split(b"\r\n") if line.startswith(b"Content-Length"))
         body = await reader.readexactly(int(size.partition(b":")[2]))
@@ -89,9 +79,6 @@ async def listening(answers: Callable[[bytes], int]) -> Any:
     async with await asyncio.start_server(endpoint.serve, "127.0.0.1", 0) as server:
         endpoint.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}?a=1"
         yield endpoint
-        server.close()
-        for _ in range(50):  # until what was accepted has come to `serve`
-            await asyncio.sleep(0)
         for writer in endpoint.open:
             writer.close()
             with contextlib.suppress(OSError):
