@@ -120,7 +120,7 @@ class Follower:
         for _ in catch_up(views, other.log):
             await asyncio.sleep(_REST_S)
         # Nothing waits from the last step of the tail to the end of the swap: it stands between two requests.
-        if (other.registry.current(self._name) or "") != self._champion:
+        if (self._followed.current() or "") != self._champion:
             return
         before = self._service.state
         other.tables.put(self._name, "features", content=msgspec.Raw(other.system.features.to_json()))

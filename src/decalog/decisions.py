@@ -161,6 +161,11 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
         """The action that really happened: another system's where ours was not acted on."""
         return self.taken if self.mode in ("shadow", "imported") else self.choice.action
 
+    @property
+    def propensity(self) -> float:
+        """How likely the draw made what really happened; 1 where nothing was drawn, or another system acted."""
+        return (self.choice.propensity or 1.0) if self.acted == self.choice.action else 1.0
+
 
 _decision = msgspec.msgpack.Decoder(Decision).decode
 

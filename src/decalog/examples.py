@@ -256,7 +256,7 @@ def _from_decision(chain: Sequence[Record], decision: Decision, *, event: Event,
         decided=decided,
         # Beside a system that may have blocked the payment, silence says nothing.
         acted=decision.acted or UNTOLD,
-        propensity=(decision.choice.propensity or 1.0) if decision.acted == decision.choice.action else 1.0,
+        propensity=decision.propensity,
         event=event,
         # Serving meets requests before they are corrected, so training must as well.
         asked=point(decision.request, decision.state_seq, root=first.seq),

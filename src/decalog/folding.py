@@ -101,15 +101,10 @@ def _further_changes(record: Record, *, past: Past, reads: Reads) -> tuple[Chang
 def _decision_changes(record: Record, decision: Decision) -> tuple[Change, ...]:
     acted = decision_fact(decision, record.root)
     facts = [fact(decision.request, record.root), acted]
-    if _was_drawn(decision):
+    if decision.propensity < 1.0:
         # Rows of their own kind, so that a view over the drawn few does not hold the many: a budget to explore is one.
         facts.append(msgspec.structs.replace(acted, kind=f"drawn.{decision.acted}"))
     return tuple(Change(record.seq, record.known_time, None, plus) for plus in facts)
-
-
-def _was_drawn(decision: Decision) -> bool:
-    propensity = decision.choice.propensity
-    return propensity is not None and propensity < 1.0 and decision.acted == decision.choice.action
 
 
 def _event_changes(record: Record, event: Event, *, past: Past) -> tuple[Change, ...]:

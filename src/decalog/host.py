@@ -314,13 +314,13 @@ class Host:
 
     def _count(self, schema: Schema, seq: int) -> None:
         """Counts the request of an outcome that says 1 of it, once for each kind: a lost dispute says it twice."""
-        said = decode_outcome(self.log.get(seq).body)
-        ones = () if said.deleted else [v for v, label in schema.outcome(said.kind).labels.items() if label]
-        if said.value in ones:
-            seqs = self.log.find("target", f"{schema.system}/{said.target}")
+        outcome = decode_outcome(self.log.get(seq).body)
+        ones = () if outcome.deleted else [v for v, label in schema.outcome(outcome.kind).labels.items() if label]
+        if outcome.value in ones:
+            seqs = self.log.find("target", f"{schema.system}/{outcome.target}")
             before = (decode_outcome(self.log.get(earlier).body) for earlier in seqs if earlier < seq)
-            if not any(told.kind == said.kind and told.value in ones for told in before):
-                self.meter.reported(schema.system, said.kind)
+            if not any(told.kind == outcome.kind and told.value in ones for told in before):
+                self.meter.reported(schema.system, outcome.kind)
 
     def _find(self, service: Service, id_: str) -> tuple[Record, Decision]:
         name = service.system.name
