@@ -41,6 +41,8 @@ SPINE_LINES = 8_000
 ENGINE_LINES = 5_000
 ENGINE = ("features", "stores/redis.py")
 """The feature engine; docs/decisions/0018 says why it is counted apart from the spine."""
+MODEL_LINES = 3_000
+"""Models that systems share, `models/`; docs/decisions/0033 says why they are counted apart from the spine."""
 EDGE_LINES = 8_000
 EDGES = (
     *("data", "http", "testing", "control_room", "drafts"),
@@ -209,12 +211,14 @@ def judge_module(source: Source) -> Iterator[Finding]:
 
 
 def system_of(source: Source) -> str:
-    """Returns the system that a module belongs to, its wire, "edges", "feature engine", or "" for the spine."""
+    """Returns the system that a module belongs to, its wire, "edges", "feature engine", "shared models", or ""."""
     parts = Path(source.module).parts
     if parts[0] in EDGES:
         return "edges"
     if parts[0] in ENGINE or source.module in ENGINE:
         return "feature engine"
+    if parts[0] == "models":
+        return "shared models"
     if len(parts) == 2 or parts[0] != "systems":
         return ""
     return f"{parts[1]} wire" if parts[2].startswith("wire") else parts[1]
@@ -232,6 +236,7 @@ def judge_package(sources: list[Source]) -> Iterator[Finding]:
         ("spine lines", sizes.pop("", 0), SPINE_LINES),
         ("edge lines", sizes.pop("edges", 0), EDGE_LINES),
         ("feature engine lines", sizes.pop("feature engine", 0), ENGINE_LINES),
+        ("shared model lines", sizes.pop("shared models", 0), MODEL_LINES),
         ("median function lines", statistics.median(lengths or [0]), FUNCTION_LINES_MEDIAN),
     ]
     yield from over_budget(package, "", measured)
@@ -244,7 +249,7 @@ def judge_package(sources: list[Source]) -> Iterator[Finding]:
 def judge_copies(package: Source, sources: list[Source]) -> Iterator[Finding]:
     shapes: dict[str, list[str]] = {}
     for source in sources:
-        if system_of(source) not in {"", "edges", "feature engine"}:
+        if system_of(source) not in {"", "edges", "feature engine", "shared models"}:
             shapes.setdefault(system_of(source), []).extend(skeleton(source.tree))
     for one, other in itertools.combinations(sorted(shapes), 2):
         share = copied_percent(shapes[one], shapes[other])

@@ -89,6 +89,32 @@ def test_settings_stay_in_force_until_others_are_given(home: Home) -> None:
     assert [record.id for record in records(home, "table")] == ["signals", "features", "policy", "changes", "rates"] * 2
 
 
+def test_a_list_keeps_its_place_at_a_start_too_while_any_has_members(home: Home) -> None:
+    stolen_first = Setup(policy=FraudCosts(lists=("stolen", "friends")))
+    friends_first = Setup(policy=FraudCosts(lists=("friends", "stolen")))
+    shorter, renamed = (Setup(policy=FraudCosts(lists=lists)) for lists in (("stolen",), ("stolen", "known", "new")))
+    for setup in (stolen_first, friends_first, stolen_first):  # nobody stands on any yet
+        with opened(home, setup) as (deployment, _):
+            deployment.prepare()
+    with opened(home) as (deployment, _):
+        deployment.tables.put("fraud", "card_lists", content={"4": 2})
+        deployment.log.commit()
+    before = len(records(home, "table"))
+    for setup, named in ((friends_first, "friends, stolen"), (shorter, "stolen")):
+        with (
+            opened(home, setup) as (deployment, _),
+            pytest.raises(
+                ConfigError,
+                match=f"fraud policy: lists {named}, where members stand on stolen, friends in that order. "
+                "Expected each list at its place",
+            ),
+        ):
+            deployment.prepare()
+    assert len(records(home, "table")) == before
+    with opened(home, renamed) as (deployment, _):
+        deployment.prepare()
+
+
 def test_a_users_own_signal_is_a_request_field_and_a_feature(home: Home) -> None:
     with opened(home, Setup(signals=SIGNALS)) as (deployment, _):
         add_model(home.root, Prior(0.001, WIDTH + 1), system=deployment.system)

@@ -13,14 +13,14 @@ import msgspec
 
 from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
-from decalog.features.definition import FeatureSet
+from decalog.features.definition import FeatureSet, lookups
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.log import Log
 from decalog.models.base import Model
 from decalog.models.formats import load_model
 from decalog.parity import Parity
-from decalog.policy import policy_version, with_rates
+from decalog.policy import Policy, policy_version, with_rates
 from decalog.registry import Artefact, Registry
 from decalog.replay import Replayer
 from decalog.runtime import runtime
@@ -29,6 +29,9 @@ from decalog.serving import Service, Serving
 from decalog.system import System, find_system
 from decalog.tables import Tables
 from decalog.views import Views, begin, follow
+
+BITS = "bits"
+"""Unit of the features whose tables hold lists: a bit for each of the policy's parameter `lists`, by its place."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +100,9 @@ class Deployment:
         """
         name, rates = self.system.name, self.rates()
         policy = with_rates(self.setup.policy, rates) if self.setup.policy else self.policy_params()
-        self.system.policy(policy)  # what it refuses must never come into force, not even for the next start
+        admitted_policy(
+            self.system, policy, tables=self.tables
+        )  # what is refused never comes into force at a start either
         self.tables.put(name, "signals", content=self.signals)
         self.tables.put(name, "features", content=msgspec.Raw(self.system.features.to_json()))
         self.tables.put(name, "policy", content=policy, by="the settings of a start" if self.setup.policy else "")
@@ -277,6 +282,27 @@ class Deployment:
         if seq not in self._runtimes:
             self._runtimes[seq] = self.tables.get("", "runtime", before=seq + 1) or {}
         return self._runtimes[seq]
+
+
+def admitted_policy(system: System, params: msgspec.Struct, *, tables: Tables) -> Policy:
+    """Returns the policy of parameters that may come into force.
+
+    Raises:
+        ConfigError: it refuses them, or the members of one list would become another's.
+    """
+    before = (tables.get(system.name, "policy") or {}).get("lists", ())
+    after = tuple(getattr(params, "lists", ()))
+    is_kept = all(name not in after or after.index(name) == place for place, name in enumerate(before))
+    if is_kept and len(after) >= len(before):
+        return system.policy(params)
+    if any(tables.get(system.name, lookup.table) for lookup in lookups(system.features) if lookup.unit == BITS):
+        raise ConfigError(
+            where=f"{system.name} policy",
+            given=f"lists {', '.join(after) or 'none'}, where members stand on {', '.join(before)} in that order",
+            expected="each list at its place: members stand there, not at a name",
+            fix="Append new lists behind the others; a list may be renamed in its place.",
+        )
+    return system.policy(params)
 
 
 class _Past:

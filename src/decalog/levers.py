@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from decalog.deployment import BITS, admitted_policy
 from decalog.errors import ConfigError, RequestError, UnknownRecordError, near
 from decalog.features.definition import lookups, table_keys
 from decalog.ingest import Rates
@@ -22,8 +23,6 @@ from decalog.tables import Stored, TableChange, Tables, Version
 
 MOST_MEMBERS = 200_000
 """Entries of a table that members may be added to: each change of some is a version of all."""
-_BITS = "bits"
-"""Unit of the features whose tables hold lists."""
 _LONGEST_KEY = 1_024
 _LARGEST = 2**63
 
@@ -195,31 +194,15 @@ class Levers:
             try:
                 rates = msgspec.convert(self._tables.get("", "rates") or {}, Rates)
                 params = with_rates(msgspec.convert(given, kind), rates)
-                made = self._system.policy(params)
+                return admitted_policy(self._system, params, tables=self._tables)
             except ValueError as error:
                 problems = [error.given if isinstance(error, ConfigError) else str(error)]
-            else:
-                problems = self._moved(params)
-                if not problems:
-                    return made
         raise RequestError(
             where=f"{self._system.name} policy",
             given="; ".join(problems),
             expected=f"parameters of {kind.__name__}",
             fix="Mend all of them; the policy of before stays in force.",
         )
-
-    def _moved(self, params: msgspec.Struct) -> list[str]:
-        """Returns what is wrong where a list would get another's members: they stand at its place, not at its name."""
-        stored = self._tables.get(self._system.name, "policy") or {}
-        before, after = stored.get("lists", ()), tuple(getattr(params, "lists", ()))
-        kept = len(after) >= len(before) and all(
-            name not in after or after.index(name) == place for place, name in enumerate(before)
-        )
-        tables = {lookup.table for lookup in lookups(self._system.features) if lookup.unit == _BITS}
-        if kept or not any(self._tables.get(self._system.name, table) for table in tables):
-            return []
-        return [f"lists {', '.join(after) or 'none'}, where members stand on {', '.join(before)} in that order"]
 
     def put_table(self, name: str, raw: bytes, *, by: str) -> TableState:
         """Puts a table in JSON where no server runs, and returns its new version; see `entries`."""
@@ -263,7 +246,7 @@ class Levers:
     def _lists(self, table: str) -> Sequence[str]:
         """Returns the lists whose bits a table holds, in their order; none where it holds other numbers."""
         units = {lookup.unit for lookup in lookups(self._system.features) if lookup.table == table}
-        return self.policy().content.get("lists", ()) if units == {_BITS} else ()
+        return self.policy().content.get("lists", ()) if units == {BITS} else ()
 
     def _state(self, name: str, stored: Stored) -> TableState:
         keys = dict.fromkeys(lookup.key for lookup in lookups(self._system.features) if lookup.table == name)
