@@ -1,0 +1,49 @@
+"""The contract of candidate generation: what could be chosen for a request, and what was ruled out and why.
+
+A retrieval is a view of the log like any other: it follows every admitted record, so a new thing can be chosen by the
+next request and a withdrawn one by none. What it retrieves depends on time limits and approximate indexes; it is an
+input of the decision, logged with it, and replay reads it from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+
+from decalog.decisions import Candidate, Decision
+from decalog.events import Event, Record
+from decalog.models.base import Model
+from decalog.outcomes import Outcome
+
+
+class Retrieved(msgspec.Struct, frozen=True):
+    """What a retrieval found.
+
+    Args:
+        candidates: those that compete first, in the order of retrieval; then those that a filter took out, which say by
+            `dropped` which one.
+        late: names of the retrievers that did not answer in time.
+        stages_us: retriever or filter → microseconds it took.
+    """
+
+    candidates: tuple[Candidate, ...]
+    late: tuple[str, ...] = ()
+    stages_us: Mapping[str, int] = {}
+
+
+class Retrieval(Protocol):
+    """Finds what could be chosen. `System.retrieval` names its class, which is made without arguments."""
+
+    def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
+        """Takes an admitted record of the system, in the order of the log; tables and quarantined rows never come."""
+
+    def adopt(self, model: Model | None) -> None:
+        """Retrieves with what a model learnt from the next request on; with None, without."""
+
+    def retrieve(self, request: Event) -> Retrieved:
+        """Returns the candidates of a request, as things stand after the last record that was followed."""
+
+    def candidate(self, ref: str) -> Candidate:
+        """Returns a thing by its name, with its entities and facts; a bare `Candidate(ref)` where it is unknown."""

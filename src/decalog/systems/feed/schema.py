@@ -1,0 +1,147 @@
+"""What a feed is asked, what it knows of posts and people, and what people do with a slate.
+
+A post's facts come as events before it can be shown. What happens on a slate is an outcome of its request and names the
+post (`ref`); what happens elsewhere (a post opened from a link, another system's clicks) is an event of the same name.
+"""
+
+from __future__ import annotations
+
+from decalog.schema import Entity, EventKind, Field, Label, OutcomeKind, Schema
+
+SHOW = "show"
+SURFACES = ("home", "explore", "session")
+DEVICES = ("phone", "tablet", "desktop", "tv")
+VERDICTS = ("clear", "limited", "sensitive", "removed")
+"""What moderation may say of a post: `limited` is never spread beyond followers, `sensitive` not to minors."""
+ACTIONS = ("click", "like", "reply", "share", "hide", "report")
+"""What a person can do with a post, besides staying on it (dwell)."""
+DWELL = "dwell"
+RETURN, SESSION = "return", "session_end"
+MOST_SLOTS = 100
+
+_USER = Entity(name="user", meaning="Who reads.")
+_POST = Entity(name="post", meaning="The post.", privacy="public")
+_AUTHOR = Entity(name="author", meaning="Who wrote it.", privacy="public")
+_TOPIC = Entity(name="topic", meaning="What it is about: one of your own topics.", privacy="public")
+_LANGUAGE = Field(name="language", kind="text", meaning="ISO 639-1 code.", max_length=8)
+_REGION = Field(name="region", kind="text", meaning="Region: a country or market of yours.", max_length=16)
+_ADULT = Field(name="is_adult", kind="flag", meaning="The reader may see mature posts.")
+_ON = Field(name="on", kind="flag", meaning="false takes it back.")
+_REFS = 4_000
+
+FEED_REQUEST = EventKind(
+    name="feed_request",
+    meaning="A reader opens the feed and asks for a slate.",
+    subject=("user",),
+    entities=(_USER,),
+    fields=(
+        Field(name="size", kind="int", meaning="How many posts to show.", least=1, most=MOST_SLOTS),
+        Field(name="surface", kind="text", meaning="Where the slate is shown.", choices=SURFACES),
+        Field(name="device", kind="text", meaning="What it is read on.", choices=DEVICES),
+        _REGION,
+        _LANGUAGE,
+        _ADULT,
+        Field(name="only_topic", kind="text", meaning="Posts of this topic only.", max_length=128),
+        Field(
+            name="recent",
+            kind="text",
+            meaning="Posts read in this session, oldest first, spaces between.",
+            max_length=_REFS,
+        ),
+    ),
+)
+
+POST = EventKind(
+    name="post",
+    meaning="A post appears. Correct it to edit it, delete it to withdraw it.",
+    subject=("author",),
+    entities=(_POST, _AUTHOR, _TOPIC),
+    fields=(
+        _LANGUAGE,
+        Field(
+            name="regions",
+            kind="text",
+            meaning="Regions it may be shown in, spaces between; none: everywhere.",
+            max_length=512,
+        ),
+        Field(name="is_mature", kind="flag", meaning="For adults only."),
+        Field(name="labels", kind="text", meaning="Further labels of yours, spaces between.", max_length=512),
+        Field(name="title", kind="text", meaning="What a list of posts shows of it.", max_length=512),
+    ),
+)
+
+MODERATION = EventKind(
+    name="moderation",
+    meaning="Moderation's verdict on a post; the last one holds.",
+    subject=(),
+    entities=(_POST,),
+    fields=(
+        Field(name="verdict", kind="text", meaning="What may be done with it.", choices=VERDICTS, required=True),
+        Field(name="why", kind="text", meaning="The rule that it broke, in a word.", max_length=64),
+    ),
+)
+
+PROFILE = EventKind(
+    name="profile",
+    meaning="What a reader says of themselves; the last one holds.",
+    subject=("user",),
+    entities=(_USER,),
+    fields=(
+        _REGION,
+        _LANGUAGE,
+        _ADULT,
+        Field(name="interests", kind="text", meaning="Topics they chose, spaces between.", max_length=1_024),
+    ),
+)
+
+
+def _tie(name: str, meaning: str) -> EventKind:
+    """Returns the event of a reader's lasting choice about an author or a topic."""
+    return EventKind(name=name, meaning=meaning, subject=("user",), entities=(_USER, _AUTHOR, _TOPIC), fields=(_ON,))
+
+
+def _elsewhere(action: str) -> EventKind:
+    """Returns the event of something done with a post outside a slate of ours."""
+    return EventKind(
+        name=action,
+        meaning=f"{action} of a post, outside a slate of ours.",
+        subject=("user",),
+        entities=(_USER, _POST, _AUTHOR, _TOPIC),
+        fields=(Field(name="value", kind="float", meaning="1; seconds for dwell; 0 takes it back.", least=0),),
+    )
+
+
+def _outcome(action: str, meaning: str) -> OutcomeKind:
+    return OutcomeKind(name=action, meaning=meaning, sources=("app",), labels={1: 1} if action == "click" else {})
+
+
+SCHEMA = Schema(
+    system="feed",
+    noun="feed_request",
+    request=FEED_REQUEST,
+    events=(
+        POST,
+        MODERATION,
+        PROFILE,
+        _tie("follow", "A reader follows an author or a topic."),
+        _tie("block", "A reader never wants to see an author again."),
+        _tie("mute", "A reader wants to see nothing of an author or a topic for now."),
+        *(_elsewhere(action) for action in (*ACTIONS, DWELL)),
+    ),
+    outcomes=(
+        *(
+            _outcome(action, f"{action} of a shown post (`ref`): 1, or 0 where it was taken back.")
+            for action in ACTIONS
+        ),
+        _outcome(DWELL, "Seconds on a shown post (`ref`)."),
+        _outcome(RETURN, "Whether the reader came back the next day: 1 or 0."),
+        _outcome(SESSION, "Seconds that the session lasted which began with the slate."),
+    ),
+    actions=(SHOW,),
+    label=Label(
+        name="click",
+        meaning="A shown post was opened.",
+        maturity="1h",
+        observed_after=(SHOW,),
+    ),
+)
