@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -89,6 +90,11 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
         return self.slots[0].propensity if self.slots else None
 
 
+def made_elsewhere(verb: str, refs: Sequence[str]) -> Choice:
+    """Returns another system's choice of things, in order: what it did is known, how likely it was to do it is not."""
+    return Choice(tuple(Slot(ref, place, propensity=None) for place, ref in enumerate(refs)), verb=verb)
+
+
 class GuardrailVerdict(msgspec.Struct, frozen=True, array_like=True):
     """A guardrail that changed the choice: its name, the action before and after, and why."""
 
@@ -155,6 +161,18 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     blobs: dict[str, str] = {}
     sealed: bytes = b""
     positions: tuple[int, ...] = ()
+
+    @property
+    def lead(self) -> Candidate | None:
+        """The candidate that stands for the decision where one is asked for: the first slot's, or else the first."""
+        first = self.choice.slots[0].ref if self.choice.verb and self.choice.slots else ""
+        named = (candidate for candidate in self.candidates if candidate.ref == first)
+        return next(named, self.candidates[0] if self.candidates else None)
+
+    @property
+    def happened(self) -> Choice | None:
+        """The choice that was acted on: another system's where ours was not, None where nobody told of it."""
+        return self.theirs if self.mode == "shadow" else self.choice
 
     @property
     def acted(self) -> str:

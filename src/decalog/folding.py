@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Candidate, Decision, decode_decision
 from decalog.events import Event, Record, decode_event, decode_table
 from decalog.features.definition import Reads
 from decalog.features.facts import Change, Fact, Point, TableVersion
@@ -15,6 +15,9 @@ from decalog.outcomes import Outcome, decode_outcome
 
 LAST_ROOT = 2**62
 """Root of a request's own event before it has a seq: the last among ties, whatever the log holds."""
+
+SHOWN = "shown"
+"""Kind of the rows of what a slate showed."""
 
 NO_FURTHER = Reads()
 
@@ -40,12 +43,21 @@ def decision_fact(decision: Decision, root: int) -> Fact:
     return Fact(root, request.event_time, f"decision.{decision.acted}", request.entities, request.attributes)
 
 
-def point(event: Event, state_seq: int, *, root: int = -1) -> Point:
+def point(event: Event, state_seq: int, *, root: int = -1, of: Candidate | None = None) -> Point:
     """Returns where a request's features are asked for: at its own time, its own event folded last among ties.
 
-    `root` is the seq of its logged record, for hindsight at a position that already holds it.
+    `root` is the seq of its logged record, for hindsight at a position that already holds it. `of` is the candidate
+    whose features they are: its entities and facts lie over the request's.
     """
-    return Point(state_seq, event.event_time, root, fact(event, LAST_ROOT))
+    own = fact(event, LAST_ROOT)
+    return Point(state_seq, event.event_time, root, own if of is None else _over(own, of))
+
+
+def _over(below: Fact, candidate: Candidate) -> Fact:
+    if not candidate.entities and not candidate.attributes:
+        return below
+    entities, attributes = {**below.entities, **candidate.entities}, {**below.attributes, **candidate.attributes}
+    return Fact(below.root, below.event_time, below.kind, entities, attributes)
 
 
 def changes_of(
@@ -100,11 +112,24 @@ def _further_changes(record: Record, *, past: Past, reads: Reads) -> tuple[Chang
 
 def _decision_changes(record: Record, decision: Decision) -> tuple[Change, ...]:
     acted = decision_fact(decision, record.root)
-    facts = [fact(decision.request, record.root), acted]
-    if decision.propensity < 1.0:
+    facts = [fact(decision.request, record.root), acted, *_shown(decision, acted)]
+    if decision.propensity < 1.0 and not decision.choice.verb:
         # Rows of their own kind, so that a view over the drawn few does not hold the many: a budget to explore is one.
         facts.append(msgspec.structs.replace(acted, kind=f"drawn.{decision.acted}"))
     return tuple(Change(record.seq, record.known_time, None, plus) for plus in facts)
+
+
+def _shown(decision: Decision, acted: Fact) -> Iterator[Fact]:
+    """Yields a row for each thing that was shown, with its entities and facts, where slots hold things."""
+    happened = decision.happened
+    if happened is None or not happened.verb:
+        return
+    by_ref = {candidate.ref: candidate for candidate in decision.candidates}
+    for place, slot in enumerate(happened.slots):
+        over = _over(acted, by_ref[slot.ref]) if slot.ref in by_ref else acted
+        # A microsecond apart, in the order of the slate: one author may stand in several slots, and rows of an entity
+        # are told apart by time, root and kind.
+        yield msgspec.structs.replace(over, kind=SHOWN, event_time=acted.event_time + place)
 
 
 def _event_changes(record: Record, event: Event, *, past: Past) -> tuple[Change, ...]:
@@ -129,14 +154,15 @@ def _outcome_changes(record: Record, past: Past) -> tuple[Change, ...]:
 def outcome_facts(record: Record, past: Past) -> tuple[Fact, ...]:
     """Returns an outcome as rows: `outcome.<kind>` when it happened, and `labelled.<kind>` when its request did.
 
-    Both have the entities and public values of the request as it stood when the outcome was logged, and what the
-    outcome says: `value`, `amount_minor`, and its kind's own values. One whose request is not in the log yet, or was
-    deleted, gives no rows, then or later: what a view held at a position never changes.
+    Both have the entities and public values of the request as it stood when the outcome was logged, under those of the
+    candidate that `ref` names, and what the outcome says: `value`, `amount_minor`, and its kind's own values. One whose
+    request is not in the log yet, or was deleted, gives no rows, then or later: what a view held at a position never
+    changes.
     """
     outcome = decode_outcome(record.body)
     target = past.request(record.system, outcome.target, seq=record.seq) if outcome.target else None
-    request = None if target is None or outcome.deleted else _image(target)
-    if request is None or request.deleted:
+    request = None if target is None or outcome.deleted else _asked(target, outcome.ref)
+    if request is None:
         return ()
     said = {"value": int(outcome.value) if outcome.value.is_integer() else outcome.value}
     money = {} if outcome.amount_minor is None else {"amount_minor": outcome.amount_minor}
@@ -146,6 +172,30 @@ def outcome_facts(record: Record, past: Past) -> tuple[Fact, ...]:
         Fact(record.root, outcome.event_time, f"outcome.{outcome.kind}", entities, attributes),
         Fact(record.root, request.event_time, f"labelled.{outcome.kind}", entities, attributes),
     )
+
+
+def _asked(record: Record, ref: str) -> Fact | None:
+    """Returns the request that an outcome is about, under the candidate that it names; None where it was deleted."""
+    if record.kind == "event":
+        event = decode_event(record.body)
+        return None if event.deleted else fact(event, record.root)
+    decision = decode_decision(record.body)
+    asked = fact(decision.request, record.root)
+    named = next((candidate for candidate in decision.candidates if candidate.ref == ref), None) if ref else None
+    return asked if named is None else _over(asked, named)
+
+
+def body_of(record: Record) -> Event | Decision | Outcome | None:
+    """Returns a record's body; None for tables and what was rejected."""
+    match record.kind:
+        case "event":
+            return decode_event(record.body)
+        case "decision":
+            return decode_decision(record.body)
+        case "outcome":
+            return decode_outcome(record.body)
+        case _:
+            return None
 
 
 def _image(record: Record) -> Event:

@@ -1,0 +1,201 @@
+"""The join of slates: each thing that was shown, with the features it was shown on and what people did with it.
+
+Where a decision's slots hold things, an example is a slot and not a decision: what was predicted of it has matured when
+an outcome named it, or when none did for long enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from decalog.decisions import Candidate, Decision, Slot, unpack_features
+from decalog.events import Event, Record
+from decalog.examples import NO_ENTITY, Bools, Floats, Int64s, changes_read
+from decalog.features.definition import FeatureSet
+from decalog.features.facts import Point
+from decalog.features.offline import fold_admissible
+from decalog.folding import body_of, point
+from decalog.models.base import Acts, SlateSet
+from decalog.outcomes import LabelBook, Outcome
+from decalog.schema import Schema
+
+
+class Impression(msgspec.Struct, frozen=True):
+    """One thing that was shown: by which record, in which slot, as which candidate, and when it was decided, µs."""
+
+    record: Record
+    decision: Decision
+    slot: Slot
+    candidate: Candidate
+    decided: int
+    asked: Point
+
+
+class ImpressionHistory:
+    """What a system's slates showed up to a pinned position, with features, and what became of it.
+
+    Args:
+        records: in log order from the first to the pin.
+        schema: of the system; its `signals` are what is learnt.
+        features: that rows are made of. Logged values are used where a candidate has them in this version, else the
+            log is folded: both are the same bits.
+
+    Attributes:
+        position: the pin, the number of records of the log that were read.
+        known_time: of the last record, µs.
+        shown: in order of time.
+        late: things shown that are left out, because features cannot be exact for them.
+    """
+
+    def __init__(self, records: Iterable[Record], schema: Schema, *, features: FeatureSet) -> None:
+        self.schema, self.features = schema, features
+        by_seq = {record.seq: record for record in records}
+        self.position = max(by_seq, default=-1) + 1
+        self.known_time = by_seq[self.position - 1].known_time if by_seq else 0
+        own = [record for record in by_seq.values() if record.system == schema.system and not record.reason]
+        bodies = {record.seq: body_of(record) for record in own}
+        self._book = LabelBook(schema)
+        self._book.add_all(own)
+        shown = sorted(_shown(own, bodies), key=lambda one: (one.decided, one.record.seq))
+        fold = [place for place, one in enumerate(shown) if not _is_logged(one, features)]
+        late = np.zeros(len(shown), np.bool_)
+        rows = np.empty((len(shown), len(features.names)))
+        for place in sorted(set(range(len(shown))) - set(fold)):
+            rows[place] = unpack_features(shown[place].candidate.features)
+        if fold:
+            folded = {seq: body for seq, body in bodies.items() if isinstance(body, Event | Decision)}
+            changes = changes_read(own, folded, by_seq, reads=features.reads)
+            refused, exact = fold_admissible(features, changes, points=[shown[place].asked for place in fold])
+            late[fold] = refused
+            rows[np.array(fold)[~refused]] = exact
+        self.late = int(late.sum())
+        self.shown: list[Impression] = [one for one, is_late in zip(shown, late.tolist(), strict=True) if not is_late]
+        self._rows = rows[~late]
+        self.acts = acts_of(own, bodies, schema)
+
+    @property
+    def times(self) -> Int64s:
+        """When each was decided, µs."""
+        return np.array([one.decided for one in self.shown], np.int64)
+
+    def labels(self, known_by: int) -> Floats:
+        """Returns shape (shown, signals): 1, 0, or NaN where it is not known at a moment, µs of known_time."""
+        labels = np.full((len(self.shown), len(self.schema.signals)), np.nan)
+        said: dict[tuple[str, str], float] = {}
+        asked = ""
+        for place, one in enumerate(self.shown):
+            if one.record.id != asked:
+                asked = one.record.id
+                said = _said(self._book.outcomes(asked, known_by))
+            for column, signal in enumerate(self.schema.signals):
+                value = said.get((one.slot.ref, signal.kind))
+                if value is not None:
+                    labels[place, column] = value >= signal.least
+                elif one.decided + signal.maturity_us <= known_by:
+                    labels[place, column] = 0.0
+        return labels
+
+    def ends(self, slates: Int64s) -> dict[str, tuple[Int64s, Floats]]:
+        """Returns outcome kind → (slates, values) of what was said of whole slates by the pin: it names no thing."""
+        kinds = {kind.name for kind in self.schema.outcomes}
+        ends: dict[str, tuple[list[int], list[float]]] = {kind: ([], []) for kind in kinds}
+        ids = {one.record.seq: one.record.id for one in self.shown}
+        for slate in np.unique(slates).tolist():
+            for _, outcome in self._book.outcomes(ids[slate], self.known_time):
+                if not outcome.ref:
+                    ends[outcome.kind][0].append(slate)
+                    ends[outcome.kind][1].append(outcome.value)
+        return {kind: (np.array(which, np.int64), np.array(values)) for kind, (which, values) in ends.items() if which}
+
+    def part(self, mask: Bools, *, known_by: int) -> SlateSet:
+        """Returns what was shown of a mask as models learn from it, with labels and acts as known at a moment."""
+        places = np.flatnonzero(mask)
+        shown = [self.shown[place] for place in places.tolist()]
+        return SlateSet(
+            names=self.features.names_for("model"),
+            heads=tuple(signal.head for signal in self.schema.signals),
+            rows=self._rows[np.ix_(places, np.array(self.features.places_for("model"), np.intp))],
+            labels=self.labels(known_by)[places],
+            slates=np.array([one.record.seq for one in shown], np.int64),
+            seqs=np.array([one.asked.state_seq for one in shown], np.int64),
+            times=np.array([one.decided for one in shown], np.int64),
+            positions=np.array([one.slot.position for one in shown], np.int64),
+            propensities=np.array([one.slot.propensity or 1.0 for one in shown], np.float64),
+            users=np.array([subject_of(one.decision.request, self.schema) for one in shown], np.int64),
+            refs=tuple(one.slot.ref for one in shown),
+            facts=tuple({**one.decision.request.attributes, **one.candidate.attributes} for one in shown),
+            acts=self.acts.until(known_by),
+        )
+
+
+def subject_of(request: Event, schema: Schema) -> int:
+    """Returns the token of whom a request is for; NO_ENTITY where nobody is named."""
+    tokens = (request.entities[name] for name in schema.request.subject if name in request.entities)
+    return next(tokens, NO_ENTITY)
+
+
+def acts_of(records: Sequence[Record], bodies: Mapping[int, object], schema: Schema) -> Acts:
+    """Returns what people did with things, on slates and elsewhere, in the order of the log.
+
+    Acts that were corrected or withdrawn later are left as they were first told: a model that learns from what people
+    did has to see what was known.
+    """
+    kinds = {signal.kind for signal in schema.signals}
+    subjects: dict[str, int] = {}
+    found: list[tuple[int, int, int, str, str, float, int]] = []
+    for record in records:
+        body = bodies[record.seq]
+        if isinstance(body, Decision):
+            subjects[record.id] = subject_of(body.request, schema)
+        elif isinstance(body, Outcome) and body.kind in kinds and body.ref and not body.deleted:
+            user = subjects.get(body.target, NO_ENTITY)
+            found.append((record.seq, record.known_time, user, body.ref, body.kind, body.value, body.event_time))
+        elif isinstance(body, Event) and body.kind in kinds and not body.deleted:
+            ref, user = body.attributes.get(schema.slate_of), subject_of(body, schema)
+            value = float(body.attributes.get("value", 1.0))
+            if isinstance(ref, str):
+                found.append((record.seq, record.known_time, user, ref, body.kind, value, body.event_time))
+    columns = list(zip(*found, strict=True)) or [(), (), (), (), (), (), ()]
+    seqs, known, users, refs, kind, values, times = columns
+    return Acts(
+        seqs=np.array(seqs, np.int64),
+        known=np.array(known, np.int64),
+        users=np.array(users, np.int64),
+        refs=tuple(refs),
+        kinds=tuple(kind),
+        values=np.array(values, np.float64),
+        times=np.array(times, np.int64),
+    )
+
+
+def _shown(records: Sequence[Record], bodies: Mapping[int, object]) -> Iterator[Impression]:
+    for record in records:
+        decision = bodies[record.seq]
+        if not isinstance(decision, Decision) or decision.happened is None or not decision.happened.verb:
+            continue
+        by_ref = {candidate.ref: candidate for candidate in decision.candidates}
+        # A live decision cannot be older than its record, whatever the sender's clock said.
+        decided = decision.request.event_time if decision.mode == "imported" else record.known_time
+        for slot in decision.happened.slots:
+            candidate = by_ref.get(slot.ref)
+            if candidate is not None:
+                asked = point(decision.request, decision.state_seq, root=record.seq, of=candidate)
+                yield Impression(record, decision, slot, candidate, decided, asked)
+
+
+def _is_logged(one: Impression, features: FeatureSet) -> bool:
+    is_this_set = one.decision.versions.features == features.version
+    return is_this_set and len(one.candidate.features) == 8 * len(features.names)
+
+
+def _said(outcomes: Iterable[tuple[int, Outcome]]) -> dict[tuple[str, str], float]:
+    """Returns (ref, kind) → the value of the outcome that happened last."""
+    told: dict[tuple[str, str], tuple[int, str, float]] = {}
+    for _, outcome in outcomes:
+        key, said = (outcome.ref, outcome.kind), (outcome.event_time, outcome.id, outcome.value)
+        if outcome.ref and (key not in told or said > told[key]):
+            told[key] = said
+    return {key: value for key, (_, _, value) in told.items()}
