@@ -161,7 +161,7 @@ class History:
         requests = sorted(_requests(own, bodies, features=features), key=lambda request: (request.decided, request.seq))
         requests = [request for request in requests if request.event.kind == schema.request.name]
         self._requests, self._rows = _with_features(
-            requests, features, changes=lambda: changes_read(own, bodies, by_seq, reads=features.reads)
+            requests, features, changes=lambda: changes_read(own, bodies, by_seq=by_seq, reads=features.reads)
         )
         self.late = len(requests) - len(self._requests)
         self._known = np.array([request.known for request in self._requests], np.int64)
@@ -335,8 +335,8 @@ class _Seen:
 def changes_read(
     records: Sequence[Record],
     bodies: Mapping[int, Event | Decision],
-    by_seq: Mapping[int, Record],
     *,
+    by_seq: Mapping[int, Record],
     reads: Reads,
 ) -> list[Change]:
     """Returns the changes of one system's records, which are all that folding can ask about."""

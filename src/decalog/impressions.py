@@ -6,7 +6,9 @@ an outcome named it, or when none did for long enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -15,7 +17,7 @@ from decalog.decisions import Candidate, Decision, Slot, unpack_features
 from decalog.events import Event, Record
 from decalog.examples import NO_ENTITY, Bools, Floats, Int64s, changes_read
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Point
+from decalog.features.facts import Change, Point
 from decalog.features.offline import fold_admissible
 from decalog.folding import body_of, point
 from decalog.models.base import Acts, SlateSet
@@ -60,21 +62,14 @@ class ImpressionHistory:
         self._book = LabelBook(schema)
         self._book.add_all(own)
         shown = sorted(_shown(own, bodies), key=lambda one: (one.decided, one.record.seq))
-        fold = [place for place, one in enumerate(shown) if not _is_logged(one, features)]
-        late = np.zeros(len(shown), np.bool_)
-        rows = np.empty((len(shown), len(features.names)))
-        for place in sorted(set(range(len(shown))) - set(fold)):
-            rows[place] = unpack_features(shown[place].candidate.features)
-        if fold:
-            folded = {seq: body for seq, body in bodies.items() if isinstance(body, Event | Decision)}
-            changes = changes_read(own, folded, by_seq, reads=features.reads)
-            refused, exact = fold_admissible(features, changes, points=[shown[place].asked for place in fold])
-            late[fold] = refused
-            rows[np.array(fold)[~refused]] = exact
+        folded = {seq: body for seq, body in bodies.items() if isinstance(body, Event | Decision)}
+        rows, late = _rows(
+            shown, features, changes=lambda: changes_read(own, folded, by_seq=by_seq, reads=features.reads)
+        )
         self.late = int(late.sum())
         self.shown: list[Impression] = [one for one, is_late in zip(shown, late.tolist(), strict=True) if not is_late]
         self._rows = rows[~late]
-        self.acts = acts_of(own, bodies, schema)
+        self._acts = acts_of(own, bodies, schema=schema)
 
     @property
     def times(self) -> Int64s:
@@ -114,20 +109,24 @@ class ImpressionHistory:
         """Returns what was shown of a mask as models learn from it, with labels and acts as known at a moment."""
         places = np.flatnonzero(mask)
         shown = [self.shown[place] for place in places.tolist()]
+
+        def whole(read: Callable[[Impression], int]) -> Int64s:
+            return np.array([read(one) for one in shown], np.int64)
+
         return SlateSet(
             names=self.features.names_for("model"),
             heads=tuple(signal.head for signal in self.schema.signals),
             rows=self._rows[np.ix_(places, np.array(self.features.places_for("model"), np.intp))],
             labels=self.labels(known_by)[places],
-            slates=np.array([one.record.seq for one in shown], np.int64),
-            seqs=np.array([one.asked.state_seq for one in shown], np.int64),
-            times=np.array([one.decided for one in shown], np.int64),
-            positions=np.array([one.slot.position for one in shown], np.int64),
+            slates=whole(lambda one: one.record.seq),
+            seqs=whole(lambda one: one.asked.state_seq),
+            times=whole(lambda one: one.decided),
+            positions=whole(lambda one: one.slot.position),
             propensities=np.array([one.slot.propensity or 1.0 for one in shown], np.float64),
-            users=np.array([subject_of(one.decision.request, self.schema) for one in shown], np.int64),
+            users=whole(lambda one: subject_of(one.decision.request, self.schema)),
             refs=tuple(one.slot.ref for one in shown),
             facts=tuple({**one.decision.request.attributes, **one.candidate.attributes} for one in shown),
-            acts=self.acts.until(known_by),
+            acts=self._acts.until(known_by),
         )
 
 
@@ -137,38 +136,68 @@ def subject_of(request: Event, schema: Schema) -> int:
     return next(tokens, NO_ENTITY)
 
 
-def acts_of(records: Sequence[Record], bodies: Mapping[int, object], schema: Schema) -> Acts:
+class _Act(NamedTuple):
+    seq: int
+    known: int
+    user: int
+    ref: str
+    kind: str
+    value: float
+    time: int
+
+
+def acts_of(records: Sequence[Record], bodies: Mapping[int, object], *, schema: Schema) -> Acts:
     """Returns what people did with things, on slates and elsewhere, in the order of the log.
 
     Acts that were corrected or withdrawn later are left as they were first told: a model that learns from what people
     did has to see what was known.
     """
-    kinds = {signal.kind for signal in schema.signals}
     subjects: dict[str, int] = {}
-    found: list[tuple[int, int, int, str, str, float, int]] = []
+    found: list[_Act] = []
     for record in records:
         body = bodies[record.seq]
         if isinstance(body, Decision):
             subjects[record.id] = subject_of(body.request, schema)
-        elif isinstance(body, Outcome) and body.kind in kinds and body.ref and not body.deleted:
-            user = subjects.get(body.target, NO_ENTITY)
-            found.append((record.seq, record.known_time, user, body.ref, body.kind, body.value, body.event_time))
-        elif isinstance(body, Event) and body.kind in kinds and not body.deleted:
-            ref, user = body.attributes.get(schema.slate_of), subject_of(body, schema)
-            value = float(body.attributes.get("value", 1.0))
-            if isinstance(ref, str):
-                found.append((record.seq, record.known_time, user, ref, body.kind, value, body.event_time))
-    columns = list(zip(*found, strict=True)) or [(), (), (), (), (), (), ()]
-    seqs, known, users, refs, kind, values, times = columns
+        elif isinstance(body, Outcome):
+            found += _of_outcome(record, body, user=subjects.get(body.target, NO_ENTITY))
+        elif isinstance(body, Event):
+            found += _of_event(record, body, schema)
+    signalled = {signal.kind for signal in schema.signals}
+    found = [act for act in found if act.kind in signalled]
+    seqs, known, users, refs, kinds, values, times = zip(*found, strict=True) if found else ((),) * len(_Act._fields)
+    whole = partial(np.array, dtype=np.int64)
     return Acts(
-        seqs=np.array(seqs, np.int64),
-        known=np.array(known, np.int64),
-        users=np.array(users, np.int64),
-        refs=tuple(refs),
-        kinds=tuple(kind),
-        values=np.array(values, np.float64),
-        times=np.array(times, np.int64),
+        whole(seqs), whole(known), whole(users), tuple(refs), tuple(kinds), np.array(values, np.float64), whole(times)
     )
+
+
+def _of_outcome(record: Record, outcome: Outcome, *, user: int) -> Iterator[_Act]:
+    if outcome.ref and not outcome.deleted:
+        yield _Act(record.seq, record.known_time, user, outcome.ref, outcome.kind, outcome.value, outcome.event_time)
+
+
+def _of_event(record: Record, event: Event, schema: Schema) -> Iterator[_Act]:
+    ref = event.attributes.get(schema.slate_of)
+    if isinstance(ref, str) and not event.deleted:
+        user, value = subject_of(event, schema), float(event.attributes.get("value", 1.0))
+        yield _Act(record.seq, record.known_time, user, ref, event.kind, value, event.event_time)
+
+
+def _rows(
+    shown: Sequence[Impression], features: FeatureSet, *, changes: Callable[[], list[Change]]
+) -> tuple[Floats, Bools]:
+    """Returns the features of what was shown, and for which they cannot be exact any more."""
+    rows, late = np.zeros((len(shown), len(features.names))), np.zeros(len(shown), np.bool_)
+    fold = []
+    for place, one in enumerate(shown):
+        if _is_logged(one, features):
+            rows[place] = unpack_features(one.candidate.features)
+        else:
+            fold.append(place)
+    if fold:
+        late[fold], exact = fold_admissible(features, changes(), points=[shown[place].asked for place in fold])
+        rows[np.array(fold)[~late[fold]]] = exact
+    return rows, late
 
 
 def _shown(records: Sequence[Record], bodies: Mapping[int, object]) -> Iterator[Impression]:

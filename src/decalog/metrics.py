@@ -148,7 +148,7 @@ def measured(
         few = rows.take(runs)
         samples = (weights[order] * mass for weights in _samples(evaluated, repeats))
         drawn = [statistic(few, np.add.reduceat(weights, runs) if by_rank else weights) for weights in samples]
-        return interval(value, drawn, rows.n)
+        return interval(value, drawn, n=rows.n)
 
     return compute
 
@@ -170,7 +170,7 @@ def difference(one: Evaluated, other: Evaluated, *, statistic: Statistic, repeat
     value = statistic(other, whole) - statistic(one, whole)
     samples = (weights * whole for weights in _samples(one, repeats))
     drawn = [statistic(other, weights) - statistic(one, weights) for weights in samples]
-    return interval(value, drawn, one.n)
+    return interval(value, drawn, n=one.n)
 
 
 def proportion(successes: int, n: int) -> Measurement:
@@ -249,7 +249,7 @@ def _runs(rows: Evaluated) -> npt.NDArray[np.intp]:
     return np.flatnonzero(np.concatenate(([True], begins)))
 
 
-def interval(value: float, drawn: list[float], n: int) -> Measurement:
+def interval(value: float, drawn: list[float], *, n: int) -> Measurement:
     """Returns a value with the 95 % percentile interval of its repeats."""
     low, high = np.quantile(np.array(drawn), [0.025, 0.975])
     return Measurement(float(value), float(low), float(high), n)

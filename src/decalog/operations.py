@@ -431,6 +431,7 @@ def clock_of(start: str | None, speed: float) -> Clock:
 def _train(
     deployment: Deployment, *, seed: int, say: Say, truth: Truth | None = None, own: ModelSpec | None = None
 ) -> TrainingResult:
+    from decalog.slate_training import train_slates
     from decalog.training import TrainingPlan, train
 
     system = deployment.system
@@ -442,6 +443,8 @@ def _train(
         currency=deployment.rates().base,
         at_us=SystemClock().now_us(),
     )
+    if system.schema.slate_of:
+        return train_slates(system, deployment.log, registry=deployment.registry, plan=plan, say=say)
     return train(system, deployment.log, registry=deployment.registry, plan=plan, truth=truth, say=say)
 
 

@@ -238,8 +238,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def _table(self, tier: str, title: str) -> Table:
         chosen = [metric for metric in self.metrics if metric.tier == tier]
-        is_money = tier == "business" and any(contender.saved_per_1000 for contender in self.contenders)
-        extra = ("saved a 1,000", "actions") if is_money else ()
+        extra = self._extra if tier == "business" else ()
         contenders = [c for c in self.contenders if any(metric.name in c.values for metric in chosen)]
         rows = tuple(
             (
@@ -250,6 +249,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             for contender in contenders
         )
         return Table(title, ("", *(metric.name for metric in chosen), *extra), rows)
+
+    @property
+    def _extra(self) -> tuple[str, ...]:
+        counts_money = any(contender.saved_per_1000 is not None for contender in self.contenders)
+        return ("saved a 1,000", "actions") if counts_money else ()
 
     def _cell(self, measurement: Measurement | None, unit: str) -> str:
         if measurement is None:

@@ -68,12 +68,12 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             DataError: there is no such head, or nothing was predicted.
         """
-        need(self.predictions.size > 0, "predictions", "a model's")
+        need(self.predictions.size > 0, "predictions", expected="a model's")
         predictions: Floats = self.predictions[:, self._place(head)]
         return predictions
 
     def _place(self, head: str) -> int:
-        need(head in self.heads, "metrics of slates", f"the head {head}")
+        need(head in self.heads, "metrics of slates", expected=f"the head {head}")
         return self.heads.index(head)
 
 
@@ -89,7 +89,7 @@ def by_user(statistic: Statistic, *, repeats: int = _REPEATS) -> Callable[[Ranke
     """
 
     def compute(ranked: Ranked) -> Measurement:
-        need(ranked.n > 0, "metrics of slates", "at least one thing shown")
+        need(ranked.n > 0, "metrics of slates", expected="at least one thing shown")
         people = np.where(ranked.users >= 0, ranked.users, -1 - ranked.slates)
         _, person = np.unique(people, return_inverse=True)
         rng = np.random.default_rng(ranked.seed)
@@ -99,7 +99,7 @@ def by_user(statistic: Statistic, *, repeats: int = _REPEATS) -> Callable[[Ranke
         for _ in range(repeats):
             times = np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)
             drawn.append(statistic(ranked, times[person]))
-        return interval(value, [one for one in drawn if np.isfinite(one)] or [value], ranked.n)
+        return interval(value, [one for one in drawn if np.isfinite(one)] or [value], n=ranked.n)
 
     return compute
 
@@ -150,13 +150,13 @@ def gini(counts: Floats) -> float:
     >>> gini(np.array([2.0, 2.0, 2.0])), gini(np.array([0.0, 0.0, 6.0])) > 0.6
     (0.0, True)
     """
-    need(len(counts) > 0 and float(np.sum(counts)) > 0, "Gini", "at least one thing shown")
+    need(len(counts) > 0 and float(np.sum(counts)) > 0, "Gini", expected="at least one thing shown")
     rising = np.sort(counts)
     ranks = np.arange(1, len(rising) + 1)
     return float(np.sum((2 * ranks - len(rising) - 1) * rising) / (len(rising) * np.sum(rising)))
 
 
-def need(holds: bool, where: str, expected: str) -> None:  # noqa: FBT001 - reads as a sentence: need(this, for, what)
+def need(holds: bool, where: str, *, expected: str) -> None:  # noqa: FBT001 - reads as a sentence: need(this, for, what)
     """Checks that rows have what a metric needs.
 
     Raises:
