@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import pytest
 from tests.slate_log import FEATURES, HEADS, SYSTEM, Clicks, Shelf, SlateLog, posts
 
 from decalog.clock import HOUR
-from decalog.decisions import Decision, decode_decision, unpack_features
+from decalog.decisions import Candidate, Decision, decode_decision, unpack_features
 from decalog.deployment import admission
 from decalog.errors import RequestError
+from decalog.events import Event
 from decalog.features.facts import Point
 from decalog.features.online import OnlineState
 from decalog.folding import changes, point
@@ -342,3 +343,32 @@ def test_features_of_imported_slates_are_folded(log: SlateLog) -> None:
         expected = state.vector(point(one.decision.request, one.decision.state_seq, of=one.candidate))
         row: Any = history.part(np.arange(len(history.shown)) == place, known_by=0).rows[0]
         assert row.tobytes() == expected.tobytes()
+
+
+def test_what_was_shown_is_described_anew_by_the_code_that_serves(log: SlateLog) -> None:
+    made = full(log)
+    log.log.commit()
+
+    class Younger(Shelf):
+        """Describes each post an hour younger, where it has a model."""
+
+        def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
+            found = super().describe(request, refs)
+            return tuple(
+                msgspec.structs.replace(
+                    one, attributes={"age_s": int(one.attributes["age_s"]) - 3_600 * len(self.adopted)}
+                )
+                for one in found
+            )
+
+    history = ImpressionHistory(log.log.read(), SYSTEM.schema, features=FEATURES, retrieval=Younger)
+    part = history.part(np.ones(len(history.shown), np.bool_), known_by=history.known_time)
+    assert part.told is not None
+    some = part.take(part.positions > 0)
+    told = part.told.redescribed(Clicks(), some.places)
+    age, others = some.names.index("age_s"), [name != "age_s" for name in some.names]
+    assert (told[:, age] == some.rows[:, age] - 3_600).all()
+    assert told[:, others].tobytes() == some.rows[:, others].tobytes()
+    then = part.told.followed(made[0].request.event_time)
+    assert isinstance(then, Younger)
+    assert (len(then.posts), then.adopted) == (25, [])

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from decalog.decisions import Candidate, Decision, Slot, unpack_features
 from decalog.events import Event, Record
 from decalog.examples import NO_ENTITY, Bools, Floats, Int64s, changes_read
+from decalog.features.columnar import write_requests
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
 from decalog.features.offline import fold_admissible
+from decalog.features.plan import Plan
 from decalog.folding import body_of, point
 from decalog.models.base import Acts, SlateSet
 from decalog.outcomes import LabelBook, Outcome
+from decalog.retrieval import Retrieval
 from decalog.schema import Schema
 
 
@@ -44,6 +48,7 @@ class ImpressionHistory:
         schema: of the system; its `signals` are what is learnt.
         features: that rows are made of. Logged values are used where a candidate has them in this version, else the
             log is folded: both are the same bits.
+        retrieval: makes the system's retrieval, for models that bring what candidates are described by.
 
     Attributes:
         position: the pin, the number of records of the log that were read.
@@ -52,13 +57,20 @@ class ImpressionHistory:
         late: things shown that are left out, because features cannot be exact for them.
     """
 
-    def __init__(self, records: Iterable[Record], schema: Schema, *, features: FeatureSet) -> None:
+    def __init__(
+        self,
+        records: Iterable[Record],
+        schema: Schema,
+        *,
+        features: FeatureSet,
+        retrieval: Callable[[], Retrieval] | None = None,
+    ) -> None:
         self.schema, self.features = schema, features
         by_seq = {record.seq: record for record in records}
         self.position = max(by_seq, default=-1) + 1
         self.known_time = by_seq[self.position - 1].known_time if by_seq else 0
         own = [record for record in by_seq.values() if record.system == schema.system and not record.reason]
-        bodies = {record.seq: body_of(record) for record in own}
+        bodies = {record.seq: body for record in own if (body := body_of(record)) is not None}
         self._book = LabelBook(schema)
         self._book.add_all(own)
         shown = sorted(_shown(own, bodies), key=lambda one: (one.decided, one.record.seq))
@@ -69,6 +81,7 @@ class ImpressionHistory:
         self.late = int(late.sum())
         self.shown: list[Impression] = [one for one, is_late in zip(shown, late.tolist(), strict=True) if not is_late]
         self._rows = rows[~late]
+        self._told = None if retrieval is None else _Told(self, own, bodies, retrieval=retrieval)
         self._acts = acts_of(own, bodies, schema=schema)
 
     @property
@@ -127,7 +140,68 @@ class ImpressionHistory:
             refs=tuple(one.slot.ref for one in shown),
             facts=tuple({**one.decision.request.attributes, **one.candidate.attributes} for one in shown),
             acts=self._acts.until(known_by),
+            known_by=known_by,
+            places=places,
+            told=self._told,
         )
+
+    def rows(self, places: npt.NDArray[np.intp]) -> Floats:
+        """Returns all features of things shown, by their places."""
+        rows: Floats = self._rows[places]
+        return rows
+
+
+class _Told:
+    """See `models.base.Told`."""
+
+    def __init__(
+        self,
+        history: ImpressionHistory,
+        records: Sequence[Record],
+        bodies: Mapping[int, Event | Decision | Outcome],
+        *,
+        retrieval: Callable[[], Retrieval],
+    ) -> None:
+        self._history, self._records, self._bodies, self._make = history, records, bodies, retrieval
+
+    def followed(self, known_by: int) -> Retrieval:
+        retrieval = self._make()
+        for record in self._records:
+            if record.known_time <= known_by and record.seq in self._bodies:
+                retrieval.follow(record, self._bodies[record.seq])
+        return retrieval
+
+    def redescribed(self, model: Any, places: npt.NDArray[np.intp]) -> Floats:
+        wanted: dict[int, list[int]] = {}
+        for row, place in enumerate(places.tolist()):
+            wanted.setdefault(self._history.shown[place].record.seq, []).append(row)
+        points: list[Point | None] = [None] * len(places)
+        retrieval = self._make()
+        retrieval.adopt(model)
+        for record in self._records:
+            if record.seq not in self._bodies:
+                continue
+            rows = wanted.get(record.seq, [])
+            shown = [self._history.shown[places[row]] for row in rows]
+            if shown:
+                described = retrieval.describe(shown[0].decision.request, [one.slot.ref for one in shown])
+                for row, one, candidate in zip(rows, shown, described, strict=True):
+                    facts = {**one.candidate.attributes, **candidate.attributes}
+                    of = msgspec.structs.replace(one.candidate, attributes=facts)
+                    points[row] = point(one.decision.request, one.decision.state_seq, of=of)
+            retrieval.follow(record, self._bodies[record.seq])
+        return self._rewritten(places, [one for one in points if one is not None])
+
+    def _rewritten(self, places: npt.NDArray[np.intp], points: Sequence[Point]) -> Floats:
+        """Returns rows whose features of the request and its candidate are read anew; windows and lookups stay."""
+        features = self._history.features
+        plan, rows = Plan(features), self._history.rows(places)
+        kept = [place for place, _ in plan.lookups]
+        lookups = rows[:, kept]
+        write_requests(plan, points, out=rows)
+        rows[:, kept] = lookups
+        model_rows: Floats = rows[:, np.array(features.places_for("model"), np.intp)]
+        return model_rows
 
 
 def subject_of(request: Event, schema: Schema) -> int:
@@ -155,7 +229,7 @@ def acts_of(records: Sequence[Record], bodies: Mapping[int, object], *, schema: 
     subjects: dict[str, int] = {}
     found: list[_Act] = []
     for record in records:
-        body = bodies[record.seq]
+        body = bodies.get(record.seq)
         if isinstance(body, Decision):
             subjects[record.id] = subject_of(body.request, schema)
         elif isinstance(body, Outcome):
@@ -202,7 +276,7 @@ def _rows(
 
 def _shown(records: Sequence[Record], bodies: Mapping[int, object]) -> Iterator[Impression]:
     for record in records:
-        decision = bodies[record.seq]
+        decision = bodies.get(record.seq)
         if not isinstance(decision, Decision) or decision.happened is None or not decision.happened.verb:
             continue
         by_ref = {candidate.ref: candidate for candidate in decision.candidates}

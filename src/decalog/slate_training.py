@@ -23,7 +23,7 @@ from decalog.policy import Policy
 from decalog.registry import Registry
 from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Support, Unmeasured
 from decalog.slate_metrics import Ranked
-from decalog.system import System
+from decalog.system import System, load
 from decalog.training import (
     LogReader,
     Say,
@@ -89,7 +89,10 @@ def train_slates(
     chosen = chosen_kind(system, plan)
     say("joining what was shown with its outcomes")
     with uncollected():
-        history = ImpressionHistory(log.read(0, plan.position), system.schema, features=system.features)
+        retrieval = load(system.retrieval) if system.retrieval else None
+        history = ImpressionHistory(
+            log.read(0, plan.position), system.schema, features=system.features, retrieval=retrieval
+        )
         parts = split_slates(history, test_share=plan.test_share)
     _check_enough(parts, plan, system=system)
     policy: Any = system.policy(plan.policy if plan.policy is not None else system.policy_params())

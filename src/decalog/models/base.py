@@ -70,6 +70,19 @@ class Acts(msgspec.Struct, frozen=True):
         return self.take(self.known <= known_by)
 
 
+class Told(Protocol):
+    """The log behind a `SlateSet`, for models that bring what candidates are described by."""
+
+    def followed(self, known_by: int) -> Any:
+        """Returns the system's retrieval as it stood at a moment, µs of known_time, without a model."""
+
+    def redescribed(self, model: Any, places: npt.NDArray[np.intp]) -> Floats:
+        """Returns rows of things shown as they would be had the retrieval described them with a model.
+
+        It is the code that serves: the log is followed record by record, and each thing is described when it was shown.
+        """
+
+
 class SlateSet(msgspec.Struct, frozen=True, kw_only=True):
     """Things that were shown, to learn from, in the order of time; all arrays have one entry a thing shown.
 
@@ -87,6 +100,9 @@ class SlateSet(msgspec.Struct, frozen=True, kw_only=True):
         refs: which thing.
         facts: public values of the request and of the thing, as logged.
         acts: all that people did with things that was known when the part was made.
+        known_by: when that was, µs.
+        places: which things of the log's they are.
+        told: the log behind them; None where there is none.
     """
 
     names: tuple[str, ...]
@@ -102,6 +118,9 @@ class SlateSet(msgspec.Struct, frozen=True, kw_only=True):
     refs: tuple[str, ...]
     facts: tuple[Mapping[str, int | float | str | bool], ...]
     acts: Acts
+    known_by: int
+    places: npt.NDArray[np.intp]
+    told: Told | None = None
 
     @property
     def n(self) -> int:
@@ -111,7 +130,7 @@ class SlateSet(msgspec.Struct, frozen=True, kw_only=True):
     def take(self, mask: npt.NDArray[np.bool_]) -> SlateSet:
         """Returns the things of a mask; the acts stay all."""
         places = np.flatnonzero(mask).tolist()
-        arrays = ("rows", "labels", "slates", "seqs", "times", "positions", "propensities", "users")
+        arrays = (*("rows", "labels", "slates", "seqs", "times", "positions", "propensities", "users", "places"),)
         return msgspec.structs.replace(
             self,
             **{name: getattr(self, name)[mask] for name in arrays},
