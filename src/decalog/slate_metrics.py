@@ -30,7 +30,9 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         users: int64, tokens.
         positions: int64, 0 is the first.
         refs: int64, which thing, numbered.
+        times: int64, µs of the decision.
         things: how many different things were ever shown.
+        facts: public values of the request and of the thing.
         ends: outcome kind → (slates, values) of what was said of whole slates.
         seed: of the bootstrap.
     """
@@ -44,7 +46,9 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     users: Int64s
     positions: Int64s
     refs: Int64s
+    times: Int64s
     things: int
+    facts: tuple[Mapping[str, int | float | str | bool], ...] = ()
     ends: Mapping[str, tuple[Int64s, Floats]] = {}
     seed: int = 0
 

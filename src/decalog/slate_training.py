@@ -151,6 +151,8 @@ class _Judge:
             users=test.users,
             positions=test.positions,
             refs=np.array([numbers[ref] for ref in test.refs], np.int64),
+            times=test.times,
+            facts=test.facts,
             things=len({one.slot.ref for one in history.shown}),
             ends=history.ends(test.slates),
             seed=seed,
