@@ -50,7 +50,8 @@ MONITORS = (
         alert="below",
         level=0.01,
         owner=_OWNER,
-        runbook="Replay a decision of now and one of when it was usual (`decalog replay feed ID`), and compare their features.",
+        runbook="Replay a decision of now and one of when it was usual (`decalog replay feed ID`); compare their "
+        "features.",
     ),
     Monitor(
         name="feed_quarantine_share",
