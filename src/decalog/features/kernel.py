@@ -26,11 +26,12 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from decalog.compiling import compiled
 from decalog.features.facts import HALVING, HALVINGS
 
 Int64s = npt.NDArray[np.int64]
@@ -86,22 +87,6 @@ ACT, INDEX, TOKEN = 0, 1, 2
 RETRACT, INSERT, READ = 0, 1, 2
 
 
-def _numba_wanted() -> bool:
-    return os.environ.get("DECALOG_NO_NUMBA", "") not in ("1", "true")
-
-
-def _compiler(signature: str | None) -> Callable[[_F], _F]:
-    if _numba_wanted():
-        try:
-            import numba
-        except ImportError:
-            pass
-        else:
-            cached = signature is not None
-            return cast("Callable[[_F], _F]", numba.njit(signature, cache=cached, nogil=True, error_model="numpy"))
-    return lambda function: function
-
-
 @functools.cache
 def source_mark() -> str:
     """Returns a mark of this file's source.
@@ -123,8 +108,8 @@ def marked(function: _F) -> _F:
 
 # A door's signature is given, so it is compiled on import (or comes from the cache), never inside a request. What only
 # doors call takes its types from them and is compiled into them.
-_door = _compiler
-_inner = _compiler(None)
+_door = compiled
+_inner = compiled(None)
 
 
 @_inner
@@ -546,8 +531,8 @@ def doors(entities: int) -> Doors:
         return Doors(_scan_all, _insert_all)
     rows = f"UniTuple(int64[:, ::1], {entities})"
     table = "int64[:, ::1]"
-    scan_door = _compiler(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
-    insert_door = _compiler(f"int64({rows}, int64[::1], {table}, int64[::1], int64, int64)")
+    scan_door = compiled(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
+    insert_door = compiled(f"int64({rows}, int64[::1], {table}, int64[::1], int64, int64)")
     return Doors(scan_door(_scan_all), insert_door(_insert_all))
 
 
