@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -14,7 +14,7 @@ from decalog.errors import ReplayError
 from decalog.features import kernel
 from decalog.features.columnar import live_rows
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Change, Fact, Point, TableVersion
+from decalog.features.facts import Change, Fact, Overlay, Point, TableVersion, laid_over
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.packed import NEVER, PackedRows, Rest, Resting, View, merge, pack
 from decalog.features.plan import EntityPlan, Plan
@@ -243,16 +243,32 @@ class OnlineState:
             DataError: the point is refused as too late.
             ReplayError: the state is beyond the point's position.
         """
-        if point.state_seq <= self._seq:
-            raise _beyond(point.state_seq, self.position)
-        if self.refused(point):
-            raise inadmissible(point.time, self._watermark, lateness=self.features.lateness)
+        self._check(point)
         plan, out = self.plan, self.plan.blank.copy()
         self._set_job(point)
         if self._entities:  # the compiled door takes no empty tuple
             asked, rows = self._asked(point.subjects, self._all_kept)
             self._scan_all(rows, plan.lanes, plan.outputs, plan.spans, self._job, asked, plan.crowded, out)
         self.plan.write_request(point, out, tables=self._tables)
+        return out
+
+    def vectors(self, point: Point, candidates: Sequence[Overlay]) -> Float64s:
+        """Returns the features of each candidate of a request, float64 of shape (candidates, features).
+
+        Each row is, bit for bit, the `vector` of the candidate laid over the request's point (`facts.laid_over`).
+
+        Args:
+            point: the request's.
+            candidates: of the request.
+
+        Raises:
+            DataError: as for `vector`.
+            ReplayError: as for `vector`.
+        """
+        self._check(point)
+        out = np.empty((len(candidates), len(self.plan.blank)))
+        for place, candidate in enumerate(candidates):
+            out[place] = self.vector(laid_over(point, candidate))
         return out
 
     def scan_inputs(self, entity: str, point: Point) -> tuple[Int64s, Int64s] | None:
@@ -274,6 +290,12 @@ class OnlineState:
             bytes=sum(view.bytes for view in views),
             unusable=dict(self._unusable),
         )
+
+    def _check(self, point: Point) -> None:
+        if point.state_seq <= self._seq:
+            raise _beyond(point.state_seq, self.position)
+        if self.refused(point):
+            raise inadmissible(point.time, self._watermark, lateness=self.features.lateness)
 
     def _asked(self, entities: Mapping[str, int], kept: tuple[bool, ...]) -> tuple[int, tuple[Int64s, ...]]:
         """Returns which entity names are kept and there, one bit each, and the row array of each."""
