@@ -180,6 +180,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         outcomes: kinds of outcomes.
         actions: the action space, safest fallback first.
         label: what is learned.
+        candidate: public facts of what can be chosen, as retrieval says them beside what the request says.
     """
 
     system: str
@@ -189,6 +190,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: tuple[OutcomeKind, ...]
     actions: tuple[str, ...]
     label: Label
+    candidate: tuple[Field, ...] = ()
 
     def kind(self, name: str) -> EventKind:
         """Returns the event kind of that name, the request's included.
