@@ -12,9 +12,10 @@ import numpy as np
 
 from decalog.errors import ReplayError
 from decalog.features import kernel
+from decalog.features.candidates import Crowd
 from decalog.features.columnar import live_rows
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Change, Fact, Overlay, Point, TableVersion, laid_over
+from decalog.features.facts import Change, Fact, Overlay, Point, TableVersion
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.packed import NEVER, PackedRows, Rest, Resting, View, merge, pack
 from decalog.features.plan import EntityPlan, Plan
@@ -57,6 +58,12 @@ class _EntityRows:
         if rows is None and self.resting is not None:
             rows = self.resting.rows(token)
         return self.none if rows is None else rows
+
+    def held(self, tokens: Sequence[int]) -> list[Int64s]:
+        """Returns `rows` of each token."""
+        if self.resting is not None:
+            return [self.rows(token) for token in tokens]
+        return [self.none if rows is None else rows for rows in map(self.by_token.get, tokens)]
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
         rows = self.by_token.get(token)
@@ -266,10 +273,9 @@ class OnlineState:
             ReplayError: as for `vector`.
         """
         self._check(point)
-        out = np.empty((len(candidates), len(self.plan.blank)))
-        for place, candidate in enumerate(candidates):
-            out[place] = self.vector(laid_over(point, candidate))
-        return out
+        if not candidates:
+            return np.empty((0, len(self.plan.blank)))
+        return Crowd(self.plan, point, candidates).vectors(self._entities, self._tables)
 
     def scan_inputs(self, entity: str, point: Point) -> tuple[Int64s, Int64s] | None:
         """Returns the rows and the job of `kernel.scan` for one entity name at a point, both the state's own.

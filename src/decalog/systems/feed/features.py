@@ -101,6 +101,17 @@ def _quotient(name: str, numerator: str, denominator: str) -> Ratio:
     )
 
 
+def _together(pair: str) -> tuple[Feature, ...]:
+    """Returns what a reader did with an author or a topic."""
+    return (
+        *_counts(pair, "shown", "7d"),
+        *_counts(pair, "clicks", "7d", "30d"),
+        *_in(pair, "30d", "likes", "hides"),
+        _since(pair, "clicks", "30d"),
+        _rate(pair.replace("+", "_"), "clicks", "7d"),
+    )
+
+
 def _fact(name: str, meaning: str, unit: str = "1", *, missing: float = -1.0) -> Attribute:
     return Attribute(name=name, meaning=meaning, unit=unit, owner=_OWNER, attribute=name, missing=missing)
 
@@ -148,17 +159,8 @@ _TOPIC: tuple[Feature, ...] = (
     _quotient("topic_clicks_pace", "topic_clicks_1h", "topic_clicks_1d"),
 )
 _TOGETHER: tuple[Feature, ...] = (
-    *(
-        feature
-        for pair in ("user+author", "user+topic")
-        for feature in (
-            *_counts(pair, "shown", "7d"),
-            *_counts(pair, "clicks", "7d", "30d"),
-            *_in(pair, "30d", "likes", "hides"),
-            _since(pair, "clicks", "30d"),
-            _rate(pair.replace("+", "_"), "clicks", "7d"),
-        )
-    ),
+    *_together("user+author"),
+    *_together("user+topic"),
     _over("user+post", "shown", "7d", name="shown_to_user_7d"),
     _since("user+post", "shown", "7d"),
 )
