@@ -197,6 +197,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         slate_of: where an action is a verb (`show`) and slots hold things, in order: the public entity whose values are
             the candidates' refs; "" where slots hold actions.
         signals: what is predicted of each thing that was shown.
+        candidate: public facts of what can be chosen, as retrieval says them beside what the request says.
     """
 
     system: str
@@ -208,6 +209,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     label: Label
     slate_of: str = ""
     signals: tuple[Signal, ...] = ()
+    candidate: tuple[Field, ...] = ()
 
     def kind(self, name: str) -> EventKind:
         """Returns the event kind of that name, the request's included.

@@ -74,6 +74,8 @@ _FLOATS = ("missing", "crowded")
 _OUTCOME_ROWS = ("outcome.", "labelled.")
 DECISION_ROWS = ("decision.", "drawn.")
 """What the kind of a decision's rows begins with; its action follows. Only what was drawn has the second row."""
+SHOWN = "shown"
+"""Kind of the rows of what a slate showed, where slots hold things: one a slot."""
 
 
 class Reads(msgspec.Struct, frozen=True):
@@ -335,7 +337,7 @@ def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
     if isinstance(feature, Aggregate):
         yield from _aggregate_problems(feature, schema)
         return
-    public = schema.request.attributes
+    public = schema.request.attributes | {fact.name for fact in schema.candidate}
     for part in ("attribute", "left", "right"):
         if hasattr(feature, part):
             yield from _unknown(part, getattr(feature, part), known=public)
@@ -356,7 +358,8 @@ def _table_problems(features: FeatureSet, schema: Schema) -> Iterator[str]:
 def _aggregate_problems(feature: Aggregate, schema: Schema) -> Iterator[str]:
     kinds = (schema.request, *schema.events)
     entities = {entity.name for kind in kinds for entity in kind.entities}
-    columns = frozenset[str]().union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
+    columns = frozenset(fact.name for fact in schema.candidate)
+    columns = columns.union(*(kind.attributes for kind in kinds), _outcome_columns(schema))
     for row in feature.over:
         yield from _unknown("kind", row, known=_rows_known(schema))
     for entity in feature.entities:
@@ -372,6 +375,7 @@ def _rows_known(schema: Schema) -> list[str]:
     """Returns the kinds of rows that a system's records may become."""
     rows = [kind.name for kind in (schema.request, *schema.events)]
     rows += [f"{which}{action}" for which in DECISION_ROWS for action in schema.actions]
+    rows += [SHOWN] if schema.candidate else []
     return rows + [f"{which}{outcome.name}" for which in _OUTCOME_ROWS for outcome in schema.outcomes]
 
 

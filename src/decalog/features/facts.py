@@ -9,6 +9,7 @@ deletion only retracts.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import msgspec
 
@@ -97,3 +98,32 @@ class Point(msgspec.Struct, frozen=True, gc=False):
     def attributes(self) -> Mapping[str, Value]:
         """The request's own public values; empty where there is no own event."""
         return {} if self.own is None else self.own.attributes
+
+
+class Overlay(Protocol):
+    """What a candidate of a request is known by, besides the request: laid over it, its own names win."""
+
+    @property
+    def entities(self) -> Mapping[str, int]:
+        """Entity name → token."""
+
+    @property
+    def attributes(self) -> Mapping[str, Value]:
+        """Public values."""
+
+
+def laid_over(point: Point, candidate: Overlay) -> Point:
+    """Returns where the features of a candidate are asked for: the request's point, as if it had been about it.
+
+    >>> own = Fact(9, 5, "request", {"user": 1}, {"language": "de"})
+    >>> asked = laid_over(Point(3, 5, own=own), Fact(0, 0, "", {"post": 2}, {"age_s": 60}))
+    >>> asked.subjects, asked.attributes, asked.own.root
+    ({'user': 1, 'post': 2}, {'language': 'de', 'age_s': 60}, 9)
+    """
+    if point.own is None:
+        return msgspec.structs.replace(point, entities={**point.entities, **candidate.entities})
+    entities = {**point.own.entities, **candidate.entities}
+    attributes = {**point.own.attributes, **candidate.attributes}
+    return msgspec.structs.replace(
+        point, own=msgspec.structs.replace(point.own, entities=entities, attributes=attributes)
+    )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import struct
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
 
 from decalog.errors import ReplayError
 from decalog.features import kernel
+from decalog.features.candidates import Crowd
 from decalog.features.columnar import live_rows
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Change, Fact, Point, TableVersion
+from decalog.features.facts import Change, Fact, Overlay, Point, TableVersion
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.packed import NEVER, PackedRows, Rest, Resting, View, merge, pack
 from decalog.features.plan import EntityPlan, Plan
@@ -57,6 +58,12 @@ class _EntityRows:
         if rows is None and self.resting is not None:
             rows = self.resting.rows(token)
         return self.none if rows is None else rows
+
+    def held(self, tokens: Sequence[int]) -> list[Int64s]:
+        """Returns `rows` of each token."""
+        if self.resting is not None:
+            return [self.rows(token) for token in tokens]
+        return [self.none if rows is None else rows for rows in map(self.by_token.get, tokens)]
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
         rows = self.by_token.get(token)
@@ -243,10 +250,7 @@ class OnlineState:
             DataError: the point is refused as too late.
             ReplayError: the state is beyond the point's position.
         """
-        if point.state_seq <= self._seq:
-            raise _beyond(point.state_seq, self.position)
-        if self.refused(point):
-            raise inadmissible(point.time, self._watermark, lateness=self.features.lateness)
+        self._check(point)
         plan, out = self.plan, self.plan.blank.copy()
         self._set_job(point)
         if self._entities:  # the compiled door takes no empty tuple
@@ -254,6 +258,24 @@ class OnlineState:
             self._scan_all(rows, plan.lanes, plan.outputs, plan.spans, self._job, asked, plan.crowded, out)
         self.plan.write_request(point, out, tables=self._tables)
         return out
+
+    def vectors(self, point: Point, candidates: Sequence[Overlay]) -> Float64s:
+        """Returns the features of each candidate of a request, float64 of shape (candidates, features).
+
+        Each row is, bit for bit, the `vector` of the candidate laid over the request's point (`facts.laid_over`).
+
+        Args:
+            point: the request's.
+            candidates: of the request.
+
+        Raises:
+            DataError: as for `vector`.
+            ReplayError: as for `vector`.
+        """
+        self._check(point)
+        if not candidates:
+            return np.empty((0, len(self.plan.blank)))
+        return Crowd(self.plan, point, candidates).vectors(self._entities, self._tables)
 
     def scan_inputs(self, entity: str, point: Point) -> tuple[Int64s, Int64s] | None:
         """Returns the rows and the job of `kernel.scan` for one entity name at a point, both the state's own.
@@ -274,6 +296,12 @@ class OnlineState:
             bytes=sum(view.bytes for view in views),
             unusable=dict(self._unusable),
         )
+
+    def _check(self, point: Point) -> None:
+        if point.state_seq <= self._seq:
+            raise _beyond(point.state_seq, self.position)
+        if self.refused(point):
+            raise inadmissible(point.time, self._watermark, lateness=self.features.lateness)
 
     def _asked(self, entities: Mapping[str, int], kept: tuple[bool, ...]) -> tuple[int, tuple[Int64s, ...]]:
         """Returns which entity names are kept and there, one bit each, and the row array of each."""

@@ -239,6 +239,11 @@ class Plan:
             if read(fact) == MISSING and fact.attributes.get(column.name) is not None
         ]
 
+    def own_columns(self, kind: str) -> list[int]:
+        """Returns the columns of a request's own row, if it is of that kind, that any window reads."""
+        lanes = self.lanes[(self.lanes[:, kernel.OWN] == 1) & (self.lanes[:, kernel.KINDS] & self.bits[kind] != 0)]
+        return sorted(set(lanes[:, kernel.OWN_COLUMN].tolist()) - {kernel.TIME})
+
     def _place_of(self, column: Column | None) -> int:
         """Returns where a column stands in a row over all columns; counts and times read event_time."""
         return kernel.TIME if column is None else kernel.FIRST_COLUMN + self.columns.index(column)

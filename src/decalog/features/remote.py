@@ -19,7 +19,7 @@ import numpy as np
 from decalog.errors import DataError, DecalogError, LostStateError, StateError
 from decalog.features import kernel
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Change, Point
+from decalog.features.facts import Change, Overlay, Point, laid_over
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.online import OnlineState, StateStats, _EntityRows
 from decalog.features.plan import EntityPlan
@@ -200,6 +200,18 @@ class RemoteState(OnlineState):
         for (rows, key), packed in zip(keys, read, strict=True):
             rows.take(key[1], packed, waiting=[step for step in self._waiting if step.key == key])
         return super().vector(point)
+
+    def vectors(self, point: Point, candidates: Sequence[Overlay]) -> Float64s:
+        """See `OnlineState.vectors`; a round trip for each candidate.
+
+        Raises:
+            DataError: as for `vector`.
+            ReplayError: as there.
+            StateError: as there.
+        """
+        self._check(point)
+        rows = [self.vector(laid_over(point, candidate)) for candidate in candidates]
+        return np.array(rows, np.float64).reshape(len(rows), len(self.plan.blank))
 
     def stats(self) -> StateStats:
         """Returns what the server holds, pruned or not; `unusable` counts from when this state was opened."""

@@ -6,7 +6,7 @@ post (`ref`); what happens elsewhere (a post opened from a link, another system'
 
 from __future__ import annotations
 
-from decalog.schema import Entity, EventKind, Field, Label, OutcomeKind, Schema, Signal
+from decalog.schema import Entity, EventKind, Field, FieldKind, Label, OutcomeKind, Schema, Signal
 
 SHOW = "show"
 SURFACES = ("home", "explore", "session")
@@ -109,13 +109,41 @@ def _elsewhere(action: str) -> EventKind:
         meaning=f"{action} of a post, outside a slate of ours.",
         subject=("user",),
         entities=(_USER, _POST, _AUTHOR, _TOPIC),
-        fields=(Field(name="value", kind="float", meaning="1; seconds for dwell; 0 takes it back.", least=0),),
+        fields=(
+            Field(name="value", kind="float", meaning="1; seconds for dwell; 0 takes it back.", least=0, required=True),
+        ),
     )
 
 
 def _outcome(action: str, meaning: str) -> OutcomeKind:
     return OutcomeKind(name=action, meaning=meaning, sources=("app",), labels={1: 1} if action == "click" else {})
 
+
+def _fact(name: str, kind: FieldKind, meaning: str) -> Field:
+    return Field(name=name, kind=kind, meaning=meaning)
+
+
+CANDIDATE = (
+    _fact("author", "text", "Who wrote it, by the caller's name."),
+    _fact("topic", "text", "What it is about, by the caller's name."),
+    _fact("post_language", "text", "ISO 639-1 code of the post; `language` is the reader's."),
+    _fact("integrity", "text", "Moderation's verdict, empty where it is clear."),
+    _fact("labels", "text", "Further labels, spaces between."),
+    _fact("age_s", "int", "Seconds since it appeared."),
+    _fact("in_network", "flag", "The reader follows its author."),
+    _fact("author_followers", "int", "Readers who follow its author."),
+    _fact("author_age_s", "int", "Seconds since its author's first post."),
+    _fact("author_posts", "int", "Posts of its author."),
+    _fact("two_tower", "float", "Cosine of the reader's and the post's vectors."),
+    _fact("neighbours", "float", "Score of collaborative filtering."),
+    _fact("similar", "float", "Cosine with what was read last."),
+    _fact("sketch", "int", "Signs of the post's vector, a bit each."),
+    *(
+        _fact(f"{retriever}_rank", "int", f"Its place from 1 on in what `{retriever}` found.")
+        for retriever in ("popular", "fresh", "following")
+    ),
+)
+"""Facts of a candidate; absent where there is no model, or where the retriever did not find it."""
 
 SCHEMA = Schema(
     system="feed",
@@ -156,4 +184,5 @@ SCHEMA = Schema(
         Signal(head="p_hide", kind="hide", maturity="1d"),
         Signal(head="p_report", kind="report", maturity="1d"),
     ),
+    candidate=CANDIDATE,
 )
