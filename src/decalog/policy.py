@@ -51,12 +51,14 @@ class Case(msgspec.Struct, frozen=True):
         candidates: what can be chosen, with calibrated predictions.
         features: feature name → value, those with use="policy" included.
         draw: name → uniform draw in [0, 1), a function of the decision's id.
+        columns: feature name → one value a competing candidate, in their order; empty where there is one candidate.
     """
 
     request: Event
     candidates: tuple[Candidate, ...]
     features: Mapping[str, float]
     draw: Callable[[str], float]
+    columns: Mapping[str, npt.NDArray[np.float64]] = {}
 
 
 class Verdict(msgspec.Struct, frozen=True):
