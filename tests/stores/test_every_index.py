@@ -133,11 +133,8 @@ def test_what_is_not_finite_is_refused(index: VectorIndex, bad: float) -> None:
     rows = clustered(2)
     rows[1, 3] = bad
     for use in (lambda: index.put(ids(0, 1), rows), lambda: index.search(rows, 1)):
-        with pytest.raises(
-            ModelError, match="index of vectors: a vector that is not finite. Expected finite"
-        ) as caught:
+        with pytest.raises(ModelError, match=r"vector that is not finite\. Expected finite numbers\. Train the model"):
             use()
-        assert caught.value.fix.startswith("Train the model again")
     assert len(index) == 0
 
 
