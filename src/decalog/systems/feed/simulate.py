@@ -295,9 +295,8 @@ class World:
         request.truth = dict(self._state(ask.reader))
         if not len(rows):
             return
-        unfit = int((~behaviour.is_fit(town, ask.reader, rows=rows, at_us=ask.at_us)).sum())
         reaction = behaviour.react(town, ask, rows=rows)
-        counts = self._count(reaction, shown=len(rows), unfit=unfit)
+        counts = self._count(reaction, shown=len(rows))
         request.truth |= {
             "looked": float(counts.looked),
             "clicks": float(counts.clicks),
@@ -308,7 +307,7 @@ class World:
         end_us = self._tell_reaction(request, rows, reaction)
         self._go_on(request, reaction, end_us=end_us)
 
-    def _count(self, reaction: Reaction, *, shown: int, unfit: int) -> Totals:
+    def _count(self, reaction: Reaction, *, shown: int) -> Totals:
         params, looked = self.params, len(reaction.acts)
         clicks, dwells, likes, replies, shares, hides, reports = reaction.acts.sum(axis=0).tolist()
         dwell_s = float(reaction.dwell_s.sum())
@@ -324,11 +323,11 @@ class World:
             shares=shares,
             hides=hides,
             reports=reports,
-            unfit=unfit,
+            unfit=reaction.unfit,
             dwell_s=dwell_s,
             minor=minor - params.hide_minor * hides - params.report_minor * reports,
         )
-        self.days[-1] = total((self.days[-1], counts))
+        self.days[-1].add(counts)
         return counts
 
     def _tell_reaction(self, request: _Request, rows: Ints, reaction: Reaction) -> int:

@@ -21,7 +21,7 @@ from decalog.testing.draws import Floats, Ints, Keys
 
 LIVE_DAYS = 4
 """After so long a post is old, and no policy of the world shows it any more."""
-TIRED = FACTS.index("tired")
+TIRED, UNFIT = FACTS.index("tired"), FACTS.index("unfit")
 LOOK_S, GLANCE_S = 2.5, 5.0
 """Seconds that a look at a post takes, and that one takes, on the mean, which is opened and left again."""
 _STAY_S, _SPREAD = 10.0, 0.35
@@ -78,6 +78,7 @@ class Reaction(NamedTuple):
         further: two draws a position, for what else may follow.
         wants_more: whether they ask for another slate.
         expected: what the slate was expected to earn now, and in the long run, minor units.
+        unfit: how many of the posts should not have been shown.
     """
 
     acts: Mask
@@ -85,6 +86,7 @@ class Reaction(NamedTuple):
     further: Floats
     wants_more: bool
     expected: tuple[float, float]
+    unfit: int
 
 
 def examination(params: WorldParams, positions: int) -> Floats:
@@ -114,7 +116,7 @@ def facts(town: Town, reader: int, *, rows: Ints, at_us: int) -> Floats:
     posts, people = town.posts, town.readers
     author, topic = posts.author[rows], posts.topic[rows]
     columns = (
-        np.ones(len(rows)),
+        1.0,
         posts.place[rows] @ people.taste[reader],
         posts.quality[rows],
         posts.clickbait[rows],
@@ -128,7 +130,10 @@ def facts(town: Town, reader: int, *, rows: Ints, at_us: int) -> Floats:
         posts.harmful[rows],
         ~is_fit(town, reader, rows=rows, at_us=at_us),
     )
-    return np.stack(columns, axis=1, dtype=np.float64, casting="unsafe")
+    known = np.empty((len(FACTS), len(rows)))
+    for place, column in enumerate(columns):
+        known[place] = column
+    return known.T
 
 
 def chances(town: Town, reader: int, *, known: Floats) -> Chances:
@@ -168,16 +173,15 @@ def p_return(town: Town) -> Floats:
     return sigmoid(people.present + town.params.loyalty * people.satisfaction)
 
 
-def repeats(topic: Ints) -> Floats:
-    """Returns how many posts of its topic stand above each in a slate."""
-    return np.asarray(np.tril(topic[:, None] == topic, -1).sum(axis=1), dtype=np.float64)
-
-
 def of_slate(town: Town, reader: int, *, rows: Ints, at_us: int) -> Chances:
     """Returns the chances of the posts of a slate, in order: the ones above tire of those below."""
-    known = facts(town, reader, rows=rows, at_us=at_us)
-    known[:, TIRED] += repeats(town.posts.topic[rows])
-    return chances(town, reader, known=known)
+    return chances(town, reader, known=_of_slate(town, reader, rows=rows, at_us=at_us))
+
+
+def _of_slate(town: Town, reader: int, *, rows: Ints, at_us: int) -> Floats:
+    known, topic = facts(town, reader, rows=rows, at_us=at_us), town.posts.topic[rows]
+    known[:, TIRED] += np.tril(topic[:, None] == topic, -1).sum(axis=1)
+    return known
 
 
 def slate_minor(town: Town, reader: int, *, rows: Ints, at_us: int) -> tuple[float, float]:
@@ -195,11 +199,13 @@ def _expected(town: Town, reader: int, *, chance: Chances) -> tuple[float, float
 def react(town: Town, ask: Ask, *, rows: Ints) -> Reaction:
     """Returns what the reader does with a slate, and lets it change them; the draws belong to the request."""
     params, people, reader = town.params, town.readers, ask.reader
-    chance = of_slate(town, reader, rows=rows, at_us=ask.at_us)
-    expected, shown = _expected(town, reader, chance=chance), len(rows)
+    known, shown = _of_slate(town, reader, rows=rows, at_us=ask.at_us), len(rows)
+    chance = chances(town, reader, known=known)
+    expected = _expected(town, reader, chance=chance)
     keys = draws.child(ask.key, np.arange((shown + 1) * _DRAWS))
     draw = draws.uniform(keys, "reaction").reshape(shown + 1, _DRAWS)
-    depth = min(shown, 1 + int(np.log(draw[-1, 0]) / np.log(params.scroll)))
+    last = draw[-1]
+    depth = min(shown, 1 + int(np.log(last[0]) / np.log(params.scroll)))
     draw, heads = draw[:depth], chance.heads[:depth].copy()
     clicked = draw[:, 0] < heads[:, 0]
     heads[:, _STAY:_HIDE] /= heads[:, :1]
@@ -212,8 +218,8 @@ def react(town: Town, ask: Ask, *, rows: Ints) -> Reaction:
     before = people.satisfaction[reader]
     people.satisfaction[reader] = before + params.memory * (np.tanh(good / params.sated) - before)
     _look(town, reader, rows=rows[:depth], acts=acts)
-    wants_more = depth == ask.size and draws.uniform(ask.key, "more")[0] < sigmoid(params.more + 1.5 * before)
-    return Reaction(acts, dwell_s, draw[:, 8:], bool(wants_more), expected)
+    wants_more = depth == ask.size and last[1] < sigmoid(params.more + 1.5 * before)
+    return Reaction(acts, dwell_s, draw[:, 8:], bool(wants_more), expected, int(known[:, UNFIT].sum()))
 
 
 def _look(town: Town, reader: int, *, rows: Ints, acts: Mask) -> None:

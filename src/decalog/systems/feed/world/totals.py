@@ -27,6 +27,11 @@ class Totals(msgspec.Struct, kw_only=True):
     returned: int = 0
     minor: float = 0.0
 
+    def add(self, other: Totals) -> None:
+        """Counts another's counts in."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
     @property
     def ctr(self) -> float:
         """Clicks a shown post."""
@@ -55,6 +60,5 @@ def total(days: Iterable[Totals]) -> Totals:
     """Returns the sum of days."""
     made = Totals()
     for day in days:
-        for name in Totals.__struct_fields__:
-            setattr(made, name, getattr(made, name) + getattr(day, name))
+        made.add(day)
     return made
