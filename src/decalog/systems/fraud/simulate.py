@@ -24,11 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.errors import ConfigError, ConflictError, RequestError, UnknownRecordError, near
+from decalog.money import convert
 from decalog.systems.fraud import world_payments as payments
 from decalog.systems.fraud import world_town as towns
-from decalog.systems.fraud.world_params import WorldParams, checked, known_switch, mood
+from decalog.systems.fraud.world_params import SWITCHES, WorldParams, mood
 from decalog.systems.fraud.world_payments import DAY_US, SCHEMES, Batch
 from decalog.testing import draws
+from decalog.testing.settings import known_switch
 from decalog.testing.worlds import Message
 
 START_US = 1_767_571_200_000_000  # Monday, 5 January 2026, 00:00 UTC
@@ -85,7 +87,7 @@ class World:
     def __init__(
         self, seed: int, params: WorldParams | None = None, *, scale: float = 1.0, start_us: int = START_US
     ) -> None:
-        self.params = checked((params or WorldParams()).scaled(scale))
+        self.params = (params or WorldParams()).scaled(scale).checked()
         self.params_hash = self.params.digest()
         self.start_us = _midnight(start_us)
         self.base = "EUR"
@@ -99,8 +101,9 @@ class World:
         self._payments: dict[str, _Payment] = {}
         self._bodies: dict[str, dict[str, Any]] = {}  # requests not yet sent
         self._due: list[_Due] = []  # a heap
+        self._frauds: list[_Payment] = []  # of those decided on
 
-    def advance(self, until_us: int) -> list[Message]:
+    def advance(self, until_us: int, *, alone: bool = False) -> list[Message]:  # noqa: ARG002 - all is let through
         """Returns all messages after the last call and up to `until_us`, ordered by (at, kind, payment).
 
         Raises:
@@ -121,7 +124,14 @@ class World:
         self._now_us = until_us
         return messages
 
-    def react(self, request_id: str, action: str, *, at_us: int) -> None:
+    def react(
+        self,
+        request_id: str,
+        action: str,
+        *,
+        at_us: int,
+        refs: tuple[str, ...] = (),  # noqa: ARG002 - nothing is shown
+    ) -> None:
         """Tells the world the action on a payment: allow, block, review or step_up; without a reaction it goes through.
 
         Blocked payments and failed step-ups end there. A reviewed one waits for the analyst's verdict, and how a
@@ -145,6 +155,8 @@ class World:
             )
         payment.action = action
         payment.state = self._state_after(payment, action)
+        if payment.fraud:
+            self._frauds.append(payment)
         if action in _ANSWERED:
             due_us = max(at_us + int(self._minutes(payment, action) * _MINUTE_US), self._now_us + 1)
             heapq.heappush(self._due, _Due(due_us, _ANSWERED[action], request_id))
@@ -177,7 +189,20 @@ class World:
         Raises:
             ConfigError: there is no such switch.
         """
-        self._on = self._on | {known_switch(name)} if on else self._on - {known_switch(name)}
+        known = {known_switch("fraud", name, switches=SWITCHES)}
+        self._on = self._on | known if on else self._on - known
+
+    def score(self) -> str:
+        """Returns how many frauds among the payments that were decided on went through, and the money behind them."""
+        held = [payment for payment in self._frauds if payment.state != "through"]
+        stopped, lost = (self._money(payments) for payments in (held, self._frauds))
+        return (
+            f"frauds not let through {len(held):,} of {len(self._frauds):,} "
+            f"(simulated: {stopped / 100:,.0f} of {lost / 100:,.0f} {self.base})"
+        )
+
+    def _money(self, lost: list[_Payment]) -> int:
+        return sum(convert(p.amount_minor, p.currency, base=self.base, rates=self.rates) for p in lost)
 
     def _minutes(self, payment: _Payment, action: str) -> float:
         """Returns how long an analyst, or the payer at a step-up, takes."""
