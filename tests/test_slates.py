@@ -285,7 +285,7 @@ def test_what_was_shown_is_an_example_a_slot(log: SlateLog) -> None:
     log.said("like", 5.3, decision.request.id, ref=refs[0])
     log.said("like", 5.4, decision.request.id, ref=refs[0], value=0.0)
     log.said("return", 29.0, decision.request.id)
-    log.add("click", 30.0, user="bob", post="p1")
+    log.add("click", 30.0, user="bob", post="p1", value=1)
     log.log.commit()
     history = ImpressionHistory(log.log.read(), SYSTEM.schema, features=FEATURES)
     part = history.part(np.ones(3, np.bool_), known_by=history.known_time)

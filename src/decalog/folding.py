@@ -9,15 +9,12 @@ import msgspec
 
 from decalog.decisions import Candidate, Decision, decode_decision
 from decalog.events import Event, Record, decode_event, decode_table
-from decalog.features.definition import Reads
-from decalog.features.facts import Change, Fact, Point, TableVersion
+from decalog.features.definition import SHOWN, Reads
+from decalog.features.facts import Change, Fact, Point, TableVersion, about, laid_over
 from decalog.outcomes import Outcome, decode_outcome
 
 LAST_ROOT = 2**62
 """Root of a request's own event before it has a seq: the last among ties, whatever the log holds."""
-
-SHOWN = "shown"
-"""Kind of the rows of what a slate showed."""
 
 NO_FURTHER = Reads()
 
@@ -49,15 +46,8 @@ def point(event: Event, state_seq: int, *, root: int = -1, of: Candidate | None 
     `root` is the seq of its logged record, for hindsight at a position that already holds it. `of` is the candidate
     whose features they are: its entities and facts lie over the request's.
     """
-    own = fact(event, LAST_ROOT)
-    return Point(state_seq, event.event_time, root, own if of is None else _over(own, of))
-
-
-def _over(below: Fact, candidate: Candidate) -> Fact:
-    if not candidate.entities and not candidate.attributes:
-        return below
-    entities, attributes = {**below.entities, **candidate.entities}, {**below.attributes, **candidate.attributes}
-    return Fact(below.root, below.event_time, below.kind, entities, attributes)
+    asked = Point(state_seq, event.event_time, root, fact(event, LAST_ROOT))
+    return asked if of is None else laid_over(asked, of)
 
 
 def changes_of(
@@ -126,10 +116,11 @@ def _shown(decision: Decision, acted: Fact) -> Iterator[Fact]:
         return
     by_ref = {candidate.ref: candidate for candidate in decision.candidates}
     for place, slot in enumerate(happened.slots):
-        over = _over(acted, by_ref[slot.ref]) if slot.ref in by_ref else acted
+        over = about(acted, by_ref[slot.ref]) if slot.ref in by_ref else acted
         # A microsecond apart, in the order of the slate: one author may stand in several slots, and rows of an entity
         # are told apart by time, root and kind.
-        yield msgspec.structs.replace(over, kind=SHOWN, event_time=acted.event_time + place)
+        attributes = {**over.attributes, **slot.attributes}
+        yield Fact(over.root, acted.event_time + place, SHOWN, over.entities, attributes)
 
 
 def _event_changes(record: Record, event: Event, *, past: Past) -> tuple[Change, ...]:
@@ -182,7 +173,7 @@ def _asked(record: Record, ref: str) -> Fact | None:
     decision = decode_decision(record.body)
     asked = fact(decision.request, record.root)
     named = next((candidate for candidate in decision.candidates if candidate.ref == ref), None) if ref else None
-    return asked if named is None else _over(asked, named)
+    return asked if named is None else about(asked, named)
 
 
 def body_of(record: Record) -> Event | Decision | Outcome | None:

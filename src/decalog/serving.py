@@ -438,10 +438,12 @@ class Service:
 
 def vectors(state: Any, request: Event, *, state_seq: int, candidates: Sequence[Candidate]) -> Floats:
     """Returns the features of a request's candidates as the views have them, float64, candidates × features."""
-    if len(candidates) == 1:
-        vector: Floats = state.vector(point(request, state_seq, of=candidates[0]))
+    asked = point(request, state_seq)
+    if len(candidates) == 1 and not (candidates[0].entities or candidates[0].attributes):
+        vector: Floats = state.vector(asked)
         return vector[None, :]
-    return np.array([state.vector(point(request, state_seq, of=candidate)) for candidate in candidates])
+    matrix: Floats = state.vectors(asked, candidates)
+    return matrix
 
 
 def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str, float]:

@@ -67,7 +67,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-SYSTEMS: Mapping[str, str] = {"fraud": "decalog.systems.fraud.system:SYSTEM"}
+SYSTEMS: Mapping[str, str] = {name: f"decalog.systems.{name}.system:SYSTEM" for name in ("feed", "fraud")}
 """Name → dotted path of the systems that come with decalog. A user's own is named by its dotted path."""
 
 

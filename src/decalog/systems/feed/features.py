@@ -37,7 +37,7 @@ _ROWS: dict[str, tuple[tuple[str, ...], tuple[Condition, ...], str]] = {
     "requests": (("feed_request",), (), "requests for a slate"),
     "slates": (("decision.show",), (), "slates shown"),
     "shown": ((SHOWN,), (), "times shown"),
-    "explored": (("drawn.show",), (), "slots drawn to explore"),
+    "explored": ((SHOWN,), (Condition("explored", "==", 1),), "slots drawn to explore"),
     "reads": (
         (f"outcome.{DWELL}", DWELL),
         (Condition("value", ">=", READ_S),),

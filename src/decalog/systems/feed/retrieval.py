@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -26,7 +26,7 @@ from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
-from decalog.systems.feed.sources import SOURCES, Asked, Found, Sight, taste
+from decalog.systems.feed.sources import SOURCES, Asked, Found, Sight, probed, taste
 
 MOST = 500
 """How many posts compete."""
@@ -116,13 +116,14 @@ class FeedRetrieval:
         late = tuple(name for name in SOURCES if name not in found)
         return Retrieved((*chosen, *ruled_out[:DROPPED]), late, stages_us)
 
-    def candidate(self, ref: str) -> Candidate:
-        """Returns a post by its name, as of the last record; nothing of it hangs on who asks."""
-        slot = np.array([self.catalogue.slot(ref)])
-        if slot[0] < 0:
-            return Candidate(ref)
-        facts, entities = self._facts(self._sight, slot, self._now_us), self._entities(slot)
-        return Candidate(ref, entities=entities[0], attributes=facts[0])
+    def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
+        """Returns posts by their names as `retrieve` describes them; a bare candidate where one is unknown."""
+        sight, asked = self._sight, self._understood(request)
+        slots = np.array([self.catalogue.slot(ref) for ref in refs], np.int64)
+        known = slots[slots >= 0]
+        chosen = self._chosen(sight, asked, known, np.zeros_like(known), probed(sight, asked))
+        described = {candidate.ref: candidate for candidate in chosen}
+        return tuple(described.get(ref) or Candidate(ref) for ref in refs)
 
     def why_hidden(self, request: Event, ref: str) -> str:
         """Returns the filter that keeps a post from this reader now, or "" where it may be shown."""
@@ -244,7 +245,7 @@ class FeedRetrieval:
         columns = {
             "author": catalogue.author.named(author),
             "topic": catalogue.topic.named(posts["topic"][slots]),
-            "language": catalogue.language.named(posts["language"][slots]),
+            "post_language": catalogue.language.named(posts["language"][slots]),
             "age_s": _age_s(posts["created"][slots], now_us),
             "integrity": catalogue.integrity(slots),
             "labels": [catalogue.labels[slot] for slot in slots.tolist()],

@@ -138,6 +138,7 @@ CANDIDATE = (
     _fact("neighbours", "float", "Score of collaborative filtering."),
     _fact("similar", "float", "Cosine with what was read last."),
     _fact("sketch", "int", "Signs of the post's vector, a bit each."),
+    _fact("explored", "flag", "Its slot drew it, where it was shown."),
     *(
         _fact(f"{retriever}_rank", "int", f"Its place from 1 on in what `{retriever}` found.")
         for retriever in ("popular", "fresh", "following")

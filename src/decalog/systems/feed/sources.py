@@ -91,16 +91,20 @@ Source = Callable[[Sight, Asked, int], Found]
 
 def two_tower(sight: Sight, asked: Asked, k: int) -> Found:
     """Finds the posts nearest to the reader, whose vector is made now from what they did last."""
-    if sight.index is None:
-        return NOTHING
+    return NOTHING if sight.index is None else _nearest(sight.index, reader_vector(sight, asked), asked, k)
+
+
+def reader_vector(sight: Sight, asked: Asked) -> Floats:
+    """Returns where the reader stands, (1, dim), made now from what they did last and say of themselves."""
+    assert sight.index is not None  # noqa: S101 - who asks has looked
     sides = {
         "interests": asked.person.profile.interests,
         "region": (asked.region,) if asked.region else (),
         "language": (asked.language,) if asked.language else (),
     }
     vectors = sight.index.vectors(asked.engaged)
-    reader = sight.towers.user_vector(vectors, asked.weights.astype(np.float32), sides)
-    return _nearest(sight.index, reader[None], asked, k)
+    reader: Floats = sight.towers.user_vector(vectors, asked.weights.astype(np.float32), sides=sides)
+    return reader[None]
 
 
 def similar(sight: Sight, asked: Asked, k: int) -> Found:
@@ -108,6 +112,16 @@ def similar(sight: Sight, asked: Asked, k: int) -> Found:
     if sight.index is None or not len(asked.engaged):
         return NOTHING
     return _nearest(sight.index, sight.index.vectors(asked.engaged[:LIKENED]), asked, k)
+
+
+def probed(sight: Sight, asked: Asked) -> dict[str, Found]:
+    """Returns what posts are compared with, without looking for any."""
+    found = {"neighbours": neighbours(sight, asked, SOURCES["neighbours"][1])}
+    if sight.index is not None:
+        found["two_tower"] = Found(NOTHING.slots, probes=reader_vector(sight, asked))
+        if len(asked.engaged):
+            found["similar"] = Found(NOTHING.slots, probes=sight.index.vectors(asked.engaged[:LIKENED]))
+    return found
 
 
 def neighbours(sight: Sight, asked: Asked, k: int) -> Found:

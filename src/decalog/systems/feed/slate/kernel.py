@@ -29,8 +29,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from decalog.compiling import compiled
 from decalog.features.kernel import Float64s, Int64s
-from decalog.features.kernel import _compiler as compiler
 
 NEVER = 1_000
 """A first slot beyond every slate."""
@@ -61,7 +61,7 @@ _LEFT, _NEAREST = 0, 1
 _LEAST = 1e-12
 """Of d², where rounding would leave less."""
 
-_inner = compiler(None)
+_inner = compiled(None)
 
 
 @_inner
@@ -201,7 +201,7 @@ def _spare(worth: Float64s, barriers: Int64s, pick: int) -> None:
             barriers[i] = GONE
 
 
-@compiler(
+@compiled(
     "void(int64[:, ::1], float64[:, ::1], float64[::1], float64[::1], int64[:, ::1], float64[:, :, ::1])",
 )
 def _fill(facts: Int64s, worth: Float64s, knobs: Float64s, draws: Float64s, slots: Int64s, told: Float64s) -> None:
