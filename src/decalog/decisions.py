@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.crypto import digest
-from decalog.events import Event
+from decalog.events import Event, plain_body
 
 _DAY_MS = 86_400_000
 
@@ -190,7 +190,7 @@ _decision = msgspec.msgpack.Decoder(Decision).decode
 
 def decode_decision(body: bytes) -> Decision:
     """Returns the decision of a record's body."""
-    return _decision(body)
+    return _decision(plain_body(body))
 
 
 WAITS = "waits"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -166,14 +167,21 @@ def outcome_facts(record: Record, past: Past) -> tuple[Fact, ...]:
 
 
 def _asked(record: Record, ref: str) -> Fact | None:
-    """Returns the request that an outcome is about, under the candidate that it names; None where it was deleted."""
+    """Returns the request that an outcome is about, under the shown thing that it names; None where it was deleted."""
     if record.kind == "event":
         event = decode_event(record.body)
         return None if event.deleted else fact(event, record.root)
-    decision = decode_decision(record.body)
-    asked = fact(decision.request, record.root)
-    named = next((candidate for candidate in decision.candidates if candidate.ref == ref), None) if ref else None
-    return asked if named is None else about(asked, named)
+    asked, shown = _remembered(record.body, record.root)
+    return shown.get(ref, asked)
+
+
+@lru_cache(maxsize=1_024)
+def _remembered(body: bytes, root: int) -> tuple[Fact, dict[str, Fact]]:
+    """Returns a decision's request, and the same about each thing shown: outcomes of a slate come in swarms."""
+    decision = decode_decision(body)
+    asked, happened = fact(decision.request, root), decision.happened
+    shown = {slot.ref for slot in happened.slots} if happened is not None and happened.verb else set[str]()
+    return asked, {one.ref: about(asked, one) for one in decision.candidates if one.ref in shown}
 
 
 def body_of(record: Record) -> Event | Decision | Outcome | None:

@@ -25,7 +25,7 @@ from decalog.decisions import (
     new_decision_id,
 )
 from decalog.errors import ConflictError, RequestError
-from decalog.events import Event, Record, decode_event, encode
+from decalog.events import Event, Record, decode_event, encode, encode_body
 from decalog.log import FUTURE_TOLERANCE_US, Draft, Log
 from decalog.money import MAX_MINOR, convert
 from decalog.outcomes import Outcome
@@ -176,7 +176,7 @@ class Ingest:
                 id=event.id,
                 digest=mark,
                 event_time=event.event_time,
-                body=encode(body),
+                body=encode_body(body),
                 root=root,
             )
         )

@@ -31,7 +31,7 @@ from decalog.decisions import (
     unpack_features,
 )
 from decalog.errors import ConflictError, RequestError
-from decalog.events import Event, Record, encode
+from decalog.events import Event, Record, encode_body
 from decalog.features.definition import FeatureSet
 from decalog.folding import changes_of, point
 from decalog.ingest import Ingest
@@ -313,7 +313,7 @@ class Service:
                 id=draft.event.id,
                 digest=draft.mark,
                 event_time=draft.event.event_time,
-                body=encode(decision),
+                body=encode_body(decision),
                 keys=decision_keys(self.system.name, decision),
             )
         )
