@@ -13,6 +13,8 @@ on it are simulated results.
 from __future__ import annotations
 
 import heapq
+import itertools
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -37,6 +39,7 @@ START_US = 1_767_571_200_000_000  # Monday, 5 January 2026, 00:00 UTC
 # Share of a day's sessions by hour, midnight first: mornings, lunch, and most of all evenings.
 _RHYTHM = np.cumsum([4, 2, 1, 1, 1, 2, 5, 9, 10, 8, 7, 8, 11, 10, 8, 8, 9, 11, 13, 15, 17, 16, 12, 7])
 _KINDS = (ACTIONS[0], DWELL, *ACTIONS[1:])
+_NOISE = ("twice", "late", "unknown", "future", "")
 _WEEK = 7
 _FOLLOWED, _UNFOLLOWED, _MUTED, _BLOCKED = 0.1, 0.5, 0.2, 0.4  # after a like, and after hiding or reporting
 _AGAIN = 0.2  # share of outcomes on posts that `replayed_feedback` sends again
@@ -91,6 +94,7 @@ class World:
         self.days: list[Totals] = []
         self.town = _settle(seed, self.params)
         self._theirs = theirs
+        self._noise = tuple(itertools.accumulate(getattr(self.params, name) for name in _NOISE[:-1]))
         self._now_us = START_US - 1
         self._on: frozenset[str] = frozenset()
         self._rows: dict[str, int] = {}  # of posts, by name
@@ -151,8 +155,8 @@ class World:
         """Returns what stood behind one request.
 
         `satisfaction` in (−1, 1) of the reader before it · `p_return`: probability to come on the next day, before ·
-        and once a slate was shown: `looked` and `clicks` of it · `minor`: what it earned · `expected_minor`: what it was
-        expected to earn · `long_run_minor`: the same with what it does to satisfaction, over the horizon.
+        and once a slate was shown: `looked` and `clicks` of it · `minor`: what it earned · `expected_minor`: what it
+        was expected to earn · `long_run_minor`: the same with what it does to satisfaction, over the horizon.
 
         Raises:
             UnknownRecordError: no such request has been sent.
@@ -348,7 +352,7 @@ class World:
         self, request: _Request, place: int, *, acts: list[bool], dwell_s: float, at_us: int, chance: float
     ) -> None:
         """Plans the outcomes of one post, and the noise on some of them."""
-        params, ref = self.params, (request.refs or ())[place]
+        ref = (request.refs or ())[place]
         after_us = at_us + int(dwell_s * SECOND)
         told = [
             (kind, 1.0, after_us)
@@ -358,18 +362,17 @@ class World:
         if acts[0]:
             told += [("click", 1.0, at_us), (DWELL, round(dwell_s, 1), after_us)]
             request.session.read = [*request.session.read[-9:], ref]
-        bounds = np.cumsum([params.twice, params.late, params.unknown, params.future])
-        noise = int(np.searchsorted(bounds, chance))
-        lag_us = int(6 * HOUR * (chance * 1e4 % 1.0)) if noise == 1 else 0
+        noise = _NOISE[bisect(self._noise, chance)]
+        lag_us = int(6 * HOUR * (chance * 1e4 % 1.0)) if noise == "late" else 0
         for kind, value, event_us in told:
             body = self._outcome(request.id, kind, value=value, event_us=event_us, ref=ref, lag_us=lag_us)
-            if noise == 0:
+            if noise == "twice":
                 self._push(event_us + 20 * MINUTE, "outcome", body)
             if "replayed_feedback" in self._on and chance * 1e3 % 1.0 < _AGAIN:
                 self._push(event_us + DAY, "outcome", body | {"id": body["id"] + "_again"})
-        if noise == 2:
+        if noise == "unknown":
             self._outcome(request.id, "click", value=1.0, event_us=at_us, ref=f"post_unknown_{place}")
-        if noise == 3:
+        if noise == "future":
             body = {"id": f"{request.id}_{place}_ahead", "event_time": rfc3339(at_us + 2 * DAY)}
             self._push(at_us, "outcome", self._body(request.id, "click", value=1.0, event_us=at_us, ref=ref) | body)
 
@@ -436,7 +439,7 @@ class World:
 
     def _state(self, reader: int) -> Mapping[str, float | str]:
         satisfaction = float(self.town.readers.satisfaction[reader])
-        return {"satisfaction": satisfaction, "p_return": float(behaviour.p_return(self.town)[reader])}
+        return {"satisfaction": satisfaction, "p_return": float(behaviour.p_return(self.town, reader))}
 
     def _known(self, request_id: str) -> _Request:
         request = self._requests.get(request_id)
@@ -464,14 +467,15 @@ def _settle(seed: int, params: WorldParams) -> Town:
     topics = people.unit(people.noise(draws.child(draws.named(key, "topics"), np.arange(params.topics)), "topic"))
     writers = draws.child(draws.named(key, "authors"), np.arange(params.authors))
     authors = people.authors(writers, params, topics=topics, day=START_US // DAY)
+    silent, calm = authors._replace(rate=np.zeros(params.authors)), np.zeros(params.topics)
     return Town(
         params=params,
         key=key,
         topics=topics,
-        surge=np.zeros(params.topics),
+        surge=calm,
         readers=people.readers(draws.named(key, "readers"), params, topics=topics, authors=authors),
         authors=authors,
-        posts=posting.none(),
+        posts=posting.written(silent, params, topics=topics, surge=calm, start_us=START_US, wave=False),
         seen=np.zeros((params.readers, 0), dtype=np.bool_),
     )
 

@@ -19,7 +19,7 @@ from decalog.systems.feed.world.posts import EVERYWHERE, Posts
 from decalog.testing import draws
 from decalog.testing.draws import Floats, Ints, Keys
 
-LIVE_DAYS = 4
+LIVE_DAYS = 3
 """After so long a post is old, and no policy of the world shows it any more."""
 TIRED, UNFIT = FACTS.index("tired"), FACTS.index("unfit")
 LOOK_S, GLANCE_S = 2.5, 5.0
@@ -99,7 +99,7 @@ def is_fit(town: Town, reader: int, *, rows: Ints, at_us: int) -> Mask:
     posts, people = town.posts, town.readers
     region = posts.region[rows]
     fit = (posts.gone_us[rows] > at_us) & ((region == EVERYWHERE) | (region == people.region[reader]))
-    return fit if people.adult[reader] else fit & ~posts.mature[rows]
+    return np.asarray(fit if people.adult[reader] else fit & ~posts.mature[rows], dtype=np.bool_)
 
 
 def visible(town: Town, ask: Ask) -> Ints:
@@ -108,7 +108,7 @@ def visible(town: Town, ask: Ask) -> Ints:
     first, last = np.searchsorted(posts.created_us, (ask.at_us - LIVE_DAYS * DAY, ask.at_us))
     rows = np.arange(first, last)
     blocked = town.readers.blocked[ask.reader, posts.author[rows]]
-    return rows[is_fit(town, ask.reader, rows=rows, at_us=ask.at_us) & ~blocked]
+    return np.asarray(rows[is_fit(town, ask.reader, rows=rows, at_us=ask.at_us) & ~blocked], dtype=np.int64)
 
 
 def facts(town: Town, reader: int, *, rows: Ints, at_us: int) -> Floats:
@@ -167,10 +167,10 @@ def price_minor(params: WorldParams) -> float:
     return float(params.day_minor * params.loyalty * p * (1.0 - p) * days)
 
 
-def p_return(town: Town) -> Floats:
-    """Returns the probability that each reader comes on the next day."""
+def p_return(town: Town, readers: Ints | slice | int = slice(None)) -> Floats:
+    """Returns the probability that readers, all if none are named, come on the next day."""
     people = town.readers
-    return sigmoid(people.present + town.params.loyalty * people.satisfaction)
+    return sigmoid(people.present[readers] + town.params.loyalty * people.satisfaction[readers])
 
 
 def of_slate(town: Town, reader: int, *, rows: Ints, at_us: int) -> Chances:

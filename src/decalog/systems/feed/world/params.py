@@ -47,7 +47,7 @@ class WorldParams(Settings, frozen=True, kw_only=True):
     memory: Annotated[float, share("share of satisfaction that each slate renews")] = 0.08
     sated: Annotated[
         float, fixed("good that a slate does, at which it satisfies by three quarters", least=0.1, most=20)
-    ] = 1.6
+    ] = 1.0
     bored: Annotated[float, share("satisfaction that a post looked at for nothing costs")] = 0.04
     scroll: Annotated[float, fixed("probability to look at the next position as well", least=0.1, most=0.999)] = 0.93
     more: Annotated[float, fixed("log-odds that the indifferent, at a slate's end, ask for more", least=-4, most=4)] = (
@@ -74,7 +74,7 @@ class WorldParams(Settings, frozen=True, kw_only=True):
     report_minor: Annotated[float, rate("cost of a report: somebody reads it, minor units", 10_000)] = 30.0
     day_minor: Annotated[
         float, rate("worth of a reader's day, by which satisfaction is priced, minor units", 1_000)
-    ] = 12.0
+    ] = 6.0
     horizon_days: Annotated[int, fixed("days over which satisfaction is priced", least=1, most=365)] = 30
     twice: Annotated[float, share("share of posts acted on whose outcomes are sent twice")] = 0.01
     late: Annotated[float, share("share of them whose outcomes come hours late")] = 0.01

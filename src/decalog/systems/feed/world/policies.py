@@ -59,7 +59,7 @@ def popular(town: Town, ask: Ask) -> Ints:
 
 
 def weighted(weights: Sequence[float]) -> Policy:
-    """Returns the policy that ranks by a weighted sum of the true heads (`params.HEADS`), looking at each post alone."""
+    """Returns the policy that ranks each post alone, by a weighted sum of its true heads (`params.HEADS`)."""
 
     def ranked(town: Town, ask: Ask) -> Ints:
         rows = visible(town, ask)

@@ -8,7 +8,7 @@ import numpy as np
 
 from decalog.clock import DAY, HOUR
 from decalog.systems.feed.world.params import WorldParams
-from decalog.systems.feed.world.people import DIM, REGIONS, Authors, Mask, noise, posts_today, unit
+from decalog.systems.feed.world.people import REGIONS, Authors, Mask, noise, posts_today, unit
 from decalog.testing import draws
 from decalog.testing.draws import Floats, Ints, Keys
 
@@ -21,6 +21,7 @@ WORDS = (
 _FLAGGED = 0.9  # share of mature posts that say so themselves
 _SURGE_DAYS = 3
 _REGIONAL = 0.06
+_MAIN_TOPIC, _JOINS_TREND, _WAVE, _DOWN = 0.75, 0.12, 0.6, 0.5
 
 
 class Posts(NamedTuple):
@@ -41,27 +42,6 @@ class Posts(NamedTuple):
     judged_us: Ints  # when moderation gives its verdict, or NEVER
     gone_us: Ints  # when it is withdrawn or taken down, or NEVER
     clicks: Floats
-
-
-def none() -> Posts:
-    """Returns no posts."""
-    floats, ints, flags = np.zeros(0), np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
-    place = np.zeros((0, DIM))
-    return Posts(
-        np.zeros(0, dtype=np.uint64),
-        ints,
-        ints,
-        place,
-        floats,
-        floats,
-        ints,
-        ints,
-        flags,
-        flags,
-        flags,
-        *[ints] * 3,
-        floats,
-    )
 
 
 def word(topic: int) -> str:
@@ -89,16 +69,16 @@ def written(people: Authors, params: WorldParams, *, topics: Floats, surge: Floa
     order = np.argsort(created_us, kind="stable")
     author, keys, created_us = author[order], keys[order], created_us[order]
     which = draws.uniform(keys, "which")
-    topic = np.where(which < 0.75, people.topics[author, 0], people.topics[author, 1])
-    follows_trend = draws.uniform(keys, "trend") < 0.12 * surge.max()
+    topic = np.where(which < _MAIN_TOPIC, people.topics[author, 0], people.topics[author, 1])
+    follows_trend = draws.uniform(keys, "trend") < _JOINS_TREND * surge.max()
     topic = np.where(follows_trend, surge.argmax(), topic)
-    loud = wave & (draws.uniform(keys, "wave") < 0.6)
+    loud = wave & (draws.uniform(keys, "wave") < _WAVE)
     mature = draws.uniform(keys, "mature") < params.mature
     flagged = mature & (draws.uniform(keys, "flagged") < _FLAGGED)
     harmful = draws.uniform(keys, "harmful") < params.harmful
     judged = harmful | (mature & ~flagged)
     judged_us = np.where(judged, created_us + _hours(keys, "judged", most=6.0), NEVER)
-    down = harmful & (draws.uniform(keys, "down") < 0.5)
+    down = harmful & (draws.uniform(keys, "down") < _DOWN)
     withdrawn = draws.uniform(keys, "withdrawn") < params.withdrawn
     regional = draws.uniform(keys, "regional") < _REGIONAL
     return Posts(

@@ -1,4 +1,4 @@
-"""What reaches the feed's system from its world, as its clients would write it: facts of posts and people, ties, fakes."""
+"""What the world tells of posts and people, as clients would write it: facts, ties, clicks elsewhere, and fakes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from decalog.systems.feed.world.people import LANGUAGES, REGIONS
 from decalog.systems.feed.world.posts import EVERYWHERE, NEVER, word
 from decalog.testing import draws
 from decalog.testing.draws import Ints, Keys
+
+_SAYS = 0.6  # share of readers who name their interests
 
 
 class Told(NamedTuple):
@@ -103,7 +105,7 @@ def reader_facts(town: Town, row: int) -> dict[str, Any]:
 def of_newcomers(town: Town, rows: Ints, *, start_us: int) -> Iterator[Told]:
     """Yields the profiles of readers who join, some with their interests, and whom they follow from the start."""
     people = town.readers
-    says = draws.uniform(people.key, "says") < 0.6
+    says = draws.uniform(people.key, "says") < _SAYS
     for row in rows.tolist():
         key = int(people.key[row])
         at_us = start_us + key % MINUTE
