@@ -33,6 +33,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         wire: dotted path `module:WIRE` of the protocols that its field speaks besides our JSON, see `http/wires.py`.
         lead: share, in (0, 1], of the money between the best baseline and the oracle of its world that the champion's
             kind takes at least (conformance 9).
+        tryout: days of history and size of its world that `decalog up` begins with.
         retrieval: dotted path `module:Class` of what finds the candidates (`retrieval.py`); "" where the request itself
             is the only one.
         commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
@@ -49,6 +50,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int = 100
     wire: str = ""
     retrieval: str = ""
+    tryout: tuple[int, float] = (180, 0.25)
     lead: float = 0.01
     commands: Mapping[str, str] = {}
 

@@ -21,4 +21,5 @@ SYSTEM = System(
     world="decalog.systems.feed.simulate:World",
     retrieval="decalog.systems.feed.retrieval:FeedRetrieval",
     deadline_ms=100,
+    tryout=(21, 0.4),
 )
