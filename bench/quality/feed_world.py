@@ -86,11 +86,13 @@ class Cosine:
         self._place = SYSTEM.features.names_for("model").index("two_tower")
 
     def predict(self, rows: Floats) -> Floats:
+        """See `Model.predict`."""
         made = np.zeros((len(rows), len(HEADS)))
         made[:, HEADS.index("p_click")] = np.clip((1 + rows[:, self._place]) / 2, 0.0, 1.0)
         return made
 
     def save(self, folder: Path) -> dict[str, Any]:
+        """It is never kept."""
         raise NotImplementedError
 
 
@@ -107,6 +109,7 @@ def by_rule(seed: int, policy: Policy, *, scale: float) -> Totals:
 
 
 def judged(world: World) -> Totals:
+    """Returns what came of the judged days."""
     return total(world.days[HISTORY : HISTORY + JUDGED])
 
 
@@ -143,6 +146,7 @@ def train(deployment: Deployment, weights: FeedWeights) -> None:
 
 
 def swap(service: Service, ranker: Callable[[Any], Any]) -> None:
+    """Puts another ranker in the place of the funnel's."""
     service.adopt(msgspec.structs.replace(service.serving, model=ranker(service.serving.model)))
 
 
@@ -163,6 +167,7 @@ def live(world: World, service: Service, clock: ManualClock, *, until_us: int) -
 
 
 def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
+    """Returns what each policy brings on one seed."""
     found = {name: by_rule(seed, POLICIES[name], scale=scale) for name in RULES}
     found["single-stage"] = by_service(seed, PLAIN, scale=scale, ranker=Cosine)
     found["pure CTR"] = by_service(seed, CLICKS, scale=scale)
@@ -171,6 +176,7 @@ def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
 
 
 def headroom(found: dict[str, Totals]) -> float:
+    """Returns the share of what can be had beyond the best trivial policy."""
     trivial = max(found[name].minor for name in TRIVIAL)
     return (found["ours"].minor - trivial) / (found["oracle"].minor - trivial)
 
@@ -180,6 +186,7 @@ def _quiet(_line: str) -> None:
 
 
 def main() -> None:
+    """Runs it and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--short", action="store_true", help="one seed, a smaller world")
