@@ -8,20 +8,21 @@ up what each item of a history says alone, so their scores of one-item histories
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from scipy import linalg, sparse
+from scipy import sparse
 
 from decalog.errors import ConfigError
 from decalog.models.arrays import check_shapes, damaged, load_arrays, save_arrays
 from decalog.models.interactions import Csr, Interactions, Matrix
 
 STEM = "neighbours"
-_BLOCK = 512
+_BLOCK, _SWEPT = 512, 1_024
 _OVERSAMPLED = 32
 _ROUNDS = 4
 
@@ -110,7 +111,9 @@ def neighbours(scorer: Scorer, items: tuple[str, ...], *, top: int = 200) -> Nei
         scores = scorer.scores(alone[start : start + _BLOCK])
         rows = np.arange(len(scores))
         scores[rows, rows + start] = 0.0
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+        best = np.sort(np.argpartition(-scores, top - 1, axis=1)[:, :top], axis=1)
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1)
         values = np.maximum(np.take_along_axis(scores, best, axis=1), 0.0)
         places[start : start + _BLOCK] = np.where(values > 0, best, -1)
         weights[start : start + _BLOCK] = values
@@ -160,6 +163,34 @@ class LowPass(msgspec.Struct, frozen=True):
         return np.asarray(linear + low)
 
 
+class GraphFilter(msgspec.Struct, frozen=True):
+    """Blurs a history over the graph of items that share users, with a low-pass part, and sharpens what comes out.
+
+    With P = `taken`ᵀ · `taken`, V = `smooth` and y = history · before: z = y P + share · y V Vᵀ, and the scores are
+    (z − sharpness · z P) · after. The sharpening takes away what the strongest directions say twice.
+
+    Args:
+        taken, smooth, share: as in `LowPass`.
+        sharpness: 0 leaves z as it is.
+        before, after: float32 (items,), powers of the items' degrees.
+    """
+
+    taken: Csr
+    smooth: Matrix
+    share: float
+    sharpness: float
+    before: Matrix
+    after: Matrix
+
+    def scores(self, histories: Csr) -> Matrix:
+        """See `Scorer.scores`."""
+        asked = sparse.csr_array(histories.multiply(self.before))
+        blurred = _dense((asked @ self.taken.T) @ self.taken)
+        blurred += np.float32(self.share) * ((asked @ self.smooth) @ self.smooth.T)
+        again = ((self.taken @ blurred.T).T @ self.taken) if self.sharpness else 0.0
+        return np.asarray((blurred - np.float32(self.sharpness) * again) * self.after, np.float32)
+
+
 class Als(msgspec.Struct, frozen=True):
     """Factors of implicit ALS; a history's own are solved for when it is scored.
 
@@ -190,15 +221,17 @@ def item_knn(seen: Interactions, *, shrinkage: float = 10.0, top: int = 200) -> 
     columns, sizes = seen.taken.T.tocsr(), _sums(seen.taken, axis=0)
     blocks = []
     for start in range(0, len(sizes), _BLOCK):
-        common = _dense(columns[start : start + _BLOCK] @ seen.taken)
-        common /= np.sqrt(sizes[start : start + _BLOCK, None] * sizes) + np.float32(shrinkage)
-        rows = np.arange(len(common))
-        common[rows, rows + start] = 0
-        if top < len(sizes):
-            common[common < -np.partition(-common, top, axis=1)[:, top - 1 : top]] = 0
-        blocks.append(sparse.csr_array(common))
-    # Row i holds the neighbours of i; scores sum, over a history, the cosine to each candidate's own neighbours.
-    return ItemWeights(sparse.vstack(blocks, format="csr").T.tocsr())
+        near = sparse.csr_array(columns[start : start + _BLOCK] @ seen.taken)
+        owner = np.repeat(np.arange(near.shape[0]), np.diff(near.indptr)) + start
+        near.data /= np.sqrt(sizes[owner] * sizes[near.indices]) + np.float32(shrinkage)
+        near.data[owner == near.indices] = 0
+        for first, last in pairwise(near.indptr.tolist()):
+            own = near.data[first:last]
+            if len(own) > top:
+                own[np.argpartition(-own, top)[top:]] = 0
+        near.eliminate_zeros()
+        blocks.append(near)
+    return ItemWeights(sparse.vstack(blocks, format="csr"))
 
 
 def ease(taken: Csr, *, l2: float) -> ItemWeights:
@@ -243,6 +276,33 @@ def low_pass(seen: Interactions, *, rank: int = 256, share: float = 0.3, seed: i
     return LowPass(taken, smooth, share, np.sqrt(np.maximum(_sums(seen.taken, axis=0), 1)))
 
 
+def graph_filter(
+    seen: Interactions,
+    *,
+    rank: int = 512,
+    share: float = 0.4,
+    sharpness: float = 0.6,
+    powers: tuple[float, float] = (0.3, 0.5),
+    seed: int = 0,
+) -> GraphFilter:
+    """Returns the filter of GF-CF, between degrees, with one step of sharpening.
+
+    (Sharpening: J. Choi et al., Blurring-sharpening process models for collaborative filtering, SIGIR 2023.)
+
+    Args:
+        seen: the interactions.
+        rank: of the low-pass part.
+        share: of the low-pass part.
+        seed: of the first guess at the singular vectors.
+        sharpness: share of a further blur that is taken away.
+        powers: of an item's degree: history is divided by the first, scores are multiplied by the second.
+    """
+    taken = normalised(seen.taken)
+    smooth = _singular(taken, min(rank, *taken.shape), rng=np.random.default_rng(seed))
+    degrees = np.maximum(_sums(seen.taken, axis=0), 1)
+    return GraphFilter(taken, smooth, share, sharpness, degrees ** -powers[0], degrees ** powers[1])
+
+
 def als(
     seen: Interactions, *, rank: int = 64, confidence: float = 10.0, l2: float = 10.0, rounds: int = 15, seed: int = 0
 ) -> Als:
@@ -272,31 +332,46 @@ def normalised(taken: Csr, *, user_power: float = 0.5, item_power: float = 0.5) 
 
 
 def _inverse(rows: Csr, *, l2: float) -> Matrix:
-    """Returns (rows rowsᵀ + l2)⁻¹ by Cholesky's factors, in place of the product.
+    """Returns (rows rowsᵀ + l2)⁻¹, in place of the product, by sweeps of one block after the other.
+
+    A sweep of block k turns A into A − A_k A_kk⁻¹ A_kᵀ, with A_k A_kk⁻¹ in its own rows and columns and −A_kk⁻¹ where
+    they cross; after all of them A is minus its inverse (J. Goodnight, The American Statistician 33, 1979). Only the
+    lower half is kept up. SciPy's LAPACK, whose integers have 32 bits, ends the process on a matrix of 30,000 rows.
 
     Raises:
         ConfigError: l2 is too small.
     """
     n = rows.shape[0]
-    gram = np.empty((n, n), np.float32, order="F")
+    gram = np.empty((n, n), np.float32)
     for start in range(0, n, _BLOCK):
-        gram[:, start : start + _BLOCK] = _dense(rows @ rows[start : start + _BLOCK].T)
+        gram[start : start + _BLOCK] = _dense(rows[start : start + _BLOCK] @ rows.T)
     gram[np.diag_indices(n)] += np.float32(l2)
-    factor, failed = linalg.lapack.spotrf(gram, lower=1, overwrite_a=1, clean=0)
-    inverse, singular = linalg.lapack.spotri(factor, lower=1, overwrite_c=1)
-    if failed or singular:
+    for start in range(0, n, _SWEPT):
+        end = start + _SWEPT
+        panel = np.vstack([gram[start:end, :start].T, gram[start:, start:end]])
+        pivot = _pivot(panel[start:end], l2=l2)
+        swept = panel @ pivot
+        for place in range(0, n, _SWEPT):
+            gram[place:, place : place + _SWEPT] -= swept[place:] @ panel[place : place + _SWEPT].T
+        gram[start:end, :start], gram[start:, start:end] = swept[:start].T, swept[start:]
+        gram[start:end, start:end] = -pivot
+    for start in range(0, n, _SWEPT):
+        gram[start : start + _SWEPT, start + _SWEPT :] = gram[start + _SWEPT :, start : start + _SWEPT].T
+    return np.negative(gram, out=gram)
+
+
+def _pivot(block: Matrix, *, l2: float) -> Matrix:
+    """Returns the inverse of a block on the diagonal, which is positive definite unless the penalty is too small."""
+    try:
+        np.linalg.cholesky(block)
+    except np.linalg.LinAlgError:
         raise ConfigError(
             where="EASE",
             given=f"a penalty of {l2:g}, with which the normal equations cannot be solved",
             expected="a penalty well above 0",
             fix="Raise l2: a tenth of the mean number of users of an item is a start.",
-        )
-    for start in range(0, n, _BLOCK):  # the upper half from the lower
-        end = start + _BLOCK
-        corner = np.tril(inverse[start:end, start:end])
-        inverse[start:end, start:end] = corner + np.tril(corner, -1).T
-        inverse[start:end, end:] = inverse[end:, start:end].T
-    return np.asarray(inverse.T)
+        ) from None
+    return np.linalg.inv(block)
 
 
 def _singular(taken: Csr, rank: int, *, rng: np.random.Generator) -> Matrix:
