@@ -25,7 +25,7 @@ from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, loo
 _MANY = 32
 """Row arrays that go to the kernel at a time: a call for each would cost more than most scans."""
 _INT64 = 2.0**63
-_TABLE, _PLACES, _OUT = "int64[:, ::1]", "int64[::1]", "float64[:, ::1]"
+_TABLE, _JOBS, _PLACES, _OUT = "int64[:, ::1]", "int64[:, :, ::1]", "int64[::1]", "float64[:, ::1]"
 
 
 @compiler(f"{_PLACES}({_PLACES}, {_PLACES})")
@@ -44,9 +44,7 @@ def firsts(ones: Int64s, others: Int64s) -> Int64s:
     return found
 
 
-@compiler(
-    f"void(UniTuple({_TABLE}, {_MANY}), {_PLACES}, UniTuple({_TABLE}, 2), int64[:, :, ::1], float64[::1], {_OUT})"
-)
+@compiler(f"void(UniTuple({_TABLE}, {_MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
 @kernel.marked
 def _scan(
     rows: tuple[Int64s, ...], at: Int64s, tables: tuple[Int64s, Int64s], jobs: Int64s, crowded: Float64s, out: Float64s

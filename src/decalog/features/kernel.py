@@ -81,8 +81,7 @@ BEFORE_ALL = -(2**62)
 DONE, FULL, TWICE, ABSENT = 0, 1, 2, 3
 """What became of a step: done; no room; the row is live already; no such row."""
 
-# Columns of a step of the offline fold, and its acts.
-ACT, INDEX, TOKEN = 0, 1, 2
+# What a step of an offline fold does.
 RETRACT, INSERT, READ = 0, 1, 2
 
 
@@ -555,50 +554,3 @@ def doors(entities: int) -> Doors:
     scan_door = _compiler(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
     insert_door = _compiler(f"int64({rows}, int64[::1], {table}, int64[::1], int64, int64)")
     return Doors(scan_door(_scan_all), insert_door(_insert_all))
-
-
-@_door(
-    "int64(int64[:, ::1], int64[:, ::1], int64[:, :, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64, int64,"
-    " float64[::1], float64[:, ::1])"
-)
-def fold(
-    steps: Int64s,
-    table: Int64s,
-    jobs: Int64s,
-    picks: Int64s,
-    lanes: Int64s,
-    outputs: Int64s,
-    room: int,
-    retain: int,
-    crowded: Float64s,
-    out: Float64s,
-) -> int:
-    """Folds one entity kind's whole log, entity after entity; returns 0, or 8 × step + what went wrong there.
-
-    Args:
-        steps: (act, index, token), sorted by token and then in the log's order; index is into `table` for RETRACT and
-            INSERT, into `jobs` and `out` for READ.
-        table: rows over all columns.
-        jobs: shape (points, 2, width over all columns), as for `scan`.
-        picks: as for `insert`.
-        lanes: as for `scan`.
-        outputs: as for `scan`.
-        room: the most rows that are added to one entity.
-        retain: as for `insert`.
-        crowded: as for `scan`.
-        out: shape (points, features), holding the value of every missing feature.
-    """
-    rows = np.zeros((room + 1, picks.shape[0]), np.int64)
-    for step in range(steps.shape[0]):
-        if step == 0 or steps[step, TOKEN] != steps[step - 1, TOKEN]:
-            clear(rows)
-        act, index, state = steps[step, ACT], steps[step, INDEX], DONE
-        if act == INSERT:
-            state = insert(rows, picks, table[index], retain)
-        elif act == RETRACT:
-            state = retract(rows, table[index])
-        else:
-            scan(rows, lanes, outputs, jobs[index], crowded, out[index])
-        if state != DONE:
-            return 8 * step + state
-    return 0
