@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 import numpy as np
 
-from decalog.clock import DAY, MINUTE, SECOND
+from decalog.clock import DAY, SECOND
 from decalog.decisions import Candidate
 from decalog.features.definition import SHOWN, Aggregate, Derived, FeatureSet
 from decalog.features.facts import Change, Fact, Point, Value, laid_over
@@ -75,7 +75,7 @@ def _facts(draw: random.Random, place: int) -> dict[str, Value]:
 
 
 def rows(draw: random.Random, found: list[Candidate], *, most: int) -> list[Fact]:
-    """Returns a week of rows: of each candidate's post as others met it, and of what the reader did with some of them."""
+    """Returns a week of rows of each post: as others met it, and some as the reader did."""
     facts = list[Fact]()
     for place, candidate in enumerate(found):
         count = most if place < HOT else min(most, round(MEDIAN_ROWS * math.exp(draw.gauss(0, 1))))

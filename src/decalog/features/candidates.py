@@ -55,6 +55,7 @@ def _scan(
 
 
 @compiler(f"void({_PLACES}, {_TABLE}, {_OUT})")
+@kernel.marked
 def _copy(firsts: Int64s, outputs: Int64s, out: Float64s) -> None:
     """Copies the outputs of each vector's first into it."""
     for place in range(firsts.shape[0]):
