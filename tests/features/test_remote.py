@@ -128,6 +128,20 @@ def test_remote_online_offline_and_reference_agree_bit_for_bit(
             assert_same_bits(FEATURES.names, next(at_once), np.frombuffer(vector), point)
 
 
+@given(drawn=steps, behind=st.integers(0, 3), retain=retains)
+def test_candidates_read_there_have_the_bits_of_memory(fresh: Fresh, drawn: Drawn, behind: int, retain: int) -> None:
+    declared, log = features(retain=retain), Writer().write(drawn)
+    memory, state, done = OnlineState(declared), opened(fresh()(), behind, declared), 0
+    candidates = [point.own for point in log.points if point.own is not None]
+    for point in in_order(log.points):
+        while done < len(log.changes) and log.changes[done].seq < point.state_seq:
+            state.apply(log.changes[done])
+            memory.apply(log.changes[done])
+            done += 1
+        if not memory.refused(point):
+            assert state.vectors(point, candidates).tobytes() == memory.vectors(point, candidates).tobytes()
+
+
 _numbers = st.sets(st.integers(0, 40), max_size=12)
 
 

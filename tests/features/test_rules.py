@@ -14,7 +14,7 @@ import pytest
 
 from decalog.clock import DAY, HOUR
 from decalog.errors import DataError, ReplayError
-from decalog.features import kernel, sliding
+from decalog.features import candidates, kernel, sliding
 from decalog.features.definition import Aggregate, AggregateName, Calendar, FeatureSet, Lookup
 from decalog.features.facts import Change, Fact, Point, TableVersion, Value
 from decalog.features.offline import fold, refused
@@ -317,7 +317,7 @@ def test_stats_count_rows_bytes_and_unusable_values() -> None:
 
 SCRIPT = """
 import hashlib, sys
-from decalog.features.facts import Point
+from decalog.features.facts import Point, laid_over
 from decalog.features.offline import fold
 from decalog.features.online import OnlineState
 from tests.features.logs import features
@@ -331,6 +331,9 @@ for change, point in zip(changes, points):
     state.apply(change)
 folded = fold(declared, changes, points=points).tobytes()
 assert folded == b"".join(vectors)
+last, laid = Point(state.position, points[-1].time, own=points[-1].own), [point.own for point in points[:9]]
+at_once = state.vectors(last, laid).tobytes()
+assert at_once == b"".join(state.vector(laid_over(last, each)).tobytes() for each in laid)
 print("numba" in sys.modules, hashlib.sha256(folded).hexdigest())
 """
 
@@ -351,7 +354,8 @@ def test_without_numba_the_bits_are_the_same() -> None:
 def test_what_calls_the_kernel_from_elsewhere_is_cached_under_its_source() -> None:
     """Else numba would go on with the kernel of before: its cache looks at a function's own file alone."""
     assert sliding.fold_tokens.__name__ == "fold_tokens"
-    assert sliding.fold_tokens.__qualname__ == f"fold_tokens_{kernel.source_mark()}"
+    for function in (sliding.fold_tokens, candidates._scan, candidates._copy, candidates.firsts):
+        assert function.__qualname__ == f"{function.__name__}_{kernel.source_mark()}"
 
 
 def test_as_many_entity_names_as_there_may_be_are_kept_apart() -> None:

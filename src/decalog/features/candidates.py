@@ -7,33 +7,70 @@ after the other gives.
 
 from __future__ import annotations
 
-import itertools
 import struct
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import compress
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from decalog.features import kernel
 from decalog.features.definition import Attribute
 from decalog.features.facts import ALL, ALL_TOKEN, Overlay, Point, Value, laid_over
 from decalog.features.kernel import MISSING, Float64s, Int64s
-from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up, pair_token
+from decalog.features.kernel import _compiler as compiler
+from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up, pair_tokens
 
-Bools = npt.NDArray[np.bool_]
+_MANY = 32
+"""Row arrays that go to the kernel at a time: a call for each would cost more than most scans."""
 _INT64 = 2.0**63
+_TABLE, _JOBS, _PLACES, _OUT = "int64[:, ::1]", "int64[:, :, ::1]", "int64[::1]", "float64[:, ::1]"
+
+
+@compiler(f"{_PLACES}({_PLACES}, {_PLACES})")
+@kernel.marked
+def firsts(ones: Int64s, others: Int64s) -> Int64s:
+    """Returns for each place of two columns the first place that holds the same two numbers."""
+    room = 4
+    while room < 2 * ones.shape[0]:
+        room *= 2
+    seen, found = np.full(room, -1, np.int64), np.empty(ones.shape[0], np.int64)
+    for place in range(ones.shape[0]):
+        slot = (kernel.mixed(ones[place]) ^ (kernel.mixed(others[place]) >> 7)) & (room - 1)
+        while seen[slot] >= 0 and (ones[seen[slot]] != ones[place] or others[seen[slot]] != others[place]):
+            slot = (slot + 1) & (room - 1)
+        seen[slot] = found[place] = place if seen[slot] < 0 else seen[slot]
+    return found
+
+
+@compiler(f"void(UniTuple({_TABLE}, {_MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
+@kernel.marked
+def _scan(
+    rows: tuple[Int64s, ...], at: Int64s, tables: tuple[Int64s, Int64s], jobs: Int64s, crowded: Float64s, out: Float64s
+) -> None:
+    """Does `kernel.scan` for so many of the row arrays as there are places in `at`, each with its job and vector."""
+    for which in range(at.shape[0]):
+        kernel.scan(rows[which], tables[0], tables[1], jobs[at[which]], crowded, out[at[which]])
+
+
+@compiler(f"void({_PLACES}, {_TABLE}, {_OUT})")
+@kernel.marked
+def _copy(firsts: Int64s, outputs: Int64s, out: Float64s) -> None:
+    """Copies the outputs of each vector's first into it."""
+    for place in range(firsts.shape[0]):
+        for output in range(outputs.shape[0]):
+            out[place, outputs[output, kernel.PLACE]] = out[firsts[place], outputs[output, kernel.PLACE]]
 
 
 class Rows(Protocol):
-    """The row arrays of one entity name."""
+    """The row arrays of one entity name; `none` is the array of a token without rows."""
 
     plan: EntityPlan
     none: Int64s
 
     def held(self, tokens: Sequence[int]) -> list[Int64s]:
-        """Returns the array of each token, `none` for one that has no rows."""
+        """Returns the array of each token."""
 
 
 class Crowd:
@@ -52,19 +89,18 @@ class Crowd:
         self._attributes = [candidate.attributes if point.own else {} for candidate in candidates]
         self._places = np.arange(len(candidates))
         self._tokens: dict[str, Int64s] = {}
-        self._jobs, self._differ = self._own_rows()
+        self._jobs = self._made_jobs()
 
     def vectors(self, entities: Sequence[Rows], tables: Versions) -> Float64s:
         """Returns the features, float64 of shape (candidates, features); see `Plan.write_request` for `tables`."""
-        plan = self._plan
-        alike = plan.blank.copy()
-        plan.write_request(self._point, alike, tables=tables)
+        alike = self._plan.blank.copy()
+        self._plan.write_request(self._point, alike, tables=tables)
         out = np.empty((len(self._places), len(alike)))
         out[:] = alike
         for rows in entities:
-            self._scan(rows, out)
+            self._write_windows(rows, out)
         self._write_requests(out, tables)
-        for formula in plan.formulas:
+        for formula in self._plan.formulas:
             formula.write_many(out)
         return out
 
@@ -73,67 +109,66 @@ class Crowd:
         """One a candidate: many objects, for what no column stands for."""
         return [laid_over(self._point, candidate) for candidate in self._candidates]
 
-    def _own_rows(self) -> tuple[Int64s, bool]:
-        """Returns the kernel's job of each candidate, and whether what is read of their own rows differs."""
+    def _made_jobs(self) -> Int64s:
+        """Returns the kernel's job of each candidate: its own row may say what the candidate does."""
         plan, point, own = self._plan, self._point, self._point.own
         jobs = np.zeros((len(self._places), 2, plan.width), np.int64)
         jobs[:, kernel.ASKED, kernel.AT], jobs[:, kernel.ASKED, kernel.SKIPPED] = point.time, point.root
-        if own is None or own.kind not in plan.bits:
-            return jobs, False
-        rows = jobs[:, kernel.OWN_ROW]
-        rows[:] = plan.row(own)
-        read = plan.own_columns(own.kind)
-        for column in read:
-            cell = plan.cell_readers[column - kernel.FIRST_COLUMN]
-            rows[:, column] = [cell(asked.own) for asked in self._points if asked.own is not None]
-        return jobs, bool((rows[:, read] != rows[0, read]).any())
+        if own is not None and own.kind in plan.bits:
+            jobs[:, kernel.OWN_ROW] = plan.row(own)
+            for column in plan.own_columns(own.kind):
+                read = plan.cell_readers[column - kernel.FIRST_COLUMN]
+                jobs[:, kernel.OWN_ROW, column] = [read(asked.own or own) for asked in self._points]
+        return jobs
 
-    def _scan(self, rows: Rows, out: Float64s) -> None:
-        """Writes the features of one entity name: of each token once, and of all that have no rows once."""
+    def _write_windows(self, rows: Rows, out: Float64s) -> None:
+        """Writes the features of one entity name: those of a token once, and of all tokens without rows once."""
         plan, own = rows.plan, self._point.own
         ones, others = (self._tokens_of(name) for name in plan.pair or (plan.entity, plan.entity))
-        alone = self._differ and own is not None and own.kind in plan.kinds
-        firsts = self._places.copy() if alone else kernel.firsts(ones, others)
-        asked = np.flatnonzero((firsts == self._places) & (ones != MISSING) & (others != MISSING))
-        tokens = ones[asked].tolist()
-        if plan.pair:
-            tokens = list(map(pair_token, tokens, others[asked].tolist()))
-        held = rows.held(tokens)
-        if not alone:
-            absent = np.array([array is rows.none for array in held], np.bool_)
-            firsts, asked, held = _absent_once(firsts, asked, held, absent=absent)
-        for start in range(0, len(held), kernel.MANY):
-            arrays = (*held[start : start + kernel.MANY], *(rows.none,) * (start + kernel.MANY - len(held)))
-            places = asked[start : start + kernel.MANY]
-            kernel.scan_many(arrays, places, plan.lanes, plan.outputs, self._jobs, self._plan.crowded, out)
-        kernel.spread(firsts, plan.outputs, out)
+        same = firsts(ones, others)
+        if own is not None and own.kind in plan.kinds and (self._jobs != self._jobs[0]).any():
+            same = self._places  # whose own rows differ share nothing
+        asked = self._places[(same == self._places) & (ones != MISSING) & (others != MISSING)]
+        tokens = pair_tokens(ones[asked], others[asked]) if plan.pair else ones[asked]
+        held = rows.held(tokens.tolist())
+        absent = np.array([array is rows.none for array in held], np.bool_)
+        if same is not self._places and absent.any():
+            first = asked[absent][0]
+            same = np.where(np.isin(same, asked[absent]), first, same)
+            kept = ~absent | (asked == first)
+            asked, held = asked[kept], list(compress(held, kept.tolist()))
+        for start in range(0, len(held), _MANY):
+            some = held[start : start + _MANY]
+            arrays = (*some, *[rows.none] * (_MANY - len(some)))
+            at = asked[start : start + _MANY]
+            _scan(arrays, at, (plan.lanes, plan.outputs), self._jobs, self._plan.crowded, out)
+        _copy(same, plan.outputs, out)
 
     def _tokens_of(self, name: str) -> Int64s:
-        tokens = self._tokens.get(name)
-        if tokens is None:
+        if name not in self._tokens:
             asked = ALL_TOKEN if name == ALL else self._point.subjects.get(name, MISSING)
-            tokens = np.array([entities.get(name, asked) for entities in self._entities], np.int64)
-            self._tokens[name] = tokens
-        return tokens
-
-    def _values(self, name: str, absent: Value | None) -> list[Value | None]:
-        otherwise = self._point.attributes.get(name, absent)
-        return [attributes.get(name, otherwise) for attributes in self._attributes]
+            self._tokens[name] = np.array([entities.get(name, asked) for entities in self._entities], np.int64)
+        return self._tokens[name]
 
     def _write_requests(self, out: Float64s, tables: Versions) -> None:
-        plan, laid = self._plan, frozenset[str]().union(*self._attributes)
-        for place, read in plan.request_readers:
-            feature = plan.features.features[place]
+        """Writes what candidates say themselves; what the request says stands in `out`."""
+        laid = frozenset[str]().union(*self._attributes)
+        for place, read in self._plan.request_readers:
+            feature = self._plan.features.features[place]
             names = [getattr(feature, part) for part in ("attribute", "left", "right") if hasattr(feature, part)]
             if laid.intersection(names):
                 numbers = self._numbers(feature) if isinstance(feature, Attribute) else None
                 out[:, place] = self._read(read, names) if numbers is None else numbers
-        for place, lookup in plan.lookups:
+        for place, lookup in self._plan.lookups:
             if known := tables.get(lookup.table):
                 out[:, place] = [
-                    looked_up(lookup, point.attributes, subjects=point.subjects, numbers=known)
-                    for point in self._points
+                    looked_up(lookup, asked.attributes, subjects=asked.subjects, numbers=known)
+                    for asked in self._points
                 ]
+
+    def _values(self, name: str, absent: Value | None) -> list[Value | None]:
+        otherwise = self._point.attributes.get(name, absent)
+        return [attributes.get(name, otherwise) for attributes in self._attributes]
 
     def _numbers(self, feature: Attribute) -> Float64s | None:
         """Returns an attribute that is a number of every candidate; None where one has to be looked at more closely."""
@@ -150,15 +185,3 @@ class Crowd:
         keys = list(zip(*columns, *(map(type, column) for column in columns), strict=True))
         said = {key: read(dict(zip(names, key, strict=False)), self._point.time) for key in set(keys)}
         return [said[key] for key in keys]
-
-
-def _absent_once(
-    firsts: Int64s, asked: Int64s, held: list[Int64s], *, absent: Bools
-) -> tuple[Int64s, Int64s, list[Int64s]]:
-    """Returns the same with all tokens that have no rows standing for the first of them."""
-    same = asked[absent]
-    kept = ~absent
-    if len(same):
-        firsts = np.where(np.isin(firsts, same), same[0], firsts)
-        kept |= asked == same[0]
-    return firsts, asked[kept], list(itertools.compress(held, kept.tolist()))

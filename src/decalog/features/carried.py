@@ -161,7 +161,7 @@ def _advance(
 ) -> tuple[Int64s, int, int]:
     """Folds a run; returns the last entity's rows, the time up to which some were dropped, and the fault or −1.
 
-    A fault is 8 × step + what went wrong there, as in `kernel.fold`.
+    A fault is 8 × step + what went wrong there.
     """
     for step in range(steps.shape[0]):
         if steps[step, _TOKEN] != token:

@@ -82,8 +82,7 @@ BEFORE_ALL = -(2**62)
 DONE, FULL, TWICE, ABSENT = 0, 1, 2, 3
 """What became of a step: done; no room; the row is live already; no such row."""
 
-# Columns of a step of the offline fold, and its acts.
-ACT, INDEX, TOKEN = 0, 1, 2
+# What a step of an offline fold does.
 RETRACT, INSERT, READ = 0, 1, 2
 
 
@@ -235,7 +234,7 @@ def replayed(acts: Int64s, table: Int64s, picks: Int64s, retain: int) -> Int64s:
 
 
 @_inner
-def _mixed(value: int) -> int:
+def mixed(value: int) -> int:
     """Returns a number ≥ 0 or < 0 whose low bits depend on all of a value's."""
     # Two 32-bit halves times odd 31-bit numbers: no product passes 2⁶³, so nothing wraps uncompiled either.
     mixed = ((value & 0xFFFFFFFF) * 0x5BD1E995) ^ ((value >> 32) * 0x4CF5AD43)
@@ -246,7 +245,7 @@ def _mixed(value: int) -> int:
 def _add(sets: Int64s, which: int, value: int) -> bool:
     """Returns whether a value is new to a set, and adds it. Open addressing; never more than half full."""
     mask = sets.shape[1] - 1
-    slot = _mixed(value) & mask
+    slot = mixed(value) & mask
     while sets[which, slot] != MISSING:
         if sets[which, slot] == value:
             return False
@@ -296,12 +295,14 @@ def _walk_numbers(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until:
     weight = 0 if lanes[lane, OPERATION] == COUNT else 1  # a count reads times, whose sum would pass 2⁶³
     square = 1 if lanes[lane, OPERATION] == STD else 0
     entered = total = squares = 0
-    for index in range(totals[lane, NEXT], until, -1):
+    for index in range(until + 1, totals[lane, NEXT] + 1):
         value = rows[index, column]
-        if rows[index, KIND] & kinds != 0 and rows[index, ROOT] != skipped and value != MISSING:
-            entered += 1
-            total += weight * value
-            squares += square * value * (square * value)
+        # Without a branch: which rows enter is hard to foretell, and of a hot entity there are many.
+        enters = (rows[index, KIND] & kinds != 0) & (rows[index, ROOT] != skipped) & (value != MISSING)
+        taken = weight * value if enters else 0
+        entered += 1 if enters else 0
+        total += taken
+        squares += square * taken * taken
     totals[lane, ENTERED] += entered
     totals[lane, TOTAL] += total
     totals[lane, SECOND] += squares
@@ -464,76 +465,17 @@ def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, crowded: Flo
     exact = _exact(rows, outputs, time, crowded, out)
     if exact == 0:
         return
-    newest = until = last_until(rows, time)
-    oldest = last_until(rows, time - outputs[exact - 1, REACH])
+    newest = last_until(rows, time)
     totals = _start(rows, lanes, job, newest)
-    sets = _empty_sets(lanes, newest - oldest + 1)
+    sets = _empty_sets(lanes, newest - last_until(rows, time - outputs[exact - 1, REACH]) + 1)
     for output in range(exact):
         lane, edge, place = outputs[output, LANE], time - outputs[output, REACH], outputs[output, PLACE]
-        while until > oldest and rows[until, TIME] > edge:
-            until -= 1
+        until = last_until(rows, edge)
         if totals[lane, NEXT] > until:
             _walk(rows, lanes, totals, sets, lane, until, job)
         if totals[lane, WAITS] != 0 and job[OWN_ROW, TIME] > edge:
             _enter_own(lanes, totals, sets, lane, job)
         out[place] = _value(lanes[lane, OPERATION], totals, lane, time, out[place])
-
-
-MANY = 32
-"""Row arrays that `scan_many` takes."""
-
-
-@_door(
-    f"void(UniTuple(int64[:, ::1], {MANY}), int64[::1], int64[:, ::1], int64[:, ::1], int64[:, :, ::1], float64[::1],"
-    " float64[:, ::1])"
-)
-def scan_many(
-    rows: tuple[Int64s, ...],
-    places: Int64s,
-    lanes: Int64s,
-    outputs: Int64s,
-    jobs: Int64s,
-    crowded: Float64s,
-    out: Float64s,
-) -> None:
-    """Does `scan` for many tokens of one entity name.
-
-    Args:
-        rows: MANY arrays, of which the first of `places` are scanned: a call for each would cost more than most scans.
-        places: shape (tokens,), the vector of each and its job.
-        lanes: as for `scan`.
-        outputs: as for `scan`.
-        jobs: shape (vectors, 2, width over all columns).
-        crowded: as for `scan`.
-        out: shape (vectors, features).
-    """
-    for token in range(places.shape[0]):
-        scan(rows[token], lanes, outputs, jobs[places[token]], crowded, out[places[token]])
-
-
-@_door("int64[::1](int64[::1], int64[::1])")
-def firsts(ones: Int64s, others: Int64s) -> Int64s:
-    """Returns for each place of two columns the first place that holds the same two numbers."""
-    room = 4
-    while room < 2 * ones.shape[0]:
-        room *= 2
-    seen, found = np.full(room, -1, np.int64), np.empty(ones.shape[0], np.int64)
-    for place in range(ones.shape[0]):
-        slot = (_mixed(ones[place]) ^ (_mixed(others[place]) >> 7)) & (room - 1)
-        while seen[slot] >= 0 and (ones[seen[slot]] != ones[place] or others[seen[slot]] != others[place]):
-            slot = (slot + 1) & (room - 1)
-        if seen[slot] < 0:
-            seen[slot] = place
-        found[place] = seen[slot]
-    return found
-
-
-@_door("void(int64[::1], int64[:, ::1], float64[:, ::1])")
-def spread(firsts: Int64s, outputs: Int64s, out: Float64s) -> None:
-    """Copies the outputs of each vector's first into it."""
-    for place in range(firsts.shape[0]):
-        for output in range(outputs.shape[0]):
-            out[place, outputs[output, PLACE]] = out[firsts[place], outputs[output, PLACE]]
 
 
 # Columns of a span: where one entity's lanes, outputs and picks lie in the tables of all.
@@ -597,50 +539,3 @@ def doors(entities: int) -> Doors:
     scan_door = compiled(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
     insert_door = compiled(f"int64({rows}, int64[::1], {table}, int64[::1], int64, int64)")
     return Doors(scan_door(_scan_all), insert_door(_insert_all))
-
-
-@_door(
-    "int64(int64[:, ::1], int64[:, ::1], int64[:, :, ::1], int64[::1], int64[:, ::1], int64[:, ::1], int64, int64,"
-    " float64[::1], float64[:, ::1])"
-)
-def fold(
-    steps: Int64s,
-    table: Int64s,
-    jobs: Int64s,
-    picks: Int64s,
-    lanes: Int64s,
-    outputs: Int64s,
-    room: int,
-    retain: int,
-    crowded: Float64s,
-    out: Float64s,
-) -> int:
-    """Folds one entity kind's whole log, entity after entity; returns 0, or 8 × step + what went wrong there.
-
-    Args:
-        steps: (act, index, token), sorted by token and then in the log's order; index is into `table` for RETRACT and
-            INSERT, into `jobs` and `out` for READ.
-        table: rows over all columns.
-        jobs: shape (points, 2, width over all columns), as for `scan`.
-        picks: as for `insert`.
-        lanes: as for `scan`.
-        outputs: as for `scan`.
-        room: the most rows that are added to one entity.
-        retain: as for `insert`.
-        crowded: as for `scan`.
-        out: shape (points, features), holding the value of every missing feature.
-    """
-    rows = np.zeros((room + 1, picks.shape[0]), np.int64)
-    for step in range(steps.shape[0]):
-        if step == 0 or steps[step, TOKEN] != steps[step - 1, TOKEN]:
-            clear(rows)
-        act, index, state = steps[step, ACT], steps[step, INDEX], DONE
-        if act == INSERT:
-            state = insert(rows, picks, table[index], retain)
-        elif act == RETRACT:
-            state = retract(rows, table[index])
-        else:
-            scan(rows, lanes, outputs, jobs[index], crowded, out[index])
-        if state != DONE:
-            return 8 * step + state
-    return 0

@@ -187,6 +187,13 @@ def pair_token(one: int, other: int) -> int:
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "big") >> 1
 
 
+def pair_tokens(ones: Int64s, others: Int64s) -> Int64s:
+    """Returns `pair_token` of every two."""
+    packed = np.column_stack([ones, others]).astype(">i8").tobytes()
+    digests = [hashlib.blake2b(packed[at : at + 16], digest_size=8).digest() for at in range(0, len(packed), 16)]
+    return (np.frombuffer(b"".join(digests), ">u8") >> 1).astype(np.int64)
+
+
 class Plan:
     """A feature set made ready for the kernel.
 

@@ -19,7 +19,7 @@ import numpy as np
 from decalog.errors import DataError, DecalogError, LostStateError, StateError
 from decalog.features import kernel
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Change, Overlay, Point, laid_over
+from decalog.features.facts import Change, Point
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.online import OnlineState, StateStats, _EntityRows
 from decalog.features.plan import EntityPlan
@@ -37,6 +37,10 @@ _FREED = 1_000
 
 Wait = Callable[[StateKey, bytes, Int64s, int], None]
 """Takes whose row it is, what becomes of it, the row over the entity's own columns, and the horizon."""
+
+
+Read = Callable[[Sequence[tuple["_RemoteRows", StateKey]]], None]
+"""Reads the rows of keys into what keeps them."""
 
 
 class _Step(NamedTuple):
@@ -62,9 +66,9 @@ class _Step(NamedTuple):
 class _RemoteRows(_EntityRows):
     """The rows of one entity name: those of the request at work, read before it is answered."""
 
-    def __init__(self, wait: Wait, plan: EntityPlan, retain: int) -> None:
+    def __init__(self, wait: Wait, read: Read, plan: EntityPlan, retain: int) -> None:
         super().__init__(plan, retain)
-        self._wait = wait
+        self._wait, self._read = wait, read
         self._columns = np.arange(plan.picks.shape[0])
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
@@ -77,6 +81,12 @@ class _RemoteRows(_EntityRows):
 
     def put(self, token: int, rows: Int64s) -> None:
         self.by_token[token] = rows
+
+    def held(self, tokens: Sequence[int]) -> list[Int64s]:
+        """Reads the array of each token, all in one round trip."""
+        self.by_token.clear()
+        self._read([(self, (self.plan.entity, token)) for token in tokens])
+        return super().held(tokens)
 
     def take(self, token: int, packed: bytes, *, waiting: Sequence[_Step]) -> None:
         """Keeps what was read of a token for the request at work, and lays over it what waits.
@@ -98,7 +108,7 @@ class _RemoteRows(_EntityRows):
                 kernel.insert(rows, self._columns, step.row, self.retain)
             else:
                 kernel.retract(rows, step.row)
-        self.by_token = {token: rows}
+        self.by_token[token] = rows
 
 
 class RemoteState(OnlineState):
@@ -116,7 +126,7 @@ class RemoteState(OnlineState):
     is_here = False
 
     def __init__(self, features: FeatureSet, store: StateStore, *, durable: Callable[[], int] | None = None) -> None:
-        super().__init__(features, partial(_RemoteRows, self._wait))
+        super().__init__(features, partial(_RemoteRows, self._wait, self._read))
         self._store = store
         self._durable = durable
         self._waiting: deque[_Step] = deque()
@@ -194,24 +204,10 @@ class RemoteState(OnlineState):
             ReplayError: as there.
             StateError: the server is away, or the state there is lost or damaged.
         """
-        subjects = point.subjects
-        keys = list(self._asked_keys(subjects))
-        read = self._exchange([key for _, key in keys])
-        for (rows, key), packed in zip(keys, read, strict=True):
-            rows.take(key[1], packed, waiting=[step for step in self._waiting if step.key == key])
+        for entity in self._entities:
+            entity.by_token.clear()
+        self._read(list(self._asked_keys(point.subjects)))
         return super().vector(point)
-
-    def vectors(self, point: Point, candidates: Sequence[Overlay]) -> Float64s:
-        """See `OnlineState.vectors`; a round trip for each candidate.
-
-        Raises:
-            DataError: as for `vector`.
-            ReplayError: as there.
-            StateError: as there.
-        """
-        self._check(point)
-        rows = [self.vector(laid_over(point, candidate)) for candidate in candidates]
-        return np.array(rows, np.float64).reshape(len(rows), len(self.plan.blank))
 
     def stats(self) -> StateStats:
         """Returns what the server holds, pruned or not; `unusable` counts from when this state was opened."""
@@ -226,6 +222,12 @@ class RemoteState(OnlineState):
     def _wait(self, key: StateKey, act: bytes, row: Int64s, horizon: int) -> None:
         if self._fault is None:
             self._waiting.append(_Step(key, act, row, self._seq, self._watermark, horizon))
+
+    def _read(self, keys: Sequence[tuple[_RemoteRows, StateKey]]) -> None:
+        """Reads the rows of keys in one round trip, and what waits for them."""
+        read, waiting = self._exchange([key for _, key in keys]), _by_key(self._waiting)
+        for (rows, key), packed in zip(keys, read, strict=True):
+            rows.take(key[1], packed, waiting=waiting.get(key, []))
 
     def _asked_keys(self, subjects: Mapping[str, int]) -> Iterator[tuple[_RemoteRows, StateKey]]:
         for entity in self._entities:

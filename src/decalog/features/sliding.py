@@ -3,7 +3,7 @@
 A token whose rows came in the order of event_time, none of them withdrawn, and whose points follow them in time,
 needs no walk back: every window lets each row in and out once. All is int64, and integer sums do not depend on the
 order of adding, so the bits are those of `kernel.scan`; the tests hold both beside each other. Any other token, and any
-aggregate that is not known here, goes through `kernel.fold`.
+aggregate that is not known here, goes through the kernel step by step.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import numpy as np
 from decalog.compiling import compiled
 from decalog.features import kernel
 from decalog.features.kernel import (
-    ACT,
     COLUMN,
     COUNT,
     DISTINCT,
-    INDEX,
     KIND,
     KINDS,
     LANE,
@@ -378,31 +376,24 @@ def _scan(
     crowded: Float64s,
     out: Float64s,
 ) -> tuple[int, int]:
-    """Writes the outputs of any token through `kernel.fold`; returns what went wrong, and at which image."""
-    steps = np.zeros((2 * chosen.shape[0], 3), np.int64)
-    jobs = np.zeros((reads.shape[0], 2, table.shape[1]), np.int64)
-    mine = np.zeros(chosen.shape[0], np.int64)
-    part = np.empty((reads.shape[0], out.shape[1]), np.float64)
-    step = asked = count = 0
+    """Writes the outputs of any token by the kernel's own steps; returns what went wrong, and at which image."""
+    rows, asked = np.zeros((chosen.shape[0] + 1, picks.shape[0]), np.int64), 0
+    kernel.clear(rows)
+    job = np.zeros((2, table.shape[1]), np.int64)
     for visit in chosen:
-        point, image = points[visit], images[visit]
+        point, image, state = points[visit], images[visit], kernel.DONE
         if point != NONE:
-            jobs[asked, kernel.ASKED, kernel.AT] = reads[asked, AT]
-            jobs[asked, kernel.ASKED, kernel.SKIPPED] = roots[point]
-            if reads[asked, HAS_OWN] != 0:
-                jobs[asked, kernel.OWN_ROW] = owns[asked]
-            part[asked] = out[point]
-            steps[step, ACT], steps[step, INDEX] = kernel.READ, asked
-            step, asked = step + 1, asked + 1
-        if image != NONE:
-            mine[count] = image
-            steps[step, ACT], steps[step, INDEX] = acts[image], count
-            step, count = step + 1, count + 1
-    fault = kernel.fold(steps[:step], table[mine[:count]], jobs, picks, lanes, outputs, count, retain, crowded, part)
-    if fault != 0:
-        return fault % 8, mine[steps[fault // 8, INDEX]]
-    for read in range(asked):
-        out[reads[read, POINT]] = part[read]
+            job[kernel.ASKED, kernel.AT], job[kernel.ASKED, kernel.SKIPPED] = reads[asked, AT], roots[point]
+            job[kernel.OWN_ROW] = owns[asked]
+            job[kernel.OWN_ROW, KIND] *= reads[asked, HAS_OWN]
+            kernel.scan(rows, lanes, outputs, job, crowded, out[point])
+            asked += 1
+        if image != NONE and acts[image] == kernel.INSERT:
+            state = kernel.insert(rows, picks, table[image], retain)
+        elif image != NONE:
+            state = kernel.retract(rows, table[image])
+        if state != kernel.DONE:
+            return state, image
     return kernel.DONE, NONE
 
 
