@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from fractions import Fraction
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -72,7 +73,8 @@ def test_clicks_alone_show_bait_and_the_default_does_not() -> None:
     slates = {}
     for name, others in (("clicks", 0), ("all", None)):
         heads = [head.removeprefix("p_") for head in HEADS if head != "p_click"]
-        params = WEIGHTS if others is None else FeedWeights(**{f"{head}_per_1000_minor": 0 for head in heads})
+        nothing = {f"{head}_per_1000_minor": 0 for head in heads}
+        params = WEIGHTS if others is None else msgspec.structs.replace(WEIGHTS, **nothing)
         chosen = set(refs(FeedPolicy(params).decide(asked)))
         slates[name] = [one.predictions for one in asked.candidates if one.ref in chosen]
     rates = {name: [sum(p[head] for p in slate) for head in ("p_click", "p_hide")] for name, slate in slates.items()}
@@ -99,7 +101,7 @@ def test_clicks_alone_show_bait_and_the_default_does_not() -> None:
     ],
 )
 def test_multipliers_move_what_a_post_earns_and_never_the_harm_it_does(
-    changes: dict[str, object], params: dict[str, int], columns: dict[str, float], factor: float
+    changes: dict[str, Any], params: dict[str, int], columns: dict[str, float], factor: float
 ) -> None:
     policy = FeedPolicy(msgspec.structs.replace(PLAIN, **params))
     posts = Competitors.of((post("a", {"p_share": 0.5, "p_hide": 0.01}, **changes),))

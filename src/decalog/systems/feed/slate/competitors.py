@@ -51,7 +51,7 @@ class Competitors(msgspec.Struct, frozen=True):
         places = tuple([place for place, candidate in enumerate(candidates) if not candidate.dropped])
         posts = tuple([candidates[place] for place in places])
         predictions = _predictions([post.predictions for post in posts])
-        usable = ((predictions >= 0.0) & (predictions <= 1.0)).all(axis=1)
+        usable = np.all((predictions >= 0.0) & (predictions <= 1.0), axis=1)
         followed = np.array([bool(post.attributes.get("in_network")) for post in posts], np.bool_)
         return cls(posts, places, predictions, usable, followed)
 
@@ -59,9 +59,10 @@ class Competitors(msgspec.Struct, frozen=True):
         """Returns a whole-numbered attribute."""
         return np.array([post.attributes.get(name, missing) for post in self.posts], np.int64)
 
-    def has(self, name: str) -> Bools:
-        """Returns which posts have an attribute."""
-        return np.array([name in post.attributes for post in self.posts], np.bool_)
+    def sketches(self) -> tuple[Int64s, Bools]:
+        """Returns the sketches of the item vectors, and which posts have one."""
+        found = [post.attributes.get("sketch") for post in self.posts]
+        return np.array([one or 0 for one in found], np.int64), np.array([one is not None for one in found], np.bool_)
 
     def groups(self, name: str) -> Int64s:
         """Returns a number for each value of a text attribute, from 0; a post without it has one of its own."""
