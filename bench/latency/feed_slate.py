@@ -78,7 +78,7 @@ def cost_ms(work: Callable[[], object], times: int) -> float:
 def costs(times: int) -> dict[str, float]:
     """Returns the table."""
     asked = case()
-    policies = {name: FeedPolicy(FeedWeights(rerank=name)) for name in ("dpp", "mmr", "none")}  # type: ignore[arg-type]  # the names of the parameter
+    policies = {name: FeedPolicy(FeedWeights(rerank=name)) for name in ("dpp", "mmr", "none")}
     policy = policies["dpp"]
     verdict = policy.decide(asked)
     decision = Decision("d1", asked.request, 0, asked.candidates, verdict.choice, Versions("m", "p", "f", 0))

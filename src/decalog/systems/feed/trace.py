@@ -151,18 +151,14 @@ def _stages(
     if candidate is None:
         yield "retrieval", f"no source found it among {len(decision.candidates)} candidates"
         return
-    ranks = [f"{name} {value}" for name, value in candidate.attributes.items() if name.endswith("_rank")]
-    yield "retrieval", ", ".join((f"found by {candidate.source.replace('+', ' and ') or 'request'}", *ranks))
+    yield "retrieval", _found(candidate)
     if candidate.dropped:
         yield "filter", f"taken out: {candidate.dropped}"
         return
     if decision.mode != "imported":
         yield from _raced(decision, candidate, _Race(decision, policy, columns))
-    for one in decision.guardrails:
-        if one.before == ref:
-            yield "guardrail", f"{one.name}: {one.why}"
-    slots = [slot for slot in decision.choice.slots if slot.ref == ref]
-    yield "slot", _slot(slots[0]) if slots else "none"
+    yield from (("guardrail", f"{one.name}: {one.why}") for one in decision.guardrails if one.before == ref)
+    yield "slot", _slot(next((slot for slot in decision.choice.slots if slot.ref == ref), None))
 
 
 def _raced(decision: Decision, candidate: Candidate, race: _Race) -> Iterator[tuple[str, str]]:
@@ -184,7 +180,14 @@ def _raced(decision: Decision, candidate: Candidate, race: _Race) -> Iterator[tu
         )
 
 
-def _slot(slot: Slot) -> str:
+def _found(candidate: Candidate) -> str:
+    ranks = [f"{name} {value}" for name, value in candidate.attributes.items() if name.endswith("_rank")]
+    return ", ".join((f"found by {candidate.source.replace('+', ' and ') or 'request'}", *ranks))
+
+
+def _slot(slot: Slot | None) -> str:
+    if slot is None:
+        return "none"
     size = len(exploration.pool(slot.attributes))
     how = f"drawn from a pool of {size}" if "explored" in slot.attributes else f"the best of a pool of {size}"
     return f"{slot.position}, {how if size else 'the best'}; propensity {slot.propensity or 'not known'}"
