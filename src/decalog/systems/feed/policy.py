@@ -26,7 +26,6 @@ from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from msgspec import Meta
 
 from decalog.decisions import Choice, Slot
@@ -115,7 +114,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     repeat_author_bp: Share = 9_500
     repeat_topic_bp: Share = 9_900
     rerank: Literal["dpp", "mmr", "none"] = "dpp"
-    theta_bp: Share = 7_000
+    theta_bp: Share = 5_000
     like_sketch_bp: Share = 5_000
     like_author_bp: Share = 1_500
     like_topic_bp: Share = 2_500
@@ -131,7 +130,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sensitive_from: Count = 3
     unspread_labels: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=50)] = ()
     explore_bp: Share = 1_000
-    explore_slots: Annotated[tuple[Annotated[int, Meta(ge=0, lt=MOST_SLOTS)], ...], Meta(max_length=10)] = (3, 8)
+    explore_slots: Annotated[tuple[Annotated[int, Meta(ge=0, le=MOST_SLOTS - 1)], ...], Meta(max_length=10)] = (3, 8)
     pool_best: Annotated[int, Meta(ge=1, le=50)] = 10
     pool_fresh: Annotated[int, Meta(ge=0, le=50)] = 10
 
@@ -215,14 +214,7 @@ class FeedPolicy:
         posts = Competitors.of(case.candidates)
         if not posts.posts:
             return Verdict(Choice((), (f"{reason}: no post was found that may be shown",), SHOW))
-        outside, seen = self._seen(case, posts)
-        facts = self._facts(posts, outside, seen=seen, void=np.zeros(len(posts.posts), np.bool_))
-        worth = np.zeros((2, len(posts.posts)))
-        worth[kernel.GAIN, _in_turn(posts)] = np.arange(len(posts.posts), 0, -1)
-        knobs = self._knobs(case.request)
-        knobs[[kernel.RERANK, kernel.EXPLORE]] = kernel.NONE, 0.0
-        knobs[kernel.AUTHOR_FLOOR] = knobs[kernel.TOPIC_FLOOR] = 1.0
-        found = filled(facts, worth, knobs=knobs, draws={})
+        found, seen = self.filled(case, posts)
         words = f"{reason}: no prediction, so followed, popular and fresh posts in turn"
         return self._verdict(posts, found, seen=seen, reasons=(words,), expected_minor=0)
 
@@ -258,36 +250,37 @@ class FeedPolicy:
         return Weighed(gain, harm, multipliers, gain * product // _BP - harm)
 
     def filled(
-        self, case: Case, posts: Competitors, *, weighed: Weighed, tells: bool = False
+        self, case: Case, posts: Competitors, *, weighed: Weighed | None = None, tells: bool = False
     ) -> tuple[Filled, Visibility]:
         """Returns the filled slots and what visibility says.
 
         Args:
             case: of the request.
             posts: that compete.
-            weighed: what each is worth.
+            weighed: what each is worth; None for the fallback, which goes by ranks.
             tells: whether scores and barriers are kept, for a trace.
         """
-        outside, seen = self._seen(case, posts)
-        facts = self._facts(posts, outside, seen=seen, void=~posts.usable)
-        spread = max(int(np.abs(weighed.adjusted - _median(weighed.adjusted)).sum()) // len(posts.posts), 1)
-        worth = np.stack([weighed.adjusted + weighed.harm, weighed.harm]) / spread
-        knobs, explored = self._knobs(case.request), self.params.explore_slots if self.params.explore_bp else ()
-        draws = {slot: case.draw(f"slot {slot}") for slot in explored if slot < knobs[kernel.SLOTS]}
-        return filled(facts, worth, knobs=knobs, draws=draws, tells=tells), seen
-
-    def _seen(self, case: Case, posts: Competitors) -> tuple[Int64s, Visibility]:
-        """Returns which posts are out of network, and where each may stand."""
-        outside = (~posts.in_network).astype(np.int64)
         is_adult = case.request.attributes.get("is_adult") is True
         rules = Rules(is_adult, self.params.sensitive_from, frozenset(self.params.unspread_labels))
-        return outside, visibility(posts, rules, outside=outside)
+        seen, knobs, draws = visibility(posts, rules), self._knobs(case.request), dict[int, float]()
+        facts = self._facts(posts, seen)
+        if weighed is None:
+            facts[kernel.VOID], worth = 0, np.zeros((2, len(posts.posts)))
+            worth[kernel.GAIN, _in_turn(posts)] = np.arange(len(posts.posts), 0, -1)
+            knobs[[kernel.RERANK, kernel.AUTHOR_FLOOR, kernel.TOPIC_FLOOR]] = kernel.NONE, 1.0, 1.0
+        else:
+            distances = np.abs(weighed.adjusted - _median(weighed.adjusted))
+            spread = max(int(distances.sum()) // len(posts.posts), 1)
+            worth = np.stack([weighed.adjusted + weighed.harm, weighed.harm]) / spread
+            explored = self.params.explore_slots if self.params.explore_bp else ()
+            draws = {slot: case.draw(f"slot {slot}") for slot in explored if slot < knobs[kernel.SLOTS]}
+        return filled(facts, worth, knobs=knobs, draws=draws, tells=tells or bool(seen.rules)), seen
 
-    def _facts(self, posts: Competitors, outside: Int64s, *, seen: Visibility, void: npt.NDArray[np.bool_]) -> Int64s:
+    def _facts(self, posts: Competitors, seen: Visibility) -> Int64s:
         facts = np.empty((kernel.FACTS, len(posts.posts)), np.int64)
         facts[kernel.AUTHOR], facts[kernel.TOPIC] = posts.groups("author"), posts.groups("topic")
-        facts[kernel.OUTSIDE], facts[kernel.FIRST], facts[kernel.VOID] = outside, seen.first, void
-        facts[kernel.SKETCH], facts[kernel.SKETCHED] = posts.numbers("sketch", 0), posts.has("sketch")
+        facts[kernel.OUTSIDE], facts[kernel.FIRST], facts[kernel.VOID] = ~posts.in_network, seen.first, ~posts.usable
+        facts[kernel.SKETCH], facts[kernel.SKETCHED] = posts.sketches()
         facts[kernel.FRESH] = posts.from_sources(FRESH)
         return facts
 
@@ -304,7 +297,7 @@ class FeedPolicy:
         knobs[kernel.AUTHOR_CAP] = params.author_cap
         is_one_topic = bool(request.attributes.get("only_topic"))
         knobs[kernel.TOPIC_CAP] = size if is_one_topic else -(-size * params.topic_cap_bp // _BP)
-        knobs[kernel.OUT_LEAST] = -(-size * params.out_least_bp // _BP)
+        knobs[kernel.OUT_LEAST] = size * params.out_least_bp // _BP
         knobs[kernel.OUT_MOST] = size * params.out_most_bp // _BP
         knobs[kernel.APART], knobs[kernel.EXPLORE] = params.authors_apart, params.explore_bp / _BP
         knobs[kernel.POOL_BEST], knobs[kernel.POOL_FRESH] = params.pool_best, params.pool_fresh
@@ -314,7 +307,7 @@ class FeedPolicy:
     def _verdict(
         self, posts: Competitors, found: Filled, *, seen: Visibility, reasons: tuple[str, ...], expected_minor: int
     ) -> Verdict:
-        guardrails = seen.verdicts(posts, barred=found.barred, picks=found.picks)
+        guardrails = seen.verdicts(posts, found) if seen.rules else ()
         slots = tuple([self._slot(posts, found, position) for position in range(len(found.picks))])
         explored = [
             f"{slot.ref}: explored in slot {slot.position}, propensity {slot.propensity:.4g}"
@@ -339,12 +332,13 @@ class FeedPolicy:
 
     def _worded(self, posts: Competitors, weighed: Weighed, *, picks: list[int]) -> Iterator[str]:
         """Yields why the first posts are shown: what they are worth, and by what."""
+        by_head = self.params.by_head
         for pick in picks:
-            parts = posts.predictions[pick] * self._worth
-            strong = sorted(range(len(HEADS)), key=lambda head: -abs(parts[head]))[:2]
-            heads = ", ".join([f"{HEADS[head]} {posts.predictions[pick, head]:.3g}" for head in strong])
+            heads = dict(zip(HEADS, posts.predictions[pick].tolist(), strict=True))
+            weights = sorted(zip(HEADS, by_head, strict=True), key=lambda one: -abs(heads[one[0]] * one[1]))
+            words = ", ".join([f"{head} {heads[head]:.3g}" for head, _ in weights[:2]])
             post, value = posts.posts[pick], int(weighed.value[pick]) / _NANO
-            yield f"{post.ref}: {post.source or 'request'}; worth {value:.3g} minor units: {heads}"
+            yield f"{post.ref}: {post.source or 'request'}; worth {value:.3g} minor units: {words}"
 
 
 POLICY = FeedPolicy

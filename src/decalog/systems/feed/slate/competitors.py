@@ -24,6 +24,7 @@ LIMITED, SENSITIVE = "limited", "sensitive"
 _OLD = 2**40
 """Seconds, and posts, of an author of whom nothing is known: no new one."""
 
+Bools = npt.NDArray[np.bool_]
 _of_heads = itemgetter(*HEADS)
 
 
@@ -34,44 +35,42 @@ class Competitors(msgspec.Struct, frozen=True):
         posts: the candidates themselves.
         places: where each stands among all candidates.
         predictions: shape (posts, heads); NaN where there is none.
+        usable: shape (posts,), of which every prediction is a probability.
+        in_network: shape (posts,), by an author whom the reader follows.
     """
 
     posts: tuple[Candidate, ...]
     places: tuple[int, ...]
     predictions: Float64s
+    usable: Bools
+    in_network: Bools
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate]) -> Competitors:
         """Returns those that compete."""
         places = tuple([place for place, candidate in enumerate(candidates) if not candidate.dropped])
         posts = tuple([candidates[place] for place in places])
-        return cls(posts, places, _predictions([post.predictions for post in posts]))
-
-    @property
-    def in_network(self) -> npt.NDArray[np.bool_]:
-        """By an author whom the reader follows."""
-        return np.array([bool(post.attributes.get("in_network")) for post in self.posts], np.bool_)
-
-    @property
-    def usable(self) -> npt.NDArray[np.bool_]:
-        """Of which every prediction is a probability."""
-        return np.asarray(((self.predictions >= 0.0) & (self.predictions <= 1.0)).all(axis=1))
+        predictions = _predictions([post.predictions for post in posts])
+        usable = np.all((predictions >= 0.0) & (predictions <= 1.0), axis=1)
+        followed = np.array([bool(post.attributes.get("in_network")) for post in posts], np.bool_)
+        return cls(posts, places, predictions, usable, followed)
 
     def numbers(self, name: str, missing: int) -> Int64s:
         """Returns a whole-numbered attribute."""
         return np.array([post.attributes.get(name, missing) for post in self.posts], np.int64)
 
-    def has(self, name: str) -> npt.NDArray[np.bool_]:
-        """Returns which posts have an attribute."""
-        return np.array([name in post.attributes for post in self.posts], np.bool_)
+    def sketches(self) -> tuple[Int64s, Bools]:
+        """Returns the sketches of the item vectors, and which posts have one."""
+        found = [post.attributes.get("sketch") for post in self.posts]
+        return np.array([one or 0 for one in found], np.int64), np.array([one is not None for one in found], np.bool_)
 
     def groups(self, name: str) -> Int64s:
         """Returns a number for each value of a text attribute, from 0; a post without it has one of its own."""
         numbers: dict[object, int] = {}
-        named = (post.attributes.get(name) or (post.ref,) for post in self.posts)
+        named = [post.attributes.get(name) or (post.ref,) for post in self.posts]
         return np.array([numbers.setdefault(value, len(numbers)) for value in named], np.int64)
 
-    def from_sources(self, names: frozenset[str]) -> npt.NDArray[np.bool_]:
+    def from_sources(self, names: frozenset[str]) -> Bools:
         """Returns which posts one of some retrievers found."""
         known = {source: not names.isdisjoint(source.split("+")) for source in {post.source for post in self.posts}}
         return np.array([known[post.source] for post in self.posts], np.bool_)

@@ -47,9 +47,8 @@ AUTHOR_DECAY, AUTHOR_FLOOR, TOPIC_DECAY, TOPIC_FLOOR = 6, 7, 8, 9
 AUTHOR_CAP, TOPIC_CAP, OUT_LEAST, OUT_MOST, APART = 10, 11, 12, 13, 14
 EXPLORE, POOL_BEST, POOL_FRESH, SLOTS, KNOBS = 15, 16, 17, 18, 19
 NONE, MMR, DPP = 0, 1, 2
-# Columns of a filled slot: the post; a post of a better score that its FIRST alone kept from the slot, or −1; from how
-# many posts it was drawn (0: nothing was), and these, the best first.
-PICK, BARRED, POOLED, POOL = 0, 1, 2, 3
+# Columns of a filled slot: the post; from how many posts it was drawn (0: nothing was), and these, the best first.
+PICK, POOLED, POOL = 0, 1, 2
 # Why a post cannot have a slot, weakest first, as the strongest is told. The first two are wishes: they yield where
 # nothing else is left.
 FREE, BESIDE, TOO_FEW_OUTSIDE, TOO_EARLY, OVER_AUTHOR, OVER_TOPIC, OVER_OUTSIDE, GONE = 0, 1, 2, 3, 4, 5, 6, 7
@@ -183,14 +182,10 @@ def _update(facts: Int64s, knobs: Float64s, factor: Float64s, left: Float64s, sl
 
 
 @_inner
-def _choice(scores: Float64s, barriers: Int64s, slot: Int64s) -> int:
-    """Returns the post that a slot takes if nothing is drawn, or −1; writes which one visibility kept from it."""
-    pick, barred = _best(scores, barriers, FREE, FREE), _best(scores, barriers, TOO_EARLY, TOO_EARLY)
-    if pick < 0:
-        pick = _best(scores, barriers, BESIDE, TOO_FEW_OUTSIDE)
-    if barred >= 0 and (pick < 0 or scores[barred] > scores[pick]):
-        slot[BARRED] = barred
-    return pick
+def _choice(scores: Float64s, barriers: Int64s) -> int:
+    """Returns the post that a slot takes if nothing is drawn, or −1."""
+    pick = _best(scores, barriers, FREE, FREE)
+    return pick if pick >= 0 else _best(scores, barriers, BESIDE, TOO_FEW_OUTSIDE)
 
 
 @_inner
@@ -227,7 +222,7 @@ def _fill(facts: Int64s, worth: Float64s, knobs: Float64s, draws: Float64s, slot
         _barriers(facts, knobs, counts, slot, last, barriers)
         if told.shape[1] > 0:
             told[SCORE, slot], told[BARRIER, slot] = scores, barriers
-        last = _choice(scores, barriers, slots[slot])
+        last = _choice(scores, barriers)
         if last < 0:
             return
         if draws[slot] >= 0.0 and barriers[last] == FREE:
@@ -249,15 +244,23 @@ class Filled(NamedTuple):
     Args:
         picks: slot → post, as far as there were any.
         pools: randomised slot → the posts that it was drawn from, the greedy choice first.
-        barred: slot → a post of a better score that visibility alone kept from it.
         told: shape (2, slots, posts): score and barrier of every post at every slot that was looked at; of 0 slots
             where they were not asked for.
     """
 
     picks: list[int]
     pools: dict[int, list[int]]
-    barred: dict[int, int]
     told: Float64s
+
+    def barred(self) -> dict[int, int]:
+        """Returns post → the first slot that visibility alone kept it from; nothing where scores were not kept."""
+        best = [self.pools.get(slot, [pick])[0] for slot, pick in enumerate(self.picks)]
+        scores, barriers = self.told[:, : len(best) + 1]
+        needed = np.full(len(scores), -np.inf)
+        if len(scores):
+            needed[: len(best)] = scores[np.arange(len(best)), best]
+        is_barred = (barriers == TOO_EARLY) & (scores > needed[:, None])
+        return {int(post): int(is_barred[:, post].argmax()) for post in np.flatnonzero(is_barred.any(axis=0))}
 
 
 def filled(facts: Int64s, worth: Float64s, *, knobs: Float64s, draws: dict[int, float], tells: bool = False) -> Filled:
@@ -282,6 +285,5 @@ def filled(facts: Int64s, worth: Float64s, *, knobs: Float64s, draws: dict[int, 
     return Filled(
         [row[PICK] for row in rows if row[PICK] >= 0],
         {slot: rows[slot][POOL : POOL + rows[slot][POOLED]] for slot in draws if rows[slot][POOLED] > 0},
-        {slot: row[BARRED] for slot, row in enumerate(rows) if row[BARRED] >= 0},
         told,
     )

@@ -12,7 +12,7 @@ import numpy as np
 from decalog.decisions import GuardrailVerdict
 from decalog.features.kernel import Int64s
 from decalog.systems.feed.slate.competitors import LIMITED, SENSITIVE, Competitors
-from decalog.systems.feed.slate.kernel import NEVER
+from decalog.systems.feed.slate.kernel import NEVER, Filled
 
 MOST_VERDICTS = 10
 """Of a decision: the first posts, in the order of their slots, that a rule kept from one."""
@@ -29,23 +29,22 @@ class Visibility(msgspec.Struct, frozen=True):
     first: Int64s
     rules: dict[int, tuple[str, str]]
 
-    def verdicts(self, posts: Competitors, *, barred: dict[int, int], picks: list[int]) -> tuple[GuardrailVerdict, ...]:
-        """Returns what the rules took out of a slate or moved down, each post once.
+    def verdicts(self, posts: Competitors, found: Filled) -> tuple[GuardrailVerdict, ...]:
+        """Returns what the rules took out of a slate or moved down, each post once, and what came in its place.
 
         Args:
             posts: that competed.
-            barred: slot → post that would have had it.
-            picks: slot → post that has it; a last slot may have none.
+            found: the slate, scores kept.
         """
-        once = {post: slot for slot, post in reversed(barred.items())}
+        barred = sorted(found.barred().items(), key=lambda item: item[1])[:MOST_VERDICTS]
         return tuple(
             GuardrailVerdict(
                 self.rules[post][0],
                 posts.posts[post].ref,
-                posts.posts[picks[slot]].ref if slot < len(picks) else "",
+                posts.posts[found.picks[slot]].ref if slot < len(found.picks) else "",
                 f"slot {slot}: {self.rules[post][1]}",
             )
-            for post, slot in sorted(once.items(), key=lambda item: item[1])[:MOST_VERDICTS]
+            for post, slot in barred
         )
 
 
@@ -74,19 +73,14 @@ class Rules(msgspec.Struct, frozen=True):
         return self.sensitive_from, "sensitive_first_slots", why
 
 
-def visibility(posts: Competitors, rules: Rules, *, outside: Int64s) -> Visibility:
-    """Returns where each post may stand.
-
-    Args:
-        posts: that compete.
-        rules: of the deployment, for this reader.
-        outside: shape (posts,), 1 where out of the reader's network.
-    """
+def visibility(posts: Competitors, rules: Rules) -> Visibility:
+    """Returns where each post may stand."""
     first, ruled = np.zeros(len(posts.posts), np.int64), dict[int, tuple[str, str]]()
     for place, post in enumerate(posts.posts):
         integrity, labels = post.attributes.get("integrity"), post.attributes.get("labels")
         if integrity or labels:
-            first[place], name, why = rules.of(integrity, str(labels or ""), is_outside=bool(outside[place]))
+            is_outside = not posts.in_network[place]
+            first[place], name, why = rules.of(integrity, str(labels or ""), is_outside=is_outside)
             if first[place]:
                 ruled[place] = (name, why)
     return Visibility(first, ruled)
