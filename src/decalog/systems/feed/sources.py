@@ -99,7 +99,7 @@ def two_tower(sight: Sight, asked: Asked, k: int) -> Found:
         "language": (asked.language,) if asked.language else (),
     }
     vectors = sight.index.vectors(asked.engaged)
-    reader = sight.towers.user_vector(vectors, asked.weights.astype(np.float32), sides)
+    reader = sight.towers.user_vector(vectors, asked.weights.astype(np.float32), sides=sides)
     return _nearest(sight.index, reader[None], asked, k)
 
 
@@ -175,7 +175,7 @@ def explore(sight: Sight, asked: Asked, k: int) -> Found:
 
 
 SOURCES: Mapping[str, tuple[Source, int, int]] = {
-    "two_tower": (two_tower, 240, 160),
+    "two_tower": (two_tower, 300, 160),
     "neighbours": (neighbours, 120, 80),
     "following": (following, 120, 80),
     "similar": (similar, 100, 60),
@@ -225,10 +225,10 @@ def _newest_first(sight: Sight, slots: Ints) -> Ints:
 
 
 def _suits(sight: Sight, asked: Asked, slots: Ints) -> Ints:
-    """Returns 2 where a post is on one of the reader's topics, and 1 more where it is in their language or in none."""
+    """Returns 2 where a post is on one of the reader's topics, and 1 more where its language is not another's."""
     posts = sight.catalogue.posts
     language = posts["language"][slots]
-    is_readable = (language == 0) | (language == sight.catalogue.language.code(asked.language))
+    is_readable = (language == 0) | (language == sight.catalogue.language.code(asked.language)) | (not asked.language)
     suits: Ints = 2 * asked.topics[posts["topic"][slots]] + is_readable
     return suits
 
