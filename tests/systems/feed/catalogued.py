@@ -117,7 +117,8 @@ class Towers:
         reader += (vectors * weights[:, None]).sum(axis=0)
         for topic in sides["interests"]:
             reader[self.axes[topic]] += 0.5
-        return unit(reader[None])[0]
+        made: Floats = unit(reader[None])[0]
+        return made
 
 
 class Neighbours:

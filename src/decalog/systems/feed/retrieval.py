@@ -26,7 +26,7 @@ from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
-from decalog.systems.feed.sources import SOURCES, Asked, Found, Sight, taste
+from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, taste
 
 MOST = 500
 """How many posts compete."""
@@ -121,8 +121,9 @@ class FeedRetrieval:
         slot = np.array([self.catalogue.slot(ref)])
         if slot[0] < 0:
             return Candidate(ref)
-        facts, entities = self._facts(self._sight, slot, self._now_us), self._entities(slot)
-        return Candidate(ref, entities=entities[0], attributes=facts[0])
+        index = self._sight.index
+        facts = self._facts(slot, self._now_us, None if index is None else index.vectors(slot))
+        return Candidate(ref, entities=self._entities(slot)[0], attributes=facts[0])
 
     def why_hidden(self, request: Event, ref: str) -> str:
         """Returns the filter that keeps a post from this reader now, or "" where it may be shown."""
@@ -194,13 +195,14 @@ class FeedRetrieval:
     def _chosen(
         self, sight: Sight, asked: Asked, slots: Ints, bits: Ints, found: Mapping[str, Found]
     ) -> list[Candidate]:
-        facts = self._facts(sight, slots, asked.now_us)
+        vectors = None if sight.index is None else sight.index.vectors(slots)
+        facts = self._facts(slots, asked.now_us, vectors)
         follows = self.catalogue.author.mask(asked.person.follow)
         _lay(facts, "in_network", follows[self.catalogue.posts["author"][slots]])
         for name in ("two_tower", "similar"):
             part = found.get(name)
-            if sight.index is not None and part is not None and part.probes is not None:
-                _lay(facts, name, (sight.index.vectors(slots) @ part.probes.T).max(axis=1))
+            if vectors is not None and part is not None and part.probes is not None:
+                _lay(facts, name, (vectors @ part.probes.T).max(axis=1))
         places = dict(zip(slots.tolist(), facts, strict=True))
         for name in _RANKED:
             for rank, slot in enumerate(found[name].slots.tolist() if name in found else (), 1):
@@ -237,25 +239,39 @@ class FeedRetrieval:
         # Token 0 stands for all there is, and not for none.
         return [{kind: token for kind, token in one.items() if token} if 0 in one.values() else one for one in named]
 
-    def _facts(self, sight: Sight, slots: Ints, now_us: int) -> list[dict[str, Any]]:
+    def _facts(self, slots: Ints, now_us: int, vectors: Floats | None) -> list[dict[str, Any]]:
         catalogue = self.catalogue
         posts, authors = catalogue.posts, catalogue.authors
         author = posts["author"][slots]
-        columns = {
-            "author": catalogue.author.named(author),
-            "topic": catalogue.topic.named(posts["topic"][slots]),
-            "language": catalogue.language.named(posts["language"][slots]),
-            "age_s": _age_s(posts["created"][slots], now_us),
-            "integrity": catalogue.integrity(slots),
-            "labels": [catalogue.labels[slot] for slot in slots.tolist()],
-            "author_followers": authors["followers"][author].tolist(),
-            "author_age_s": _age_s(authors["since"][author], now_us),
-            "author_posts": authors["posts"][author].tolist(),
-        }
-        if sight.index is not None and sight.towers.dim == _SKETCHED:
-            signs = np.packbits(sight.index.vectors(slots) >= 0, axis=1, bitorder="little")
-            columns["sketch"] = signs.view("<i8")[:, 0].tolist()
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows = zip(
+            catalogue.author.named(author),
+            catalogue.topic.named(posts["topic"][slots]),
+            catalogue.language.named(posts["language"][slots]),
+            _age_s(posts["created"][slots], now_us),
+            catalogue.integrity(slots),
+            [catalogue.labels[slot] for slot in slots.tolist()],
+            authors["followers"][author].tolist(),
+            _age_s(authors["since"][author], now_us),
+            authors["posts"][author].tolist(),
+            strict=True,
+        )
+        facts: list[dict[str, Any]] = [
+            {
+                "author": writer,
+                "topic": topic,
+                "language": language,
+                "age_s": age_s,
+                "integrity": integrity,
+                "labels": labels,
+                "author_followers": followers,
+                "author_age_s": since_s,
+                "author_posts": written,
+            }
+            for writer, topic, language, age_s, integrity, labels, followers, since_s, written in rows
+        ]
+        if vectors is not None and vectors.shape[1] == _SKETCHED:
+            _lay(facts, "sketch", np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
+        return facts
 
     def _reindex(self, sight: Sight, slots: Ints) -> None:
         """Follows what became of some posts; one that a model can make no vector for is found by other sources."""

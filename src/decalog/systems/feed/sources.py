@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 
 FADE = 0.95
 """How much less the last but one doing of a reader says of their taste than the last."""
-LIKENED = 3
+LIKENED = 2
 """Of how many posts, the last ones engaged with, others are sought that are like them."""
 AUTHORS, OF_EACH = 200, 20
 """How many followed authors, those who wrote last, and how many posts of each are looked through."""
@@ -175,7 +175,7 @@ def explore(sight: Sight, asked: Asked, k: int) -> Found:
 
 
 SOURCES: Mapping[str, tuple[Source, int, int]] = {
-    "two_tower": (two_tower, 300, 160),
+    "two_tower": (two_tower, 240, 160),
     "neighbours": (neighbours, 120, 80),
     "following": (following, 120, 80),
     "similar": (similar, 100, 60),
