@@ -77,6 +77,12 @@ def cpu_ms(work: Callable[[], object]) -> float:
     return (time.process_time() - started) * 1e3
 
 
+def one_by_one(work: Callable[..., None], *columns: npt.NDArray[Any]) -> None:
+    """Hands over rows, each alone."""
+    for row in range(len(columns[0])):
+        work(*(column[row : row + 1] for column in columns))
+
+
 def searched(index: VectorIndex, queries: Floats, mask: npt.NDArray[np.bool_] | None) -> tuple[float, list[Any]]:
     """Returns ms a query, the median, and what was found."""
     found, times = [], []
@@ -105,10 +111,10 @@ def measure_index(rows: Floats, cluster: npt.NDArray[np.int64]) -> dict[str, Any
         lines[name] = (recall(found, truth), ms)
     new = clustered(1_000, seed=2)[0]
     ids = np.arange(len(rows), len(rows) + 1_000)
-    add_ms = cpu_ms(lambda: [index.put(ids[i : i + 1], new[i : i + 1]) for i in range(1_000)]) / 1e3
+    add_ms = cpu_ms(lambda: one_by_one(index.put, ids, new)) / 1e3
     if any(index.search(new[i : i + 1], 1)[1][0, 0] != ids[i] for i in range(1_000)):
         raise SystemExit("a vector that was added is not found")
-    remove_ms = cpu_ms(lambda: [index.remove(ids[i : i + 1]) for i in range(1_000)]) / 1e3
+    remove_ms = cpu_ms(lambda: one_by_one(index.remove, ids)) / 1e3
     return {"lines": lines, "add_ms": add_ms, "remove_ms": remove_ms, "built_s": built_s}
 
 
@@ -162,16 +168,17 @@ class Log:
     def post(self, number: int, topic: int) -> None:
         """A post of one of many authors; half of them for one region of two, some mature."""
         author, region = number * 7_919 % AUTHORS, ("", "", "de", "fr")[number % 4]
-        said = {
+        said: dict[str, int | float | str | bool] = {
             "post": f"p{number}",
             "author": f"a{author}",
             "topic": f"t{topic}",
+            "regions": region,
             "language": ("en", "de")[number % 2],
+            "is_mature": number % 50 == 0,
         }
-        said |= {"regions": region, "is_mature": number % 50 == 0}
         entities = {"post": 10**9 + number, "author": 10**8 + author, "topic": 10**7 + topic}
         at_us = NOW_US - number % MINUTES_OLD * 60_000_000
-        self.tell("event", Event(f"e{number}", "post", at_us, 1, entities, said | more), at_us)
+        self.tell("event", Event(f"e{number}", "post", at_us, 1, entities, said), at_us)
 
     def reader(self, user: int, cluster: npt.NDArray[np.int64]) -> None:
         """A reader: 20 doings in two clusters of posts, 100 posts seen, 50 authors followed."""
