@@ -22,7 +22,7 @@ _SAMPLE = 64  # vectors a list that k-means is given
 _ROUNDS = 8  # of k-means
 _CHUNK = 20_000
 _FIRST = 4  # lists a search reads first; more where little is allowed
-_NEW = 0.03  # share of new ones among the best at which it stops
+_NEW = 0.05  # share of new ones among the best at which it stops
 _MOST = 32  # times as many as it read first it reads at most, as long as it finds enough: some queries lie near nothing
 
 
@@ -44,6 +44,7 @@ class FaissIndex:
         self._lock = threading.Lock()
         self._changed: list[Ids] = []
         self._maker: threading.Thread | None = None
+        self._last: tuple[Mask, Any, int] | None = None
 
     def __len__(self) -> int:
         return len(self._flat)
@@ -68,13 +69,12 @@ class FaissIndex:
     def search(self, queries: Floats, k: int, *, allowed: Mask | None = None) -> tuple[Floats, Ids]:
         """Finds the best of those allowed; see the port."""
         checked(queries, len(queries), self._flat.dim)
-        count = len(self) if allowed is None else int(np.count_nonzero(allowed))
+        bits, count = (None, len(self)) if allowed is None else self._packed(allowed)
         if self._lists is None or count <= _EXACT:
             return self._flat.search(queries, k, allowed=allowed)
         with self._lock:
             faiss.omp_set_num_threads(1)
-            # Both live until the searches are done: the lists hold no reference to them.
-            bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+            # It holds no reference to the bits: they live here until the searches are done.
             picked = None if bits is None else faiss.IDSelectorBitmap(bits)
             first = math.ceil(_FIRST * math.sqrt(max(1.0, len(self) / count)))
             return stacked([self._search(query[None], k, picked, first) for query in queries], k)
@@ -89,17 +89,25 @@ class FaissIndex:
         if maker is not None:
             maker.join()
 
+    def _packed(self, allowed: Mask) -> tuple[Any, int]:
+        """Returns a mask as faiss reads it, and how many it allows; one request searches more than once with one."""
+        last = self._last
+        if last is None or last[0] is not allowed:
+            last = self._last = (allowed, np.packbits(allowed, bitorder="little"), int(np.count_nonzero(allowed)))
+        return last[1:]
+
     def _search(self, query: Floats, k: int, picked: Any, reads: int) -> tuple[Floats, Ids]:
-        before, most = np.zeros(0, np.int64), _MOST * reads
+        before, most = set[int](), _MOST * reads
         while True:
             reads = min(reads, self._lists.nlist)
             options = faiss.SearchParametersIVF(nprobe=reads, sel=picked)
             scores, ids = (part[0] for part in self._lists.search(query, k, params=options))
-            new = np.count_nonzero(~np.isin(ids, before))
-            if reads == self._lists.nlist or (ids[-1] >= 0 and (new <= _NEW * k or reads >= most)):
+            now = set(ids.tolist())
+            is_done = len(now - before) <= _NEW * k or reads >= most
+            if reads == self._lists.nlist or (ids[-1] >= 0 and is_done):
                 found = ids >= 0
                 return best(scores[found], ids[found], k)
-            before, reads = ids, 2 * reads
+            before, reads = now, 2 * reads
 
     def _follow(self, ids: Ids) -> None:
         if self._maker is not None:

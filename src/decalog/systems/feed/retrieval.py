@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -40,7 +40,7 @@ Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
 _JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
-_RANKED = ("popular", "fresh", "following")
+_RANKED = {"popular", "fresh", "following"}
 _SIDES = ("author", "topic", "language")
 _SKETCHED = 64
 _EMBEDDED = 50_000  # posts whose vectors are made at a time
@@ -204,15 +204,11 @@ class FeedRetrieval:
             if vectors is not None and part is not None and part.probes is not None:
                 _lay(facts, name, (vectors @ part.probes.T).max(axis=1))
         places = dict(zip(slots.tolist(), facts, strict=True))
-        for name in _RANKED:
-            for rank, slot in enumerate(found[name].slots.tolist() if name in found else (), 1):
-                if slot in places:
-                    places[slot][f"{name}_rank"] = rank
+        for name in found.keys() & _RANKED:
+            _note(places, f"{name}_rank", found[name].slots.tolist(), range(1, len(found[name].slots) + 1))
         part = found.get("neighbours")
         if part is not None and part.scores is not None:
-            for slot, score in zip(part.slots.tolist(), part.scores.tolist(), strict=True):
-                if slot in places:
-                    places[slot]["neighbours"] = score
+            _note(places, "neighbours", part.slots.tolist(), part.scores.tolist())
         rows = zip(slots.tolist(), bits.tolist(), self._entities(slots), facts, strict=True)
         refs = self.catalogue.refs
         return [Candidate(refs[slot], _JOINED[found_by], {}, b"", named, fact) for slot, found_by, named, fact in rows]
@@ -234,10 +230,13 @@ class FeedRetrieval:
 
     def _entities(self, slots: Ints) -> list[dict[str, int]]:
         posts, authors, topics = self.catalogue.posts, self.catalogue.author.tokens, self.catalogue.topic.tokens
-        rows = zip(*(posts[name][slots].tolist() for name in ("token", "author", "topic")), strict=True)
+        columns = [posts[name][slots] for name in ("token", "author", "topic")]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         named = [{"post": token, "author": authors[author], "topic": topics[topic]} for token, author, topic in rows]
+        if all(column.all() for column in columns):
+            return named
         # Token 0 stands for all there is, and not for none.
-        return [{kind: token for kind, token in one.items() if token} if 0 in one.values() else one for one in named]
+        return [{kind: token for kind, token in one.items() if token} for one in named]
 
     def _facts(self, slots: Ints, now_us: int, vectors: Floats | None) -> list[dict[str, Any]]:
         catalogue = self.catalogue
@@ -317,6 +316,13 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
 def _lay(facts: list[dict[str, Any]], name: str, values: npt.NDArray[Any]) -> None:
     for fact, value in zip(facts, values.tolist(), strict=True):
         fact[name] = value
+
+
+def _note(places: Mapping[int, dict[str, Any]], name: str, slots: Iterable[int], values: Iterable[float]) -> None:
+    for slot, value in zip(slots, values, strict=True):
+        fact = places.get(slot)
+        if fact is not None:
+            fact[name] = value
 
 
 def _age_s(created_us: Ints, now_us: int) -> list[int]:

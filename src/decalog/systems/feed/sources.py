@@ -26,7 +26,7 @@ FADE = 0.95
 """How much less the last but one doing of a reader says of their taste than the last."""
 LIKENED = 2
 """Of how many posts, the last ones engaged with, others are sought that are like them."""
-AUTHORS, OF_EACH = 200, 20
+AUTHORS, OF_EACH = 200, 10
 """How many followed authors, those who wrote last, and how many posts of each are looked through."""
 LITTLE_SHOWN = 20
 """A post shown less often is given a chance."""
