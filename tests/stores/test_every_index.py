@@ -205,7 +205,6 @@ class TestLists:
     def test_it_reads_more_lists_until_it_has_enough(self, lists: approximate.FaissIndex) -> None:
         rows = clustered(4_000, clusters=4)
         lists.put(np.arange(4_000), rows)
-        lists._reads = 1
         mask = rows @ rows[0] < np.quantile(rows @ rows[0], 0.2)
         assert (lists.search(rows[:1], 350, allowed=mask)[1] >= 0).all()
 
@@ -227,7 +226,7 @@ class TestLists:
         rows = clustered(2_600)
         built = lists._built
 
-        def meanwhile(which: npt.NDArray[np.int64]) -> tuple[Any, int]:
+        def meanwhile(which: npt.NDArray[np.int64]) -> Any:
             made = built(which)
             lists.put(ids(2_600), rows[:1])
             lists.remove(ids(1))
@@ -245,7 +244,7 @@ class TestLists:
     def test_lists_that_cannot_be_made_leave_the_exact_search(
         self, lists: approximate.FaissIndex, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def broken(which: npt.NDArray[np.int64]) -> tuple[Any, int]:
+        def broken(which: npt.NDArray[np.int64]) -> Any:
             raise MemoryError
 
         monkeypatch.setattr(lists, "_built", broken)

@@ -206,7 +206,8 @@ class VectorIndex(Protocol):
         Args:
             queries: (q, dim), finite.
             k: how many, from 1.
-            allowed: for each id whether it may be found; ids behind its end may not. None: all.
+            allowed: for each id whether it may be found; ids behind its end may not. None: all. An engine may keep it
+                for the next search with it, so it is not to be changed.
 
         Returns:
             Both (q, k); where fewer than k are there, the rest is −∞ and −1.

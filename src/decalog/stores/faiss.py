@@ -1,7 +1,7 @@
 """The approximate index of vectors, on faiss: inverted lists around centroids (IVFFlat), to which vectors come and go.
 
-Recall can collapse without a sign (under filters above all), so it is never trusted: how many lists a search reads is
-measured against the exact answer whenever the lists are made, and small subsets are searched exactly.
+Recall can collapse without a sign, under filters above all: what is allowed may lie far from the query. So each search
+reads twice as many lists as before until that finds next to nothing new, and small subsets are searched exactly.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ _GROWTH = 2  # lists are made anew when there are so many times the vectors they
 _SAMPLE = 64  # vectors a list that k-means is given
 _ROUNDS = 8  # of k-means
 _CHUNK = 20_000
-_RECALL = 0.98
-_PROBES, _PROBED = 24, 100  # vectors that the recall is measured with, and how many each has to find
+_FIRST = 4  # lists a search reads first; more where little is allowed
+_NEW = 0.05  # share of new ones among the best at which it stops
+_MOST = 32  # times as many as it read first it reads at most, as long as it finds enough: some queries lie near nothing
 
 
 class FaissIndex:
@@ -38,12 +39,12 @@ class FaissIndex:
     def __init__(self, dim: int) -> None:
         self._flat = FlatIndex(dim)
         self._lists: Any = None
-        self._reads = 1
         self._made_for = 0
         # faiss allows no search while vectors come or go.
         self._lock = threading.Lock()
         self._changed: list[Ids] = []
         self._maker: threading.Thread | None = None
+        self._last: tuple[Mask, Any, int] | None = None
 
     def __len__(self) -> int:
         return len(self._flat)
@@ -68,12 +69,15 @@ class FaissIndex:
     def search(self, queries: Floats, k: int, *, allowed: Mask | None = None) -> tuple[Floats, Ids]:
         """Finds the best of those allowed; see the port."""
         checked(queries, len(queries), self._flat.dim)
-        which = None if allowed is None else self._flat.allowed(allowed)
-        count = len(self) if which is None else int(np.count_nonzero(which))
+        bits, count = (None, len(self)) if allowed is None else self._packed(allowed)
         if self._lists is None or count <= _EXACT:
-            return self._flat.search(queries, k, allowed=which)
+            return self._flat.search(queries, k, allowed=allowed)
         with self._lock:
-            return stacked([self._search(query[None], k, which, count) for query in queries], k)
+            faiss.omp_set_num_threads(1)
+            # It holds no reference to the bits: they live here until the searches are done.
+            picked = None if bits is None else faiss.IDSelectorBitmap(bits)
+            first = math.ceil(_FIRST * math.sqrt(max(1.0, len(self) / count)))
+            return stacked([self._search(query[None], k, picked, first) for query in queries], k)
 
     def vectors(self, ids: Ids) -> Floats:
         """Returns rows; see the port."""
@@ -85,19 +89,25 @@ class FaissIndex:
         if maker is not None:
             maker.join()
 
-    def _search(self, query: Floats, k: int, which: Mask | None, count: int) -> tuple[Floats, Ids]:
-        """Reads so many more lists as fewer are allowed, and more again where it finds too few."""
-        faiss.omp_set_num_threads(1)
-        bits = None if which is None else np.packbits(which, bitorder="little")
-        picked = None if bits is None else faiss.IDSelectorBitmap(bits)
-        reads = math.ceil(self._reads * len(self) / count)
+    def _packed(self, allowed: Mask) -> tuple[Any, int]:
+        """Returns a mask as faiss reads it, and how many it allows; one request searches more than once with one."""
+        last = self._last
+        if last is None or last[0] is not allowed:
+            last = self._last = (allowed, np.packbits(allowed, bitorder="little"), int(np.count_nonzero(allowed)))
+        return last[1:]
+
+    def _search(self, query: Floats, k: int, picked: Any, reads: int) -> tuple[Floats, Ids]:
+        before, most = set[int](), _MOST * reads
         while True:
-            options = faiss.SearchParametersIVF(nprobe=min(reads, self._lists.nlist), sel=picked)
-            scores, ids = self._lists.search(query, k, params=options)
-            if ids[0, min(k, count) - 1] >= 0 or reads >= self._lists.nlist:
-                found = ids[0] >= 0
-                return best(scores[0, found], ids[0, found], k)
-            reads *= 4
+            reads = min(reads, self._lists.nlist)
+            options = faiss.SearchParametersIVF(nprobe=reads, sel=picked)
+            scores, ids = (part[0] for part in self._lists.search(query, k, params=options))
+            now = set(ids.tolist())
+            is_done = len(now - before) <= _NEW * k or reads >= most
+            if reads == self._lists.nlist or (ids[-1] >= 0 and is_done):
+                found = ids >= 0
+                return best(scores[found], ids[found], k)
+            before, reads = now, 2 * reads
 
     def _follow(self, ids: Ids) -> None:
         if self._maker is not None:
@@ -119,16 +129,16 @@ class FaissIndex:
             self._changed = []
             ids = np.flatnonzero(self._flat.allowed(None))
         try:
-            lists, reads = self._built(ids)
+            lists = self._built(ids)
             with self._lock:
                 for changed in self._changed:
                     self._copy(lists, changed)
-                self._lists, self._reads, self._made_for = lists, reads, len(ids)
+                self._lists, self._made_for = lists, len(ids)
         finally:
             self._maker = None
 
-    def _built(self, ids: Ids) -> tuple[Any, int]:
-        """Returns lists of the rows of ids, and how many of them a search has to read."""
+    def _built(self, ids: Ids) -> Any:
+        """Returns lists of the rows of ids."""
         faiss.omp_set_num_threads(1)
         count = math.isqrt(len(ids))
         lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(self._flat.dim), self._flat.dim, count, faiss.METRIC_INNER_PRODUCT)
@@ -138,15 +148,4 @@ class FaissIndex:
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             lists.add_with_ids(self._flat.vectors(part), part)
-        probes = self._flat.vectors(ids[:: max(1, len(ids) // _PROBES)][:_PROBES])
-        truth = self._flat.search(probes, _PROBED)[1]
-        reads = 4
-        while reads < count and _recall(lists, probes, truth, reads) < _RECALL:
-            reads *= 2
-        return lists, min(reads, count)
-
-
-def _recall(lists: Any, probes: Floats, truth: Ids, reads: int) -> float:
-    """Returns the share of the true ids that a search finds which reads so many lists."""
-    found = lists.search(probes, truth.shape[1], params=faiss.SearchParametersIVF(nprobe=reads))[1]
-    return float(np.mean([np.isin(want, have).mean() for want, have in zip(truth, found, strict=True)]))
+        return lists

@@ -47,7 +47,7 @@ class Popularity:
 
     def top(self, region: str, k: int) -> Ints:
         """Returns the k best of a region, best first, and behind them those of all regions; some may stand twice."""
-        boards = [self._boards[name] for name in (region, "") if name in self._boards]
+        boards = [self._boards[name] for name in dict.fromkeys((region, "")) if name in self._boards]
         return np.concatenate([board.top(k) for board in boards])
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -26,7 +26,7 @@ from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
-from decalog.systems.feed.sources import SOURCES, Asked, Found, Sight, probed, taste
+from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, probed, taste
 
 MOST = 500
 """How many posts compete."""
@@ -40,7 +40,7 @@ Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
 _JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
-_RANKED = ("popular", "fresh", "following")
+_RANKED = {"popular", "fresh", "following"}
 _SIDES = ("author", "topic", "language")
 _SKETCHED = 64
 _EMBEDDED = 50_000  # posts whose vectors are made at a time
@@ -195,23 +195,20 @@ class FeedRetrieval:
     def _chosen(
         self, sight: Sight, asked: Asked, slots: Ints, bits: Ints, found: Mapping[str, Found]
     ) -> list[Candidate]:
-        facts = self._facts(sight, slots, asked.now_us)
+        vectors = None if sight.index is None else sight.index.vectors(slots)
+        facts = self._facts(slots, asked.now_us, vectors)
         follows = self.catalogue.author.mask(asked.person.follow)
         _lay(facts, "in_network", follows[self.catalogue.posts["author"][slots]])
         for name in ("two_tower", "similar"):
             part = found.get(name)
-            if sight.index is not None and part is not None and part.probes is not None:
-                _lay(facts, name, (sight.index.vectors(slots) @ part.probes.T).max(axis=1))
+            if vectors is not None and part is not None and part.probes is not None:
+                _lay(facts, name, (vectors @ part.probes.T).max(axis=1))
         places = dict(zip(slots.tolist(), facts, strict=True))
-        for name in _RANKED:
-            for rank, slot in enumerate(found[name].slots.tolist() if name in found else (), 1):
-                if slot in places:
-                    places[slot][f"{name}_rank"] = rank
+        for name in found.keys() & _RANKED:
+            _note(places, f"{name}_rank", found[name].slots.tolist(), range(1, len(found[name].slots) + 1))
         part = found.get("neighbours")
         if part is not None and part.scores is not None:
-            for slot, score in zip(part.slots.tolist(), part.scores.tolist(), strict=True):
-                if slot in places:
-                    places[slot]["neighbours"] = score
+            _note(places, "neighbours", part.slots.tolist(), part.scores.tolist())
         rows = zip(slots.tolist(), bits.tolist(), self._entities(slots), facts, strict=True)
         refs = self.catalogue.refs
         return [Candidate(refs[slot], _JOINED[found_by], {}, b"", named, fact) for slot, found_by, named, fact in rows]
@@ -233,30 +230,47 @@ class FeedRetrieval:
 
     def _entities(self, slots: Ints) -> list[dict[str, int]]:
         posts, authors, topics = self.catalogue.posts, self.catalogue.author.tokens, self.catalogue.topic.tokens
-        rows = zip(*(posts[name][slots].tolist() for name in ("token", "author", "topic")), strict=True)
+        columns = [posts[name][slots] for name in ("token", "author", "topic")]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         named = [{"post": token, "author": authors[author], "topic": topics[topic]} for token, author, topic in rows]
+        if all(column.all() for column in columns):
+            return named
         # Token 0 stands for all there is, and not for none.
-        return [{kind: token for kind, token in one.items() if token} if 0 in one.values() else one for one in named]
+        return [{kind: token for kind, token in one.items() if token} for one in named]
 
-    def _facts(self, sight: Sight, slots: Ints, now_us: int) -> list[dict[str, Any]]:
+    def _facts(self, slots: Ints, now_us: int, vectors: Floats | None) -> list[dict[str, Any]]:
         catalogue = self.catalogue
         posts, authors = catalogue.posts, catalogue.authors
         author = posts["author"][slots]
-        columns = {
-            "author": catalogue.author.named(author),
-            "topic": catalogue.topic.named(posts["topic"][slots]),
-            "post_language": catalogue.language.named(posts["language"][slots]),
-            "age_s": _age_s(posts["created"][slots], now_us),
-            "integrity": catalogue.integrity(slots),
-            "labels": [catalogue.labels[slot] for slot in slots.tolist()],
-            "author_followers": authors["followers"][author].tolist(),
-            "author_age_s": _age_s(authors["since"][author], now_us),
-            "author_posts": authors["posts"][author].tolist(),
-        }
-        if sight.index is not None and sight.towers.dim == _SKETCHED:
-            signs = np.packbits(sight.index.vectors(slots) >= 0, axis=1, bitorder="little")
-            columns["sketch"] = signs.view("<i8")[:, 0].tolist()
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        rows = zip(
+            catalogue.author.named(author),
+            catalogue.topic.named(posts["topic"][slots]),
+            catalogue.language.named(posts["language"][slots]),
+            _age_s(posts["created"][slots], now_us),
+            authors["followers"][author].tolist(),
+            _age_s(authors["since"][author], now_us),
+            authors["posts"][author].tolist(),
+            strict=True,
+        )
+        facts: list[dict[str, Any]] = [
+            {
+                "author": writer,
+                "topic": topic,
+                "post_language": language,
+                "age_s": age_s,
+                "author_followers": followers,
+                "author_age_s": since_s,
+                "author_posts": written,
+            }
+            for writer, topic, language, age_s, followers, since_s, written in rows
+        ]
+        # Most have neither: what is empty is left out of the record.
+        for fact, verdict, slot in zip(facts, catalogue.integrity(slots), slots.tolist(), strict=True):
+            fact.update({"integrity": verdict} if verdict else {})
+            fact.update({"labels": catalogue.labels[slot]} if catalogue.labels[slot] else {})
+        if vectors is not None and vectors.shape[1] == _SKETCHED:
+            _lay(facts, "sketch", np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
+        return facts
 
     def _reindex(self, sight: Sight, slots: Ints) -> None:
         """Follows what became of some posts; one that a model can make no vector for is found by other sources."""
@@ -302,6 +316,13 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
 def _lay(facts: list[dict[str, Any]], name: str, values: npt.NDArray[Any]) -> None:
     for fact, value in zip(facts, values.tolist(), strict=True):
         fact[name] = value
+
+
+def _note(places: Mapping[int, dict[str, Any]], name: str, slots: Iterable[int], values: Iterable[float]) -> None:
+    for slot, value in zip(slots, values, strict=True):
+        fact = places.get(slot)
+        if fact is not None:
+            fact[name] = value
 
 
 def _age_s(created_us: Ints, now_us: int) -> list[int]:

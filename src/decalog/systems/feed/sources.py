@@ -24,9 +24,9 @@ Floats = npt.NDArray[np.float32]
 
 FADE = 0.95
 """How much less the last but one doing of a reader says of their taste than the last."""
-LIKENED = 3
+LIKENED = 2
 """Of how many posts, the last ones engaged with, others are sought that are like them."""
-AUTHORS, OF_EACH = 200, 20
+AUTHORS, OF_EACH = 200, 10
 """How many followed authors, those who wrote last, and how many posts of each are looked through."""
 LITTLE_SHOWN = 20
 """A post shown less often is given a chance."""
@@ -91,18 +91,17 @@ Source = Callable[[Sight, Asked, int], Found]
 
 def two_tower(sight: Sight, asked: Asked, k: int) -> Found:
     """Finds the posts nearest to the reader, whose vector is made now from what they did last."""
-    return NOTHING if sight.index is None else _nearest(sight.index, reader_vector(sight, asked), asked, k)
+    return NOTHING if sight.index is None else _nearest(sight.index, _reader(sight, sight.index, asked), asked, k)
 
 
-def reader_vector(sight: Sight, asked: Asked) -> Floats:
+def _reader(sight: Sight, index: VectorIndex, asked: Asked) -> Floats:
     """Returns where the reader stands, (1, dim), made now from what they did last and say of themselves."""
-    assert sight.index is not None  # noqa: S101 - who asks has looked
     sides = {
         "interests": asked.person.profile.interests,
         "region": (asked.region,) if asked.region else (),
         "language": (asked.language,) if asked.language else (),
     }
-    vectors = sight.index.vectors(asked.engaged)
+    vectors = index.vectors(asked.engaged)
     reader: Floats = sight.towers.user_vector(vectors, asked.weights.astype(np.float32), sides=sides)
     return reader[None]
 
@@ -118,7 +117,7 @@ def probed(sight: Sight, asked: Asked) -> dict[str, Found]:
     """Returns what posts are compared with, without looking for any."""
     found = {"neighbours": neighbours(sight, asked, SOURCES["neighbours"][1])}
     if sight.index is not None:
-        found["two_tower"] = Found(NOTHING.slots, probes=reader_vector(sight, asked))
+        found["two_tower"] = Found(NOTHING.slots, probes=_reader(sight, sight.index, asked))
         if len(asked.engaged):
             found["similar"] = Found(NOTHING.slots, probes=sight.index.vectors(asked.engaged[:LIKENED]))
     return found
@@ -239,10 +238,10 @@ def _newest_first(sight: Sight, slots: Ints) -> Ints:
 
 
 def _suits(sight: Sight, asked: Asked, slots: Ints) -> Ints:
-    """Returns 2 where a post is on one of the reader's topics, and 1 more where it is in their language or in none."""
+    """Returns 2 where a post is on one of the reader's topics, and 1 more where its language is not another's."""
     posts = sight.catalogue.posts
     language = posts["language"][slots]
-    is_readable = (language == 0) | (language == sight.catalogue.language.code(asked.language))
+    is_readable = (language == 0) | (language == sight.catalogue.language.code(asked.language)) | (not asked.language)
     suits: Ints = 2 * asked.topics[posts["topic"][slots]] + is_readable
     return suits
 
