@@ -41,7 +41,7 @@ class WorldParams(Settings, frozen=True, kw_only=True):
     topics: Annotated[int, fixed("topics that posts are about", least=6, most=200)] = 24
     posts_day: Annotated[float, fixed("new posts on a mean day, at the start", least=20, most=100_000)] = 150.0
     slate: Annotated[int, fixed("posts asked for at once", least=1, most=100)] = 10
-    visits: Annotated[float, rate("mean sessions of a reader on a day on which they come", 4)] = 2.1
+    visits: Annotated[float, rate("mean sessions of a reader on a day on which they come", 4)] = 2.5
     present: Annotated[float, fixed("log-odds that an indifferent reader comes on a day", least=-3, most=3)] = 0.5
     loyalty: Annotated[float, rate("what one unit of satisfaction adds to those log-odds", 6)] = 2.2
     memory: Annotated[float, share("share of satisfaction that each slate renews")] = 0.08

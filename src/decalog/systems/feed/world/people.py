@@ -96,7 +96,7 @@ def readers(key: Keys, params: WorldParams, *, topics: Floats, authors: Authors)
     taste = unit(sum(liked, 0.25 * noise(keys, "taste")))
     late = draws.uniform(keys, "late") < params.joining
     pair = draws.child(draws.named(keys, "follows")[:, None], np.arange(len(authors.key)))
-    drawn_to = 4.0 * (taste @ authors.style.T) + reads[:, authors.language] - 6.0 + 0.8 * authors.creator
+    drawn_to = 4.0 * (taste @ authors.style.T) + reads[:, authors.language] - 4.8 + 0.8 * authors.creator
     visits = np.exp(0.5 * draws.normal(keys, "visits"))
     return Readers(
         key=keys,
