@@ -55,11 +55,18 @@ class LogStore(Protocol):
         """Releases the store; what was appended is durable already."""
 
 
-class StoredKeys(Protocol):
-    """What a LogStore also gives, so that its index can be checked against the records."""
+StoredKey = tuple[str, str, int]
+"""(index, key, seq)."""
+FIRST_KEY: StoredKey = ("", "", -1)
+LAST_KEY: StoredKey = ("\U0010ffff", "", 0)
+"""Lie before and behind every key."""
 
-    def keys(self) -> Iterator[tuple[str, str, int]]:
-        """Yields every (index, key, seq) stored."""
+
+class StoredKeys(Protocol):
+    """What a LogStore also gives, so that its index can be checked against the records, and walked in its order."""
+
+    def keys(self, after: StoredKey = FIRST_KEY, before: StoredKey = LAST_KEY) -> Iterator[StoredKey]:
+        """Yields every (index, key, seq) stored between two, in their order (texts by their UTF-8)."""
 
 
 class Vault(Protocol):

@@ -93,6 +93,13 @@ PROFILE = EventKind(
         _LANGUAGE,
         _ADULT,
         Field(name="interests", kind="text", meaning="Topics they chose, spaces between.", max_length=1_024),
+        Field(
+            name="comment",
+            kind="text",
+            meaning="A note on them; nothing is decided by it.",
+            privacy="personal",
+            max_length=512,
+        ),
     ),
 )
 
