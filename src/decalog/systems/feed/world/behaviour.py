@@ -31,7 +31,7 @@ _DRAWS = 10
 _CLICK, _STAY, _LIKE, _HIDE, _REPORT = 0, 1, 2, 5, 6
 
 
-class Town(msgspec.Struct, kw_only=True):
+class Town(msgspec.Struct):
     """Everybody and every post, as they are now."""
 
     params: WorldParams
@@ -77,7 +77,8 @@ class Reaction(NamedTuple):
         dwell_s: seconds on each post.
         further: two draws a position, for what else may follow.
         wants_more: whether they ask for another slate.
-        expected: what the slate was expected to earn now, and in the long run, minor units.
+        minor: what it earned, minor units.
+        expected: what it was expected to earn now, and in the long run, minor units.
         unfit: how many of the posts should not have been shown.
     """
 
@@ -85,6 +86,7 @@ class Reaction(NamedTuple):
     dwell_s: Floats
     further: Floats
     wants_more: bool
+    minor: float
     expected: tuple[float, float]
     unfit: int
 
@@ -148,15 +150,18 @@ def chances(town: Town, reader: int, *, known: Floats) -> Chances:
     return Chances(heads, worth, gain, params.dwell_s * np.exp(0.25 * known[:, FACTS.index("quality")]))
 
 
-def minor(params: WorldParams, chance: Chances) -> Floats:
+def expected_minor(params: WorldParams, chance: Chances) -> Floats:
     """Returns what looks at posts are expected to earn now, minor units, costs taken off."""
     heads = chance.heads
     stays = heads[:, _STAY] * (_STAY_S + chance.stay_s * _LONG)
     seconds = stays + (heads[:, _CLICK] - heads[:, _STAY]) * GLANCE_S
-    earned = params.impression_minor + params.click_minor * heads[:, _CLICK] + params.minute_minor * seconds / 60.0
-    return np.asarray(
-        earned - params.hide_minor * heads[:, _HIDE] - params.report_minor * heads[:, _REPORT], dtype=np.float64
-    )
+    return _earned(params, heads.T, seconds)
+
+
+def _earned(params: WorldParams, acts: Floats, seconds: Floats) -> Floats:
+    """Returns what looks at posts earn, minor units: what is done with them (rows as `params.HEADS`), and how long."""
+    earned = params.impression_minor + params.click_minor * acts[_CLICK] + params.minute_minor * seconds / 60.0
+    return np.asarray(earned - params.hide_minor * acts[_HIDE] - params.report_minor * acts[_REPORT], dtype=np.float64)
 
 
 def price_minor(params: WorldParams) -> float:
@@ -191,7 +196,7 @@ def slate_minor(town: Town, reader: int, *, rows: Ints, at_us: int) -> tuple[flo
 
 def _expected(town: Town, reader: int, *, chance: Chances) -> tuple[float, float]:
     params, looked = town.params, examination(town.params, len(chance.gain))
-    now = float(looked @ minor(params, chance))
+    now = float(looked @ expected_minor(params, chance))
     step = np.tanh(looked @ chance.gain / params.sated) - town.readers.satisfaction[reader]
     return now, now + price_minor(params) * params.memory * float(step)
 
@@ -219,7 +224,8 @@ def react(town: Town, ask: Ask, *, rows: Ints) -> Reaction:
     people.satisfaction[reader] = before + params.memory * (np.tanh(good / params.sated) - before)
     _look(town, reader, rows=rows[:depth], acts=acts)
     wants_more = depth == ask.size and last[1] < sigmoid(params.more + 1.5 * before)
-    return Reaction(acts, dwell_s, draw[:, 8:], bool(wants_more), expected, int(known[:, UNFIT].sum()))
+    minor = float(_earned(params, acts.T.astype(np.float64), dwell_s).sum())
+    return Reaction(acts, dwell_s, draw[:, 8:], bool(wants_more), minor, expected, int(known[:, UNFIT].sum()))
 
 
 def _look(town: Town, reader: int, *, rows: Ints, acts: Mask) -> None:
@@ -228,5 +234,4 @@ def _look(town: Town, reader: int, *, rows: Ints, acts: Mask) -> None:
     town.seen[reader, rows] = True
     posts.clicks[rows] += acts[:, _CLICK]
     np.add.at(town.readers.tired[reader], posts.topic[rows], 1.0)
-    np.add.at(authors.shown, posts.author[rows], 1.0)
-    np.add.at(authors.liked, posts.author[rows], acts[:, _LIKE].astype(np.float64))
+    np.add.at(authors.noticed, posts.author[rows], 1.0 + 10.0 * acts[:, _LIKE])

@@ -36,7 +36,6 @@ class Readers(msgspec.Struct, kw_only=True):
     region: Ints
     reads: Mask  # (readers, languages)
     adult: Mask
-    device: Ints
     warmth: Floats  # log-odds added to liking, replying and sharing
     visits: Floats  # mean sessions beyond the first on a day
     present: Floats  # log-odds of coming, at no satisfaction
@@ -59,11 +58,9 @@ class Authors(NamedTuple):
     bait: Floats
     creator: Mask
     rate: Floats  # posts a day at a morale of 1
-    since: Ints  # day
     morale: Floats
     active: Mask
-    shown: Floats  # times looked at today
-    liked: Floats
+    noticed: Floats  # looks today, and ten for each like
 
 
 def unit(vectors: Floats) -> Floats:
@@ -104,7 +101,6 @@ def readers(key: Keys, params: WorldParams, *, topics: Floats, authors: Authors)
         region=home[:, 1],
         reads=reads,
         adult=draws.uniform(keys, "adult") >= _MINORS,
-        device=draws.below(keys, "device", bound=len(DEVICES)),
         warmth=0.5 * draws.normal(keys, "warmth"),
         visits=np.minimum(visits * (params.visits - 1) / visits.mean(), 4.0),
         present=params.present + 0.5 * draws.normal(keys, "present"),
@@ -117,8 +113,8 @@ def readers(key: Keys, params: WorldParams, *, topics: Floats, authors: Authors)
     )
 
 
-def authors(keys: Keys, params: WorldParams, *, topics: Floats, day: int) -> Authors:
-    """Returns authors who begin on a day."""
+def authors(keys: Keys, params: WorldParams, *, topics: Floats) -> Authors:
+    """Returns authors as they begin."""
     count = len(keys)
     about = np.stack([some_topic(keys, f"topic {i}", topics=len(topics)) for i in range(2)], axis=1)
     creator = draws.uniform(keys, "creator") < params.creators
@@ -134,18 +130,18 @@ def authors(keys: Keys, params: WorldParams, *, topics: Floats, day: int) -> Aut
         bait=np.where(baits, 1.4 + 0.5 * draws.uniform(keys, "how much"), 0.4 * draws.uniform(keys, "how much")),
         creator=creator,
         rate=np.minimum(busy * params.posts_day / params.authors / mean_busy, 4.0),
-        since=np.full(count, day),
         morale=np.ones(count),
         active=np.ones(count, dtype=np.bool_),
-        shown=np.zeros(count),
-        liked=np.zeros(count),
+        noticed=np.zeros(count),
     )
 
 
-def welcome(people: Readers, old: Authors, *, new: Authors) -> Authors:
-    """Returns the authors with new ones, whom nobody follows yet."""
-    room = ((0, 0), (0, len(new.key)))
-    people.follows, people.blocked = np.pad(people.follows, room), np.pad(people.blocked, room)
+def welcome(readers: Readers, old: Authors, params: WorldParams, *, topics: Floats, key: Keys) -> Authors:
+    """Returns the authors with those who arrive on a day, whom nobody follows yet."""
+    count = draws.poisson(key, "arrivals", rate=np.array([params.arrivals_day]))[0]
+    new = authors(draws.child(key, np.arange(count)), params, topics=topics)
+    room = ((0, 0), (0, int(count)))
+    readers.follows, readers.blocked = np.pad(readers.follows, room), np.pad(readers.blocked, room)
     return Authors._make(np.concatenate(pair) for pair in zip(old, new, strict=True))
 
 
@@ -160,23 +156,18 @@ def live_on(people: Readers, params: WorldParams, *, topics: Floats, day: int, f
     people.tired *= _FORGET
 
 
-def judge_day(people: Authors, params: WorldParams, *, day: int, usual: float, leave: float) -> Authors:
+def judge_day(people: Authors, params: WorldParams, *, day: int, leave: float) -> Authors:
     """Returns the authors after a day: morale follows how often they were looked at and liked, and some leave.
 
-    Args:
-        people: with the day's counts, which start anew.
-        params: of the world.
-        day: that has ended.
-        usual: looks that an author gets a day, on the mean.
-        leave: factor on how often creators leave.
+    `leave` is a factor on how often creators do. As usual is what each would get if all readers came and looked alike.
     """
-    reward = np.log2(1.0 + (people.shown + 10.0 * people.liked) / usual)
+    usual = 0.6 * params.readers * params.visits * params.slate / params.authors
+    reward = np.log2(1.0 + people.noticed / usual)
     morale = people.morale + _MORALE * (np.minimum(reward, 2.0) - people.morale)
     care = np.where(people.creator, 3.5, 1.5)
     hazard = params.leaving * np.exp(care * (1.0 - morale)) * np.where(people.creator, leave, 1.0)
     left = draws.uniform(draws.child(draws.named(people.key, "leaves"), day), "left") < hazard
-    none = np.zeros(len(left))
-    return people._replace(morale=morale, active=people.active & ~left, shown=none, liked=none.copy())
+    return people._replace(morale=morale, active=people.active & ~left, noticed=np.zeros(len(left)))
 
 
 def posts_today(people: Authors, *, day: int) -> tuple[Ints, Ints]:

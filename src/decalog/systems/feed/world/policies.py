@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from decalog.clock import DAY
-from decalog.systems.feed.world.behaviour import TIRED, Ask, Town, chances, facts, minor, price_minor, visible
+from decalog.systems.feed.world.behaviour import TIRED, Ask, Town, chances, expected_minor, facts, price_minor, visible
 from decalog.testing import draws
 from decalog.testing.draws import Floats, Ints
 
@@ -94,7 +94,7 @@ def oracle(town: Town, ask: Ask) -> Ints:
 
 def _worth(town: Town, reader: int, *, known: Floats) -> Floats:
     chance, params = chances(town, reader, known=known), town.params
-    return minor(params, chance) + price_minor(params) * params.memory / params.sated * chance.gain
+    return expected_minor(params, chance) + price_minor(params) * params.memory / params.sated * chance.gain
 
 
 POLICIES: dict[str, Policy] = {

@@ -18,7 +18,6 @@ WORDS = (
     *("news", "sport", "music", "film", "games", "food", "travel", "science", "health", "money", "art", "books"),
     *("garden", "cars", "space", "fashion", "politics", "animals", "history", "craft", "school", "sea", "code", "home"),
 )
-_FLAGGED = 0.9  # share of mature posts that say so themselves
 _SURGE_DAYS = 3
 _REGIONAL = 0.06
 _MAIN_TOPIC, _JOINS_TREND, _WAVE, _DOWN = 0.75, 0.12, 0.6, 0.5
@@ -36,7 +35,6 @@ class Posts(NamedTuple):
     language: Ints
     region: Ints
     mature: Mask
-    flagged: Mask
     harmful: Mask
     created_us: Ints
     judged_us: Ints  # when moderation gives its verdict, or NEVER
@@ -74,12 +72,11 @@ def written(people: Authors, params: WorldParams, *, topics: Floats, surge: Floa
     topic = np.where(follows_trend, surge.argmax(), topic)
     loud = wave & (draws.uniform(keys, "wave") < _WAVE)
     mature = draws.uniform(keys, "mature") < params.mature
-    flagged = mature & (draws.uniform(keys, "flagged") < _FLAGGED)
     harmful = draws.uniform(keys, "harmful") < params.harmful
-    judged = harmful | (mature & ~flagged)
-    judged_us = np.where(judged, created_us + _hours(keys, "judged", most=6.0), NEVER)
-    down = harmful & (draws.uniform(keys, "down") < _DOWN)
+    judged_us = np.where(harmful, created_us + _hours(keys, "judged", most=6.0), NEVER)
+    down_us = np.where(draws.uniform(keys, "down") < _DOWN, judged_us, NEVER)
     withdrawn = draws.uniform(keys, "withdrawn") < params.withdrawn
+    withdrawn_us = np.where(withdrawn, created_us + _hours(keys, "withdrawn", most=24.0), NEVER)
     regional = draws.uniform(keys, "regional") < _REGIONAL
     return Posts(
         key=keys,
@@ -91,14 +88,10 @@ def written(people: Authors, params: WorldParams, *, topics: Floats, surge: Floa
         language=people.language[author],
         region=np.where(regional, draws.below(keys, "region", bound=len(REGIONS)), EVERYWHERE),
         mature=mature,
-        flagged=flagged,
         harmful=harmful,
         created_us=created_us,
         judged_us=judged_us,
-        gone_us=np.minimum(
-            np.where(down, judged_us, NEVER),
-            np.where(withdrawn, created_us + _hours(keys, "withdrawn", most=24.0), NEVER),
-        ),
+        gone_us=np.minimum(down_us, withdrawn_us),
         clicks=np.zeros(len(keys)),
     )
 

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decalog.clock import DAY, HOUR, MINUTE, rfc3339
-from decalog.systems.feed.world.behaviour import Town
-from decalog.systems.feed.world.people import LANGUAGES, REGIONS
+from decalog.systems.feed.world.behaviour import Ask, Town
+from decalog.systems.feed.world.people import DEVICES, LANGUAGES, REGIONS
 from decalog.systems.feed.world.posts import EVERYWHERE, NEVER, word
 from decalog.testing import draws
 from decalog.testing.draws import Ints, Keys
@@ -69,7 +69,7 @@ def of_posts(town: Town, rows: Ints) -> Iterator[Told]:
                 first.body | {"id": f"ed_{key:016x}", "corrects": first.body["id"], "title": title},
             )
         if judged_us != NEVER:
-            verdict = "removed" if judged_us == gone_us else "limited" if posts.harmful[row] else "sensitive"
+            verdict = "removed" if judged_us == gone_us else ("limited", "sensitive")[key % 2]
             yield event("moderation", f"mod_{key:016x}", at_us=judged_us, post=post_id(key), verdict=verdict)
         if gone_us not in (NEVER, judged_us):
             yield Told(gone_us, {"id": f"del_{key:016x}", "deletes": first.body["id"]})
@@ -83,7 +83,7 @@ def _post(town: Town, row: int, *, at_us: int) -> Told:
         at_us=at_us,
         **about(town, row),
         language=LANGUAGES[posts.language[row]],
-        is_mature=bool(posts.flagged[row]),
+        is_mature=bool(posts.mature[row]),
         title=f"On {word(int(posts.topic[row]))}, {key % 10_000}",
     )
     if posts.region[row] != EVERYWHERE:
@@ -100,6 +100,21 @@ def reader_facts(town: Town, row: int) -> dict[str, Any]:
         "language": LANGUAGES[people.language[row]],
         "is_adult": bool(people.adult[row]),
     }
+
+
+def request(town: Town, id_: str, *, ask: Ask, read: list[str], later: bool) -> dict[str, Any]:
+    """Returns the request of a reader who has read so far in the session, where it is a later one of it."""
+    device = DEVICES[int(town.readers.key[ask.reader]) % len(DEVICES)]
+    where = {"surface": "session" if later else "home", "device": device, "size": ask.size}
+    recent = {"recent": " ".join(read)} if read else {}
+    return {"id": id_, "event_time": rfc3339(ask.at_us)} | where | reader_facts(town, ask.reader) | recent
+
+
+def outcome(request_id: str, kind: str, *, value: float, event_us: int, ref: str) -> dict[str, Any]:
+    """Returns what the app reports of a request, or of a post that was shown for it."""
+    id_ = f"{request_id}_{kind}" + (f"_{ref}" if ref else "")
+    body = {"id": id_, "feed_request": request_id, "kind": kind, "source": "app", "value": value}
+    return body | {"event_time": rfc3339(event_us)} | ({"ref": ref} if ref else {})
 
 
 def of_newcomers(town: Town, rows: Ints, *, start_us: int) -> Iterator[Told]:

@@ -7,25 +7,25 @@ from collections.abc import Iterable
 import msgspec
 
 
-class Totals(msgspec.Struct, kw_only=True):
-    """Counts over one or more days; `minor` is what was earned less what it cost, in minor units."""
+class Totals(msgspec.Struct):
+    """Counts over one or more days: requests that were shown something, posts shown and looked at, and what followed.
+
+    `unfit` posts should not have been shown; `minor` is what was earned less what it cost, in minor units.
+    """
 
     requests: int = 0
     shown: int = 0
     looked: int = 0
     clicks: int = 0
-    dwells: int = 0
     likes: int = 0
-    replies: int = 0
-    shares: int = 0
     hides: int = 0
     reports: int = 0
     unfit: int = 0
     dwell_s: float = 0.0
+    minor: float = 0.0
     sessions: int = 0
     visitors: int = 0
     returned: int = 0
-    minor: float = 0.0
 
     def add(self, other: Totals) -> None:
         """Counts another's counts in."""
@@ -47,12 +47,11 @@ class Totals(msgspec.Struct, kw_only=True):
         """Worth of a session, minor units."""
         return self.minor / max(1, self.sessions)
 
-    def line(self, base: str) -> str:
-        """Returns all of it in a line."""
+    def __str__(self) -> str:
         hides, reports = (1_000 * count / max(1, self.shown) for count in (self.hides, self.reports))
         return (
             f"CTR {self.ctr:.1%}  hides {hides:.1f} and reports {reports:.2f} per 1,000  "
-            f"return {self.return_rate:.1%}  {self.sessions:,} sessions of {self.session_minor:.1f} minor {base}"
+            f"return {self.return_rate:.1%}  {self.sessions:,} sessions of {self.session_minor:.1f} minor"
         )
 
 
