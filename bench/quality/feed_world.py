@@ -56,10 +56,17 @@ BAR = 0.7
 RULES = ("random", "newest", "popularity", "oracle")
 TRIVIAL = ("random", "newest", "popularity", "pure CTR", "single-stage")
 HEADS = tuple(signal.head for signal in SCHEMA.signals)
-ZERO = dict.fromkeys((f"{head.removeprefix('p_')}_per_1000_minor" for head in HEADS), 0)
-CLICKS = FeedWeights(**(ZERO | {"click_per_1000_minor": 1_000}))
-PLAIN = FeedWeights(
-    **(ZERO | {"click_per_1000_minor": 1_000}),
+CLICKS = FeedWeights(
+    click_per_1000_minor=1_000,
+    dwell_per_1000_minor=0,
+    like_per_1000_minor=0,
+    reply_per_1000_minor=0,
+    share_per_1000_minor=0,
+    hide_per_1000_minor=0,
+    report_per_1000_minor=0,
+)
+PLAIN = msgspec.structs.replace(
+    CLICKS,
     rerank="none",
     out_of_network_bp=10_000,
     new_author_bp=10_000,
@@ -202,7 +209,7 @@ def main() -> None:
         every.append(found)
         print(f"seed {seed}: headroom {headroom(found):.3f}", flush=True)
         for name, totals in sorted(found.items(), key=lambda both: both[1].minor):
-            print(f"  {name:14} {totals.minor:10,.0f} minor  {totals.line('EUR')}", flush=True)
+            print(f"  {name:14} {totals.minor:10,.0f} minor  {totals}", flush=True)
     shares = np.array([headroom(found) for found in every])
     share = over_units(shares)
     print(f"headroom {share.value:.3f} ({share.low:.3f} to {share.high:.3f}), bar {BAR}")

@@ -15,11 +15,11 @@ from typing import Protocol
 
 import numpy as np
 
+from decalog.compiling import compiled
 from decalog.features import kernel
 from decalog.features.definition import Attribute
 from decalog.features.facts import ALL, ALL_TOKEN, Overlay, Point, Value, laid_over
 from decalog.features.kernel import MISSING, Float64s, Int64s
-from decalog.features.kernel import _compiler as compiler
 from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up, pair_tokens
 
 _MANY = 32
@@ -28,7 +28,7 @@ _INT64 = 2.0**63
 _TABLE, _JOBS, _PLACES, _OUT = "int64[:, ::1]", "int64[:, :, ::1]", "int64[::1]", "float64[:, ::1]"
 
 
-@compiler(f"{_PLACES}({_PLACES}, {_PLACES})")
+@compiled(f"{_PLACES}({_PLACES}, {_PLACES})")
 @kernel.marked
 def firsts(ones: Int64s, others: Int64s) -> Int64s:
     """Returns for each place of two columns the first place that holds the same two numbers."""
@@ -44,7 +44,7 @@ def firsts(ones: Int64s, others: Int64s) -> Int64s:
     return found
 
 
-@compiler(f"void(UniTuple({_TABLE}, {_MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
+@compiled(f"void(UniTuple({_TABLE}, {_MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
 @kernel.marked
 def _scan(
     rows: tuple[Int64s, ...], at: Int64s, tables: tuple[Int64s, Int64s], jobs: Int64s, crowded: Float64s, out: Float64s
@@ -54,7 +54,7 @@ def _scan(
         kernel.scan(rows[which], tables[0], tables[1], jobs[at[which]], crowded, out[at[which]])
 
 
-@compiler(f"void({_PLACES}, {_TABLE}, {_OUT})")
+@compiled(f"void({_PLACES}, {_TABLE}, {_OUT})")
 @kernel.marked
 def _copy(firsts: Int64s, outputs: Int64s, out: Float64s) -> None:
     """Copies the outputs of each vector's first into it."""

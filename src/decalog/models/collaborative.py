@@ -300,7 +300,8 @@ def graph_filter(
     taken = normalised(seen.taken)
     smooth = _singular(taken, min(rank, *taken.shape), rng=np.random.default_rng(seed))
     degrees = np.maximum(_sums(seen.taken, axis=0), 1)
-    return GraphFilter(taken, smooth, share, sharpness, degrees ** -powers[0], degrees ** powers[1])
+    before, after = ((degrees**power).astype(np.float32) for power in (-powers[0], powers[1]))
+    return GraphFilter(taken, smooth, share, sharpness, before, after)
 
 
 def als(

@@ -303,7 +303,7 @@ class TestAtOnce:
         found = feed.retrieve(request("uma"))
         assert "new" not in {candidate.ref for candidate in found.candidates}
         assert "other" in refs(found)
-        assert feed.candidate("new") == Candidate("new")
+        assert feed.describe(request("uma"), ["new"]) == (Candidate("new"),)
 
     def test_an_edit_moves_a_post(self, feed: FeedRetrieval, told: Told) -> None:
         fill(told, 50)
@@ -474,7 +474,7 @@ class TestFacts:
         assert found.attributes == {
             "author": "ann",
             "topic": "tea",
-            "language": "de",
+            "post_language": "de",
             "age_s": 90,
             "in_network": True,
             "integrity": "limited",
@@ -496,12 +496,12 @@ class TestFacts:
     def test_one_post_is_told_by_its_name(self, feed: FeedRetrieval, told: Told) -> None:
         told.post("p", author="ann", topic="tea", age_us=60_000_000)
         told.post("q")
-        assert feed.candidate("never") == Candidate("never")
-        found = feed.candidate("p")
+        never, found = feed.describe(request("uma"), ["never", "p"])
+        assert never == Candidate("never")
         assert (found.ref, found.source, found.dropped) == ("p", "", "")
         assert found.entities == {"post": token("p"), "author": token("ann"), "topic": token("tea")}
         assert found.attributes["age_s"] == 60
-        assert "in_network" not in found.attributes
+        assert found.attributes["in_network"] is False
 
 
 @pytest.mark.parametrize("said", [{}, {"region": "de", "language": "de"}, {"recent": "never p1"}, {"surface": "home"}])

@@ -12,7 +12,7 @@ import pytest
 
 from decalog.clock import DAY, HOUR, MINUTE, SECOND, time_us
 from decalog.errors import ConfigError, ConflictError, RequestError, UnknownRecordError
-from decalog.schema import SchemaParser
+from decalog.parsing import SchemaParser
 from decalog.systems.feed.schema import SCHEMA, SHOW
 from decalog.systems.feed.simulate import START_US, World, run
 from decalog.systems.feed.world import behaviour, people, policies, telling

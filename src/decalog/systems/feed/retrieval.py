@@ -63,7 +63,6 @@ class FeedRetrieval:
         self.people = People(self.catalogue, self.popularity)
         self._deadline_s, self._engine = deadline_ms / 1_000, engine
         self._sight = Sight(self.catalogue, self.popularity)
-        self._now_us = 0
         self._pool = ThreadPoolExecutor(len(SOURCES) * AT_ONCE, "decalog-feed")
         self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
         self._swapping = threading.Lock()
@@ -71,7 +70,6 @@ class FeedRetrieval:
 
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes an admitted record; the next request sees it."""
-        self._now_us = max(self._now_us, record.event_time)
         slots = self.catalogue.follow(record, body)
         if slots:
             with self._swapping:
