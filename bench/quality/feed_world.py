@@ -133,7 +133,8 @@ def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callabl
         if ranker is not None:
             swap(service, ranker)
         for day in range(HISTORY, HISTORY + JUDGED):
-            live(world, service, clock, until_us=world.start_us + (day + 1) * DAY)
+            for quarter in range(4 * 24):
+                live(world, service, clock, until_us=world.start_us + day * DAY + (quarter + 1) * HOUR // 4)
             if (day + 1 - HISTORY) % RETRAINED == 0:
                 train(deployment, weights)
                 deployment.refresh(service)
@@ -158,19 +159,16 @@ def swap(service: Service, ranker: Callable[[Any], Any]) -> None:
 
 
 def live(world: World, service: Service, clock: ManualClock, *, until_us: int) -> None:
-    """Plays the world's clients through the service up to a time, an hour at a time."""
-    now = max(world.start_us, clock.now_us() // HOUR * HOUR)
-    while now < until_us:
-        now = min(now + HOUR // 4, until_us)
-        for message in world.advance(now):
-            clock.set(max(message.at, clock.now_us()))
-            if message.kind == "decide":
-                _, decision, _ = service.decide(message.body)
-                refs = tuple(slot.ref for slot in decision.choice.slots)
-                world.react(message.body["id"], decision.choice.action, at_us=message.at, refs=refs)
-            else:
-                service.ingest.admit(message.kind, message.body)
-        service.ingest.log.commit()
+    """Plays the world's clients through the service up to a time."""
+    for message in world.advance(until_us):
+        clock.set(max(message.at, clock.now_us()))
+        if message.kind == "decide":
+            _, decision, _ = service.decide(message.body)
+            refs = tuple(slot.ref for slot in decision.choice.slots)
+            world.react(message.body["id"], decision.choice.action, at_us=message.at, refs=refs)
+        else:
+            service.ingest.admit(message.kind, message.body)
+    service.ingest.log.commit()
 
 
 def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:

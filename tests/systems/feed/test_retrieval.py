@@ -173,7 +173,7 @@ class TestSources:
     def test_explore_draws_every_post_alike(self, feed: FeedRetrieval, told: Told, source: Any) -> None:
         fill(told, 300)
         for name in SOURCES.keys() - {"explore"}:
-            source(name, lambda sight, asked, k: Found(np.zeros(0, np.int64)))
+            source(name, lambda sight, asked, *, k: Found(np.zeros(0, np.int64)))
         drawn = [ref for n in range(400) for ref in refs(feed.retrieve(request("uma", id_=f"r{n}")))]
         counts = np.array([drawn.count(f"p{number}") for number in range(300)])
         assert len(drawn) == 400 * 60
@@ -375,7 +375,7 @@ class TestDeadline:
         fill(told, 20)
         release, asked = threading.Event(), threading.Semaphore(0)
 
-        def hangs(sight: Sight, asked_: Asked, k: int) -> Found:
+        def hangs(sight: Sight, _: Asked, *, k: int) -> Found:
             asked.release()
             assert release.wait(60)
             return Found(np.zeros(0, np.int64))
@@ -399,7 +399,7 @@ class TestDeadline:
             pass
 
     def test_a_source_that_raises_is_late(self, feed: FeedRetrieval, told: Told, source: Any) -> None:
-        def breaks(sight: Sight, asked: Asked, k: int) -> Found:
+        def breaks(sight: Sight, asked: Asked, *, k: int) -> Found:
             raise RuntimeError
 
         fill(told, 20)
@@ -416,7 +416,7 @@ class TestDeadline:
     def test_where_all_are_late_nothing_competes(self, feed: FeedRetrieval, told: Told, source: Any) -> None:
         fill(told, 5)
         for name in SOURCES:
-            source(name, lambda sight, asked, k: 1 / 0)
+            source(name, lambda sight, asked, *, k: 1 / 0)
         found = feed.retrieve(request("uma"))
         assert found.candidates == ()
         assert found.late == tuple(SOURCES)
@@ -431,7 +431,7 @@ class TestMerging:
             told.post(f"q{number}")
         firsts = np.arange(len(SOURCES)) * 180
         for name, first in zip(SOURCES, firsts.tolist(), strict=True):
-            source(name, lambda sight, asked, k, first=first: Found(np.arange(first, first + min(k, 180))))
+            source(name, lambda sight, asked, *, k, first=first: Found(np.arange(first, first + min(k, 180))))
         found = feed.retrieve(request("uma"))
         assert len(refs(found)) == len(set(refs(found))) == MOST
         assert {name: len(by(found, name)) for name in SOURCES} == {name: part[2] for name, part in SOURCES.items()}
@@ -440,9 +440,9 @@ class TestMerging:
         fill(told, 700)
         nothing = Found(np.zeros(0, np.int64))
         for name in SOURCES:
-            source(name, lambda sight, asked, k: nothing)
-        source("two_tower", lambda sight, asked, k: Found(np.arange(k)))
-        source("fresh", lambda sight, asked, k: Found(np.arange(600, 600 + k)))
+            source(name, lambda sight, asked, *, k: nothing)
+        source("two_tower", lambda sight, asked, *, k: Found(np.arange(k)))
+        source("fresh", lambda sight, asked, *, k: Found(np.arange(600, 600 + k)))
         found = feed.retrieve(request("uma"))
         assert {name: len(by(found, name)) for name in ("two_tower", "fresh")} == {"two_tower": 240, "fresh": 80}
 

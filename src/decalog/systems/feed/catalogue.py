@@ -61,7 +61,7 @@ class Columns:
     def reserve(self, rows: int) -> None:
         """Makes room for so many rows."""
         if rows > self.room:
-            self.room = max(rows, self.room * 3 // 2, _FIRST_ROOM)
+            self.room = max(rows * 3 // 2, _FIRST_ROOM)
             for name, array in self._arrays.items():
                 self._arrays[name] = np.concatenate([array, np.zeros(self.room - len(array), array.dtype)])
 

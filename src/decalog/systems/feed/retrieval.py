@@ -134,7 +134,7 @@ class FeedRetrieval:
         profile = person.profile
         read = [catalogue.slot(ref) for ref in reversed(str(said.get("recent", "")).split())]
         session = np.array([slot for slot in read if slot >= 0], np.int64)
-        engaged, weights = taste(person, catalogue, session)
+        engaged, weights = taste(person, catalogue, session=session)
         seen = catalogue.standing(person.seen(request.event_time))
         asked = Asked(
             request=request,
@@ -186,7 +186,7 @@ class FeedRetrieval:
         started, found = time.perf_counter_ns(), None
         # The edge of models and indexes: whatever one raises, the others answer, and the record says who did not.
         with suppress(Exception):
-            found = source(sight, asked, k)
+            found = source(sight, asked, k=k)
         self._turns[name].release()
         answers.put((name, found, _since(started)))
 
