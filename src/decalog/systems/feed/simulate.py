@@ -144,7 +144,7 @@ class World(Clockwork):
         Raises:
             UnknownRecordError: there is no such reader or post.
         """
-        names = [telling.reader_id(key) for key in self.town.readers.key.tolist()]
+        names = [telling.name("reader", key) for key in self.town.readers.key.tolist()]
         if user not in names:
             raise _unknown(f"reader '{user[:80]}'")
         return names.index(user), self._found(refs)
@@ -161,7 +161,7 @@ class World(Clockwork):
         new = posting.written(town.authors, params, topics=town.topics, surge=town.surge, start_us=start_us, wave=wave)
         town.posts = posting.join(town.posts, new)
         rows = np.arange(first, len(town.posts.key))
-        self._rows |= zip(map(telling.post_id, new.key.tolist()), rows.tolist(), strict=True)
+        self._rows |= {telling.name("post", key): first + n for n, key in enumerate(new.key.tolist())}
         if len(town.posts.key) > town.seen.shape[1]:
             town.seen = np.pad(town.seen, ((0, 0), (0, len(town.posts.key))))
         newcomers = np.flatnonzero(town.readers.joined == self._day)
@@ -225,7 +225,7 @@ class World(Clockwork):
 
     def _show(self, request: _Request, rows: Ints) -> None:
         """Lets the reader see a slate, counts what comes of it, and plans who hears of it."""
-        request.refs = tuple(telling.post_id(key) for key in self.town.posts.key[rows].tolist())
+        request.refs = tuple(telling.name("post", key) for key in self.town.posts.key[rows].tolist())
         request.truth = dict(self._state(request.ask.reader))
         if not request.refs:
             return
