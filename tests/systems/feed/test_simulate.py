@@ -15,10 +15,11 @@ from decalog.errors import ConfigError, ConflictError, RequestError, UnknownReco
 from decalog.schema import SchemaParser
 from decalog.systems.feed.schema import SCHEMA, SHOW
 from decalog.systems.feed.simulate import START_US, World, run
-from decalog.systems.feed.world import behaviour, people, policies, telling
-from decalog.systems.feed.world.behaviour import Ask, Town
+from decalog.systems.feed.world import behaviour, policies, telling
+from decalog.systems.feed.world.behaviour import Ask
 from decalog.systems.feed.world.params import FACTS, HEADS, SWITCHES, WorldParams
 from decalog.systems.feed.world.totals import Totals, total
+from decalog.systems.feed.world.town import DIM, Town
 from decalog.testing import draws, worlds
 from decalog.testing.draws import Ints
 from decalog.testing.worlds import Message
@@ -574,7 +575,7 @@ def test_perturbed_worlds_stay_in_range_and_keep_their_moral() -> None:
 def test_everybody_lies_on_the_sphere_of_tastes(world: World) -> None:
     town = world.town
     for vectors in (town.readers.taste, town.topics, town.authors.style, town.posts.place):
-        assert vectors.shape[1] == people.DIM
+        assert vectors.shape[1] == DIM
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0)
 
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from decalog.clock import DAY
 from decalog.systems.feed.world.params import FACTS, WorldParams
-from decalog.systems.feed.world.people import Authors, Mask, Readers, sigmoid
-from decalog.systems.feed.world.posts import EVERYWHERE, Posts
+from decalog.systems.feed.world.town import EVERYWHERE, Town
 from decalog.testing import draws
-from decalog.testing.draws import Floats, Ints, Keys
+from decalog.testing.draws import Floats, Ints, Keys, Mask, sigmoid
 
 LIVE_DAYS = 3
 """After so long a post is old, and no policy of the world shows it any more."""
@@ -29,19 +27,6 @@ _LONG = np.pi * _SPREAD / np.sin(np.pi * _SPREAD)  # mean of e to a logistic dra
 _HIDDEN, _REPORTED = 0.4, 1.0  # satisfaction that a hidden, a reported post cost beyond
 _DRAWS = 10
 _CLICK, _STAY, _LIKE, _HIDE, _REPORT = 0, 1, 2, 5, 6
-
-
-class Town(msgspec.Struct):
-    """Everybody and every post, as they are now."""
-
-    params: WorldParams
-    key: Keys
-    topics: Floats
-    surge: Floats
-    readers: Readers
-    authors: Authors
-    posts: Posts
-    seen: Mask  # (readers, posts or more)
 
 
 class Ask(NamedTuple):

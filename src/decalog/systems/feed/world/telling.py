@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decalog.clock import DAY, HOUR, MINUTE, rfc3339
-from decalog.systems.feed.world.behaviour import Ask, Town
-from decalog.systems.feed.world.people import DEVICES, LANGUAGES, REGIONS
-from decalog.systems.feed.world.posts import EVERYWHERE, NEVER, word
+from decalog.systems.feed.world.behaviour import Ask
+from decalog.systems.feed.world.town import DEVICES, EVERYWHERE, LANGUAGES, NEVER, REGIONS, Town, word
 from decalog.testing import draws
 from decalog.testing.draws import Ints, Keys
 
@@ -63,8 +62,8 @@ def of_posts(town: Town, rows: Ints) -> Iterator[Told]:
 def _post(town: Town, row: int) -> Told:
     posts, key = town.posts, int(town.posts.key[row])
     told = event("post", name("ev", key), at_us=int(posts.created_us[row]), **about(town, row))
-    told.body["title"] = f"On {told.body['topic']}, {key % 10_000}"
-    told.body |= {"language": LANGUAGES[posts.language[row]], "is_mature": bool(posts.mature[row])}
+    language, title = LANGUAGES[posts.language[row]], f"On {told.body['topic']}, {key % 10_000}"
+    told.body.update(language=language, is_mature=bool(posts.mature[row]), title=title)
     if posts.region[row] != EVERYWHERE:
         told.body["regions"] = REGIONS[posts.region[row]]
     return told
