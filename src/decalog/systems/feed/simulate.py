@@ -24,12 +24,13 @@ import numpy as np
 from decalog.clock import DAY, HOUR, MINUTE, SECOND
 from decalog.errors import ConflictError, RequestError, UnknownRecordError
 from decalog.systems.feed.schema import ACTIONS, DWELL, RETURN, SESSION, SHOW
-from decalog.systems.feed.world import behaviour, people, policies, telling
-from decalog.systems.feed.world import posts as posting
-from decalog.systems.feed.world.behaviour import LOOK_S, Ask, Reaction, Town
+from decalog.systems.feed.world import behaviour, policies, telling
+from decalog.systems.feed.world import town as towns
+from decalog.systems.feed.world.behaviour import LOOK_S, Ask, Reaction
 from decalog.systems.feed.world.params import SWITCHES, WorldParams
 from decalog.systems.feed.world.policies import Policy
 from decalog.systems.feed.world.totals import Totals, total
+from decalog.systems.feed.world.town import Town
 from decalog.testing import draws
 from decalog.testing.clockwork import Clockwork
 from decalog.testing.draws import Ints
@@ -144,7 +145,7 @@ class World(Clockwork):
         Raises:
             UnknownRecordError: there is no such reader or post.
         """
-        names = [telling.reader_id(key) for key in self.town.readers.key.tolist()]
+        names = [telling.name("reader", key) for key in self.town.readers.key.tolist()]
         if user not in names:
             raise _unknown(f"reader '{user[:80]}'")
         return names.index(user), self._found(refs)
@@ -156,12 +157,12 @@ class World(Clockwork):
         town, params, first = self.town, self.params, len(self.town.posts.key)
         if self._day:
             self._end_day()
-        town.surge = posting.surges(town.key, params, day=self._day, forced="trend" in self._on)
+        town.surge = towns.surges(town.key, params, day=self._day, forced="trend" in self._on)
         wave = "clickbait_wave" in self._on
-        new = posting.written(town.authors, params, topics=town.topics, surge=town.surge, start_us=start_us, wave=wave)
-        town.posts = posting.join(town.posts, new)
+        new = towns.written(town.authors, params, topics=town.topics, surge=town.surge, start_us=start_us, wave=wave)
+        town.posts = towns.join(town.posts, new)
         rows = np.arange(first, len(town.posts.key))
-        self._rows |= zip(map(telling.post_id, new.key.tolist()), rows.tolist(), strict=True)
+        self._rows |= {telling.name("post", key): first + n for n, key in enumerate(new.key.tolist())}
         if len(town.posts.key) > town.seen.shape[1]:
             town.seen = np.pad(town.seen, ((0, 0), (0, len(town.posts.key))))
         newcomers = np.flatnonzero(town.readers.joined == self._day)
@@ -175,9 +176,9 @@ class World(Clockwork):
     def _end_day(self) -> None:
         town, params, day = self.town, self.params, self._day - 1
         leave = 15.0 if "creators_leave" in self._on else 1.0
-        left = people.judge_day(town.authors, params, day=day, leave=leave)
-        town.authors = people.welcome(town.readers, left, params, topics=town.topics, key=draws.child(town.key, day))
-        people.live_on(town.readers, params, topics=town.topics, day=day, faster="interest_drift" in self._on)
+        left = towns.judge_day(town.authors, params, day=day, leave=leave)
+        town.authors = towns.welcome(town.readers, left, params, topics=town.topics, key=draws.child(town.key, day))
+        towns.live_on(town.readers, params, topics=town.topics, day=day, faster="interest_drift" in self._on)
 
     def _plan_visits(self, start_us: int) -> None:
         """Plans who comes and when, and tells who came back."""
@@ -225,8 +226,8 @@ class World(Clockwork):
 
     def _show(self, request: _Request, rows: Ints) -> None:
         """Lets the reader see a slate, counts what comes of it, and plans who hears of it."""
-        request.refs = tuple(telling.post_id(key) for key in self.town.posts.key[rows].tolist())
-        request.truth = dict(self._state(request.ask.reader))
+        request.refs = tuple(telling.name("post", key) for key in self.town.posts.key[rows].tolist())
+        request.truth = self._state(request.ask.reader)
         if not request.refs:
             return
         reaction, session = behaviour.react(self.town, request.ask, rows=rows), request.session
@@ -281,8 +282,8 @@ class World(Clockwork):
 
     def _tie(self, reader: int, row: int, *, acts: list[bool], at_us: int, chance: float) -> None:
         """Lets a like become a follow, and anger a mute, a block or the end of a follow."""
-        people_, author = self.town.readers, int(self.town.posts.author[row])
-        follows, blocked = people_.follows[reader], people_.blocked[reader]
+        people, author = self.town.readers, int(self.town.posts.author[row])
+        follows, blocked = people.follows[reader], people.blocked[reader]
         kind, on = "", True
         if chance < (_BLOCKED if acts[_REPORT] else _MUTED if acts[_HIDE] else 0.0):
             kind, blocked[author] = "block" if acts[_REPORT] else "mute", True
@@ -322,9 +323,9 @@ class World(Clockwork):
 
     # Looking up
 
-    def _state(self, reader: int) -> Mapping[str, float | str]:
-        satisfaction = float(self.town.readers.satisfaction[reader])
-        return {"satisfaction": satisfaction, "p_return": float(behaviour.p_return(self.town, reader))}
+    def _state(self, reader: int) -> dict[str, float | str]:
+        satisfaction, p_return = self.town.readers.satisfaction[reader], behaviour.p_return(self.town, reader)
+        return {"satisfaction": float(satisfaction), "p_return": float(p_return)}
 
     def _known(self, request_id: str) -> _Request:
         if request_id not in self._requests:
@@ -348,20 +349,18 @@ def run(seed: int, policy: Policy, *, days: int, params: WorldParams | None = No
 def _settle(seed: int, params: WorldParams) -> Town:
     """Returns the town of a seed on its first day."""
     key, calm = draws.root(f"feed world {seed}"), np.zeros(params.topics)
-    topics = people.unit(people.noise(draws.child(draws.named(key, "topics"), np.arange(params.topics)), "topic"))
+    topics = towns.unit(towns.noise(draws.child(draws.named(key, "topics"), np.arange(params.topics)), "topic"))
     writers = draws.child(draws.named(key, "authors"), np.arange(params.authors))
-    authors = people.authors(writers, params, topics=topics)
-    readers = people.readers(draws.named(key, "readers"), params, topics=topics, authors=authors)
+    authors = towns.authors(writers, params, topics=topics)
+    readers = towns.readers(draws.named(key, "readers"), params, topics=topics, authors=authors)
     silent = authors._replace(rate=np.zeros(params.authors))
-    posts = posting.written(silent, params, topics=topics, surge=calm, start_us=START_US, wave=False)
+    posts = towns.written(silent, params, topics=topics, surge=calm, start_us=START_US, wave=False)
     seen = np.zeros((params.readers, 0), dtype=np.bool_)
     return Town(params, key, topics, calm, readers, authors, posts, seen)
 
 
 def _unknown(what: str) -> UnknownRecordError:
+    given, fix = f"{what}, which it has not sent", "Advance the world first, and pass ids unchanged."
     return UnknownRecordError(
-        where="feed world",
-        given=f"{what}, which it has not sent",
-        expected="an id of a message that advance has returned",
-        fix="Advance the world first, and pass ids unchanged.",
+        where="feed world", given=given, expected="an id of a message that advance has returned", fix=fix
     )
