@@ -3,15 +3,14 @@
     python bench/latency/feed_features.py [--json] [--short]
 
 A reader who has read for a week asks for a slate: 500 posts of 300 authors and 40 topics, each with what two retrievers
-say of it. A post has 50 rows in its windows (the median; log-normal), five of them as many as `retain` lets it hold; so
-have five authors and all topics. `at once` is `OnlineState.vectors`, `one by one` its `vector` of each candidate, in
-turn in one run and compared bit for bit. The split takes one part of the work away at a time: `windows` is all that
-aggregates cost (`tokens`: finding the row arrays; the rest is the scan), `values` the candidates' facts and the
-request's, `derived` the quotients. A folded slate is the request, its decision and 20 rows of what was shown.
-One core, CPU time, medians.
+say of it. A post has 50 rows of its last week (the median; log-normal), five of them as many as it may hold (`retain`);
+`hot` is the same with fifty. `at once` is `OnlineState.vectors`, `one by one` its `vector` of each candidate, in the
+same run and compared bit for bit. Of the split, `windows` is all that aggregates cost, `tokens` what is left of that
+where there are no rows (finding them), `values` the facts of candidates and request, `derived` the quotients. A folded
+slate is the request, its decision and 20 rows of what was shown. One core, CPU time, medians.
 
-Keys: features_cpu_ms (at once), one_by_one_ms, windows_ms, tokens_ms, values_ms, derived_ms, fold_slate_us, differ
-(values that both ways do not share).
+Keys: features_cpu_ms (at once), one_by_one_ms, hot_cpu_ms (at once), windows_ms, tokens_ms, values_ms, derived_ms,
+fold_slate_us, rows (of the posts), differ (values that both ways do not share).
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -74,13 +75,13 @@ def _facts(draw: random.Random, place: int) -> dict[str, Value]:
     return facts | ({"popular_rank": place + 1} if place % 2 else {"neighbours": draw.random(), "fresh_rank": place})
 
 
-def rows(draw: random.Random, found: list[Candidate], *, most: int) -> list[Fact]:
-    """Returns a week of rows of each post: as others met it, and some as the reader did."""
+def rows(draw: random.Random, found: list[Candidate], *, most: int, hot: int = HOT) -> list[Fact]:
+    """Returns a week of rows of each post, as others met it, and some as the reader did; `hot` posts have the most."""
     facts = list[Fact]()
     for place, candidate in enumerate(found):
-        count = most if place < HOT else min(most, round(MEDIAN_ROWS * math.exp(draw.gauss(0, 1))))
+        count = most if place < hot else min(most, round(MEDIAN_ROWS * math.exp(draw.gauss(0, 1))))
         for _ in range(count):
-            user = USER if draw.random() < 0.01 and place >= HOT else draw.getrandbits(40)
+            user = USER if draw.random() < 0.01 and place >= hot else draw.getrandbits(40)
             facts.append(_row(draw, candidate, user))
     return sorted(facts, key=lambda fact: fact.event_time)
 
@@ -100,16 +101,17 @@ def state_of(features: FeatureSet, facts: list[Fact]) -> OnlineState:
     return state
 
 
-def asked(state: OnlineState) -> Point:
-    """Returns where the reader's request stands."""
-    attributes: dict[str, Value] = {"size": 50, "surface": "home", "device": "phone", "language": "de"}
-    own = Fact(2**62, NOW, "feed_request", {"user": USER}, attributes)
-    return Point(state.position, NOW, own=own)
+def asked_of(features: FeatureSet, facts: list[Fact]) -> tuple[OnlineState, Point]:
+    """Returns the state after these rows, and where the reader's request stands."""
+    state, attributes = (
+        state_of(features, facts),
+        dict[str, Value](size=50, surface="home", device="phone", language="de"),
+    )
+    return state, Point(state.position, NOW, own=Fact(2**62, NOW, "feed_request", {"user": USER}, attributes))
 
 
 def cpu_us(work: Callable[[], object], times: int) -> float:
     """Returns the median of the CPU time of one call, µs."""
-    work()
     costs = []
     for _ in range(times):
         started = time.process_time_ns()
@@ -130,7 +132,7 @@ def slates(draw: random.Random, found: list[Candidate], first: int, count: int) 
         yield [Change(seq, when, None, fact) for fact in (*own, *shown)]
 
 
-def without(features: FeatureSet, kinds: tuple[type, ...]) -> FeatureSet:
+def without(features: FeatureSet, kinds: tuple[Any, ...]) -> FeatureSet:
     """Returns the set without features of some kinds."""
     kept = tuple(feature for feature in features.features if not isinstance(feature, kinds))
     return msgspec.structs.replace(features, features=kept)
@@ -138,47 +140,50 @@ def without(features: FeatureSet, kinds: tuple[type, ...]) -> FeatureSet:
 
 def measure(*, short: bool) -> dict[str, float]:
     """Returns the figures by key."""
-    draw = random.Random(7)
+    draw, times = random.Random(7), 20 if short else 200
     found = candidates(draw)
-    facts = rows(draw, found, most=2_000 if short else FEATURES.retain)
-    times = 20 if short else 100
-    state = state_of(FEATURES, facts)
+    most = 500 if short else FEATURES.retain
+    facts, crowded = rows(draw, found, most=most), rows(draw, found, most=most, hot=10 * HOT)
+    no_quotients = without(FEATURES, (Derived,))
+    windows = without(no_quotients, tuple({*map(type, FEATURES.features)} - {Aggregate}))
+    state, point = asked_of(FEATURES, facts)
     gc.collect()
     gc.freeze()
-    point = asked(state)
     at_once = state.vectors(point, found)
-    points = [laid_over(point, candidate) for candidate in found]
-    one_by_one = np.array([state.vector(each) for each in points])
-    figures = {
-        "features_cpu_ms": cpu_us(lambda: state.vectors(point, found), times) / 1_000,
-        "one_by_one_ms": cpu_us(lambda: [state.vector(laid_over(point, each)) for each in found], times // 4) / 1_000,
+    one_by_one = np.array([state.vector(laid_over(point, each)) for each in found])
+    costs = {
+        "features_cpu_ms": vectors_ms((state, point), found, times),
+        "hot_cpu_ms": vectors_ms(asked_of(FEATURES, crowded), found, times),
+        "no_quotients": vectors_ms(asked_of(no_quotients, facts), found, times),
+        "windows_ms": vectors_ms(asked_of(windows, facts), found, times),
+        "tokens_ms": vectors_ms(asked_of(windows, facts[:1]), found, times),
+    }
+    no_quotients_ms = costs.pop("no_quotients")
+    one_by_one_us = cpu_us(lambda: [state.vector(laid_over(point, each)) for each in found], times // 10)
+    folds = list(slates(draw, found, state.position, times))
+    figures = costs | {
+        "one_by_one_ms": one_by_one_us / 1_000,
+        "values_ms": no_quotients_ms - costs["windows_ms"],
+        "derived_ms": costs["features_cpu_ms"] - no_quotients_ms,
+        "fold_slate_us": statistics.median(cpu_us(partial(apply, state, changes), 1) for changes in folds),
+        "rows": len(facts),
         "differ": float((at_once.view(np.int64) != one_by_one.view(np.int64)).sum()),
     }
-    no_quotients = without(FEATURES, Derived.__args__)
-    windows = without(no_quotients, tuple(t for t in map(type, FEATURES.features) if t is not Aggregate))
-    costs = [cpu_us(partial_vectors(each, facts, found), times) / 1_000 for each in (no_quotients, windows)]
-    empty = state_of(windows, facts[:1])
-    figures |= {
-        "derived_ms": figures["features_cpu_ms"] - costs[0],
-        "values_ms": costs[0] - costs[1],
-        "windows_ms": costs[1],
-        "tokens_ms": cpu_us(lambda: empty.vectors(asked(empty), found), times) / 1_000,
-    }
-    folds = list(slates(draw, found, state.position, times * 5))
-    started = time.process_time_ns()
-    for changes in folds:
-        for change in changes:
-            state.apply(change)
-    figures["fold_slate_us"] = (time.process_time_ns() - started) / 1_000 / len(folds)
     gc.unfreeze()
     return figures
 
 
-def partial_vectors(features: FeatureSet, facts: list[Fact], found: list[Candidate]) -> Callable[[], object]:
-    """Returns the work of a part of the features."""
-    state = state_of(features, facts)
-    point = asked(state)
-    return lambda: state.vectors(point, found)
+def vectors_ms(of: tuple[OnlineState, Point], found: list[Candidate], times: int) -> float:
+    """Returns what the features of all candidates cost, ms."""
+    state, point = of
+    state.vectors(point, found)
+    return cpu_us(lambda: state.vectors(point, found), times) / 1_000
+
+
+def apply(state: OnlineState, changes: list[Change]) -> None:
+    """Folds the changes of one record."""
+    for change in changes:
+        state.apply(change)
 
 
 def main() -> None:

@@ -52,8 +52,9 @@ OPERATION, KINDS, COLUMN, OWN_COLUMN, OWN, OFFSET, STEP, SET, LANE_WIDTH = 0, 1,
 # Columns of an output: which lane is read, how far before t its window begins, into which place of the vector.
 LANE, REACH, PLACE = 0, 1, 2
 # Columns of a lane's total: rows (or distinct values) entered, their sum (or newest time, or value), the row that the
-# walk reads next, whether the own row has yet to enter, and the sum of squares (or the time of the value).
-ENTERED, TOTAL, NEXT, WAITS, SECOND, TOTALS_WIDTH = 0, 1, 2, 3, 4, 5
+# walk reads next, whether the own row has yet to enter, the sum of squares (or the time of the value), and, of no lane
+# but of the table, the lanes that take a row.
+ENTERED, TOTAL, NEXT, WAITS, SECOND, CHOSEN, TOTALS_WIDTH = 0, 1, 2, 3, 4, 5, 6
 # Rows of a job, and what its ASKED row says: t, and the root that is not seen (−1 for none).
 ASKED, OWN_ROW = 0, 1
 AT, SKIPPED = 0, 1
@@ -290,22 +291,36 @@ def _walk_newest(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until: 
 
 @_inner
 def _walk_numbers(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until: int, skipped: int) -> None:
-    """Adds to a lane of counts or sums the rows that it has not seen, down to but without `until`."""
-    kinds, column = lanes[lane, KINDS], lanes[lane, COLUMN]
-    weight = 0 if lanes[lane, OPERATION] == COUNT else 1  # a count reads times, whose sum would pass 2⁶³
-    square = 1 if lanes[lane, OPERATION] == STD else 0
-    entered = total = squares = 0
-    for index in range(until + 1, totals[lane, NEXT] + 1):
-        value = rows[index, column]
-        # Without a branch: which rows enter is hard to foretell, and of a hot entity there are many.
-        enters = (rows[index, KIND] & kinds != 0) & (rows[index, ROOT] != skipped) & (value != MISSING)
-        taken = weight * value if enters else 0
-        entered += 1 if enters else 0
-        total += taken
-        squares += square * taken * taken
-    totals[lane, ENTERED] += entered
-    totals[lane, TOTAL] += total
-    totals[lane, SECOND] += squares
+    """Adds the rows down to but without `until` to a lane of counts or sums, and to all such that stand where it does.
+
+    Whatever these are read at next begins there or further back, so one pass over the rows serves them all.
+    """
+    start, kind, chosen = totals[lane, NEXT], 0, 0
+    for index in range(start, until, -1):
+        if rows[index, KIND] != kind:
+            kind = rows[index, KIND]
+            chosen = 0
+            for along in range(lanes.shape[0]):
+                if totals[along, NEXT] == start and lanes[along, OPERATION] <= STD and lanes[along, KINDS] & kind != 0:
+                    totals[chosen, CHOSEN] = along
+                    chosen += 1
+        for place in range(chosen if rows[index, ROOT] != skipped else 0):
+            along = totals[place, CHOSEN]
+            _enter(totals, along, lanes[along, OPERATION], rows[index, lanes[along, COLUMN]])
+    for along in range(lanes.shape[0]):
+        if totals[along, NEXT] == start and lanes[along, OPERATION] <= STD:
+            totals[along, NEXT] = until
+
+
+@_inner
+def _enter(totals: Int64s, lane: int, operation: int, value: int) -> None:
+    """Adds a value to a lane of counts or sums."""
+    if value != MISSING:
+        totals[lane, ENTERED] += 1
+        if operation != COUNT:  # which reads times, whose sum would pass 2⁶³
+            totals[lane, TOTAL] += value
+        if operation == STD:
+            totals[lane, SECOND] += value * value
 
 
 @_inner
@@ -387,9 +402,7 @@ def _enter_own(lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, job: Int6
         _take(totals, lane, operation, value, time + 1 if operation == FIRST else time)
     else:
         weight = _weight(job[ASKED, AT] - lanes[lane, OFFSET] - time, lanes[lane, STEP]) if operation == DECAYED else 1
-        totals[lane, ENTERED] += 1
-        totals[lane, TOTAL] += 0 if operation == COUNT else value * weight
-        totals[lane, SECOND] += value * value if operation == STD else 0
+        _enter(totals, lane, operation, value * weight if operation == DECAYED else value)
 
 
 @_inner
@@ -465,12 +478,13 @@ def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, crowded: Flo
     exact = _exact(rows, outputs, time, crowded, out)
     if exact == 0:
         return
-    newest = last_until(rows, time)
+    newest = until = last_until(rows, time)
     totals = _start(rows, lanes, job, newest)
     sets = _empty_sets(lanes, newest - last_until(rows, time - outputs[exact - 1, REACH]) + 1)
     for output in range(exact):
         lane, edge, place = outputs[output, LANE], time - outputs[output, REACH], outputs[output, PLACE]
-        until = last_until(rows, edge)
+        if until > 0 and rows[until, TIME] > edge:
+            until = last_until(rows, edge)
         if totals[lane, NEXT] > until:
             _walk(rows, lanes, totals, sets, lane, until, job)
         if totals[lane, WAITS] != 0 and job[OWN_ROW, TIME] > edge:

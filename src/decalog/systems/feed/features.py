@@ -28,7 +28,9 @@ READ_S = 10
 """A post is read where the reader stays so long, s."""
 
 _OWNER = "feed"
-_RETAIN = 20_000
+_RETAIN = 5_000
+"""A post that was shown so often in a week is judged by its last hours: the longer windows say that it is crowded. Of
+500 candidates many may be such, and each of their rows is read (`bench/latency/feed_features.py`)."""
 _NO_COSINE = -2.0
 _COUNTED = {"click": "clicks", "like": "likes", "reply": "replies", "share": "shares", "hide": "hides"} | {
     "report": "reports"
@@ -133,6 +135,7 @@ _POST: tuple[Feature, ...] = (
     *_counts("post", "clicks", "10m", "1h", "1d", "7d"),
     *_counts("post", "likes", "1d", "7d"),
     *_in("post", "7d", "replies", "shares", "hides", "reports", "reads"),
+    _rate("post", "clicks", "1h"),
     _rate("post", "clicks", "1d"),
     _rate("post", "clicks", "7d"),
     _rate("post", "likes", "7d"),
