@@ -75,7 +75,8 @@ class HeadsParams(BoostedParams, frozen=True, kw_only=True):
         most_positions: positions from 0 that have an examination of their own; later ones share the last one's.
     """
 
-    trees: int = 150
+    trees: int = 200
+    learning_rate: float = 0.05
     rows_a_leaf: int = 50
     calibration: Literal["sigmoid", "isotonic"] = "isotonic"
     isotonic_from: int = 1_000
