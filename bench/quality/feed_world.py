@@ -44,9 +44,10 @@ from decalog.systems.feed.policy import FeedWeights
 from decalog.systems.feed.schema import SCHEMA
 from decalog.systems.feed.simulate import World
 from decalog.systems.feed.system import SYSTEM
+from decalog.systems.feed.world.behaviour import Ask
 from decalog.systems.feed.world.policies import POLICIES, Policy, another
 from decalog.systems.feed.world.totals import Totals, total
-from decalog.systems.feed.world.town import Ask, Town
+from decalog.systems.feed.world.town import Town
 from decalog.training import TrainingPlan
 
 FIRST_SEED, SEEDS, SHORT = 101, 5, 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -142,7 +142,10 @@ class Judge:
         candidates, features = self._predicted(draft), draft.features
         values: Mapping[str, float] = {} if features is None else Values(self._places, features[0])
         columns: Mapping[str, Floats] = {} if features is None else Columns(self._places, features)
-        drawn = partial(_drawn, draw_secret, decision_id)
+
+        def drawn(name: str) -> float:
+            return draw(draw_secret, decision_id, name=name)
+
         verdict = self._verdict(draft, Case(draft.event, candidates + draft.ruled_out, values, drawn, columns))
         return verdict, _with_features(candidates, draft.features, verdict.choice) + draft.ruled_out
 
@@ -163,10 +166,6 @@ class Judge:
             except Exception:  # noqa: BLE001  # a user's own code: what it cannot decide is a recorded fallback
                 draft.fallback = "policy_error"
         return policy.fall_back(case, draft.fallback)
-
-
-def _drawn(secret: bytes, decision_id: str, name: str) -> float:
-    return draw(secret, decision_id, name=name)
 
 
 def _with_features(candidates: tuple[Candidate, ...], features: Floats | None, choice: Choice) -> tuple[Candidate, ...]:

@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 
 from decalog.errors import DataError
+from decalog.evaluation import described, measure
 from decalog.examples import Floats
 from decalog.impressions import ImpressionHistory
-from decalog.metrics import Measurement
 from decalog.models.base import Model, SlateSet
 from decalog.policy import Policy
 from decalog.registry import Registry
-from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Support, Unmeasured
+from decalog.reports import Completeness, Contender, Report, Role, Support
 from decalog.slate_metrics import Ranked
 from decalog.system import System, load
 from decalog.training import (
@@ -32,8 +32,8 @@ from decalog.training import (
     chosen_kind,
     manifest_of,
     quietly,
+    registered,
     uncollected,
-    writer_of,
 )
 
 SHOWN = "as shown"
@@ -105,11 +105,7 @@ def train_slates(
         contenders.append(judge.contender(spec.name, role, predictions=ranked_by(models[spec.name], parts.test)))
     made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    id_ = registry.put(manifest, writer_of(models[chosen.name], made, system=system))
-    promoted = registry.current(system.name) is None
-    if promoted:
-        registry.promote(system.name, id_, by=plan.by, why="the first model", at_us=plan.at_us)
-    return TrainingResult(id_, made, promoted)
+    return registered(manifest, models[chosen.name], made=made, registry=registry, system=system, plan=plan)
 
 
 def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
@@ -169,17 +165,9 @@ class _Judge:
         return self._measured(name, role, rows, tiers=("model",))
 
     def _measured(self, name: str, role: Role, rows: Ranked, *, tiers: tuple[str, ...]) -> Contender:
-        values: dict[str, Measurement] = {}
-        missing: list[Unmeasured] = []
-        for metric in self._metrics:
-            if metric.tier not in tiers:
-                continue
-            try:
-                values[metric.name] = metric.compute(rows)
-            except DataError as error:
-                missing.append(Unmeasured(metric.name, error.expected))
-        # A slate as it was shown predicts nothing: what it lacks is not missing.
-        return Contender(name=name, role=role, values=values, missing=() if name == SHOWN else tuple(missing))
+        values, missing = measure([metric for metric in self._metrics if metric.tier in tiers], rows)
+        missing = () if name == SHOWN else missing  # a slate as it was shown predicts nothing
+        return Contender(name=name, role=role, values=values, missing=missing)
 
 
 def _check_enough(parts: Parts, plan: TrainingPlan, *, system: System) -> None:
@@ -222,6 +210,6 @@ def _report(
         support=Support(),
         late=history.late,
         currency=currency,
-        metrics=tuple(MetricInfo(m.name, m.tier, m.meaning, m.formula, m.unit, m.better) for m in system.metrics),
+        metrics=described(system.metrics),
         contenders=tuple(contenders),
     )
