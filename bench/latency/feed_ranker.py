@@ -13,10 +13,10 @@ every head has all the trees that its budget allows: early stopping leaves fewer
 
 Keys: rank_cpu_ms, peer_cpu_ms (500 rows, seven heads, the declared budget), rank_300_cpu_ms, peer_300_cpu_ms,
 rank_fitted_cpu_ms (the trees that early stopping left), ndcg, ndcg_300 (NDCG@10 of Σ weight · p), ndcg_loss
-(1 − ndcg / ndcg_300, of the better of two fits of 300 trees), ndcg_logistic (logistic regression), click_calibration
-and worst_calibration (the mean gap between predicted and true rate over ten bins of slots as they were shown, as a
-share of the rate: of clicks, and the greatest of the heads that have trees), worst_at_first (the same, had each row
-been shown first, which the log cannot tell of what was always far down), examination_error (greatest gap between the found and the
+(1 − ndcg / ndcg_300, of the better of two fits of 300 trees), ndcg_logistic (logistic regression), click_calibration,
+worst_calibration (mean gap between predicted and true rate over ten bins of slots as they were shown, as a share of
+the rate: of clicks, and the greatest of the heads that have trees), worst_at_first (the same, had each row been shown
+first, which the log cannot tell of what was always far down), examination_error (greatest gap between the found and the
 true curve of examination of a click), load (1 min).
 """
 

@@ -23,7 +23,7 @@ NAMES = ("quality", "taste", "rate", "noise")
 SLOTS = 10
 TRUTH: Floats = -0.8 * np.arange(SLOTS, dtype=np.float64) ** 0.7
 """Log odds that a slot adds to an action."""
-SMALL = HeadsParams(trees=40, leaves=15, rows_a_leaf=20, isotonic_from=300)
+SMALL = HeadsParams(trees=40, learning_rate=0.1, leaves=15, rows_a_leaf=20, isotonic_from=300)
 
 
 class World(NamedTuple):
