@@ -41,9 +41,10 @@ START_US = 1_767_571_200_000_000  # Monday, 5 January 2026, 00:00 UTC
 _RHYTHM = np.cumsum([4, 2, 1, 1, 1, 2, 5, 9, 10, 8, 7, 8, 11, 10, 8, 8, 9, 11, 13, 15, 17, 16, 12, 7])
 _KINDS = (ACTIONS[0], DWELL, *ACTIONS[1:])
 _CLICK, _LIKE, _HIDE, _REPORT = (_KINDS.index(kind) for kind in ("click", "like", "hide", "report"))
-_NOISE = ("twice", "late", "unknown", "future", "")
+_NOISE = ("twice", "late", "unknown", "future", "none")
 _WEEK = 7
-_FOLLOWED, _UNFOLLOWED, _MUTED, _BLOCKED = 0.1, 0.5, 0.2, 0.4  # after a like, and after hiding or reporting
+_BONDS = ((_REPORT, "block", 0.4), (_HIDE, "mute", 0.2), (_HIDE, "unfollow", 0.5), (_LIKE, "follow", 0.1))
+"""What an act may do to reader and author, with which probability; the first that applies happens."""
 _AGAIN = 0.2  # share of outcomes on posts that `replayed_feedback` sends again
 
 
@@ -177,7 +178,9 @@ class World(Clockwork):
         town, params, day = self.town, self.params, self._day - 1
         leave = 15.0 if "creators_leave" in self._on else 1.0
         left = towns.judge_day(town.authors, params, day=day, leave=leave)
-        town.authors = towns.welcome(town.readers, left, params, topics=town.topics, key=draws.child(town.key, day))
+        town.authors = towns.welcome(
+            town.readers, left, params=params, topics=town.topics, key=draws.child(town.key, day)
+        )
         towns.live_on(town.readers, params, topics=town.topics, day=day, faster="interest_drift" in self._on)
 
     def _plan_visits(self, start_us: int) -> None:
@@ -261,7 +264,7 @@ class World(Clockwork):
     ) -> None:
         """Plans the outcomes of one post, and the noise on some of them."""
         at_us, after_us = times_us
-        noise, replays = _NOISE[bisect(self._noise, chance)], "replayed_feedback" in self._on
+        noise = _NOISE[bisect(self._noise, chance)]
         lag_us = int(6 * HOUR * (chance * 1e4 % 1.0)) if noise == "late" else 0
         told = [(kind, 1.0) for kind, done in zip(_KINDS, acts, strict=True) if done and kind != DWELL]
         if acts[_CLICK]:
@@ -270,29 +273,32 @@ class World(Clockwork):
         for kind, value in told:
             event_us = at_us if kind == "click" else after_us
             body = self._outcome(request.id, kind, value=value, event_us=event_us, ref=ref, lag_us=lag_us)
-            if noise == "twice":
-                self._push(event_us + 20 * MINUTE, "outcome", body)
-            if replays and chance * 1e3 % 1.0 < _AGAIN:
-                self._push(event_us + DAY, "outcome", body | {"id": body["id"] + "_again"})
+            self._repeat(body, event_us, chance=chance)
         if noise == "unknown":
             self._outcome(request.id, "click", value=1.0, event_us=at_us, ref=f"{ref}_unknown")
         if noise == "future":
             body = telling.outcome(request.id, "click", value=1.0, event_us=at_us + 2 * DAY, ref=ref)
             self._push(at_us, "outcome", body | {"id": body["id"] + "_ahead"})
 
+    def _repeat(self, body: dict[str, Any], event_us: int, *, chance: float) -> None:
+        if chance < self.params.twice:
+            self._push(event_us + 20 * MINUTE, "outcome", body)
+        if "replayed_feedback" in self._on and chance * 1e3 % 1.0 < _AGAIN:
+            self._push(event_us + DAY, "outcome", body | {"id": body["id"] + "_again"})
+
     def _tie(self, reader: int, row: int, *, acts: list[bool], at_us: int, chance: float) -> None:
         """Lets a like become a follow, and anger a mute, a block or the end of a follow."""
-        people, author = self.town.readers, int(self.town.posts.author[row])
-        follows, blocked = people.follows[reader], people.blocked[reader]
-        kind, on = "", True
-        if chance < (_BLOCKED if acts[_REPORT] else _MUTED if acts[_HIDE] else 0.0):
-            kind, blocked[author] = "block" if acts[_REPORT] else "mute", True
-        elif acts[_HIDE] and follows[author] and chance < _UNFOLLOWED:
-            kind, on, follows[author] = "follow", False, False
-        elif acts[_LIKE] and not follows[author] and chance < _FOLLOWED:
-            kind, follows[author] = "follow", True
-        if kind:
-            self._tell([telling.tie(kind, self.town, reader=reader, author=author, at_us=at_us, on=on)])
+        town, author = self.town, int(self.town.posts.author[row])
+        ties, follows = town.readers, bool(town.readers.follows[reader, author])
+        fits = {"follow": not follows, "unfollow": follows}
+        bond = next((b for act, b, p in _BONDS if acts[act] and chance < p and fits.get(b, True)), "")
+        if bond in fits:
+            ties.follows[reader, author] = bond == "follow"
+        elif bond:
+            ties.blocked[reader, author] = True
+        if bond:
+            kind, on = bond.removeprefix("un"), bond != "unfollow"
+            self._tell([telling.tie(kind, town, reader=reader, author=author, at_us=at_us, on=on)])
 
     def _go_on(self, request: _Request, reaction: Reaction, *, end_us: int) -> None:
         """Lets the reader ask for more, or ends the session."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,9 +28,9 @@ def name(kind: str, key: int) -> str:
     return f"{kind}_{key:016x}"
 
 
-def event(kind: str, id_: str, *, at_us: int, **values: Any) -> Told:
+def event(kind: str, id_: str, *, at_us: int, values: Mapping[str, Any]) -> Told:
     """Returns an event that is sent when it happens."""
-    return Told(at_us, {"id": id_, "kind": kind, "event_time": rfc3339(at_us)} | values)
+    return Told(at_us, {"id": id_, "kind": kind, "event_time": rfc3339(at_us), **values})
 
 
 def about(town: Town, row: int) -> dict[str, str]:
@@ -54,14 +54,15 @@ def of_posts(town: Town, rows: Ints) -> Iterator[Told]:
             yield Told(int(edited_us[place]), first.body | edit)
         if judged_us != NEVER:
             verdict = "removed" if judged_us == gone_us else ("limited", "sensitive")[key % 2]
-            yield event("moderation", name("mod", key), at_us=judged_us, post=name("post", key), verdict=verdict)
+            judged = {"post": name("post", key), "verdict": verdict}
+            yield event("moderation", name("mod", key), at_us=judged_us, values=judged)
         if gone_us not in (NEVER, judged_us):
             yield Told(gone_us, {"id": name("del", key), "deletes": first.body["id"]})
 
 
 def _post(town: Town, row: int) -> Told:
     posts, key = town.posts, int(town.posts.key[row])
-    told = event("post", name("ev", key), at_us=int(posts.created_us[row]), **about(town, row))
+    told = event("post", name("ev", key), at_us=int(posts.created_us[row]), values=about(town, row))
     language, title = LANGUAGES[posts.language[row]], f"On {told.body['topic']}, {key % 10_000}"
     told.body.update(language=language, is_mature=bool(posts.mature[row]), title=title)
     if posts.region[row] != EVERYWHERE:
@@ -97,7 +98,7 @@ def of_newcomers(town: Town, rows: Ints, *, start_us: int) -> Iterator[Told]:
     says = draws.uniform(people.key, "says") < _SAYS
     for row in rows.tolist():
         key, at_us = int(people.key[row]), start_us + int(people.key[row]) % MINUTE
-        told = event("profile", name("prof", key), at_us=at_us, **reader_facts(town, row))
+        told = event("profile", name("prof", key), at_us=at_us, values=reader_facts(town, row))
         if says[row]:
             closest = np.argsort(-(town.topics @ people.taste[row]))[:3]
             told.body["interests"] = " ".join(word(int(topic)) for topic in closest)
@@ -109,8 +110,8 @@ def of_newcomers(town: Town, rows: Ints, *, start_us: int) -> Iterator[Told]:
 def tie(kind: str, town: Town, *, reader: int, author: int, at_us: int, on: bool = True) -> Told:
     """Returns the event of a reader who follows, blocks or mutes an author, or no longer does."""
     key, other = int(town.readers.key[reader]), int(town.authors.key[author])
-    id_ = f"{name(kind, key ^ other)}_{at_us:x}"
-    return event(kind, id_, at_us=at_us, user=name("reader", key), author=name("author", other), on=on)
+    values = {"user": name("reader", key), "author": name("author", other), "on": on}
+    return event(kind, f"{name(kind, key ^ other)}_{at_us:x}", at_us=at_us, values=values)
 
 
 def elsewhere(town: Town, *, start_us: int) -> Iterator[Told]:
@@ -125,8 +126,11 @@ def elsewhere(town: Town, *, start_us: int) -> Iterator[Told]:
         found = rows[draws.below(draws.child(key, np.arange(6)), "post", bound=len(rows))]
         row = int(found[(posts.place[found] @ people.taste[reader]).argmax()])
         at_us = start_us + int(draws.below(key[None], "when", bound=DAY)[0])
-        user = name("reader", int(people.key[reader]))
-        yield event("click", name("else", int(key)), at_us=at_us, user=user, **about(town, row), value=1)
+        yield _opened("click", int(key), at_us=at_us, user=int(people.key[reader]), what=about(town, row))
+
+
+def _opened(kind: str, key: int, *, at_us: int, user: int, what: dict[str, str]) -> Told:
+    return event(kind, name(kind, key), at_us=at_us, values={"user": name("reader", user), **what, "value": 1})
 
 
 def fakes(town: Town) -> Keys:
@@ -142,7 +146,7 @@ def coordinated(town: Town, rows: Ints) -> Iterator[Told]:
         keys = everyone ^ posts.key[row]
         delays = draws.below(keys, "delay", bound=HOUR).tolist()
         for key, fake, delay_us in zip(keys.tolist(), everyone.tolist(), delays, strict=True):
-            at_us, user = int(posts.created_us[row]) + MINUTE + delay_us, name("reader", fake)
+            at_us = int(posts.created_us[row]) + MINUTE + delay_us
             for kind in ("click", "like"):
-                yield event(kind, name(kind, key), at_us=at_us, user=user, **about(town, row), value=1)
+                yield _opened(kind, key, at_us=at_us, user=fake, what=about(town, row))
         posts.clicks[row] += len(everyone)

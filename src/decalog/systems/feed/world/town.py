@@ -170,7 +170,7 @@ def authors(keys: Keys, params: WorldParams, *, topics: Floats) -> Authors:
     )
 
 
-def welcome(readers: Readers, old: Authors, params: WorldParams, *, topics: Floats, key: Keys) -> Authors:
+def welcome(readers: Readers, old: Authors, *, params: WorldParams, topics: Floats, key: Keys) -> Authors:
     """Returns the authors with those who arrive on a day, whom nobody follows yet."""
     count = draws.poisson(key, "arrivals", rate=np.array([params.arrivals_day]))[0]
     new = authors(draws.child(key, np.arange(count)), params, topics=topics)
