@@ -351,6 +351,23 @@ class TestAtOnce:
         with pytest.raises(ModelError, match="not finite"):
             adopt(feed, Broken(TOPICS))
         assert by(feed.retrieve(request("uma")), "two_tower")
+        assert feed._changed is None
+
+    def test_a_post_that_goes_while_it_is_asked_for_is_not_shown(
+        self, feed: FeedRetrieval, told: Told, source: Any
+    ) -> None:
+        fill(told, 20)
+        gone = told.post("gone")
+
+        def meanwhile(sight: Sight, asked: Asked, *, k: int) -> Found:
+            slots = np.array([feed.catalogue.slot("gone")])
+            told.withdraw(gone, "post")
+            return Found(slots)
+
+        source("fresh", meanwhile)
+        for name in SOURCES.keys() - {"fresh"}:
+            source(name, lambda sight, asked, *, k: Found(np.zeros(0, np.int64)))
+        assert refs(feed.retrieve(request("uma"))) == []
 
     def test_a_post_that_a_model_cannot_place_is_found_otherwise(self, feed: FeedRetrieval, told: Told) -> None:
         class Picky(Towers):

@@ -164,7 +164,7 @@ class Catalogue:
 
     def latest(self) -> Ints:
         """Returns the slots of the posts that came last, in no order."""
-        slots = self.standing(self._latest)
+        slots = self.standing(self._latest.copy())
         return slots[slots >= 0]
 
     def post(self, ref: str) -> Post | None:

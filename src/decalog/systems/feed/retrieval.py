@@ -91,10 +91,13 @@ class FeedRetrieval:
         with self._swapping:
             self._changed = []
             slots = np.arange(len(self.catalogue.refs))
-        self._index(sight, slots)
-        with self._swapping:
-            self._reindex(sight, np.unique(np.array(self._changed, np.int64)))
-            self._sight, self._changed = sight, None
+        try:
+            self._index(sight, slots)
+            with self._swapping:
+                self._reindex(sight, np.unique(np.array(self._changed, np.int64)))
+                self._sight = sight
+        finally:
+            self._changed = None
 
     def retrieve(self, request: Event) -> Retrieved:
         """Returns the candidates of a request, and what was ruled out."""
@@ -104,11 +107,12 @@ class FeedRetrieval:
         found = self._found(sight, asked, stages_us)
         started = time.perf_counter_ns()
         slots, bits = _merged({name: part.slots for name, part in found.items()}, MOST)
-        # The mask lets posts pass that became too old within the hour.
-        is_young = self.catalogue.posts["created"][slots] >= asked.now_us - TOO_OLD_US
-        chosen = self._chosen(sight, asked, slots[is_young], bits[is_young], found)
+        # The mask lets posts pass that became too old within the hour, and some may have gone since it was made.
+        is_open = self.catalogue.posts["created"][slots] >= asked.now_us - TOO_OLD_US
+        is_open &= self._eligible(asked)[slots]
+        chosen = self._chosen(sight, asked, slots[is_open], bits[is_open], found)
         passed = {name: part.passed for name, part in found.items() if part.passed is not None}
-        ruled_out = self._ruled_out(asked, slots[~is_young], bits[~is_young])
+        ruled_out = self._ruled_out(asked, slots[~is_open], bits[~is_open])
         ruled_out += self._ruled_out(asked, *_merged(passed, DROPPED - len(ruled_out[:DROPPED])))
         stages_us["merge"] = _since(started)
         late = tuple(name for name in SOURCES if name not in found)
@@ -151,9 +155,12 @@ class FeedRetrieval:
         asked.allowed = self._allowed(asked, str(said.get("only_topic", "")))
         return asked
 
+    def _eligible(self, asked: Asked) -> Mask:
+        return self.catalogue.eligible(asked.region, is_adult=asked.is_adult, now_us=asked.now_us)
+
     def _allowed(self, asked: Asked, only_topic: str) -> Mask:
         catalogue, person = self.catalogue, asked.person
-        mask = catalogue.eligible(asked.region, is_adult=asked.is_adult, now_us=asked.now_us).copy()
+        mask = self._eligible(asked).copy()
         mask[asked.seen] = False
         shunned = [*person.block, *person.mute]
         authors = {catalogue.author.code(token) for token in shunned} - {0}

@@ -180,7 +180,7 @@ def explore(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Draws posts by a hash of the request, keyed with the reader's token: no caller knows the draw beforehand."""
     key = asked.request.subject.to_bytes(8, "big", signed=True)
     seed = int.from_bytes(hashlib.blake2b(asked.request.id.encode(), digest_size=8, key=key).digest(), "big")
-    count = len(sight.catalogue.refs)
+    count = min(len(sight.catalogue.refs), len(asked.allowed))
     if not count:
         return NOTHING
     drawn = (_scattered(np.arange(k * _PROBES), seed) % np.uint64(count)).astype(np.int64)
