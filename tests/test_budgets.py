@@ -24,7 +24,7 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
     ("features/kernel.py", "*", "parameters"): "compiled functions take arrays and ints, and no object to hold them",
     ("features/carried.py", "_advance", "parameters"): "compiled, as the functions of the kernel are",
     ("features/kernel.py", "*", "positional parameters"): "numba passes by position; keywords cost more than the work",
-    ("features/candidates.py", "*", "positional parameters"): "as in the kernel",
+    ("models/forest.py", "*", "parameters"): "compiled, as the functions of the kernel are",
     ("features/sliding.py", "*", "parameters"): "compiled functions take arrays and ints, and no object to hold them",
     ("features/sliding.py", "*", "positional parameters"): "numba passes by position; keywords cost more than the work",
 }

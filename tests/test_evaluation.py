@@ -168,9 +168,11 @@ def test_money_of_a_model_stands_beside_doing_nothing(long_log: History) -> None
     lost = int(np.sum(test.amounts[frauds] + 1_500))
     assert nothing.name == "always allow"
     assert nothing.values["net_loss_per_1000"].value == pytest.approx(1_000 * lost / test.n)
+    assert nothing.saved_per_1000 is not None
     assert nothing.saved_per_1000.value == 0
     assert "roc_auc" not in nothing.values
     assert known.values["net_loss_per_1000"].value == 0
+    assert known.saved_per_1000 is not None
     assert known.saved_per_1000.value == pytest.approx(1_000 * lost / test.n)
     assert known.values["roc_auc"].value == 1
     assert known.actions == {"allow": pytest.approx(1 - frauds.mean()), "block": pytest.approx(frauds.mean())}

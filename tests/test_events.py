@@ -99,7 +99,8 @@ def test_a_newer_format_names_itself_even_where_its_layout_is_another() -> None:
         msgspec.msgpack.encode([FORMAT + 1, "new"]),
     ):
         with pytest.raises(
-            CorruptLogError, match=r"format 2\. Expected a format from 1 to 1\. Read this log with the newer"
+            CorruptLogError,
+            match=rf"format {FORMAT + 1}\. Expected a format from 1 to {FORMAT}\. Read this log with the newer",
         ):
             decode_record(blob)
 

@@ -13,7 +13,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "src" / "decalog"
 
-HEAVY = {"duckdb", "lightgbm", "numba", "onnxruntime", "pandas", "polars", "pyarrow", "pyspark", "scipy", "sklearn"}
+HEAVY = {
+    *("duckdb", "faiss", "lightgbm", "numba", "onnxruntime", "pandas", "polars", "pyarrow", "pyspark", "scipy"),
+    "sklearn",
+}
 
 # What may import a heavy library when it is imported itself: models, engines, the kernel, the offline path, and of a
 # system its models, its world and its field rooms. All else imports one late, inside the function that needs it.

@@ -36,7 +36,8 @@ from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.log import Draft, Log
 from decalog.outcomes import Outcome, decode_outcome
-from decalog.schema import EventKind, Field, FieldKind, Label, OutcomeKind, Schema, SchemaParser
+from decalog.parsing import SchemaParser
+from decalog.schema import EventKind, Field, FieldKind, Label, OutcomeKind, Schema
 from decalog.sealing import flatten
 from decalog.sealing import seal as seal_records
 from decalog.stores.sqlite import SqliteLogStore

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from decalog.errors import ConfigError, RequestError
 from decalog.money import MAX_MINOR
+from decalog.parsing import SchemaParser
 from decalog.schema import (
     ID_LENGTH,
     Entity,
@@ -23,7 +24,6 @@ from decalog.schema import (
     Parsed,
     ParsedOutcome,
     Schema,
-    SchemaParser,
 )
 
 PAYMENT = EventKind(

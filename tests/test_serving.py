@@ -245,7 +245,7 @@ def test_a_judge_leaves_a_fallen_draft_as_it_is(log: FraudLog) -> None:
     begun.fallback = "features_error"
     model = Says(0.5)
     Judge(SYSTEM, serving(model)).predict(begun)
-    assert (begun.prediction, begun.fallback, model.rows) == (None, "features_error", [])
+    assert (begun.predictions, begun.fallback, model.rows) == (None, "features_error", [])
 
 
 # Adopting

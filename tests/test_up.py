@@ -54,7 +54,7 @@ def plan(root: Path, **changes: Any) -> Plan:
 
 
 def command(root: Path, *words: str) -> subprocess.Popen[str]:
-    start = [sys.executable, "-m", "decalog", "up", "--no-real", "--port", "0", "--home", str(root), *words]
+    start = [sys.executable, "-m", "decalog", "up", "--no-real", "--alone", "--port", "0", "--home", str(root), *words]
     return subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -91,19 +91,34 @@ def _verbs() -> Callable[[], None]:
 
 @app.command(epilog=example_of("decalog up"))
 def up(
+    system: Annotated[str, typer.Argument(help="The system to begin with.")] = "fraud",
     home: HomeOption = HOME,
     port: Annotated[int, typer.Option(help="Where the server listens on 127.0.0.1; 0 takes a free port.")] = 8000,
-    days: Annotated[int, typer.Option(help="Simulated days of history to train on.")] = 180,
-    scale: Annotated[float, typer.Option(help="Size of the simulated town; 1 is 2,450 payments a day.")] = 0.25,
+    days: Annotated[
+        int | None, typer.Option(help="Simulated days of history to train on; its own if not given.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Size of the simulated world; its own if not given.")] = None,
     speed: Annotated[float, typer.Option(help="Simulated seconds a second.")] = 3600.0,
     seed: Annotated[int, typer.Option(help="Of the world.")] = 7,
     seconds: Annotated[float, typer.Option(help="End after this many seconds of live traffic; 0: when stopped.")] = 0.0,
     real: Annotated[bool, typer.Option(help="Also train on the real ULB credit-card payments.")] = True,
+    alone: Annotated[bool, typer.Option("--alone", help="Leave the other systems out.")] = False,
 ) -> None:
-    """Train fraud on real payments and on its world, serve it, and drive it with live traffic."""
+    """Train a system on its world, serve it, and drive it with live traffic; then bring up the others beside it."""
     from decalog.up import Plan, bring_up
 
-    plan = Plan(home=home, port=port, days=days, scale=scale, speed=speed, seed=seed, seconds=seconds, real=real)
+    plan = Plan(
+        home=home,
+        port=port,
+        days=days,
+        scale=scale,
+        speed=speed,
+        seed=seed,
+        seconds=seconds,
+        real=real,
+        system=system,
+        others=not alone,
+    )
     raise typer.Exit(bring_up(plan))
 
 

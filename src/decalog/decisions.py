@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.crypto import digest
-from decalog.events import Event
+from decalog.events import Event, plain_body
 
 _DAY_MS = 86_400_000
 
@@ -89,6 +90,11 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
         return self.slots[0].propensity if self.slots else None
 
 
+def made_elsewhere(verb: str, refs: Sequence[str]) -> Choice:
+    """Returns another system's choice of things, in order: what it did is known, how likely it was to do it is not."""
+    return Choice(tuple(Slot(ref, place, propensity=None) for place, ref in enumerate(refs)), verb=verb)
+
+
 class GuardrailVerdict(msgspec.Struct, frozen=True, array_like=True):
     """A guardrail that changed the choice: its name, the action before and after, and why."""
 
@@ -157,6 +163,18 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     positions: tuple[int, ...] = ()
 
     @property
+    def lead(self) -> Candidate | None:
+        """The candidate that stands for the decision where one is asked for: the first slot's, or else the first."""
+        first = self.choice.slots[0].ref if self.choice.verb and self.choice.slots else ""
+        named = (candidate for candidate in self.candidates if candidate.ref == first)
+        return next(named, self.candidates[0] if self.candidates else None)
+
+    @property
+    def happened(self) -> Choice | None:
+        """The choice that was acted on: another system's where ours was not, None where nobody told of it."""
+        return self.theirs if self.mode == "shadow" else self.choice
+
+    @property
     def acted(self) -> str:
         """The action that really happened: another system's where ours was not acted on."""
         return self.taken if self.mode in ("shadow", "imported") else self.choice.action
@@ -172,7 +190,7 @@ _decision = msgspec.msgpack.Decoder(Decision).decode
 
 def decode_decision(body: bytes) -> Decision:
     """Returns the decision of a record's body."""
-    return _decision(body)
+    return _decision(plain_body(body))
 
 
 WAITS = "waits"

@@ -14,6 +14,7 @@ import msgspec
 from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
 from decalog.features.definition import FeatureSet, lookups
+from decalog.folding import body_of
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.log import Log
@@ -23,10 +24,11 @@ from decalog.parity import Parity
 from decalog.policy import Policy, policy_version, with_rates
 from decalog.registry import Artefact, Registry
 from decalog.replay import Replayer
+from decalog.retrieval import Retrieval
 from decalog.runtime import runtime
 from decalog.schema import Field
 from decalog.serving import Service, Serving
-from decalog.system import System, find_system
+from decalog.system import System, find_system, load
 from decalog.tables import Tables
 from decalog.views import Views, begin, follow
 
@@ -90,6 +92,7 @@ class Deployment:
         self._for_policy = self.system.features.names_for("policy")
         self.problem = ""
         self.views: Views | None = None
+        self.retrieval: Retrieval | None = None
         self._runtimes: dict[int, dict[str, Any]] = {}
 
     def prepare(self) -> Ingest:
@@ -108,7 +111,8 @@ class Deployment:
         self.tables.put(name, "policy", content=policy, by="the settings of a start" if self.setup.policy else "")
         self.tables.put("", "rates", content=rates)
         self.log.commit()
-        return Ingest(self.system.schema, self.log, rates=rates, entropy=self._entropy)
+        ingest, self.retrieval = admission(self.system, self.log, rates=rates, entropy=self._entropy)
+        return ingest
 
     def rates(self) -> Rates:
         """Returns the exchange rates in force.
@@ -138,7 +142,14 @@ class Deployment:
         self.tables.put("", "runtime", content=runtime())
         self.log.commit()
         self.views = follow(self.begin(), self.log)
-        made = Service(self.system, ingest, self.views.state, serving=self.serving(), entropy=self._entropy)
+        made = Service(
+            self.system,
+            ingest,
+            self.views.state,
+            serving=self.serving(),
+            entropy=self._entropy,
+            retrieval=self.retrieval,
+        )
         made.problem = self.problem
         return made
 
@@ -282,6 +293,29 @@ class Deployment:
         if seq not in self._runtimes:
             self._runtimes[seq] = self.tables.get("", "runtime", before=seq + 1) or {}
         return self._runtimes[seq]
+
+
+def admission(
+    system: System, log: Log, *, rates: Rates, entropy: Callable[[int], bytes] = os.urandom
+) -> tuple[Ingest, Retrieval | None]:
+    """Returns what admits rows, and the system's retrieval: it has followed the log and goes on with what is admitted.
+
+    Args:
+        system: whose; its retrieval is None where the request itself is the only candidate.
+        log: a writer's.
+        rates: for amounts in other currencies.
+        entropy: gives random bytes for ids.
+    """
+    ingest = Ingest(system.schema, log, rates=rates, entropy=entropy)
+    if not system.retrieval:
+        return ingest, None
+    retrieval: Retrieval = load(system.retrieval)()
+    for record in log.read():
+        body = body_of(record) if record.system == system.name and not record.reason else None
+        if body is not None:
+            retrieval.follow(record, body)
+    ingest.describe, ingest.on_record = retrieval.describe, retrieval.follow
+    return ingest, retrieval
 
 
 def admitted_policy(system: System, params: msgspec.Struct, *, tables: Tables) -> Policy:

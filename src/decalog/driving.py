@@ -16,7 +16,6 @@ from decalog.clock import MINUTE, SECOND, rfc3339, time_us
 from decalog.decisions import decode_decision
 from decalog.errors import LogUnavailableError, UnknownRecordError
 from decalog.events import Record
-from decalog.money import convert
 from decalog.simulation import message_path
 from decalog.testing.worlds import Message, World
 
@@ -42,8 +41,10 @@ def remind(world: World, records: Iterable[Record], *, system: str) -> None:
             now_us = decision.request.event_time
             world.advance(now_us)
         # A request that somebody else sent, by hand, is none of the world's.
+        happened = decision.theirs or decision.choice
+        refs = tuple(slot.ref for slot in happened.slots)
         with contextlib.suppress(UnknownRecordError):
-            world.react(decision.request.id, decision.choice.action, at_us=decision.request.event_time)
+            world.react(decision.request.id, happened.action, at_us=decision.request.event_time, refs=refs)
 
 
 class Driver:
@@ -62,8 +63,6 @@ class Driver:
         self._connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=_TIMEOUT_S)
         self._actions: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
-        self._frauds: Counter[bool] = Counter()
-        self._let_through_minor = self._stopped_minor = 0
         self._slow_ms: list[float] = []
         self._now_us = 0
         self._waiting: deque[Message] = deque()
@@ -88,15 +87,11 @@ class Driver:
         """Returns what happened so far in one line."""
         decided = sum(self._actions.values())
         share = "  ".join(f"{name} {count / max(1, decided):.1%}" for name, count in sorted(self._actions.items()))
-        frauds = sum(self._frauds.values())
         slow = sorted(self._slow_ms)
         p99 = slow[int(0.99 * (len(slow) - 1))] if slow else 0.0
         return (
             f"{rfc3339(self._now_us - self._now_us % SECOND)}  {decided:,} decisions  {share}  "
-            f"{self._sent['outcome']:,} outcomes  "
-            f"frauds not let through {self._frauds[False]:,} of {frauds:,} "
-            f"(simulated: {self._stopped_minor / 100:,.0f} of "
-            f"{(self._stopped_minor + self._let_through_minor) / 100:,.0f} {self._world.base})  p99 {p99:.1f} ms"
+            f"{self._sent['outcome']:,} outcomes  {self._world.score()}  p99 {p99:.1f} ms"
         )
 
     def _send(self, message: Message) -> None:
@@ -105,24 +100,12 @@ class Driver:
         self._slow_ms.append((time.perf_counter() - started) * 1e3)
         self._sent[message.kind] += 1
         if message.kind == "decide":
-            self._decided(message, answer["action"])
+            self._decided(message, answer)
 
-    def _decided(self, message: Message, action: str) -> None:
-        request = message.body["id"]
-        self._actions[action] += 1
-        self._world.react(request, action, at_us=message.at)
-        # Only now: a fraud may pass a step-up.
-        truth = self._world.truth(request)
-        if truth["is_fraud"]:
-            lost = convert(
-                int(truth["loss_minor"]), message.body["currency"], base=self._world.base, rates=self._world.rates
-            )
-            is_through = truth["settled"] == 1.0
-            self._frauds[is_through] += 1
-            if is_through:
-                self._let_through_minor += lost
-            else:
-                self._stopped_minor += lost
+    def _decided(self, message: Message, answer: Mapping[str, Any]) -> None:
+        self._actions[answer["action"]] += 1
+        refs = tuple(slot["ref"] for slot in answer.get("slots", []))
+        self._world.react(message.body["id"], answer["action"], at_us=message.at, refs=refs)
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         raw = None if body is None else msgspec.json.encode(body)

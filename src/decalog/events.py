@@ -1,18 +1,24 @@
 """The log's record and the event: the two shapes everything else is made of.
 
-Format 1 of the record is frozen: `tests/golden/` holds a file of it, and every later version must still read it.
+Formats are frozen: `tests/golden/` holds a file of each, and every later version must still read it. In format 2 a body
+of 16 KiB and more is deflated (RFC 1950): a slate of 500 candidates repeats their keys 500 times.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from typing import Literal
 
 import msgspec
 
 from decalog.errors import CorruptLogError
 
-FORMAT = 1
+FORMAT = 2
+_LARGE = 16_384
+"""Bytes from which on a body is deflated."""
+_DEFLATED = 0x78
+"""First byte of what is deflated (RFC 1950, section 2.2); a body as it is begins with that of a msgpack array."""
 ALL = 0
 """Token of the constant entity `all`, to which every row belongs."""
 
@@ -106,6 +112,26 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
 def encode(value: msgspec.Struct) -> bytes:
     """Returns a struct as msgpack, the same bytes for the same value."""
     return _encode(value)
+
+
+def encode_body(value: msgspec.Struct) -> bytes:
+    """Returns a struct as the body of a record: msgpack, deflated where that is large."""
+    plain = _encode(value)
+    return plain if len(plain) < _LARGE else zlib.compress(plain, 1)
+
+
+def plain_body(body: bytes) -> bytes:
+    """Returns a record's body as msgpack.
+
+    Raises:
+        CorruptLogError: it is damaged.
+    """
+    if not body or body[0] != _DEFLATED:
+        return body
+    try:
+        return zlib.decompress(body)
+    except zlib.error as error:
+        raise _damaged("body in the log", body, error) from None
 
 
 def decode_record(blob: bytes) -> Record:

@@ -161,7 +161,7 @@ class History:
         requests = sorted(_requests(own, bodies, features=features), key=lambda request: (request.decided, request.seq))
         requests = [request for request in requests if request.event.kind == schema.request.name]
         self._requests, self._rows = _with_features(
-            requests, features, changes=lambda: _changes(own, bodies, by_seq, reads=features.reads)
+            requests, features, changes=lambda: changes_read(own, bodies, by_seq=by_seq, reads=features.reads)
         )
         self.late = len(requests) - len(self._requests)
         self._known = np.array([request.known for request in self._requests], np.int64)
@@ -332,13 +332,14 @@ class _Seen:
             self._versions.setdefault(record.root, []).append(record.seq)
 
 
-def _changes(
+def changes_read(
     records: Sequence[Record],
     bodies: Mapping[int, Event | Decision],
-    by_seq: Mapping[int, Record],
     *,
+    by_seq: Mapping[int, Record],
     reads: Reads,
 ) -> list[Change]:
+    """Returns the changes of one system's records, which are all that folding can ask about."""
     seen, changes = _Seen(by_seq), list[Change]()
     for record in records:
         changes += changes_of(record, bodies.get(record.seq), past=seen, reads=reads)

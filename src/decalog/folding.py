@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
 
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Candidate, Decision, decode_decision
 from decalog.events import Event, Record, decode_event, decode_table
-from decalog.features.definition import Reads
-from decalog.features.facts import Change, Fact, Point, TableVersion
+from decalog.features.definition import SHOWN, Reads
+from decalog.features.facts import Change, Fact, Point, TableVersion, about, laid_over
 from decalog.outcomes import Outcome, decode_outcome
 
 LAST_ROOT = 2**62
@@ -40,12 +41,14 @@ def decision_fact(decision: Decision, root: int) -> Fact:
     return Fact(root, request.event_time, f"decision.{decision.acted}", request.entities, request.attributes)
 
 
-def point(event: Event, state_seq: int, *, root: int = -1) -> Point:
+def point(event: Event, state_seq: int, *, root: int = -1, of: Candidate | None = None) -> Point:
     """Returns where a request's features are asked for: at its own time, its own event folded last among ties.
 
-    `root` is the seq of its logged record, for hindsight at a position that already holds it.
+    `root` is the seq of its logged record, for hindsight at a position that already holds it. `of` is the candidate
+    whose features they are: its entities and facts lie over the request's.
     """
-    return Point(state_seq, event.event_time, root, fact(event, LAST_ROOT))
+    asked = Point(state_seq, event.event_time, root, fact(event, LAST_ROOT))
+    return asked if of is None else laid_over(asked, of)
 
 
 def changes_of(
@@ -100,11 +103,25 @@ def _further_changes(record: Record, *, past: Past, reads: Reads) -> tuple[Chang
 
 def _decision_changes(record: Record, decision: Decision) -> tuple[Change, ...]:
     acted = decision_fact(decision, record.root)
-    facts = [fact(decision.request, record.root), acted]
-    if decision.propensity < 1.0:
+    facts = [fact(decision.request, record.root), acted, *_shown(decision, acted)]
+    if decision.propensity < 1.0 and not decision.choice.verb:
         # Rows of their own kind, so that a view over the drawn few does not hold the many: a budget to explore is one.
         facts.append(msgspec.structs.replace(acted, kind=f"drawn.{decision.acted}"))
     return tuple(Change(record.seq, record.known_time, None, plus) for plus in facts)
+
+
+def _shown(decision: Decision, acted: Fact) -> Iterator[Fact]:
+    """Yields a row for each thing that was shown, with its entities and facts, where slots hold things."""
+    happened = decision.happened
+    if happened is None or not happened.verb:
+        return
+    by_ref = {candidate.ref: candidate for candidate in decision.candidates}
+    for place, slot in enumerate(happened.slots):
+        over = about(acted, by_ref[slot.ref]) if slot.ref in by_ref else acted
+        # A microsecond apart, in the order of the slate: one author may stand in several slots, and rows of an entity
+        # are told apart by time, root and kind.
+        attributes = {**over.attributes, **slot.attributes}
+        yield Fact(over.root, acted.event_time + place, SHOWN, over.entities, attributes)
 
 
 def _event_changes(record: Record, event: Event, *, past: Past) -> tuple[Change, ...]:
@@ -129,14 +146,15 @@ def _outcome_changes(record: Record, past: Past) -> tuple[Change, ...]:
 def outcome_facts(record: Record, past: Past) -> tuple[Fact, ...]:
     """Returns an outcome as rows: `outcome.<kind>` when it happened, and `labelled.<kind>` when its request did.
 
-    Both have the entities and public values of the request as it stood when the outcome was logged, and what the
-    outcome says: `value`, `amount_minor`, and its kind's own values. One whose request is not in the log yet, or was
-    deleted, gives no rows, then or later: what a view held at a position never changes.
+    Both have the entities and public values of the request as it stood when the outcome was logged, under those of the
+    candidate that `ref` names, and what the outcome says: `value`, `amount_minor`, and its kind's own values. One whose
+    request is not in the log yet, or was deleted, gives no rows, then or later: what a view held at a position never
+    changes.
     """
     outcome = decode_outcome(record.body)
     target = past.request(record.system, outcome.target, seq=record.seq) if outcome.target else None
-    request = None if target is None or outcome.deleted else _image(target)
-    if request is None or request.deleted:
+    request = None if target is None or outcome.deleted else _asked(target, outcome.ref)
+    if request is None:
         return ()
     said = {"value": int(outcome.value) if outcome.value.is_integer() else outcome.value}
     money = {} if outcome.amount_minor is None else {"amount_minor": outcome.amount_minor}
@@ -146,6 +164,37 @@ def outcome_facts(record: Record, past: Past) -> tuple[Fact, ...]:
         Fact(record.root, outcome.event_time, f"outcome.{outcome.kind}", entities, attributes),
         Fact(record.root, request.event_time, f"labelled.{outcome.kind}", entities, attributes),
     )
+
+
+def _asked(record: Record, ref: str) -> Fact | None:
+    """Returns the request that an outcome is about, under the shown thing that it names; None where it was deleted."""
+    if record.kind == "event":
+        event = decode_event(record.body)
+        return None if event.deleted else fact(event, record.root)
+    asked, shown = _remembered(record.body, record.root)
+    return shown.get(ref, asked)
+
+
+@lru_cache(maxsize=1_024)
+def _remembered(body: bytes, root: int) -> tuple[Fact, dict[str, Fact]]:
+    """Returns a decision's request, and the same about each thing shown: outcomes of a slate come in swarms."""
+    decision = decode_decision(body)
+    asked, happened = fact(decision.request, root), decision.happened
+    shown = {slot.ref for slot in happened.slots} if happened is not None and happened.verb else set[str]()
+    return asked, {one.ref: about(asked, one) for one in decision.candidates if one.ref in shown}
+
+
+def body_of(record: Record) -> Event | Decision | Outcome | None:
+    """Returns a record's body; None for tables and what was rejected."""
+    match record.kind:
+        case "event":
+            return decode_event(record.body)
+        case "decision":
+            return decode_decision(record.body)
+        case "outcome":
+            return decode_outcome(record.body)
+        case _:
+            return None
 
 
 def _image(record: Record) -> Event:

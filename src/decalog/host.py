@@ -270,7 +270,7 @@ class Host:
         else:
             service.predict(draft)
         record, decision = service.finish(draft)
-        predictions = decision.candidates[0].predictions
+        predictions = decision.lead.predictions if decision.lead else {}
         counted = Decided(decision.choice.action, decision.mode, decision.fallback, draft.stages_us, predictions)
         self.meter.decided(service.system.name, counted)
         return record, decision
@@ -289,7 +289,7 @@ class Host:
             draft.fallback = "model_timeout"
             return
         thought.result()
-        draft.prediction, draft.fallback = copy.prediction, copy.fallback
+        draft.predictions, draft.fallback = copy.predictions, copy.fallback
         draft.stages_us.update(copy.stages_us)
 
     def _has_thought(self, _thought: asyncio.Future[None]) -> None:

@@ -7,20 +7,30 @@ what was logged, and corrections find their root. Bad rows of a batch go to quar
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from decalog.crypto import digest, new_token, seal
-from decalog.decisions import Choice, Decision, Slot, Versions, decode_decision, new_decision_id
+from decalog.decisions import (
+    Candidate,
+    Choice,
+    Decision,
+    Slot,
+    Versions,
+    decode_decision,
+    made_elsewhere,
+    new_decision_id,
+)
 from decalog.errors import ConflictError, RequestError
-from decalog.events import Event, Record, decode_event, encode
+from decalog.events import Event, Record, decode_event, encode, encode_body
 from decalog.log import FUTURE_TOLERANCE_US, Draft, Log
 from decalog.money import MAX_MINOR, convert
 from decalog.outcomes import Outcome
-from decalog.schema import ID_LENGTH, Parsed, Schema, SchemaParser
+from decalog.parsing import SchemaParser
+from decalog.schema import ID_LENGTH, Parsed, Schema
 
 QUARANTINE_BYTES = 65_536
 """How much of a rejected row is kept, sealed."""
@@ -72,6 +82,8 @@ class Ingest:
 
     on_record: Callable[[Record, Event | Decision | Outcome], None] | None = None
     """Called with each admitted event, outcome or imported decision, so that live views follow."""
+    describe: Callable[[Event, Sequence[str]], tuple[Candidate, ...]] | None = None
+    """Returns things that another system showed for a request, by their names, with what is known of them."""
 
     def __init__(self, schema: Schema, log: Log, *, rates: Rates, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self.schema = schema
@@ -156,7 +168,7 @@ class Ingest:
         except RequestError as error:
             return self.reject("event", raw, error=error)
         is_import = bool(parsed.taken) and not parsed.corrects
-        body: Event | Decision = self._imported(event, parsed.taken) if is_import else event
+        body: Event | Decision = self._imported(event, parsed) if is_import else event
         record = self.log.stamp(
             Draft(
                 kind="event" if body is event else "decision",
@@ -164,7 +176,7 @@ class Ingest:
                 id=event.id,
                 digest=mark,
                 event_time=event.event_time,
-                body=encode(body),
+                body=encode_body(body),
                 root=root,
             )
         )
@@ -248,12 +260,21 @@ class Ingest:
         )
         return RowResult(id_, "rejected", record.seq, reason, str(error))
 
-    def _imported(self, event: Event, taken: str) -> Decision:
-        # Another system's decision: what it did is known, how likely it was to do it is not.
+    def _imported(self, event: Event, parsed: Parsed) -> Decision:
         id_ = new_decision_id(max(self.log.known_time, self.log.clock.now_us()), self._entropy(10))
-        choice = Choice((Slot(taken, propensity=None),))
+        describe = self.describe or _undescribed
+        choice = made_elsewhere(parsed.taken, parsed.slots) if self.schema.slate_of else _action(parsed.taken)
         versions = Versions("external", "", "", -1)
-        return Decision(id_, event, self.log.position, (), choice, versions, mode="imported", taken=taken)
+        return Decision(
+            id_,
+            event,
+            self.log.position,
+            describe(event, parsed.slots),
+            choice,
+            versions,
+            mode="imported",
+            taken=parsed.taken,
+        )
 
     def _event_of(self, parsed: Parsed) -> tuple[Event, int]:
         if parsed.deletes:
@@ -346,6 +367,14 @@ class Ingest:
 def request_of(record: Record) -> Event:
     """Returns the event of a record: its own, or the request of a decision."""
     return decode_event(record.body) if record.kind == "event" else decode_decision(record.body).request
+
+
+def _undescribed(_request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
+    return tuple(Candidate(ref) for ref in refs)
+
+
+def _action(taken: str) -> Choice:
+    return Choice((Slot(taken, propensity=None),))
 
 
 def reason_code(error: RequestError) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -105,7 +105,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         formula: as the field writes it.
         unit: `probability`, `EUR a 1,000 payments`, …
         better: which way is good.
-        compute: measured value with interval; `measured` makes one from a statistic.
+        compute: Evaluated, or `slate_metrics.Ranked` where slots hold things → measured value with interval;
+            `measured` and `slate_metrics.by_user` make one from a statistic.
     """
 
     name: str
@@ -114,7 +115,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     formula: str
     unit: str
     better: Literal["higher", "lower"]
-    compute: Callable[[Evaluated], Measurement]
+    compute: Callable[[Any], Measurement]
 
 
 # ---- intervals ----
@@ -147,7 +148,7 @@ def measured(
         few = rows.take(runs)
         samples = (weights[order] * mass for weights in _samples(evaluated, repeats))
         drawn = [statistic(few, np.add.reduceat(weights, runs) if by_rank else weights) for weights in samples]
-        return _interval(value, drawn, rows.n)
+        return interval(value, drawn, n=rows.n)
 
     return compute
 
@@ -169,7 +170,7 @@ def difference(one: Evaluated, other: Evaluated, *, statistic: Statistic, repeat
     value = statistic(other, whole) - statistic(one, whole)
     samples = (weights * whole for weights in _samples(one, repeats))
     drawn = [statistic(other, weights) - statistic(one, weights) for weights in samples]
-    return _interval(value, drawn, one.n)
+    return interval(value, drawn, n=one.n)
 
 
 def proportion(successes: int, n: int) -> Measurement:
@@ -248,7 +249,8 @@ def _runs(rows: Evaluated) -> npt.NDArray[np.intp]:
     return np.flatnonzero(np.concatenate(([True], begins)))
 
 
-def _interval(value: float, drawn: list[float], n: int) -> Measurement:
+def interval(value: float, drawn: list[float], *, n: int) -> Measurement:
+    """Returns a value with the 95 % percentile interval of its repeats."""
     low, high = np.quantile(np.array(drawn), [0.025, 0.975])
     return Measurement(float(value), float(low), float(high), n)
 

@@ -16,7 +16,7 @@ import msgspec
 
 from decalog.changeover import Follower
 from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
-from decalog.deployment import Deployment, Setup, replay_aside
+from decalog.deployment import Deployment, Setup, admission, replay_aside
 from decalog.errors import ConfigError, LogUnavailableError
 from decalog.features.catalog import Catalog, catalog, measure
 from decalog.features.facts import Point
@@ -25,7 +25,7 @@ from decalog.features.snapshot import Manifest
 from decalog.folding import changes, point
 from decalog.home import Home
 from decalog.host import Host, rows_of
-from decalog.ingest import Ingest, RowResult, request_of
+from decalog.ingest import RowResult, request_of
 from decalog.levers import Levers
 from decalog.log import Log
 from decalog.memory import Room, check_size, forecast, machine_memory, size_text
@@ -110,7 +110,7 @@ def train_on_data(
         log.commit()
         log.clock = SystemClock()
         # `prepare` comes after: what it appends is known now, and history behind it would be known no earlier.
-        ingest = Ingest(deployment.system.schema, log, rates=deployment.rates())
+        ingest = admission(deployment.system, log, rates=deployment.rates())[0]
         report = import_rows(data, plan, ingest=ingest, on_progress=lambda rows: say(f"row {rows:,}"))
         deployment.prepare()
         say(report.text())
@@ -431,6 +431,7 @@ def clock_of(start: str | None, speed: float) -> Clock:
 def _train(
     deployment: Deployment, *, seed: int, say: Say, truth: Truth | None = None, own: ModelSpec | None = None
 ) -> TrainingResult:
+    from decalog.slate_training import train_slates
     from decalog.training import TrainingPlan, train
 
     system = deployment.system
@@ -442,6 +443,8 @@ def _train(
         currency=deployment.rates().base,
         at_us=SystemClock().now_us(),
     )
+    if system.schema.slate_of:
+        return train_slates(system, deployment.log, registry=deployment.registry, plan=plan, say=say)
     return train(system, deployment.log, registry=deployment.registry, plan=plan, truth=truth, say=say)
 
 

@@ -133,7 +133,7 @@ def skew_lines(skew: Skew) -> list[str]:
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """One decision whose features are compared: where they were asked for, and what was logged."""
+    """One decision, or one of its candidates: where its features were asked for, and what was logged."""
 
     seq: int
     decision_id: str
@@ -210,18 +210,20 @@ class Parity:
         """Returns the last decisions that logged features, in the order of seq; counts what was skipped and noted."""
         asked: list[Asked] = []
         for record in self._backwards():
-            if len(asked) == count:
+            if len(asked) >= count:
                 break
             if record.kind != "decision" or record.system != self._system:
                 continue
             decision = decode_decision(record.body)
-            why_not = _why_not(decision)
-            if why_not:
-                skipped[why_not] += 1
+            kept = [candidate for candidate in decision.candidates if candidate.features]
+            if decision.mode == "imported" or not kept:
+                skipped[_why_not(decision)] += 1
                 continue
             notes.update(self._notes_for(decision))
-            at, packed = point(decision.request, decision.state_seq), decision.candidates[0].features
-            asked.append(Asked(record.seq, decision.id, decision.mode, decision.versions.features, at, packed))
+            for candidate in kept:
+                at = point(decision.request, decision.state_seq, of=candidate)
+                version, packed = decision.versions.features, candidate.features
+                asked.append(Asked(record.seq, decision.id, decision.mode, version, at, packed))
         return asked[::-1]
 
     def _backwards(self) -> Iterator[Record]:
@@ -330,8 +332,6 @@ def _certificate(system: str, groups: Sequence[_Compared]) -> Certificate:
 def _why_not(decision: Decision) -> str:
     if decision.mode == "imported":
         return "imported: another system decided"
-    if decision.candidates and decision.candidates[0].features:
-        return ""
     return f"without features: {decision.fallback or 'none were logged'}"
 
 

@@ -43,20 +43,50 @@ class Values(Mapping[str, float]):
         return len(self._places)
 
 
+class Columns(Mapping[str, npt.NDArray[np.float64]]):
+    """Feature values of several candidates by name over their matrix.
+
+    Args:
+        places: name → column.
+        matrix: float64, of shape (candidates, features).
+
+    >>> import numpy as np
+    >>> Columns({"age_s": 0, "amount": 1}, np.array([[60.0, 5.0], [61.0, 6.0]]))["amount"].tolist()
+    [5.0, 6.0]
+    """
+
+    __slots__ = ("_matrix", "_places")
+
+    def __init__(self, places: Mapping[str, int], matrix: npt.NDArray[np.float64]) -> None:
+        self._places = places
+        self._matrix = matrix
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.float64]:
+        return self._matrix[:, self._places[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
 class Case(msgspec.Struct, frozen=True):
     """Everything that a policy may look at.
 
     Args:
         request: the request, personal values sealed.
-        candidates: what can be chosen, with calibrated predictions.
-        features: feature name → value, those with use="policy" included.
+        candidates: what can be chosen, with calibrated predictions; then what was ruled out before, and by what.
+        features: feature name → value of the first candidate, those with use="policy" included.
         draw: name → uniform draw in [0, 1), a function of the decision's id.
+        columns: feature name → float64, one value for each candidate that can be chosen.
     """
 
     request: Event
     candidates: tuple[Candidate, ...]
     features: Mapping[str, float]
     draw: Callable[[str], float]
+    columns: Mapping[str, npt.NDArray[np.float64]] = {}
 
 
 class Verdict(msgspec.Struct, frozen=True):

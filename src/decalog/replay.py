@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
 
 import msgspec
-import numpy as np
 
-from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
+from decalog.decisions import Candidate, Decision, decode_decision, pack_features, unpack_features
 from decalog.errors import ReplayError
 from decalog.events import Record, decode_table
 from decalog.explanations import Because, explain
 from decalog.features.definition import FeatureSet, Reads, joined
 from decalog.features.facts import Change
 from decalog.features.online import OnlineState
-from decalog.folding import changes_of, point
+from decalog.folding import changes_of
 from decalog.log import Log
-from decalog.serving import Judge, Serving, Underway
+from decalog.models.base import Floats
+from decalog.serving import Judge, Serving, Underway, vectors
 from decalog.system import System
 
 
@@ -169,21 +168,19 @@ class Replayer:
             yield self._trace(record, decision, system, serving, fold.at(state_seq, system))
 
     def _trace(self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState) -> Trace:
-        draft = Underway(decision.request, record.digest, decision.taken, decision.state_seq, 0, {})
-        logged = decision.candidates[0]
-        refolded: np.ndarray[Any, np.dtype[np.float64]] | None = None
-        if logged.features:
-            refolded = state.vector(point(decision.request, decision.state_seq))
-            draft.features = unpack_features(logged.features)
+        draft = _draft(record, decision)
+        logged, refolded = decision.candidates[: len(draft.candidates)], None
+        if any(candidate.features for candidate in logged):
+            refolded = vectors(state, decision.request, state_seq=decision.state_seq, candidates=draft.candidates)
+            draft.features = _as_logged(logged, refolded)
         judge = Judge(system, serving)
         if decision.fallback in ("", "policy_error"):
             judge.predict(draft)
         draft.fallback = draft.fallback or decision.fallback
-        verdict, candidate = judge.choose(draft, decision.id, draw_secret=self._draw_secret)
-        names = system.features.names
+        verdict, candidates = judge.choose(draft, decision.id, draw_secret=self._draw_secret)
+        names, place = system.features.names, _lead_place(decision)
         differences = (
-            *_feature_differences(names, logged.features, refolded),
-            *_prediction_differences(logged.predictions, candidate.predictions),
+            *_candidate_differences(names, logged, candidates, refolded=refolded),
             *_differ("fallback", decision.fallback, draft.fallback),
             *_differ("choice", _json(decision.choice), _json(verdict.choice)),
             *_differ("guardrails", _json(decision.guardrails), _json(verdict.guardrails)),
@@ -193,9 +190,9 @@ class Replayer:
             decision.id,
             record.seq,
             decision.state_seq,
-            {} if refolded is None else dict(zip(names, refolded.tolist(), strict=True)),
-            candidate.predictions,
-            () if draft.features is None else explain(serving.model, draft.features, features=system.features),
+            {} if refolded is None else dict(zip(names, refolded[place].tolist(), strict=True)),
+            candidates[place].predictions if candidates else {},
+            () if draft.features is None else explain(serving.model, draft.features[place], features=system.features),
             verdict.choice.action,
             verdict.choice.reasons,
             verdict.expected_minor,
@@ -247,8 +244,45 @@ def _reads_of(log: Log, system: str) -> Reads:
     return joined(sets) if sets else Reads(outcomes=True, tables=None)
 
 
-def _feature_differences(names: Iterable[str], logged: bytes, refolded: Any) -> Iterator[Difference]:
-    if refolded is None or pack_features(refolded) == logged:
+def _draft(record: Record, decision: Decision) -> Underway:
+    """Returns a decision as it was before features and predictions: what was retrieved is an input."""
+    draft = Underway(decision.request, record.digest, decision.taken, decision.state_seq, 0, {})
+    draft.candidates = tuple(
+        msgspec.structs.replace(candidate, predictions={}, features=b"")
+        for candidate in decision.candidates
+        if not candidate.dropped
+    )
+    draft.ruled_out = decision.candidates[len(draft.candidates) :]
+    return draft
+
+
+def _as_logged(logged: Sequence[Candidate], refolded: Floats) -> Floats:
+    """Returns the features that were decided on: as logged, and as refolded of the candidates that logged none."""
+    rows = refolded.copy()
+    for place, candidate in enumerate(logged):
+        if candidate.features:
+            rows[place] = unpack_features(candidate.features)
+    return rows
+
+
+def _lead_place(decision: Decision) -> int:
+    return next((place for place, candidate in enumerate(decision.candidates) if candidate is decision.lead), 0)
+
+
+def _candidate_differences(
+    names: Sequence[str], logged: Sequence[Candidate], replayed: Sequence[Candidate], *, refolded: Floats | None
+) -> Iterator[Difference]:
+    """Yields what differs of each candidate, under its name where there are several."""
+    for place, (was, now) in enumerate(zip(logged, replayed, strict=False)):
+        found = list(_prediction_differences(was.predictions, now.predictions))
+        if refolded is not None and was.features:
+            found = [*_feature_differences(names, was.features, refolded[place]), *found]
+        prefix = f"{was.ref}: " if len(logged) > 1 else ""
+        yield from (msgspec.structs.replace(one, name=prefix + one.name) for one in found)
+
+
+def _feature_differences(names: Iterable[str], logged: bytes, refolded: Floats) -> Iterator[Difference]:
+    if pack_features(refolded) == logged:
         return
     for name, was, now in zip(names, unpack_features(logged).tolist(), refolded.tolist(), strict=True):
         yield from _differ(name, _bits(was), _bits(now))

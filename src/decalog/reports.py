@@ -95,16 +95,17 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
         role: baseline, model or oracle.
         values: metric → measurement.
         missing: metrics that the rows cannot give.
-        saved_per_1000: money against doing nothing, minor units a thousand requests, paired interval.
-        actions: action → share of requests.
+        saved_per_1000: money against doing nothing, minor units a thousand requests, paired interval; None where doing
+            nothing is no choice.
+        actions: action → share of requests; empty where there is but one.
     """
 
     name: str
     role: Role
     values: dict[str, Measurement]
     missing: tuple[Unmeasured, ...]
-    saved_per_1000: Measurement
-    actions: dict[str, float]
+    saved_per_1000: Measurement | None = None
+    actions: dict[str, float] = {}
 
 
 class MetricInfo(msgspec.Struct, frozen=True):
@@ -237,7 +238,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     def _table(self, tier: str, title: str) -> Table:
         chosen = [metric for metric in self.metrics if metric.tier == tier]
-        extra = ("saved a 1,000", "actions") if tier == "business" else ()
+        extra = self._extra if tier == "business" else ()
         contenders = [c for c in self.contenders if any(metric.name in c.values for metric in chosen)]
         rows = tuple(
             (
@@ -248,6 +249,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             for contender in contenders
         )
         return Table(title, ("", *(metric.name for metric in chosen), *extra), rows)
+
+    @property
+    def _extra(self) -> tuple[str, ...]:
+        counts_money = any(contender.saved_per_1000 is not None for contender in self.contenders)
+        return ("saved a 1,000", "actions") if counts_money else ()
 
     def _cell(self, measurement: Measurement | None, unit: str) -> str:
         if measurement is None:

@@ -7,7 +7,7 @@ input of the decision, logged with it, and replay reads it from there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -45,5 +45,5 @@ class Retrieval(Protocol):
     def retrieve(self, request: Event) -> Retrieved:
         """Returns the candidates of a request, as things stand after the last record that was followed."""
 
-    def candidate(self, ref: str) -> Candidate:
-        """Returns a thing by its name, with its entities and facts; a bare `Candidate(ref)` where it is unknown."""
+    def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
+        """Returns things by their names as `retrieve` would describe them; a bare candidate where one is unknown."""

@@ -117,7 +117,7 @@ def _named_columns(body: Event | Outcome) -> dict[str, Any]:
 
 def _decision(body: bytes) -> dict[str, Any]:
     decision = decode_decision(body)
-    first = decision.candidates[0] if decision.candidates else _NOTHING
+    first = decision.lead or _NOTHING
     slot = decision.choice.slots[0] if decision.choice.slots else _NO_SLOT
     action = decision.choice.verb or slot.ref
     row: dict[str, Any] = {

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import msgspec
@@ -18,25 +18,28 @@ import numpy as np
 from decalog.clock import rfc3339
 from decalog.decisions import (
     Candidate,
+    Choice,
     Decision,
     Mode,
     Versions,
     decision_keys,
     decode_decision,
     draw,
+    made_elsewhere,
     new_decision_id,
     pack_features,
     unpack_features,
 )
 from decalog.errors import ConflictError, RequestError
-from decalog.events import Event, Record, encode
+from decalog.events import Event, Record, encode_body
 from decalog.features.definition import FeatureSet
 from decalog.folding import changes_of, point
 from decalog.ingest import Ingest
 from decalog.log import Draft, Log
 from decalog.models.base import Floats, Model
 from decalog.outcomes import Outcome
-from decalog.policy import Case, Policy, Values, Verdict, policy_version
+from decalog.policy import Case, Columns, Policy, Values, Verdict, policy_version
+from decalog.retrieval import Retrieval
 from decalog.system import System
 from decalog.tables import Tables
 
@@ -46,7 +49,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         model: fitted, or None while there is none: then every decision is the declared fallback.
-        head: name of what the model predicts.
+        head: name of what the model predicts; several are joined by "+".
         policy: the decision layer.
         versions: of model, policy, features and runtime, as they go into each decision.
         shadow: log decisions beside the caller's own system; nobody acts on them.
@@ -59,10 +62,26 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     shadow: bool = False
 
 
+KEPT = 20
+"""Candidates of a decision whose feature values are logged: those that were chosen, then the first of the others."""
+
+
 class Underway(msgspec.Struct):
     """A decision on its way: the admitted request, its mark, and what was computed so far.
 
-    `judge` is the one in force when it began; None in a replay, which has its own.
+    Args:
+        event, mark: the request.
+        taken: the action that another system took.
+        state_seq: log position of the views.
+        started_ns: by the monotonic clock; 0 in a replay.
+        stages_us: stage → microseconds.
+        candidates: what can be chosen; in a replay, without what was logged of it.
+        ruled_out: candidates that a filter took out.
+        features: float64, candidates × features.
+        predictions: float64, one a candidate, or candidates × heads.
+        fallback: why there is no prediction, or "".
+        judge: the one in force when it began; None in a replay, which has its own.
+        slots: what another system showed.
     """
 
     event: Event
@@ -71,10 +90,13 @@ class Underway(msgspec.Struct):
     state_seq: int
     started_ns: int
     stages_us: dict[str, int]
+    candidates: tuple[Candidate, ...] = ()
+    ruled_out: tuple[Candidate, ...] = ()
     features: Floats | None = None
-    prediction: float | None = None
+    predictions: Floats | None = None
     fallback: str = ""
     judge: Judge | None = None
+    slots: tuple[str, ...] = ()
 
 
 class Judge:
@@ -89,10 +111,11 @@ class Judge:
         self.serving = serving
         self._places = {name: place for place, name in enumerate(system.features.names)}
         self._columns = np.array([self._places[name] for name in system.features.names_for("model")], dtype=np.intp)
+        self._heads = serving.head.split("+")
         self._deadline_ns = system.deadline_ms * 1_000_000
 
     def predict(self, draft: Underway) -> None:
-        """Adds the model's prediction, or the reason why there is none. May run in another thread."""
+        """Adds the model's predictions, or the reason why there are none. May run in another thread."""
         if draft.fallback or draft.features is None:
             return
         model = self.serving.model
@@ -104,24 +127,33 @@ class Judge:
             draft.fallback = "deadline"
             return
         try:
-            value = float(model.predict(draft.features[self._columns][None, :])[0])
+            values = model.predict(draft.features[:, self._columns])
         except Exception:  # noqa: BLE001  # the edge of an engine: whatever a model raises is a recorded fallback
             draft.fallback = "model_error"
         else:
-            if np.isfinite(value):
-                draft.prediction = value
+            if np.isfinite(values).all():
+                draft.predictions = values
             else:
                 draft.fallback = "model_not_finite"
         _stage(draft, "model", started)
 
-    def choose(self, draft: Underway, decision_id: str, *, draw_secret: bytes) -> tuple[Verdict, Candidate]:
-        """Returns the policy's verdict on a draft, and the candidate as it is logged."""
-        packed = b"" if draft.features is None else pack_features(draft.features)
-        predictions = {} if draft.prediction is None else {self.serving.head: draft.prediction}
-        candidate = Candidate(draft.event.id, "request", predictions, packed)
-        values: Mapping[str, float] = {} if draft.features is None else Values(self._places, draft.features)
-        case = Case(draft.event, (candidate,), values, lambda name: draw(draw_secret, decision_id, name=name))
-        return self._verdict(draft, case), candidate
+    def choose(self, draft: Underway, decision_id: str, *, draw_secret: bytes) -> tuple[Verdict, tuple[Candidate, ...]]:
+        """Returns the policy's verdict on a draft, and the candidates as they are logged."""
+        candidates, features = self._predicted(draft), draft.features
+        values: Mapping[str, float] = {} if features is None else Values(self._places, features[0])
+        columns: Mapping[str, Floats] = {} if features is None else Columns(self._places, features)
+        drawn = partial(_drawn, draw_secret, decision_id)
+        verdict = self._verdict(draft, Case(draft.event, candidates + draft.ruled_out, values, drawn, columns))
+        return verdict, _with_features(candidates, draft.features, verdict.choice) + draft.ruled_out
+
+    def _predicted(self, draft: Underway) -> tuple[Candidate, ...]:
+        if draft.predictions is None:
+            return draft.candidates
+        rows = draft.predictions.reshape(len(draft.candidates), -1).tolist()
+        return tuple(
+            Candidate(c.ref, c.source, dict(zip(self._heads, row, strict=True)), b"", c.entities, c.attributes)
+            for c, row in zip(draft.candidates, rows, strict=True)
+        )
 
     def _verdict(self, draft: Underway, case: Case) -> Verdict:
         policy = self.serving.policy
@@ -133,6 +165,28 @@ class Judge:
         return policy.fall_back(case, draft.fallback)
 
 
+def _drawn(secret: bytes, decision_id: str, name: str) -> float:
+    return draw(secret, decision_id, name=name)
+
+
+def _with_features(candidates: tuple[Candidate, ...], features: Floats | None, choice: Choice) -> tuple[Candidate, ...]:
+    """Returns the candidates with the feature values of up to `KEPT` of them: the chosen ones first."""
+    if features is None:
+        return candidates
+    kept = list(range(len(candidates)))
+    if len(candidates) > KEPT:
+        places = {candidate.ref: place for place, candidate in enumerate(candidates)}
+        chosen = [places[slot.ref] for slot in choice.slots if slot.ref in places]
+        kept = sorted(list(dict.fromkeys([*chosen, *kept]))[:KEPT])
+    whole = list(candidates)
+    for place in kept:
+        c = whole[place]
+        whole[place] = Candidate(
+            c.ref, c.source, c.predictions, pack_features(features[place]), c.entities, c.attributes
+        )
+    return tuple(whole)
+
+
 class Service:
     """One system's decide call over live views.
 
@@ -142,10 +196,12 @@ class Service:
         state: live feature views, folded up to the log's position.
         serving: model, policy and versions; a promotion makes a new service's judge, whole.
         entropy: gives random bytes for decision ids.
+        retrieval: finds what can be chosen, followed up to the log's position; None where that is the request itself.
     """
 
     problem: str = ""
     """Why the champion of now cannot be used, or ""."""
+    _adopted: Model | None = None
 
     def __init__(
         self,
@@ -155,8 +211,10 @@ class Service:
         *,
         serving: Serving,
         entropy: Callable[[int], bytes] = os.urandom,
+        retrieval: Retrieval | None = None,
     ) -> None:
         self.ingest = ingest
+        self.retrieval = retrieval
         self._entropy = entropy
         self._log: Log = ingest.log
         self._draw_secret = self._log.vault.secret("draws")
@@ -172,7 +230,7 @@ class Service:
             serving: model, policy and versions.
         """
         self.system, self.state = system, state
-        self.judge = Judge(system, serving)
+        self.adopt(serving)
         self._lateness_us = system.features.lateness_us
         self._reads = system.features.reads
 
@@ -183,6 +241,9 @@ class Service:
 
     def adopt(self, serving: Serving) -> None:
         """Decides with another model or policy from the next request on."""
+        if self.retrieval is not None and (self._adopted is None or self._adopted is not serving.model):
+            self.retrieval.adopt(serving.model)
+            self._adopted = serving.model
         self.judge = Judge(self.system, serving)
 
     def decide(self, raw: bytes | Mapping[str, Any]) -> tuple[Record, Decision, bool]:
@@ -218,8 +279,11 @@ class Service:
         if before is not None:
             return before
         event = self.ingest.build(parsed)
-        draft = Underway(event, mark, parsed.taken, self._log.position, started, {}, judge=self.judge)
+        draft = Underway(
+            event, mark, parsed.taken, self._log.position, started, {}, judge=self.judge, slots=parsed.slots
+        )
         _stage(draft, "parse", started)
+        self._retrieve(draft)
         self._featurise(draft)
         return draft
 
@@ -249,7 +313,7 @@ class Service:
                 id=draft.event.id,
                 digest=draft.mark,
                 event_time=draft.event.event_time,
-                body=encode(decision),
+                body=encode_body(decision),
                 keys=decision_keys(self.system.name, decision),
             )
         )
@@ -294,18 +358,42 @@ class Service:
         """Folds an admitted record into the live views."""
         for change in changes_of(record, body, past=self._log, reads=self._reads):
             self.state.apply(change)
+        if self.retrieval is not None and body is not None:
+            self.retrieval.follow(record, body)
 
     def _judge_of(self, draft: Underway) -> Judge:
         # While a slow model thinks, another may be adopted: what predicted is what decides and what is logged.
         return draft.judge or self.judge
 
+    def _retrieve(self, draft: Underway) -> None:
+        if self.retrieval is None:
+            draft.candidates = (Candidate(draft.event.id, "request"),)
+            return
+        started = time.perf_counter_ns()
+        try:
+            found = self.retrieval.retrieve(draft.event)
+        except Exception:  # noqa: BLE001  # the edge of an engine, as for models
+            draft.fallback = "retrieval_error"
+        else:
+            draft.candidates = tuple(c for c in found.candidates if not c.dropped)
+            draft.ruled_out = found.candidates[len(draft.candidates) :]
+            if not draft.candidates:
+                draft.fallback = "no_candidates"
+            draft.stages_us.update(found.stages_us)
+            draft.stages_us.update({f"{name} late": found.stages_us.get(name, 0) for name in found.late})
+        _stage(draft, "retrieve", started)
+
     def _featurise(self, draft: Underway) -> None:
         started = time.perf_counter_ns()
+        if draft.fallback:
+            return
         if draft.event.event_time < self._log.known_time - self._lateness_us:
             draft.fallback = "late_request"
         else:
             try:
-                draft.features = self.state.vector(point(draft.event, draft.state_seq))
+                draft.features = vectors(
+                    self.state, draft.event, state_seq=draft.state_seq, candidates=draft.candidates
+                )
             except Exception:  # noqa: BLE001  # the edge of an engine, as for models
                 draft.fallback = "features_error"
         if draft.features is not None and not np.isfinite(draft.features).all():
@@ -316,13 +404,13 @@ class Service:
         judge = self._judge_of(draft)
         serving = judge.serving
         id_ = new_decision_id(max(self._log.known_time, self._log.clock.now_us()), self._entropy(10))
-        verdict, candidate = judge.choose(draft, id_, draw_secret=self._draw_secret)
+        verdict, candidates = judge.choose(draft, id_, draw_secret=self._draw_secret)
         mode: Mode = "shadow" if serving.shadow else "fallback" if draft.fallback else "live"
         return Decision(
             id=id_,
             request=draft.event,
             state_seq=draft.state_seq,
-            candidates=(candidate,),
+            candidates=candidates,
             choice=verdict.choice,
             versions=serving.versions,
             mode=mode,
@@ -332,6 +420,7 @@ class Service:
             currency=self.ingest.rates.base,
             taken=draft.taken,
             stages_us=draft.stages_us,
+            theirs=made_elsewhere(draft.taken, draft.slots) if serving.shadow and draft.slots else None,
         )
 
     def _repeated(self, record: Record) -> Decision:
@@ -347,15 +436,25 @@ class Service:
         return decision
 
 
+def vectors(state: Any, request: Event, *, state_seq: int, candidates: Sequence[Candidate]) -> Floats:
+    """Returns the features of a request's candidates as the views have them, float64, candidates × features."""
+    asked = point(request, state_seq)
+    if len(candidates) == 1 and not (candidates[0].entities or candidates[0].attributes):
+        vector: Floats = state.vector(asked)
+        return vector[None, :]
+    matrix: Floats = state.vectors(asked, candidates)
+    return matrix
+
+
 def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str, float]:
-    """Returns a decision's logged feature values by the names of its own feature set; empty where none were.
+    """Returns the logged feature values of a decision's lead by the names of its own set; empty where none were.
 
     Args:
         log: that holds the sets of before.
         decision: logged there.
         now: the set in force, whose names are at hand.
     """
-    packed = decision.candidates[0].features if decision.candidates else b""
+    packed = decision.lead.features if decision.lead else b""
     names, version = now.names, decision.versions.features
     if packed and version != now.version:
         declared = Tables(log).version(now.system, "features", version=version)
@@ -365,11 +464,13 @@ def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str
 
 def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
     """Returns what a caller is told about a decision; the same for a retry, nothing personal in it."""
+    slots = {"slots": _slots(decision)} if decision.choice.verb else {}
     return {
         "decision_id": decision.id,
         noun: decision.request.id,
         "action": decision.choice.action,
-        "predictions": decision.candidates[0].predictions if decision.candidates else {},
+        **slots,
+        "predictions": decision.lead.predictions if decision.lead else {},
         "reasons": list(decision.choice.reasons),
         "expected_minor": decision.expected_minor,
         "currency": decision.currency,
@@ -380,6 +481,17 @@ def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
         "seq": record.seq,
         "known_time": rfc3339(record.known_time),
     }
+
+
+def _slots(decision: Decision) -> list[dict[str, Any]]:
+    """Returns what was chosen, in order, where slots hold things: what, from where, and what was predicted."""
+    by_ref = {candidate.ref: candidate for candidate in decision.candidates}
+    told = []
+    for slot in decision.choice.slots:
+        candidate = by_ref.get(slot.ref, Candidate(slot.ref))
+        said = {"ref": slot.ref, "position": slot.position, "propensity": slot.propensity, **slot.attributes}
+        told.append({**said, "source": candidate.source, "predictions": candidate.predictions})
+    return told
 
 
 @lru_cache(maxsize=64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -48,7 +49,7 @@ def rates_of(world: World) -> Rates:
 
 
 def fill(world: World, ingest: Ingest, *, clock: ManualClock, days: int, say: Callable[[str], None]) -> Filled:
-    """Brings a world's first days into the log as history: requests that another system let through, and outcomes.
+    """Brings a world's first days into the log as history: requests that another system dealt with, and outcomes.
 
     Args:
         world: at its start.
@@ -57,21 +58,20 @@ def fill(world: World, ingest: Ingest, *, clock: ManualClock, days: int, say: Ca
         days: of simulated history.
         say: told of progress.
     """
-    requests = outcomes = 0
+    sent: Counter[str] = Counter()
     for day in range(1, days + 1):
-        for message in world.advance(world.start_us + day * DAY):
+        for message in world.advance(world.start_us + day * DAY, alone=True):
             clock.set(message.at)
             if message.kind == "outcome":
                 ingest.outcome(message.body)
-                outcomes += 1
             else:
-                ingest.event(message.body)
-                requests += 1
-            if (requests + outcomes) % _GROUP == 0:
+                ingest.event(message.history)
+            sent[message.kind] += 1
+            if sent.total() % _GROUP == 0:
                 ingest.log.commit()
-        say(f"day {day} of {days}: {requests:,} {ingest.schema.noun}s, {outcomes:,} outcomes")
+        say(f"day {day} of {days}: {sent['decide']:,} {ingest.schema.noun}s, {sent['outcome']:,} outcomes")
     ingest.log.commit()
-    return Filled(requests, outcomes, world.start_us + days * DAY)
+    return Filled(sent["decide"], sent["outcome"], world.start_us + days * DAY)
 
 
 def message_path(system: str, kind: str) -> str:

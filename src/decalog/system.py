@@ -33,6 +33,9 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         wire: dotted path `module:WIRE` of the protocols that its field speaks besides our JSON, see `http/wires.py`.
         lead: share, in (0, 1], of the money between the best baseline and the oracle of its world that the champion's
             kind takes at least (conformance 9).
+        tryout: days of history and size of its world that `decalog up` begins with.
+        retrieval: dotted path `module:Class` of what finds the candidates (`retrieval.py`); "" where the request itself
+            is the only one.
         commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
     """
 
@@ -46,6 +49,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     world: str
     deadline_ms: int = 100
     wire: str = ""
+    retrieval: str = ""
+    tryout: tuple[int, float] = (180, 0.25)
     lead: float = 0.01
     commands: Mapping[str, str] = {}
 
@@ -64,7 +69,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-SYSTEMS: Mapping[str, str] = {"fraud": "decalog.systems.fraud.system:SYSTEM"}
+SYSTEMS: Mapping[str, str] = {name: f"decalog.systems.{name}.system:SYSTEM" for name in ("feed", "fraud")}
 """Name → dotted path of the systems that come with decalog. A user's own is named by its dotted path."""
 
 

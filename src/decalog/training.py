@@ -41,6 +41,13 @@ class LogReader(Protocol):
         """Yields the durable records with start ≤ seq < stop, in order."""
 
 
+class Pinned(Protocol):
+    """What was read of a log: up to which position, and when its last record was known, µs."""
+
+    position: int
+    known_time: int
+
+
 class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What is decided before a training.
 
@@ -95,7 +102,7 @@ class TrainingResult(msgspec.Struct, frozen=True):
         return f"Model {self.model[:12]}: {what}."
 
 
-def _quiet(_line: str) -> None:
+def quietly(_line: str) -> None:
     """Says nothing."""
 
 
@@ -106,7 +113,7 @@ def train(
     registry: Registry,
     plan: TrainingPlan | None = None,
     truth: Truth | None = None,
-    say: Say = _quiet,
+    say: Say = quietly,
 ) -> TrainingResult:
     """Fits, judges and registers a model of a system.
 
@@ -123,15 +130,17 @@ def train(
         DataError: too few labels have matured; the message says how many there are and how many are needed.
     """
     plan = plan or TrainingPlan()
-    chosen = _chosen(system, plan)
+    chosen = chosen_kind(system, plan)
     say("joining requests with their outcomes")
-    with _uncollected():
+    with uncollected():
         history = History(log.read(0, plan.position), system.schema, features=system.features)
         parts = _parts(history, plan)
     outlook = _outlook(system, plan, head=chosen.head)
     model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
-    id_ = registry.put(_manifest(system, history, chosen=chosen, plan=plan, made=made), _writer(model, made, system))
+    id_ = registry.put(
+        manifest_of(system, history, chosen=chosen, plan=plan, made=made), writer_of(model, made, system=system)
+    )
     promoted = registry.current(system.name) is None
     if promoted:
         registry.promote(system.name, id_, by=plan.by, why="the first model", at_us=plan.at_us)
@@ -155,7 +164,7 @@ def training_set(system: System, examples: Examples) -> TrainingSet:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def uncollected() -> Iterator[None]:
     """Keeps the garbage collector out: it would walk millions of records again and again, and finds no cycle there."""
     was_on = gc.isenabled()
     gc.disable()
@@ -166,7 +175,12 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _chosen(system: System, plan: TrainingPlan) -> ModelSpec:
+def chosen_kind(system: System, plan: TrainingPlan) -> ModelSpec:
+    """Returns the kind of model that a plan registers.
+
+    Raises:
+        ConfigError: it names an unknown one.
+    """
     kinds = {spec.name: spec for spec in system.models}
     name = plan.model or system.models[-1].name
     if name not in kinds:
@@ -246,7 +260,8 @@ def _model_rows(system: System, examples: Examples) -> Floats:
     return rows
 
 
-def _manifest(system: System, history: History, *, chosen: ModelSpec, plan: TrainingPlan, made: Report) -> Manifest:
+def manifest_of(system: System, history: Pinned, *, chosen: ModelSpec, plan: TrainingPlan, made: Report) -> Manifest:
+    """Returns what the registry says of a model."""
     return Manifest(
         system=system.name,
         name=chosen.name,
@@ -266,7 +281,9 @@ def _manifest(system: System, history: History, *, chosen: ModelSpec, plan: Trai
     )
 
 
-def _writer(model: Model, made: Report, system: System) -> Callable[[Path], Mapping[str, Any]]:
+def writer_of(model: Model, made: Report, *, system: System) -> Callable[[Path], Mapping[str, Any]]:
+    """Returns what writes a model's folder: its files, its report, and the features that it was trained on."""
+
     def write(folder: Path) -> Mapping[str, Any]:
         settings = model.save(folder)
         # After the model's own: a user's folder may hold those of an earlier training.

@@ -1,5 +1,6 @@
-"""`decalog up`: train on real payments and on the world, serve, and drive the server with the world's live traffic.
+"""`decalog up`: train a system on its world, serve it, and drive the server with the world's live traffic.
 
+Fraud comes first, and trains on real payments beside it; once it is live, the others follow, each as an `up` of its own.
 Training and serving are processes of their own, started here and ended here, by their ids.
 """
 
@@ -25,9 +26,10 @@ from decalog.errors import DecalogError, LogUnavailableError
 from decalog.home import Home
 from decalog.registry import Registry
 from decalog.simulation import world_of
-from decalog.system import find_system
+from decalog.system import SYSTEMS, find_system
 
-SYSTEM = "fraud"
+FIRST = "fraud"
+"""The first system that `decalog up` brings up, and the one that real payments are trained for."""
 REAL_SET = "ulb-creditcard"
 _EVERY_S = 2.0
 _BEHIND = 10
@@ -35,16 +37,24 @@ _BEHIND = 10
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What `decalog up` was asked for; see its options."""
+    """What `decalog up` was asked for; see its options. Days and scale are the system's own where they are None."""
 
     home: Path
     port: int
-    days: int
-    scale: float
+    days: int | None
+    scale: float | None
     speed: float
     seed: int
     seconds: float
     real: bool
+    system: str = FIRST
+    others: bool = False
+
+    @property
+    def size(self) -> tuple[int, float]:
+        """Days of history and scale of the world."""
+        days, scale = find_system(self.system).tryout
+        return self.days or days, self.scale or scale
 
 
 def bring_up(plan: Plan) -> int:
@@ -62,10 +72,10 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 def _bring_up(plan: Plan) -> int:
     screen = Screen()
-    home = Home(plan.home / SYSTEM)
-    real = _start_real(plan, screen) if plan.real else None
+    home = Home(plan.home / plan.system)
+    real = _start_real(plan, screen) if plan.real and plan.system == FIRST else None
     try:
-        if home.exists and not _is_trained(home):
+        if home.exists and not _is_trained(home, plan.system):
             aside = home.root.with_name(f"{home.root.name}-interrupted-{time.time_ns() // 10**9}")
             home.root.rename(aside)
             screen.say("world", f"an earlier start was interrupted: what it left lies in {aside}, beginning again")
@@ -80,8 +90,9 @@ def _bring_up(plan: Plan) -> int:
 
 
 def _train_on_world(plan: Plan, home: Home, screen: Screen) -> bool:
-    size = ("--world-days", str(plan.days), "--world-scale", str(plan.scale), "--seed", str(plan.seed))
-    world = _decalog("train", SYSTEM, "--brief", *size, home=home.root)
+    days, scale = plan.size
+    size = ("--world-days", str(days), "--world-scale", str(scale), "--seed", str(plan.seed))
+    world = _decalog("train", plan.system, "--brief", *size, home=home.root)
     try:
         return screen.follow("world", world)
     finally:
@@ -126,6 +137,30 @@ class Screen:
             self.say(who, skipped)
 
 
+class Others:
+    """The other systems, each brought up by a process of its own once the first is live."""
+
+    def __init__(self, plan: Plan, screen: Screen) -> None:
+        names = [name for name in SYSTEMS if name != plan.system] if plan.others else []
+        self._running = [self._start(plan, name, place) for place, name in enumerate(names, 1)]
+        for name, process in zip(names, self._running, strict=True):
+            threading.Thread(target=screen.follow, args=(name, process), daemon=True).start()
+
+    def _start(self, plan: Plan, name: str, place: int) -> subprocess.Popen[str]:
+        port = plan.port + place if plan.port else 0
+        words = ("--port", str(port), "--speed", str(plan.speed), "--seed", str(plan.seed), "--no-real", "--alone")
+        process = _decalog("up", name, *words, home=plan.home)
+        os.setpriority(os.PRIO_PROCESS, process.pid, _BEHIND)
+        return process
+
+    def stop(self) -> None:
+        """Ends them; each ends what it started."""
+        for process in self._running:
+            process.terminate()
+        for process in self._running:
+            process.wait(timeout=60)
+
+
 class RealTraining:
     """Fetching and training on the real set, beside everything else; what fails there is said and stops nothing."""
 
@@ -147,7 +182,7 @@ class RealTraining:
         from decalog.data.fetch import fetch, packaged_mapping
 
         home = Home(self._plan.home / "real")
-        if _is_trained(home):
+        if _is_trained(home, FIRST):
             self._screen.say("real", f"{home.root} holds a log already: see `decalog models list fraud --home …`")
             return
         try:
@@ -157,13 +192,13 @@ class RealTraining:
             return
         mapping = str(packaged_mapping(REAL_SET))
         if not self._stopped:
-            self._process = _decalog("train", SYSTEM, "--brief", "--data", str(data), "--map", mapping, home=home.root)
+            self._process = _decalog("train", FIRST, "--brief", "--data", str(data), "--map", mapping, home=home.root)
             os.setpriority(os.PRIO_PROCESS, self._process.pid, _BEHIND)
             self._screen.follow("real", self._process)
 
 
-def _is_trained(home: Home) -> bool:
-    return home.exists and Registry(home.root).current(SYSTEM) is not None
+def _is_trained(home: Home, system: str) -> bool:
+    return home.exists and Registry(home.root).current(system) is not None
 
 
 def _start_real(plan: Plan, screen: Screen) -> RealTraining:
@@ -171,18 +206,20 @@ def _start_real(plan: Plan, screen: Screen) -> RealTraining:
 
 
 def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
-    world = world_of(find_system(SYSTEM), plan.seed, scale=plan.scale)
+    name = plan.system
+    world = world_of(find_system(name), plan.seed, scale=plan.size[1])
     log = home.reader()
     start_us = log.known_time
-    remind(world, log.read(), system=SYSTEM)
+    remind(world, log.read(), system=name)
     log.close()
     world.advance(start_us)
     clock = ("--clock-start", rfc3339(start_us), "--clock-speed", str(plan.speed))
-    server = _decalog("serve", SYSTEM, "--port", str(plan.port), "--no-auth", *clock, home=home.root)
+    others: Others | None = None
+    server = _decalog("serve", name, "--port", str(plan.port), "--no-auth", *clock, home=home.root)
     try:
         address = _await_listening(server, screen)
         screen.say("live", f"{address}/openapi.json; the clock runs {plan.speed:g} times as fast; Ctrl-C ends it")
-        driver = Driver(world, address, SYSTEM)
+        driver, others = Driver(world, address, name), Others(plan, screen)
         end = time.monotonic() + plan.seconds if plan.seconds else float("inf")
         with closing(driver):
             while time.monotonic() < end and server.poll() is None:
@@ -191,9 +228,11 @@ def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
     except KeyboardInterrupt:
         screen.say("live", "stopping: what was acknowledged is in the log")
     finally:
+        if others is not None:
+            others.stop()
         server.terminate()
         server.wait(timeout=30)
-    screen.say("live", f"`decalog replay {SYSTEM} --all --home {home.root}` proves every decision of it")
+    screen.say("live", f"`decalog replay {name} --all --home {home.root}` proves every decision of it")
     return server.returncode
 
 

@@ -28,9 +28,11 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(home: Path, *words: str, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
-    """Runs `decalog serve fraud` with further words until the block ends; it has to end well unless it was killed."""
-    command = [sys.executable, "-m", "decalog", "serve", "fraud", "--home", str(home), "--port", "0", *words]
+def served(
+    home: Path, *words: str, system: str = "fraud", environ: Mapping[str, str] | None = None
+) -> Iterator[Served]:
+    """Runs `decalog serve` with further words until the block ends; it has to end well unless it was killed."""
+    command = [sys.executable, "-m", "decalog", "serve", system, "--home", str(home), "--port", "0", *words]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NO_COLOR": "1", **(environ or {})}
     )

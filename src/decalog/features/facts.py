@@ -122,8 +122,10 @@ def laid_over(point: Point, candidate: Overlay) -> Point:
     """
     if point.own is None:
         return msgspec.structs.replace(point, entities={**point.entities, **candidate.entities})
-    entities = {**point.own.entities, **candidate.entities}
-    attributes = {**point.own.attributes, **candidate.attributes}
-    return msgspec.structs.replace(
-        point, own=msgspec.structs.replace(point.own, entities=entities, attributes=attributes)
-    )
+    return msgspec.structs.replace(point, own=about(point.own, candidate))
+
+
+def about(fact: Fact, candidate: Overlay) -> Fact:
+    """Returns a row as if it had been about a candidate: its entities and values lie over the row's."""
+    entities, attributes = {**fact.entities, **candidate.entities}, {**fact.attributes, **candidate.attributes}
+    return Fact(fact.root, fact.event_time, fact.kind, entities, attributes)

@@ -26,11 +26,12 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from decalog.compiling import compiled
 from decalog.features.facts import HALVING, HALVINGS
 
 Int64s = npt.NDArray[np.int64]
@@ -86,24 +87,6 @@ DONE, FULL, TWICE, ABSENT = 0, 1, 2, 3
 RETRACT, INSERT, READ = 0, 1, 2
 
 
-def _numba_wanted() -> bool:
-    return os.environ.get("DECALOG_NO_NUMBA", "") not in ("1", "true")
-
-
-def _compiler(signature: str | None) -> Callable[[_F], _F]:
-    if _numba_wanted():
-        try:
-            import numba
-        except ImportError:
-            pass
-        else:
-            cached = signature is not None
-            # What stands inside is compiled into its caller: else each call would count references to its arrays.
-            made = numba.njit(signature, cache=cached, forceinline=not cached, nogil=True, error_model="numpy")
-            return cast("Callable[[_F], _F]", made)
-    return lambda function: function
-
-
 @functools.cache
 def source_mark() -> str:
     """Returns a mark of this file's source.
@@ -125,8 +108,8 @@ def marked(function: _F) -> _F:
 
 # A door's signature is given, so it is compiled on import (or comes from the cache), never inside a request. What only
 # doors call takes its types from them and is compiled into them.
-_door = _compiler
-_inner = _compiler(None)
+_door = compiled
+_inner = compiled(None)
 
 
 @_inner
@@ -316,17 +299,24 @@ def _walk_numbers(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until:
     for index in range(start, until, -1):
         if rows[index, KIND] != kind:
             kind = rows[index, KIND]
-            chosen = 0
-            for along in range(lanes.shape[0]):
-                if totals[along, NEXT] == start and lanes[along, OPERATION] <= STD and lanes[along, KINDS] & kind != 0:
-                    totals[chosen, CHOSEN] = along
-                    chosen += 1
+            chosen = _choose(lanes, totals, start, kind)
         for place in range(chosen if rows[index, ROOT] != skipped else 0):
             along = totals[place, CHOSEN]
             _enter(totals, along, lanes[along, OPERATION], rows[index, lanes[along, COLUMN]])
     for along in range(lanes.shape[0]):
         if totals[along, NEXT] == start and lanes[along, OPERATION] <= STD:
             totals[along, NEXT] = until
+
+
+@_inner
+def _choose(lanes: Int64s, totals: Int64s, start: int, kind: int) -> int:
+    """Lists the lanes of counts and sums that stand at a row and take its kind; returns how many."""
+    chosen = 0
+    for lane in range(lanes.shape[0]):
+        if totals[lane, NEXT] == start and lanes[lane, OPERATION] <= STD and lanes[lane, KINDS] & kind != 0:
+            totals[chosen, CHOSEN] = lane
+            chosen += 1
+    return chosen
 
 
 @_inner
@@ -567,6 +557,6 @@ def doors(entities: int) -> Doors:
         return Doors(_scan_all, _insert_all)
     rows = f"UniTuple(int64[:, ::1], {entities})"
     table = "int64[:, ::1]"
-    scan_door = _compiler(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
-    insert_door = _compiler(f"int64({rows}, int64[::1], {table}, int64[::1], int64, int64)")
+    scan_door = compiled(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
+    insert_door = compiled(f"int64({rows}, int64[::1], {table}, int64[::1], int64, int64)")
     return Doors(scan_door(_scan_all), insert_door(_insert_all))

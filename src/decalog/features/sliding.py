@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from decalog.compiling import compiled
 from decalog.features import kernel
 from decalog.features.kernel import (
     COLUMN,
@@ -33,7 +34,6 @@ from decalog.features.kernel import (
     Float64s,
     Int64s,
 )
-from decalog.features.kernel import _compiler as compiler
 
 # Columns of a token's reads: t, rows seen, whether there is an own row, the point.
 AT, SEEN, HAS_OWN, POINT, READ_WIDTH = 0, 1, 2, 3, 4
@@ -46,7 +46,7 @@ NUMBER = 3
 NONE, FAR = -1, 2**62
 _LANE_WIDTH, _OUTPUT_WIDTH = 8, 3
 
-_inner = compiler(None)
+_inner = compiled(None)
 
 
 def slid_outputs(lanes: Int64s, outputs: Int64s) -> tuple[Int64s, Int64s]:
@@ -402,7 +402,7 @@ _VISITS, _POINTS = f"{_VECTOR}, {_VECTOR}, {_VECTOR}, {_VECTOR}", f"{_VECTOR}, {
 _ENTITY = f"{_VECTOR}, {_TABLE}, {_TABLE}, {_TABLE}, {_VECTOR}, {_TABLE}"
 
 
-@compiler(
+@compiled(
     f"UniTuple(int64, 2)({_VISITS}, {_VECTOR}, {_TABLE}, {_POINTS}, {_ENTITY}, int64, int64, float64[::1],"
     " float64[::1], float64[:, ::1])"
 )

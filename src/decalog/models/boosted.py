@@ -125,7 +125,7 @@ def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None) ->
             expected="both labels in the part that trees learn from",
             fix="Train on a longer part of the log.",
         )
-    settings = _settings(data.names, seed, params=chosen)
+    settings = lightgbm_settings(data.names, seed, params=chosen)
     # Row after row, as LightGBM reads them: it would make a copy for each of its three data sets.
     data = msgspec.structs.replace(data, rows=np.ascontiguousarray(data.rows, np.float64))
     text, trees = _grow_until_late(data, settings, params=chosen, split=split)
@@ -144,21 +144,27 @@ def _grow_until_late(
     late = early.create_valid(data.rows[split:], data.labels[split:])
     stop = lightgbm.early_stopping(params.patience, verbose=False)
     booster = lightgbm.train(settings, early, params.trees, valid_sets=[late], callbacks=[stop])
-    return _text(booster, booster.best_iteration), int(booster.best_iteration)
+    return model_text(booster, booster.best_iteration), int(booster.best_iteration)
 
 
 def _grow(data: TrainingSet, settings: dict[str, Any], *, trees: int) -> bytes:
     """Returns as many trees grown on all rows: the latest are the likest to what comes next."""
     import lightgbm
 
-    return _text(lightgbm.train(settings, lightgbm.Dataset(data.rows, data.labels, params=settings), trees), trees)
+    return model_text(lightgbm.train(settings, lightgbm.Dataset(data.rows, data.labels, params=settings), trees), trees)
 
 
-def _text(booster: Any, trees: int) -> bytes:
+def model_text(booster: Any, trees: int) -> bytes:
+    """Returns the text of a booster's first trees."""
     return str(booster.model_to_string(num_iteration=trees)).encode()
 
 
-def _settings(names: tuple[str, ...], seed: int, *, params: BoostedParams) -> dict[str, Any]:
+def lightgbm_settings(names: tuple[str, ...], seed: int, *, params: BoostedParams) -> dict[str, Any]:
+    """Returns LightGBM's settings for parameters: one thread, so that the same inputs give the same bytes.
+
+    Raises:
+        ConfigError: a parameter names an unknown feature.
+    """
     return {
         "objective": "binary",
         "metric": "binary_logloss",
@@ -197,18 +203,28 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Boosted:
     Raises:
         ModelError: a file is missing or damaged.
     """
-    try:
-        text = (folder / FILE).read_bytes()
-    except OSError as error:
-        raise _damage(f"a file that cannot be read ({error.strerror})") from None
-    if hashlib.sha256(text).hexdigest() != settings.get("sha256"):
-        raise _damage(f"{len(text)} bytes that do not fit the hash in the manifest")
+    text = read_whole(folder / FILE, sha256=settings.get("sha256"))
     return Boosted(text, calibration.load(folder), msgspec.convert(settings["params"], BoostedParams))
 
 
-def _damage(given: str) -> ModelError:
+def read_whole(path: Path, *, sha256: str | None) -> bytes:
+    """Returns a model text that fits its hash in the manifest.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise _damage(path, f"a file that cannot be read ({error.strerror})") from None
+    if hashlib.sha256(text).hexdigest() != sha256:
+        raise _damage(path, f"{len(text)} bytes that do not fit the hash in the manifest")
+    return text
+
+
+def _damage(path: Path, given: str) -> ModelError:
     return ModelError(
-        where=f"model file {FILE}",
+        where=f"model file {path.name}",
         given=given,
         expected="the model text that the training run wrote",
         fix="Roll back with `decalog models rollback`, restore it from a backup, or train again.",

@@ -59,7 +59,7 @@ class Isotonic(msgspec.Struct, frozen=True, tag="isotonic"):
 Calibrator = Sigmoid | Isotonic
 
 
-def fit_sigmoid(scores: Floats, labels: Floats) -> Sigmoid:
+def fit_sigmoid(scores: Floats, labels: Floats, *, weights: Floats | None = None) -> Sigmoid:
     """Returns the sigmoid of greatest likelihood against Platt's smoothed targets.
 
     Targets are (n₊ + 1)/(n₊ + 2) and 1/(n₋ + 2), so that neither a perfect ranking nor a missing class gives certainty.
@@ -69,26 +69,28 @@ def fit_sigmoid(scores: Floats, labels: Floats) -> Sigmoid:
     Args:
         scores: float64, n ≥ 1, finite.
         labels: 0 or 1.
+        weights: how many rows each one stands for; None for one.
     """
-    positives = float(np.sum(labels > 0))
-    negatives = len(labels) - positives
+    w = np.ones(len(labels)) if weights is None else weights
+    positives = float(np.sum(w[labels > 0]))
+    negatives = float(np.sum(w)) - positives
     targets = np.where(labels > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     centre, spread = float(np.mean(scores)), float(np.std(scores))
     base = math.log((positives + 1) / (negatives + 1))
     if spread <= 0:
         return Sigmoid(0.0, base)
-    slope, shift = _newton((scores - centre) / spread, targets, start=base)
+    slope, shift = _newton((scores - centre) / spread, targets, w, start=base)
     if slope <= 0:
         return Sigmoid(0.0, base)
     return Sigmoid(slope / spread, shift - slope * centre / spread)
 
 
-def _newton(z: Floats, targets: Floats, *, start: float) -> tuple[float, float]:
+def _newton(z: Floats, targets: Floats, w: Floats, *, start: float) -> tuple[float, float]:
     slope, shift = 0.0, start
-    loss = _loss(slope * z + shift, targets)
+    loss = _loss(slope * z + shift, targets, w)
     for _ in range(_STEPS):
         p = sigmoid(slope * z + shift)
-        weight, gap = p * (1 - p), p - targets
+        weight, gap = w * (p * (1 - p)), w * (p - targets)
         g0, g1 = float(np.sum(gap * z)), float(np.sum(gap))
         h00, h01, h11 = (
             float(np.sum(weight * z * z)) + _CLOSE,
@@ -97,21 +99,21 @@ def _newton(z: Floats, targets: Floats, *, start: float) -> tuple[float, float]:
         )
         determinant = h00 * h11 - h01 * h01
         d0, d1 = (h01 * g1 - h11 * g0) / determinant, (h01 * g0 - h00 * g1) / determinant
-        step, better = 1.0, _loss((slope + d0) * z + shift + d1, targets)
+        step, better = 1.0, _loss((slope + d0) * z + shift + d1, targets, w)
         while better > loss and step > _CLOSE:
             step /= 2
-            better = _loss((slope + step * d0) * z + shift + step * d1, targets)
+            better = _loss((slope + step * d0) * z + shift + step * d1, targets, w)
         if not loss - better > _CLOSE * abs(loss):
             break
         slope, shift, loss = slope + step * d0, shift + step * d1, better
     return slope, shift
 
 
-def _loss(logits: Floats, targets: Floats) -> float:
-    return float(np.sum(np.logaddexp(0.0, logits) - targets * logits))
+def _loss(logits: Floats, targets: Floats, w: Floats) -> float:
+    return float(np.sum(w * (np.logaddexp(0.0, logits) - targets * logits)))
 
 
-def fit_isotonic(scores: Floats, labels: Floats) -> Isotonic:
+def fit_isotonic(scores: Floats, labels: Floats, *, weights: Floats | None = None) -> Isotonic:
     """Returns the least-squares rising curve by pool adjacent violators, drawn through the middle of each pool.
 
     (Ayer et al., Annals of Mathematical Statistics 26, 1955; Zadrozny and Elkan, KDD 2002.) Rates stay one pseudo-row
@@ -120,17 +122,19 @@ def fit_isotonic(scores: Floats, labels: Floats) -> Isotonic:
     Args:
         scores: float64, n ≥ 1, finite.
         labels: 0 or 1.
+        weights: how many rows each one stands for, > 0; None for one.
     """
+    w = np.ones(len(labels)) if weights is None else weights
     values, which = np.unique(scores, return_inverse=True)
-    counts = np.bincount(which).astype(np.float64)
+    counts = np.bincount(which, w)
     pools: list[tuple[float, float, float]] = []  # rows, sum of labels, sum of scores
-    for pool in zip(counts, np.bincount(which, labels), counts * values, strict=True):
+    for pool in zip(counts, np.bincount(which, w * labels), counts * values, strict=True):
         rows, hits, total = pool
         while pools and pools[-1][1] * rows >= hits * pools[-1][0]:
             before = pools.pop()
             rows, hits, total = rows + before[0], hits + before[1], total + before[2]
         pools.append((float(rows), float(hits), float(total)))
-    edge = 1.0 / (len(labels) + 2)
+    edge = 1.0 / (float(np.sum(w)) + 2)
     rates = tuple(min(max(hits / rows, edge), 1 - edge) for rows, hits, _ in pools)
     return Isotonic(tuple(total / rows for rows, _, total in pools), rates)
 

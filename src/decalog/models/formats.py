@@ -11,6 +11,8 @@ from decalog.errors import ModelError, near
 from decalog.models.base import Model
 
 FORMATS: Mapping[str, str] = {
+    "funnel": "decalog.models.funnel:load",
+    "heads": "decalog.models.heads:load",
     "json": "decalog.models.linear:load",
     "lightgbm": "decalog.models.boosted:load",
     "onnx": "decalog.models.onnx:load",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 
@@ -53,11 +55,18 @@ class LogStore(Protocol):
         """Releases the store; what was appended is durable already."""
 
 
-class StoredKeys(Protocol):
-    """What a LogStore also gives, so that its index can be checked against the records."""
+StoredKey = tuple[str, str, int]
+"""(index, key, seq)."""
+FIRST_KEY: StoredKey = ("", "", -1)
+LAST_KEY: StoredKey = ("\U0010ffff", "", 0)
+"""Lie before and behind every key."""
 
-    def keys(self) -> Iterator[tuple[str, str, int]]:
-        """Yields every (index, key, seq) stored."""
+
+class StoredKeys(Protocol):
+    """What a LogStore also gives, so that its index can be checked against the records, and walked in its order."""
+
+    def keys(self, after: StoredKey = FIRST_KEY, before: StoredKey = LAST_KEY) -> Iterator[StoredKey]:
+        """Yields every (index, key, seq) stored between two, in their order (texts by their UTF-8)."""
 
 
 class Vault(Protocol):
@@ -171,3 +180,51 @@ class StateStore(Protocol):
 
     def close(self) -> None:
         """Releases the connection; what was stored stays."""
+
+
+class VectorIndex(Protocol):
+    """Vectors by id, searched by inner product. Of vectors of unit length that is the cosine.
+
+    Ids are small: what is kept grows with the highest, so that a set of them is a mask. One thread writes; others may
+    search meanwhile.
+    """
+
+    def put(self, ids: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> None:
+        """Adds vectors, or overwrites those of ids that are there; the next search finds them.
+
+        Args:
+            ids: (n,), from 0 to 2³¹ − 1; of one that stands there twice the last holds.
+            vectors: (n, dim), finite.
+
+        Raises:
+            ModelError: an id or a vector is not like that; nothing was added.
+        """
+
+    def remove(self, ids: npt.NDArray[np.int64]) -> None:
+        """Takes vectors out; no search finds them from now on. Ids that are not there are passed over."""
+
+    def search(
+        self, queries: npt.NDArray[np.float32], k: int, *, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Returns the scores and the ids of the k best of each query, best first; among equals the lower id first.
+
+        An engine may miss some of them, but what it returns is ordered, allowed, and scored exactly.
+
+        Args:
+            queries: (q, dim), finite.
+            k: how many, from 1.
+            allowed: for each id whether it may be found; ids behind its end may not. None: all. An engine may keep it
+                for the next search with it, so it is not to be changed.
+
+        Returns:
+            Both (q, k); where fewer than k are there, the rest is −∞ and −1.
+
+        Raises:
+            ModelError: a query is not like that.
+        """
+
+    def vectors(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Returns the vectors of ids, (n, dim); zeros for what is not there."""
+
+    def __len__(self) -> int:
+        """Returns how many vectors are there."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from decalog.errors import CorruptLogError, LogError, LogUnavailableError
-from decalog.stores.base import Entry, Sync
+from decalog.stores.base import FIRST_KEY, LAST_KEY, Entry, StoredKey, Sync
 from decalog.stores.seen import Seen
 
 _TABLES = """
@@ -233,9 +233,9 @@ class SqliteLogStore:
         rows = self._select("SELECT seq FROM keys WHERE idx = ? AND key = ? ORDER BY seq", (index, key))
         return [row[0] for row in rows]
 
-    def keys(self) -> Iterator[tuple[str, str, int]]:
+    def keys(self, after: StoredKey = FIRST_KEY, before: StoredKey = LAST_KEY) -> Iterator[StoredKey]:
         """See `StoredKeys.keys`."""
-        return _all_keys(self._select_aside)
+        return _keys_between(self._select_aside, after, before)
 
     def head(self) -> Entry | None:
         """See `LogStore.head`."""
@@ -256,7 +256,9 @@ class SqliteLogStore:
     def _stored_keys(self) -> Iterator[tuple[str, str]]:
         # A connection of its own, since another thread reads; in parts, since an open one keeps the WAL from being cut.
         with closing(connect(self.path, writer=False)) as connection:
-            yield from (key[:2] for key in _all_keys(lambda sql, values: connection.execute(sql, values).fetchall()))
+            yield from (
+                key[:2] for key in _keys_between(lambda sql, values: connection.execute(sql, values).fetchall())
+            )
 
     def _entry(self, seq: int, blob: object, hash_: object) -> Entry:
         # A damaged page may give any value for any column.
@@ -288,11 +290,13 @@ class SqliteLogStore:
             raise _unreadable(self.path, error) from error
 
 
-def _all_keys(select: Callable[[str, tuple[object, ...]], list[Any]]) -> Iterator[tuple[str, str, int]]:
-    last: tuple[str, str, int] = ("", "", -1)
+def _keys_between(
+    select: Callable[[str, tuple[object, ...]], list[Any]], last: StoredKey = FIRST_KEY, before: StoredKey = LAST_KEY
+) -> Iterator[StoredKey]:
     while rows := select(
-        "SELECT idx, key, seq FROM keys WHERE (idx, key, seq) > (?, ?, ?) ORDER BY idx, key, seq LIMIT ?",
-        (*last, _CHUNK),
+        "SELECT idx, key, seq FROM keys WHERE (idx, key, seq) > (?, ?, ?) AND (idx, key, seq) < (?, ?, ?)"
+        " ORDER BY idx, key, seq LIMIT ?",
+        (*last, *before, _CHUNK),
     ):
         yield from rows
         last = rows[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from decalog.errors import ConfigError, near
-from decalog.stores.base import LogStore, StateStore, Vault
+from decalog.stores.base import LogStore, StateStore, Vault, VectorIndex
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -28,6 +29,12 @@ ENGINES: Mapping[str, Engine] = {
 
 STATES: Mapping[str, str] = dict.fromkeys(("redis", "rediss", "valkey", "unix"), "decalog.stores.redis:open_state")
 """Scheme of an address → what opens a state of the features there."""
+
+INDEXES: Mapping[str, str] = {
+    "faiss": "decalog.stores.faiss:FaissIndex",
+    "flat": "decalog.stores.flat:FlatIndex",
+}
+"""Short name → index of vectors. A new one passes `tests/stores/test_every_index.py`."""
 
 
 def open_log(engine: str, path: Path, *, writer: bool = False) -> LogStore:
@@ -83,6 +90,33 @@ def open_state(url: str, space: str, *, kept_us: int) -> StateStore:
         ) from None
     store: StateStore = opening(url, space, kept_us=kept_us)
     return store
+
+
+def open_index(dim: int, engine: str = "") -> VectorIndex:
+    """Returns an empty index of vectors.
+
+    Args:
+        dim: of the vectors.
+        engine: short name; "" for faiss where it is installed, else flat.
+
+    Raises:
+        ConfigError: there is no such engine, or its package is not installed.
+    """
+    has_faiss = importlib.util.find_spec("faiss") is not None
+    name = engine or ("faiss" if has_faiss else "flat")
+    if name not in INDEXES:
+        raise ConfigError(
+            where="index of vectors", given=repr(name), expected=near(name, INDEXES), fix="Name one that is built in."
+        )
+    if name == "faiss" and not has_faiss:
+        raise ConfigError(
+            where="index of vectors",
+            given="faiss, without its package",
+            expected="the extra feed",
+            fix="Run: pip install 'decalog[feed]'",
+        )
+    index: VectorIndex = _load(INDEXES[name])(dim)
+    return index
 
 
 def _engine(name: str) -> Engine:

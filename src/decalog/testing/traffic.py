@@ -34,7 +34,7 @@ def messages(trial: Trial) -> list[Message]:
     found: list[Message] = []
     requests = 0
     for day in range(1, _MOST_DAYS + 1):
-        for message in world.advance(world.start_us + day * DAY):
+        for message in world.advance(world.start_us + day * DAY, alone=True):
             requests += message.kind == "decide"
             found.append(message)
             if requests >= trial.requests:
@@ -50,7 +50,7 @@ def messages(trial: Trial) -> list[Message]:
 def history(trial: Trial) -> list[Step]:
     """Returns the first half of a world's messages as history: nothing was decided here."""
     first, _ = _halves(messages(trial))
-    return [Step(m.at, "outcome" if m.kind == "outcome" else "event", _timed(m)) for m in first]
+    return [Step(m.at, "outcome" if m.kind == "outcome" else "event", {**_timed(m), **m.theirs}) for m in first]
 
 
 def live(trial: Trial) -> list[Step]:

@@ -20,11 +20,19 @@ class Message(msgspec.Struct, frozen=True):
         at: when it arrives, int microseconds since the Unix epoch, UTC.
         kind: which endpoint it is meant for.
         body: exactly what a client would POST: flat, JSON values only, times as RFC 3339 strings with Z.
+        theirs: what another system did with a request that nobody else was asked (`advance(alone=True)`), as further
+            values of the body: {"taken": "show", "slots": ["post-1", …]}; nothing where it was let through.
     """
 
     at: int
     kind: Literal["decide", "event", "outcome"]
     body: dict[str, Any]
+    theirs: dict[str, Any] = {}
+
+    @property
+    def history(self) -> dict[str, Any]:
+        """The body of the same message, told later as history."""
+        return self.body | self.theirs
 
 
 class World(Protocol):
@@ -42,12 +50,23 @@ class World(Protocol):
     base: str
     rates: Mapping[str, str]
 
-    def advance(self, until_us: int) -> list[Message]:
-        """Returns all that reaches the system after the last call and up to `until_us`, ordered by `at`."""
+    def advance(self, until_us: int, *, alone: bool = False) -> list[Message]:
+        """Returns all that reaches the system after the last call and up to `until_us`, ordered by `at`.
+
+        Where the world is `alone`, nobody will react to these requests: they are history. Another system then acted
+        on them where action was needed, as each message's `theirs` tells, and what follows from that comes along.
+        """
         ...
 
-    def react(self, request_id: str, action: str, *, at_us: int) -> None:
-        """Tells the world what the system decided at `at_us`; a request without a reaction is let through."""
+    def react(self, request_id: str, action: str, *, at_us: int, refs: tuple[str, ...] = ()) -> None:
+        """Tells the world what the system decided at `at_us`; a request without a reaction is let through.
+
+        Args:
+            request_id: of a request that was sent.
+            action: one of the system's.
+            at_us: when it was decided.
+            refs: what was shown, in order, where the choice is a slate.
+        """
         ...
 
     def truth(self, request_id: str) -> Mapping[str, float | str]:
@@ -56,4 +75,8 @@ class World(Protocol):
 
     def switch(self, name: str, on: bool) -> None:  # noqa: FBT001 - a switch
         """Switches a declared attack or drift on or off for everything generated from now on."""
+        ...
+
+    def score(self) -> str:
+        """Returns in one line what came of the decisions that the world was told, in its field's words."""
         ...

@@ -46,9 +46,8 @@ HISTORY = (
     row("outcome.click", 2 * DAY - MINUTE, value=1),
     row("outcome.dwell", 2 * DAY - MINUTE, value=42),
     row("outcome.like", 2 * DAY - MINUTE, value=1),
-    row(SHOWN, 5 * HOUR),
+    row(SHOWN, 5 * HOUR, explored=True),
     row("decision.show", 5 * HOUR, about={}),
-    row("drawn.show", 5 * HOUR),
     row(SHOWN, 30 * MINUTE, OTHER),
     row("outcome.click", 29 * MINUTE, OTHER, value=1),
     row("outcome.dwell", 29 * MINUTE, OTHER, value=9.5),
@@ -112,7 +111,7 @@ def test_a_reader_and_what_they_meet_have_a_history_of_their_own() -> None:
 def test_the_policy_sees_what_it_has_shown_already() -> None:
     values = features_of(*HISTORY, candidate=POST)
     assert (values["author_shown_to_user_1d"], values["topic_shown_to_user_1d"]) == (1, 2)
-    assert (values["user_slates_1d"], values["explored_slots_1d"]) == (1, 1)
+    assert (values["user_slates_1d"], values["user_explored_1d"]) == (1, 1)
 
 
 def test_an_unknown_post_has_no_history() -> None:

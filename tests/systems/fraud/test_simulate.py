@@ -475,7 +475,7 @@ def test_the_world_publishes_the_rates_it_counts_with(seen: Seen) -> None:
 
 
 def test_every_setting_has_a_meaning_and_a_range() -> None:
-    metas = world_params.metas()
+    metas = WorldParams.metas()
     assert list(metas) == list(WorldParams.__struct_fields__)
     for name, meta in metas.items():
         assert meta.description, name
@@ -487,14 +487,14 @@ def test_perturbed_settings_differ_by_seed_stay_in_range_and_keep_the_rate_in_a_
     assert len({WorldParams().digest(), one.digest(), two.digest(), WorldParams().perturbed(1).digest()}) == 3
     assert one.customers == WorldParams().customers
     for seed in range(200):
-        world_params.checked(WorldParams().perturbed(seed))
+        WorldParams().perturbed(seed).checked()
     assert 0.002 < watch(World(1, one), 10).fraud.mean() < 0.012
 
 
 def test_a_scaled_town_is_of_the_same_kind_and_another_size() -> None:
     whole, half = WorldParams(), WorldParams().scaled(0.5)
-    sizes = {name for name in world_params.metas() if getattr(half, name) != getattr(whole, name)}
-    episodes = {name for name in world_params.metas() if name.endswith("_per_day")}
+    sizes = {name for name in WorldParams.metas() if getattr(half, name) != getattr(whole, name)}
+    episodes = {name for name in WorldParams.metas() if name.endswith("_per_day")}
     assert sizes == {"customers", "merchants", "payments_day"} | episodes
     assert all(getattr(half, name) == getattr(whole, name) / 2 for name in sizes)
     assert type(half.customers) is type(half.merchants) is int
@@ -505,8 +505,8 @@ def test_a_scaled_town_is_of_the_same_kind_and_another_size() -> None:
 @pytest.mark.parametrize("share", [1e-9, 1e9])
 def test_a_scaled_town_stays_within_the_ranges_of_its_settings(share: float) -> None:
     scaled = WorldParams().scaled(share)
-    assert world_params.checked(scaled) == scaled
-    meta = world_params.metas()["customers"]
+    assert scaled.checked() == scaled
+    meta = WorldParams.metas()["customers"]
     assert scaled.customers == (meta.ge if share < 1 else meta.le)
 
 
@@ -527,8 +527,8 @@ def test_a_world_without_size_is_refused(scale: float) -> None:
     with pytest.raises(ConfigError) as caught:
         World(1, scale=scale)
     assert str(caught.value) == (
-        f"size of the fraud world, scale: {scale}. Expected a finite number above 0, as a share of the default town. "
-        "Use 1 for the default town, 0.1 for a tenth of it."
+        f"size of the fraud world, scale: {scale}. Expected a finite number above 0, as a share of the default world. "
+        "Use 1 for the default world, 0.1 for a tenth of it."
     )
 
 

@@ -39,7 +39,7 @@ _ROWS: dict[str, tuple[tuple[str, ...], tuple[Condition, ...], str]] = {
     "requests": (("feed_request",), (), "requests for a slate"),
     "slates": (("decision.show",), (), "slates shown"),
     "shown": ((SHOWN,), (), "times shown"),
-    "explored": (("drawn.show",), (), "slots drawn to explore"),
+    "explored": ((SHOWN,), (Condition("explored", "==", 1),), "slots drawn to explore"),
     "reads": (
         (f"outcome.{DWELL}", DWELL),
         (Condition("value", ">=", READ_S),),
@@ -197,7 +197,7 @@ _POLICY: tuple[Feature, ...] = (
     _over("user+author", "shown", "1d", name="author_shown_to_user_1d", use="policy"),
     _over("user+topic", "shown", "1d", name="topic_shown_to_user_1d", use="policy"),
     _over("user", "slates", "1d", use="policy"),
-    _over("all", "explored", "1d", name="explored_slots_1d", use="policy", crowded=_RETAIN),  # so many at least
+    _over("user", "explored", "1d", use="policy"),
 )
 
 FEATURES = FeatureSet(

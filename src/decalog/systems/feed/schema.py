@@ -6,7 +6,7 @@ post (`ref`); what happens elsewhere (a post opened from a link, another system'
 
 from __future__ import annotations
 
-from decalog.schema import Entity, EventKind, Field, FieldKind, Label, OutcomeKind, Schema
+from decalog.schema import Entity, EventKind, Field, FieldKind, Label, OutcomeKind, Schema, Signal
 
 SHOW = "show"
 SURFACES = ("home", "explore", "session")
@@ -14,8 +14,10 @@ DEVICES = ("phone", "tablet", "desktop", "tv")
 VERDICTS = ("clear", "limited", "sensitive", "removed")
 """What moderation may say of a post: `limited` is never spread beyond followers, `sensitive` not to minors."""
 ACTIONS = ("click", "like", "reply", "share", "hide", "report")
-"""What a person can do with a post, besides staying on it (dwell)."""
+"""What a person can do with a post, besides staying on it (dwell, in whole seconds)."""
 DWELL = "dwell"
+LONG_DWELL_S = 10
+"""From so many seconds on, a post was read and not only opened."""
 RETURN, SESSION = "return", "session_end"
 MOST_SLOTS = 100
 
@@ -91,6 +93,13 @@ PROFILE = EventKind(
         _LANGUAGE,
         _ADULT,
         Field(name="interests", kind="text", meaning="Topics they chose, spaces between.", max_length=1_024),
+        Field(
+            name="comment",
+            kind="text",
+            meaning="A note on them; nothing is decided by it.",
+            privacy="personal",
+            max_length=512,
+        ),
     ),
 )
 
@@ -136,6 +145,7 @@ CANDIDATE = (
     _fact("neighbours", "float", "Score of collaborative filtering."),
     _fact("similar", "float", "Cosine with what was read last."),
     _fact("sketch", "int", "Signs of the post's vector, a bit each."),
+    _fact("explored", "flag", "Its slot drew it, where it was shown."),
     *(
         _fact(f"{retriever}_rank", "int", f"Its place from 1 on in what `{retriever}` found.")
         for retriever in ("popular", "fresh", "following")
@@ -171,6 +181,16 @@ SCHEMA = Schema(
         meaning="A shown post was opened.",
         maturity="1h",
         observed_after=(SHOW,),
+    ),
+    slate_of="post",
+    signals=(
+        Signal(head="p_click", kind="click"),
+        Signal(head="p_dwell", kind=DWELL, least=LONG_DWELL_S),
+        Signal(head="p_like", kind="like", maturity="1d"),
+        Signal(head="p_reply", kind="reply", maturity="1d"),
+        Signal(head="p_share", kind="share", maturity="1d"),
+        Signal(head="p_hide", kind="hide", maturity="1d"),
+        Signal(head="p_report", kind="report", maturity="1d"),
     ),
     candidate=CANDIDATE,
 )

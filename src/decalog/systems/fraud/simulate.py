@@ -24,11 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.errors import ConfigError, ConflictError, RequestError, UnknownRecordError, near
+from decalog.money import convert
 from decalog.systems.fraud import world_payments as payments
 from decalog.systems.fraud import world_town as towns
-from decalog.systems.fraud.world_params import WorldParams, checked, known_switch, mood
+from decalog.systems.fraud.world_params import SWITCHES, WorldParams, mood
 from decalog.systems.fraud.world_payments import DAY_US, SCHEMES, Batch
 from decalog.testing import draws
+from decalog.testing.clockwork import Clockwork
 from decalog.testing.worlds import Message
 
 START_US = 1_767_571_200_000_000  # Monday, 5 January 2026, 00:00 UTC
@@ -69,7 +71,7 @@ class _Due(NamedTuple):
     request_id: str
 
 
-class World:
+class World(Clockwork):
     """The fraud world as a `decalog.testing.worlds.World`; see there for what each method promises.
 
     Args:
@@ -85,43 +87,25 @@ class World:
     def __init__(
         self, seed: int, params: WorldParams | None = None, *, scale: float = 1.0, start_us: int = START_US
     ) -> None:
-        self.params = checked((params or WorldParams()).scaled(scale))
-        self.params_hash = self.params.digest()
-        self.start_us = _midnight(start_us)
+        self.params = (params or WorldParams()).scaled(scale).checked()
+        super().__init__(self.params, SWITCHES, start_us=_midnight(start_us))
         self.base = "EUR"
         per_euro = {code: rate for code, (_, rate) in towns.CURRENCIES.items() if code != self.base}
         self.rates: Mapping[str, str] = {code: f"{1 / rate:.6f}" for code, rate in per_euro.items()}
         self._town = towns.build(seed, self.params)
-        self._now_us = start_us - 1
-        self._day = 0  # days generated so far
-        self._on: frozenset[str] = frozenset()
         self._later: list[Batch] = []  # payments of running episodes on days to come
         self._payments: dict[str, _Payment] = {}
         self._bodies: dict[str, dict[str, Any]] = {}  # requests not yet sent
-        self._due: list[_Due] = []  # a heap
+        self._frauds: list[_Payment] = []  # of those decided on
 
-    def advance(self, until_us: int) -> list[Message]:
-        """Returns all messages after the last call and up to `until_us`, ordered by (at, kind, payment).
-
-        Raises:
-            RequestError: `until_us` lies before the end of the last call.
-        """
-        if until_us < self._now_us:
-            raise RequestError(
-                where="World.advance",
-                given=f"until_us {until_us}, before {self._now_us}, where the world already is",
-                expected="a time that does not run back",
-                fix="Build a new World with the same seed to go through a time again.",
-            )
-        while self.start_us + self._day * DAY_US <= until_us:
-            self._generate()
-        messages = []
-        while self._due and self._due[0][0] <= until_us:
-            messages += self._deliver(heapq.heappop(self._due))
-        self._now_us = until_us
-        return messages
-
-    def react(self, request_id: str, action: str, *, at_us: int) -> None:
+    def react(
+        self,
+        request_id: str,
+        action: str,
+        *,
+        at_us: int,
+        refs: tuple[str, ...] = (),  # noqa: ARG002 - nothing is shown
+    ) -> None:
         """Tells the world the action on a payment: allow, block, review or step_up; without a reaction it goes through.
 
         Blocked payments and failed step-ups end there. A reviewed one waits for the analyst's verdict, and how a
@@ -145,6 +129,8 @@ class World:
             )
         payment.action = action
         payment.state = self._state_after(payment, action)
+        if payment.fraud:
+            self._frauds.append(payment)
         if action in _ANSWERED:
             due_us = max(at_us + int(self._minutes(payment, action) * _MINUTE_US), self._now_us + 1)
             heapq.heappush(self._due, _Due(due_us, _ANSWERED[action], request_id))
@@ -171,13 +157,17 @@ class World:
             "settled": {"through": 1.0, "stopped": 0.0, "review": -1.0}[payment.state],
         }
 
-    def switch(self, name: str, on: bool) -> None:  # noqa: FBT001 - a switch
-        """Switches one of `world_params.SWITCHES`, from the next midnight that has not been generated yet.
+    def score(self) -> str:
+        """Returns how many frauds among the payments that were decided on went through, and the money behind them."""
+        held = [payment for payment in self._frauds if payment.state != "through"]
+        stopped, lost = (self._money(payments) for payments in (held, self._frauds))
+        return (
+            f"frauds not let through {len(held):,} of {len(self._frauds):,} "
+            f"(simulated: {stopped / 100:,.0f} of {lost / 100:,.0f} {self.base})"
+        )
 
-        Raises:
-            ConfigError: there is no such switch.
-        """
-        self._on = self._on | {known_switch(name)} if on else self._on - {known_switch(name)}
+    def _money(self, lost: list[_Payment]) -> int:
+        return sum(convert(p.amount_minor, p.currency, base=self.base, rates=self.rates) for p in lost)
 
     def _minutes(self, payment: _Payment, action: str) -> float:
         """Returns how long an analyst, or the payer at a step-up, takes."""
@@ -205,9 +195,8 @@ class World:
         after: dict[str, State] = {"allow": "through", "block": "stopped", "review": "review"}
         return after[action]
 
-    def _generate(self) -> None:
-        """Makes the next day's payments and plans what will be reported about them."""
-        start_us = self.start_us + self._day * DAY_US
+    def _begin_day(self, start_us: int) -> None:
+        """Makes a day's payments and plans what will be reported about them."""
         today, now = _EPOCH + timedelta(days=start_us // DAY_US), mood(self._on)
         season = np.array([_WEEKDAYS[today.weekday()], 1.0])
         if today.day >= _PAYDAYS[0] or today.day <= _PAYDAYS[1]:
@@ -217,7 +206,6 @@ class World:
         here = batch.at_us < start_us + DAY_US
         self._later = [payments.rows(batch, ~here)]
         self._send(payments.rows(batch, here), jpy_factor=now.jpy_factor)
-        self._day += 1
 
     def _send(self, batch: Batch, *, jpy_factor: int) -> None:
         """Puts a day's requests and planned reports into the queue."""
@@ -255,7 +243,7 @@ class World:
             if warned[i]:
                 heapq.heappush(self._due, _Due(at_us + int(warn_days[i] * DAY_US), "fraud_warning", ids[i]))
 
-    def _deliver(self, due: _Due) -> list[Message]:
+    def _deliver(self, due: _Due, *, alone: bool) -> list[Message]:  # noqa: ARG002 - all is let through
         """Returns the message that is due; none where a report's payment never went through."""
         if due.kind == "decide":
             return [Message(due.at_us, "decide", self._bodies.pop(due.request_id))]

@@ -6,144 +6,62 @@ portfolio.
 
 from __future__ import annotations
 
-import hashlib
-import math
 import typing
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-import msgspec
-import numpy as np
-from msgspec import Meta
+from decalog.testing.settings import Settings, fixed, rate, share
 
-from decalog.errors import ConfigError, near
-from decalog.testing import draws
-
-# How far `perturbed` moves a setting: the standard deviation of the log of the factor.
-_MOVED = {"spread": 0.2}
+_EPISODES = ("card_testing_per_day", "takeover_per_day", "ring_per_day", "slow_low_per_day")
 
 
-def _share(meaning: str) -> Meta:
-    return Meta(description=meaning, ge=0.0, le=1.0, extra=_MOVED)
-
-
-def _rate(meaning: str, most: float) -> Meta:
-    return Meta(description=meaning, ge=0.0, le=most, extra=_MOVED)
-
-
-def _fixed(meaning: str, *, least: float, most: float) -> Meta:
-    return Meta(description=meaning, ge=least, le=most)
-
-
-class WorldParams(msgspec.Struct, frozen=True, kw_only=True):
+class WorldParams(Settings, frozen=True, kw_only=True):
     """All settings of the fraud world; meaning, unit and range stand in each field's annotation.
 
     With the defaults and no switch on, 0.3–0.8 % of payments are frauds.
     """
 
-    customers: Annotated[int, _fixed("people who pay", least=50, most=100_000)] = 4_000
-    merchants: Annotated[int, _fixed("shops they pay", least=50, most=10_000)] = 400
-    payments_day: Annotated[float, _fixed("ordinary payments on a mean day", least=10, most=100_000)] = 2_450.0
-    favourite_share: Annotated[float, _share("share of payments that go to a shop the customer returns to")] = 0.65
-    cross_border_share: Annotated[float, _share("share of payments at home that go to a foreign online shop")] = 0.10
-    trip_share: Annotated[float, _share("share of 45-day cycles in which a customer travels")] = 0.35
-    vpn_share: Annotated[float, _share("share of online payments through an exit in another country")] = 0.025
-    fresh_device_share: Annotated[float, _share("share of honest online payments on a device never seen before")] = 0.02
-    missing_device_share: Annotated[float, _share("share of online payments whose client sends no device")] = 0.04
-    device_life_days: Annotated[float, _rate("days until a customer replaces a device", 2_000)] = 240.0
-    ip_life_days: Annotated[float, _rate("days until a home gets another IP address", 365)] = 14.0
-    payday_lift: Annotated[float, _rate("factor on the number of payments from the 25th to the 2nd", 3)] = 1.15
-    background_hazard: Annotated[float, _rate("mean probability of fraud of an ordinary payment, about", 0.05)] = 0.0007
-    card_testing_per_day: Annotated[float, _rate("bursts on one IP started a day, honest crowds included", 50)] = 0.6
-    takeover_per_day: Annotated[float, _rate("unusual sessions on an account started a day, honest included", 50)] = 9.0
-    ring_per_day: Annotated[float, _rate("devices shared by many accounts started a day, honest included", 20)] = 0.2
-    slow_low_per_day: Annotated[float, _rate("small quiet series on a card started a day, honest included", 50)] = 0.5
-    scheme_slope: Annotated[float, _rate("log-odds of fraud per unit of an episode's severity", 20)] = 4.5
+    world: ClassVar[str] = "fraud"
+    sizes: ClassVar[tuple[str, ...]] = ("customers", "merchants", "payments_day", *_EPISODES)
+
+    customers: Annotated[int, fixed("people who pay", least=50, most=100_000)] = 4_000
+    merchants: Annotated[int, fixed("shops they pay", least=50, most=10_000)] = 400
+    payments_day: Annotated[float, fixed("ordinary payments on a mean day", least=10, most=100_000)] = 2_450.0
+    favourite_share: Annotated[float, share("share of payments that go to a shop the customer returns to")] = 0.65
+    cross_border_share: Annotated[float, share("share of payments at home that go to a foreign online shop")] = 0.10
+    trip_share: Annotated[float, share("share of 45-day cycles in which a customer travels")] = 0.35
+    vpn_share: Annotated[float, share("share of online payments through an exit in another country")] = 0.025
+    fresh_device_share: Annotated[float, share("share of honest online payments on a device never seen before")] = 0.02
+    missing_device_share: Annotated[float, share("share of online payments whose client sends no device")] = 0.04
+    device_life_days: Annotated[float, rate("days until a customer replaces a device", 2_000)] = 240.0
+    ip_life_days: Annotated[float, rate("days until a home gets another IP address", 365)] = 14.0
+    payday_lift: Annotated[float, rate("factor on the number of payments from the 25th to the 2nd", 3)] = 1.15
+    background_hazard: Annotated[float, rate("mean probability of fraud of an ordinary payment, about", 0.05)] = 0.0007
+    card_testing_per_day: Annotated[float, rate("bursts on one IP started a day, honest crowds included", 50)] = 0.6
+    takeover_per_day: Annotated[float, rate("unusual sessions on an account started a day, honest included", 50)] = 9.0
+    ring_per_day: Annotated[float, rate("devices shared by many accounts started a day, honest included", 20)] = 0.2
+    slow_low_per_day: Annotated[float, rate("small quiet series on a card started a day, honest included", 50)] = 0.5
+    scheme_slope: Annotated[float, rate("log-odds of fraud per unit of an episode's severity", 20)] = 4.5
     scheme_cut: Annotated[
-        float, _fixed("severity (standard normal) at which fraud is an even bet", least=-3, most=3)
+        float, fixed("severity (standard normal) at which fraud is an even bet", least=-3, most=3)
     ] = 0.5
-    payment_noise: Annotated[float, _rate("standard deviation of a payment's severity within its episode", 2)] = 0.35
-    friendly_share: Annotated[float, _share("share of honest online payments later charged back by their owner")] = (
+    payment_noise: Annotated[float, rate("standard deviation of a payment's severity within its episode", 2)] = 0.35
+    friendly_share: Annotated[float, share("share of honest online payments later charged back by their owner")] = (
         0.0007
     )
-    report_share: Annotated[float, _share("share of frauds that are ever charged back")] = 0.85
-    warning_share: Annotated[float, _share("share of charged-back frauds the network warns of before")] = 0.5
-    delay_mean_days: Annotated[float, _rate("mean of the exponential delay beyond the least, before the cut", 60)] = (
-        14.0
-    )
-    delay_least_days: Annotated[float, _fixed("least days from payment to chargeback", least=5, most=30)] = 5.0
-    delay_most_days: Annotated[float, _fixed("most days from payment to chargeback", least=31, most=120)] = 60.0
-    review_minutes: Annotated[float, _rate("median minutes from a review decision to the analyst's verdict", 600)] = (
-        25.0
-    )
-    analyst_sensitivity: Annotated[float, _share("probability that an analyst calls a fraud a fraud")] = 0.88
+    report_share: Annotated[float, share("share of frauds that are ever charged back")] = 0.85
+    warning_share: Annotated[float, share("share of charged-back frauds the network warns of before")] = 0.5
+    delay_mean_days: Annotated[float, rate("mean of the exponential delay beyond the least, before the cut", 60)] = 14.0
+    delay_least_days: Annotated[float, fixed("least days from payment to chargeback", least=5, most=30)] = 5.0
+    delay_most_days: Annotated[float, fixed("most days from payment to chargeback", least=31, most=120)] = 60.0
+    review_minutes: Annotated[float, rate("median minutes from a review decision to the analyst's verdict", 600)] = 25.0
+    analyst_sensitivity: Annotated[float, share("probability that an analyst calls a fraud a fraud")] = 0.88
     analyst_specificity: Annotated[
-        float, _fixed("probability that an analyst lets an honest payment go", least=0, most=1)
+        float, fixed("probability that an analyst lets an honest payment go", least=0, most=1)
     ] = 0.97
     step_up_honest_pass: Annotated[
-        float, _fixed("probability that an honest customer passes a step-up", least=0, most=1)
+        float, fixed("probability that an honest customer passes a step-up", least=0, most=1)
     ] = 0.9
-    step_up_fraud_pass: Annotated[float, _share("probability that a fraudster passes a step-up")] = 0.08
-
-    def digest(self) -> str:
-        """Returns the sha256 of the canonical JSON of all settings, in hex."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
-
-    def perturbed(self, seed: int) -> WorldParams:
-        """Returns settings moved by log-normal factors (sd 0.2), kept in range: another town of the same kind."""
-        key = draws.root(f"perturbed fraud world {seed}")
-        moved = {name: self._moved(name, meta, key=key) for name, meta in metas().items() if meta.extra}
-        return msgspec.structs.replace(self, **moved)
-
-    def scaled(self, share: float) -> WorldParams:
-        """Returns a smaller or larger town of the same kind: people, shops, payments and episodes times `share`.
-
-        Each stays within its range, so a very small town has its least number of people and shops.
-
-        Raises:
-            ConfigError: the share is no finite number above 0.
-        """
-        if not 0 < share < math.inf:
-            raise ConfigError(
-                where="size of the fraud world, scale",
-                given=f"{share}",
-                expected="a finite number above 0, as a share of the default town",
-                fix="Use 1 for the default town, 0.1 for a tenth of it.",
-            )
-        sizes = ("customers", "merchants", "payments_day", *(name for name in metas() if name.endswith("_per_day")))
-        sized = {name: self._sized(name, share) for name in sizes}
-        return msgspec.structs.replace(self, **sized)
-
-    def _sized(self, name: str, share: float) -> float:
-        meta, value = metas()[name], getattr(self, name) * share
-        bounded = float(np.clip(value, meta.ge, meta.le))
-        return round(bounded) if isinstance(getattr(self, name), int) else bounded
-
-    def _moved(self, name: str, meta: Meta, *, key: draws.Keys) -> float:
-        factor = np.exp((meta.extra or {})["spread"] * draws.normal(key, name)[0])
-        return float(np.clip(getattr(self, name) * factor, meta.ge, meta.le))
-
-
-def metas() -> dict[str, Meta]:
-    """Returns meaning and range of each setting, by name."""
-    hints = typing.get_type_hints(WorldParams, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
-
-
-def checked(params: WorldParams) -> WorldParams:
-    """Returns the settings as they are, or raises.
-
-    Raises:
-        ConfigError: a setting is of the wrong type or outside its range.
-    """
-    try:
-        return msgspec.convert(msgspec.to_builtins(params), WorldParams)
-    except msgspec.ValidationError as error:
-        raise ConfigError(
-            where="WorldParams",
-            given=str(error),
-            expected="each setting within the range its annotation declares",
-            fix="See decalog.systems.fraud.world_params.metas() for meaning and range of each.",
-        ) from error
+    step_up_fraud_pass: Annotated[float, share("probability that a fraudster passes a step-up")] = 0.08
 
 
 # What can be switched on, with its declared effect.
@@ -187,19 +105,3 @@ def mood(on: frozenset[str]) -> Mood:
     """Returns the joint effect of the switches that are on."""
     effects = {name: value for switch in on for name, value in _EFFECTS[switch].items()}
     return Mood()._replace(**effects)
-
-
-def known_switch(name: str) -> str:
-    """Returns the name if there is such a switch.
-
-    Raises:
-        ConfigError: there is none; names the closest.
-    """
-    if name in SWITCHES:
-        return name
-    raise ConfigError(
-        where="switch of the fraud world",
-        given=f"unknown name '{name}'",
-        expected=near(name, SWITCHES),
-        fix="See decalog.systems.fraud.world_params.SWITCHES for what each does.",
-    )

@@ -17,7 +17,8 @@ from decalog.ingest import Rejected
 from decalog.metrics import Metric
 from decalog.models.base import ModelSpec
 from decalog.monitoring import Monitor
-from decalog.schema import Label, Schema, SchemaParser
+from decalog.parsing import SchemaParser
+from decalog.schema import Label, Schema
 from decalog.stores.base import Vault
 from decalog.system import System, load
 from decalog.testing import traffic

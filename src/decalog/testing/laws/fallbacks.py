@@ -237,7 +237,7 @@ class _Leaking(Judge):
 
 class _Writing(Judge):
     def predict(self, draft: Underway) -> None:
-        draft.prediction = math.nan
+        draft.predictions = np.array([math.nan])
 
 
 class _Refusing:

@@ -67,8 +67,8 @@ def _scale(trial: Trial) -> float:
 def _play(stage: Stage, world: World) -> None:
     """Plays history: nothing was decided here, so every label shows."""
     for day in range(1, _days(stage.system) + 1):
-        for message in world.advance(world.start_us + day * DAY):
-            stage.send(Step(message.at, "outcome" if message.kind == "outcome" else "event", message.body))
+        for message in world.advance(world.start_us + day * DAY, alone=True):
+            stage.send(Step(message.at, "outcome" if message.kind == "outcome" else "event", message.history))
     stage.log.commit()
 
 

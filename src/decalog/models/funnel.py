@@ -1,0 +1,58 @@
+"""A funnel: what finds candidates and what ranks them, in one artefact, so that one version names both.
+
+The ranker's features hold scores of the towers and the neighbours, so neither may be replaced without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from decalog.models import collaborative, heads, two_tower
+from decalog.models.base import Floats, SlateSet
+from decalog.models.collaborative import Neighbours
+from decalog.models.heads import Heads, SimpleHeads
+from decalog.models.two_tower import TwoTower
+
+FORMAT = "funnel"
+
+
+class Funnel:
+    """Fitted towers, neighbours and ranker.
+
+    Args:
+        towers: vectors of people and things.
+        neighbours: of each thing.
+        ranker: calibrated heads over features that hold their scores.
+    """
+
+    blocking = False
+
+    def __init__(self, towers: TwoTower, neighbours: Neighbours, ranker: Heads | SimpleHeads) -> None:
+        self.towers, self.neighbours, self.ranker = towers, neighbours, ranker
+        self.heads = ranker.heads
+
+    def predict(self, rows: Floats) -> Floats:
+        """See `Model.predict`; n × heads."""
+        return self.ranker.predict(rows)
+
+    def rank(self, data: SlateSet) -> Floats:
+        """Returns predictions for things shown, described anew by these towers and neighbours."""
+        rows = data.rows if data.told is None else data.told.redescribed(self, data.places)
+        return self.predict(rows)
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """See `Model.save`."""
+        self.towers.save(folder)
+        self.neighbours.save(folder)
+        return self.ranker.save(folder)
+
+
+def load(folder: Path, settings: Mapping[str, Any]) -> Funnel:
+    """Returns the model of a folder.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    return Funnel(two_tower.load(folder), collaborative.load(folder), heads.load(folder, settings))

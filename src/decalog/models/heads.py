@@ -1,0 +1,449 @@
+"""A model of several actions: each head is a calibrated probability of its own, and all are scored in one pass.
+
+What a slate's slot added to an action is taken out of what is learnt (`models.examination`): predictions are those of
+the first slot. As with `models.boosted`, the latest slates are held out first: they say how many trees are enough, up
+to the declared budget, and fit the calibration; then that many trees are grown on all.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, cast
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from decalog.errors import ConfigError, DataError, ModelError, near
+from decalog.models import calibration, examination
+from decalog.models.base import Floats, TrainingSet
+from decalog.models.boosted import BoostedParams, lightgbm_settings, model_text, read_whole
+from decalog.models.lightgbm_native import NativeBooster
+from decalog.models.linear import Logistic, Prior, fit_logistic
+from decalog.models.rows import checked
+
+Int64s = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+FORMAT = "heads"
+FILE = "heads.json"
+
+_FREE, _CLOSE = 0.5, 0.1
+"""How far a step from one position to the next may lie from no step at all, and from what is known better."""
+_MOST_LEAVES = 64
+
+
+class HeadsTrainingSet(msgspec.Struct, frozen=True):
+    """What was shown, and what was done with it: one row a slot of a slate.
+
+    Args:
+        names: of the features, one a column.
+        heads: of the actions, as the model will name them.
+        rows: float64, n × features; finite.
+        labels: n × heads; 0, 1, or NaN where it is not known (yet).
+        positions: of the row in its slate, 0 = first.
+        times: µs of the decision.
+        groups: of the slate that the row belongs to.
+        weights: how many rows each one stands for, > 0; None for one.
+        randomised: where the position was drawn without regard to the row; None for nowhere.
+    """
+
+    names: tuple[str, ...]
+    heads: tuple[str, ...]
+    rows: Floats
+    labels: Floats
+    positions: Int64s
+    times: Int64s
+    groups: Int64s
+    weights: Floats | None = None
+    randomised: Flags | None = None
+
+
+class HeadsParams(BoostedParams, frozen=True, kw_only=True):
+    """As for boosted trees, for each head; `trees` is the budget that serving has to score.
+
+    Args:
+        calibration: "isotonic" where the held-out rows have `isotonic_from` positives, else "sigmoid".
+        isotonic_from: see `calibration`.
+        least: positives, and negatives, that a head is fitted from; with fewer it knows its base rate only.
+        examined: heads whose actions depend on the slot; None for all.
+        most_positions: positions from 0 that have an examination of their own; later ones share the last one's.
+    """
+
+    trees: int = 150
+    rows_a_leaf: int = 50
+    calibration: Literal["sigmoid", "isotonic"] = "isotonic"
+    isotonic_from: int = 1_000
+    least: int = 100
+    examined: tuple[str, ...] | None = None
+    most_positions: int = 50
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What a head is beside its trees.
+
+    Args:
+        name: of the action.
+        calibrator: from raw score to probability.
+        curve: log odds that each position adds to those of the first; one number where it adds nothing.
+        trees: 0 where it had too few positives: the score is then 0, and the calibrator says the base rate.
+        positives, known: rows it was fitted from.
+    """
+
+    name: str
+    calibrator: calibration.Calibrator
+    curve: tuple[float, ...]
+    trees: int
+    positives: int
+    known: int
+
+
+class _Described(msgspec.Struct, frozen=True, tag="trees"):
+    heads: tuple[Head, ...]
+    width: int
+
+
+class SimpleHeads(msgspec.Struct, frozen=True, tag="simple"):
+    """A baseline of several actions: a logistic regression each, or the base rate.
+
+    Args:
+        heads: names.
+        models: one a head.
+    """
+
+    heads: tuple[str, ...]
+    models: tuple[Prior | Logistic, ...]
+    blocking: ClassVar[bool] = False
+
+    def predict(self, rows: Floats) -> Floats:
+        """See `Model.predict`; n × heads."""
+        return np.column_stack([model.predict(rows) for model in self.models])
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """See `Model.save`."""
+        (folder / FILE).write_bytes(msgspec.json.encode(self))
+        return {"heads": list(self.heads)}
+
+
+class Heads:
+    """Fitted trees of several actions.
+
+    Args:
+        described: the heads, in the order of their columns.
+        texts: LightGBM's model text of each head that has trees, in the same order; known to be whole.
+        width: of a row.
+        params: of the fit, for the manifest.
+    """
+
+    blocking: ClassVar[bool] = False
+    """Scores 500 rows in milliseconds without the GIL: serving calls it on the event loop."""
+
+    def __init__(self, described: Sequence[Head], texts: Sequence[bytes], *, width: int, params: HeadsParams) -> None:
+        from decalog.models.forest import Forest  # numba
+
+        self.described, self.width, self._params = tuple(described), width, params
+        self.heads = tuple(head.name for head in described)
+        self._grown = [place for place, head in enumerate(described) if head.trees]
+        self._texts = dict(zip(self._grown, texts, strict=True))
+        self._forest = Forest(texts) if texts else None
+
+    def predict(self, rows: Floats) -> Floats:
+        """Returns P(action) at the first position, n × heads; the same bits for a row alone or among others."""
+        scores = self.scores(rows)
+        columns = zip(self.described, scores.T, strict=True)
+        return np.column_stack([head.calibrator.apply(column) for head, column in columns])
+
+    def scores(self, rows: Floats) -> Floats:
+        """Returns the raw score of each row and head; 0 where a head has no trees."""
+        matrix = checked(rows, width=self.width)
+        scores = np.zeros((len(matrix), len(self.heads)))
+        if self._forest:
+            scores[:, self._grown] = self._forest.scores(matrix)
+        return scores
+
+    @property
+    def examination(self) -> dict[str, tuple[float, ...]]:
+        """Head → how likely an action at each position is, against 1 at the first (by odds)."""
+        return {head.name: tuple(np.exp(head.curve).tolist()) for head in self.described}
+
+    def contributions(self, rows: Floats, head: str) -> Floats | None:
+        """Returns what each feature adds to the log odds of a head; see `models.base.Explaining`.
+
+        None where the head's curve is isotonic: that is no sum of parts.
+
+        Raises:
+            ConfigError: there is no such head.
+        """
+        if head not in self.heads:
+            raise _unknown("contributions, head", head, self.heads)
+        place = self.heads.index(head)
+        calibrator, matrix = self.described[place].calibrator, checked(rows, width=self.width)
+        if not isinstance(calibrator, calibration.Sigmoid):
+            return None
+        found = np.zeros((len(matrix), self.width + 1))
+        if place in self._grown:
+            found = self._boosters[place].contributions(matrix) * calibrator.slope
+        found[:, -1] += calibrator.shift
+        return found
+
+    @functools.cached_property
+    def _boosters(self) -> dict[int, NativeBooster]:
+        return {place: NativeBooster(text) for place, text in self._texts.items()}
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """See `Model.save`."""
+        for place, text in self._texts.items():
+            _text_file(folder, place).write_bytes(text)
+        (folder / FILE).write_bytes(msgspec.json.encode(_Described(self.described, self.width)))
+        return {
+            "params": msgspec.to_builtins(self._params),
+            "heads": list(self.heads),
+            "trees": {head.name: head.trees for head in self.described},
+            "examination": self.examination,
+            "sha256": [hashlib.sha256(text).hexdigest() for text in self._texts.values()],
+        }
+
+
+def _text_file(folder: Path, place: int) -> Path:
+    return folder / f"head-{place}.txt"
+
+
+def load(folder: Path, settings: Mapping[str, Any]) -> Heads | SimpleHeads:
+    """Returns the model of a folder.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    try:
+        found = msgspec.json.decode((folder / FILE).read_bytes(), type=_Described | SimpleHeads)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(
+            where=f"model file {FILE}",
+            given=f"a file that cannot be read ({type(error).__name__})",
+            expected="the heads that the training run wrote",
+            fix="Roll back with `decalog models rollback`, restore it from a backup, or train again.",
+        ) from None
+    if isinstance(found, SimpleHeads):
+        return found
+    grown = [place for place, head in enumerate(found.heads) if head.trees]
+    hashes = zip(grown, settings["sha256"], strict=True)
+    texts = [read_whole(_text_file(folder, place), sha256=sha256) for place, sha256 in hashes]
+    return Heads(found.heads, texts, width=found.width, params=msgspec.convert(settings["params"], HeadsParams))
+
+
+class _Shown(NamedTuple):
+    """The rows of one head whose label is known; `late` are held out."""
+
+    places: Int64s
+    labels: Floats
+    positions: Int64s
+    weights: Floats
+    late: Flags
+
+
+def fit_heads(data: HeadsTrainingSet, seed: int, *, params: HeadsParams | None = None) -> Heads:
+    """Returns heads fitted to what was shown; the same inputs and seed give the same bytes.
+
+    Raises:
+        DataError: labels are other than 0, 1 and NaN, a feature is not finite, or there are fewer than two slates.
+        ConfigError: a parameter names an unknown feature or head, or allows trees that are too large to score.
+    """
+    import lightgbm  # seconds: only training pays them
+
+    chosen = params or HeadsParams()
+    _check(data, chosen)
+    settings = lightgbm_settings(data.names, seed, params=chosen)
+    turns = _turns(data)
+    shown = [_shown(data, place, chosen, turns) for place in range(len(data.heads))]
+    curves = _curves(data, shown, chosen, turns, settings)
+    # One set of bins: heads then ask about the same thresholds, and serving finds each row's place among fewer.
+    bins = lightgbm.Dataset(data.rows, params=settings).construct()
+    heads, texts = list[Head](), list[bytes]()
+    for name, own, curve in zip(data.heads, shown, curves, strict=True):
+        trees, calibrator = 0, cast("calibration.Calibrator", calibration.Sigmoid(0.0, _level(own, curve)))
+        if _is_enough(own, chosen):
+            text, trees, calibrator = _grow(data, own, curve, bins, chosen)
+            texts.append(text)
+        heads.append(Head(name, calibrator, tuple(curve.tolist()), trees, int(np.sum(own.labels)), len(own.labels)))
+    return Heads(heads, texts, width=data.rows.shape[1], params=chosen)
+
+
+def _turns(data: HeadsTrainingSet) -> Int64s:
+    """Returns the number of each row's slate, in the order of their times."""
+    slates, which = np.unique(data.groups, return_inverse=True)
+    first = np.full(len(slates), np.iinfo(np.int64).max)
+    np.minimum.at(first, which, data.times)
+    turns: Int64s = np.argsort(np.argsort(first, kind="stable"))[which]
+    return turns
+
+
+def _shown(data: HeadsTrainingSet, place: int, params: HeadsParams, turns: Int64s) -> _Shown:
+    places = np.flatnonzero(~np.isnan(data.labels[:, place]))
+    slates = int(turns.max()) + 1
+    late = turns[places] >= slates - max(1, int(slates * params.held_out))
+    weights = np.ones(len(places)) if data.weights is None else data.weights[places]
+    return _Shown(places, data.labels[places, place], _positions(data, params)[places], weights, late)
+
+
+def _positions(data: HeadsTrainingSet, params: HeadsParams) -> Int64s:
+    return np.minimum(data.positions, params.most_positions - 1)
+
+
+def _is_enough(own: _Shown, params: HeadsParams) -> bool:
+    """Returns whether there are enough positives and negatives in all, and a tenth of them in each part."""
+    counts = [np.bincount(own.labels[part].astype(np.int64), minlength=2).min() for part in (own.late, ~own.late)]
+    return bool(sum(counts) >= params.least and min(counts) * 10 >= params.least)
+
+
+def _level(own: _Shown, curve: Floats) -> float:
+    """Returns the log odds of the base rate at the first position, one pseudo-row of each label added."""
+    rows = float(np.sum(own.weights * np.exp(curve)[own.positions])) + 2
+    hits = min(float(np.sum(own.weights * own.labels)) + 1, rows - 1)
+    return float(np.log(hits / (rows - hits)))
+
+
+def _curves(
+    data: HeadsTrainingSet, shown: list[_Shown], params: HeadsParams, turns: Int64s, settings: Mapping[str, Any]
+) -> list[Floats]:
+    """Returns each head's log odds by position: the head with most positives leads, the others stay close to it."""
+    positions = _positions(data, params)
+    known = np.zeros(int(positions.max()) + 1)
+    curves = [known for _ in shown]
+    if len(known) == 1:
+        return curves
+    within = examination.bands(data.rows, positions, folds=turns % 2, settings=settings)
+    drawn = np.zeros(len(positions), bool) if data.randomised is None else data.randomised
+    examined = data.heads if params.examined is None else params.examined
+    places = [place for place, name in enumerate(data.heads) if name in examined]
+    step = _FREE
+    for place in sorted(places, key=lambda place: -float(np.sum(shown[place].labels))):
+        own = shown[place]
+        curves[place] = _curve(own, within[own.places], drawn[own.places], prior=known, step=step)
+        known, step = (curves[place], _CLOSE) if step == _FREE else (known, step)
+    return curves
+
+
+def _curve(own: _Shown, within: Int64s, drawn: Flags, *, prior: Floats, step: float) -> Floats:
+    """Returns the curve of one head: from bands of all rows, and then closer to it from the drawn slots alone."""
+    rows, bands = np.ones(len(drawn), bool), within
+    for mask, band in ((rows, bands), (drawn, np.zeros_like(within))):
+        if np.any(mask):
+            shape = (len(prior), int(band.max()) + 1)
+            hits, seen = (
+                examination.table(values[mask], own.positions[mask], within=band[mask], shape=shape)
+                for values in (own.weights * own.labels, own.weights)
+            )
+            prior, step = examination.fit_curve(hits, seen, prior=prior, step=step), _CLOSE
+    return prior
+
+
+def _grow(
+    data: HeadsTrainingSet, own: _Shown, curve: Floats, bins: Any, params: HeadsParams
+) -> tuple[bytes, int, calibration.Calibrator]:
+    """Returns a head's trees, how many they are, and the curve from their score to a probability."""
+    import lightgbm
+
+    settings, rows = dict(bins.params), data.rows[own.places]
+    offsets = _level(own, curve) + curve[own.positions]
+
+    def part(mask: Flags) -> Any:
+        labels, weights = own.labels[mask], own.weights[mask]
+        return lightgbm.Dataset(rows[mask], labels, bins, weights, init_score=offsets[mask], params=settings)
+
+    stop = lightgbm.early_stopping(params.patience, verbose=False)
+    early = lightgbm.train(settings, part(~own.late), params.trees, valid_sets=[part(own.late)], callbacks=[stop])
+    trees = int(early.best_iteration)
+    scores = NativeBooster(model_text(early, trees)).scores(rows[own.late]) + curve[own.positions[own.late]]
+    labels, weights = own.labels[own.late], own.weights[own.late]
+    is_isotonic = params.calibration == "isotonic" and np.sum(labels) >= params.isotonic_from
+    fit_curve = calibration.fit_isotonic if is_isotonic else calibration.fit_sigmoid
+    grown = lightgbm.train(settings, part(np.ones(len(rows), bool)), trees)
+    return model_text(grown, trees), trees, fit_curve(scores, labels, weights=weights)
+
+
+def fit_logistic_heads(
+    data: HeadsTrainingSet, seed: int, *, params: HeadsParams | None = None, columns: Sequence[str] = ()
+) -> SimpleHeads:
+    """Returns a baseline: a logistic regression a head, in which log(1 + position) takes the place of a curve.
+
+    Args:
+        data: to learn from; weights are not looked at.
+        seed: changes nothing.
+        params: `least` and `examined` hold here too.
+        columns: the features that it may use; none for all. One column with a rate of clicks is the popularity
+            baseline.
+
+    Raises:
+        DataError: as for `fit_heads`.
+        ConfigError: a column, or a head of `examined`, is unknown.
+    """
+    chosen = params or HeadsParams()
+    _check(data, chosen)
+    for name in columns:
+        if name not in data.names:
+            raise _unknown("logistic heads, columns", name, data.names)
+    used = [data.names.index(name) for name in columns or data.names]
+    turns = _turns(data)
+    models = list[Prior | Logistic]()
+    for place, name in enumerate(data.heads):
+        own = _shown(data, place, chosen, turns)
+        if not _is_enough(own, chosen):
+            level = _level(own, np.zeros(chosen.most_positions))
+            models.append(Prior(float(calibration.sigmoid(np.array([level]))[0]), data.rows.shape[1]))
+            continue
+        matter = float(chosen.examined is None or name in chosen.examined)
+        rows = np.column_stack([data.rows[own.places][:, used], matter * np.log1p(own.positions)])
+        models.append(_at_first(fit_logistic(_plain(own, rows), seed), used, data.rows.shape[1]))
+    return SimpleHeads(data.heads, tuple(models))
+
+
+def _plain(own: _Shown, rows: Floats) -> TrainingSet:
+    none = np.zeros(len(rows), np.int64)
+    return TrainingSet(tuple(map(str, range(rows.shape[1]))), rows, own.labels, none, none)
+
+
+def _at_first(fitted: Logistic, used: Sequence[int], width: int) -> Logistic:
+    """Returns a regression whose last feature is 0 from now on, over `width` features of which it uses some."""
+    columns = np.zeros((3, width))
+    columns[:, used] = np.array([fitted.means, fitted.scales, fitted.weights])[:, :-1]
+    means, scales, weights = columns.tolist()
+    there = fitted.weights[-1] * -fitted.means[-1] / (fitted.scales[-1] or 1.0)
+    return Logistic(tuple(means), tuple(scales), tuple(weights), fitted.intercept + there)
+
+
+def _check(data: HeadsTrainingSet, params: HeadsParams) -> None:
+    for name in params.examined or ():
+        if name not in data.heads:
+            raise _unknown("heads parameters, examined", name, data.heads)
+    if params.leaves > _MOST_LEAVES:
+        raise ConfigError(
+            where="heads parameters, leaves",
+            given=str(params.leaves),
+            expected=f"at most {_MOST_LEAVES}",
+            fix="Grow smaller trees, and more of them.",
+        )
+    slates = len(np.unique(data.groups))
+    labels = data.labels[~np.isnan(data.labels)]
+    fits = (
+        data.labels.shape == (len(data.rows), len(data.heads)),
+        slates > 1,
+        bool(np.isin(labels, (0.0, 1.0)).all() and np.isfinite(data.rows).all()),
+        bool((data.positions >= 0).all()),
+    )
+    if not all(fits):
+        raise DataError(
+            where="training set of heads",
+            given=f"{len(data.rows)} rows of {slates} slates with labels of shape {data.labels.shape}",
+            expected=f"two slates or more, labels 0, 1 or NaN for {len(data.heads)} heads, finite features,"
+            " positions from 0",
+            fix="Train on a longer part of the log; compute features through decalog.features.",
+        )
+
+
+def _unknown(where: str, given: str, known: Sequence[str]) -> ConfigError:
+    return ConfigError(
+        where=where, given=f"'{given}'", expected=near(given, known), fix="Use a name as it is declared."
+    )

@@ -1,0 +1,172 @@
+"""Metrics of slates with their intervals: rows are things that were shown, and people are what a bootstrap draws.
+
+What one person does on many slates hangs together, so intervals are of samples of people, not of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from decalog.errors import DataError
+from decalog.metrics import Floats, Int64s, Measurement, interval
+
+_REPEATS = 200
+
+
+class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+    """Things of the test part with what was predicted of them; all arrays have one entry a thing shown.
+
+    Args:
+        heads: what is predicted.
+        labels: float64, n × heads; NaN where it is not known.
+        predictions: float64, n × heads; empty where it is the slates as they were shown that are measured.
+        values: float64, what each is ranked by, highest first.
+        worth: float64, what each turned out to be worth, minor units; unknown labels count as 0.
+        slates: int64, which slate each stood in.
+        users: int64, tokens.
+        positions: int64, 0 is the first.
+        refs: int64, which thing, numbered.
+        times: int64, µs of the decision.
+        things: how many different things were ever shown.
+        facts: public values of the request and of the thing.
+        ends: outcome kind → (slates, values) of what was said of whole slates.
+        seed: of the bootstrap.
+    """
+
+    heads: tuple[str, ...]
+    labels: Floats
+    predictions: Floats
+    values: Floats
+    worth: Floats
+    slates: Int64s
+    users: Int64s
+    positions: Int64s
+    refs: Int64s
+    times: Int64s
+    things: int
+    facts: tuple[Mapping[str, int | float | str | bool], ...] = ()
+    ends: Mapping[str, tuple[Int64s, Floats]] = {}
+    seed: int = 0
+
+    @property
+    def n(self) -> int:
+        """The number of things shown."""
+        return len(self.slates)
+
+    def label(self, head: str) -> Floats:
+        """Returns one head's labels.
+
+        Raises:
+            DataError: there is no such head.
+        """
+        labels: Floats = self.labels[:, self._place(head)]
+        return labels
+
+    def prediction(self, head: str) -> Floats:
+        """Returns one head's predictions.
+
+        Raises:
+            DataError: there is no such head, or nothing was predicted.
+        """
+        need(self.predictions.size > 0, "predictions", expected="a model's")
+        predictions: Floats = self.predictions[:, self._place(head)]
+        return predictions
+
+    def _place(self, head: str) -> int:
+        need(head in self.heads, "metrics of slates", expected=f"the head {head}")
+        return self.heads.index(head)
+
+
+Statistic = Callable[[Ranked, Floats], float]
+"""(rows, weights) → value; a weight counts how often a row's user stands in the sample."""
+
+
+def by_user(statistic: Statistic, *, repeats: int = _REPEATS) -> Callable[[Ranked], Measurement]:
+    """Returns a computation of a statistic of rows with the 95 % percentile interval of a bootstrap over users.
+
+    Nobody in particular counts as one person a slate. (Field and Welsh, "Bootstrapping clustered data", JRSS B 69,
+    2007.)
+    """
+
+    def compute(ranked: Ranked) -> Measurement:
+        need(ranked.n > 0, "metrics of slates", expected="at least one thing shown")
+        people = np.where(ranked.users >= 0, ranked.users, -1 - ranked.slates)
+        _, person = np.unique(people, return_inverse=True)
+        rng = np.random.default_rng(ranked.seed)
+        count = int(person.max()) + 1
+        value = statistic(ranked, np.ones(ranked.n))
+        drawn = []
+        for _ in range(repeats):
+            times = np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)
+            drawn.append(statistic(ranked, times[person]))
+        return interval(value, [one for one in drawn if np.isfinite(one)] or [value], n=ranked.n)
+
+    return compute
+
+
+def per_slate(ranked: Ranked, of_slate: Callable[[npt.NDArray[np.intp]], float]) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """Returns a value for each slate, and its first row; a slate without one is left out.
+
+    Args:
+        ranked: the rows.
+        of_slate: places of a slate's rows, in the order of their values, highest first → value, NaN for none.
+    """
+    order = np.lexsort((ranked.positions, -ranked.values, ranked.slates))
+    edges = np.flatnonzero(np.diff(ranked.slates[order], prepend=np.int64(-1)))
+    found = np.array([of_slate(rows) for rows in np.split(order, edges[1:])])
+    known = np.isfinite(found)
+    return found[known], order[edges][known]
+
+
+def ndcg(ranked: Ranked, gains: Floats, *, k: int) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """Returns NDCG@k of each slate that holds a gain, and its first row.
+
+    Σ gain / log2(2 + rank) over the first k, as ranked, over the same in the best order. (Järvelin and Kekäläinen, ACM
+    TOIS 20, 2002.) Only what was shown is ranked again, so it is not comparable with figures over a whole catalogue.
+
+    Args:
+        ranked: the rows.
+        gains: float64, n, ≥ 0; NaN counts as 0.
+        k: depth.
+    """
+    known = np.nan_to_num(gains)
+
+    def of_slate(rows: npt.NDArray[np.intp]) -> float:
+        mine = known[rows]
+        depth = min(k, len(mine))
+        discounts = 1 / np.log2(np.arange(2, depth + 2))
+        ideal = float(np.sort(mine)[::-1][:depth] @ discounts)
+        return float(mine[:depth] @ discounts) / ideal if ideal > 0 else float("nan")
+
+    return per_slate(ranked, of_slate)
+
+
+def gini(counts: Floats) -> float:
+    """Returns the Gini coefficient of how often each thing was shown, 0 where all alike, towards 1 where one alone.
+
+    Raises:
+        DataError: nothing was shown.
+
+    >>> gini(np.array([2.0, 2.0, 2.0])), gini(np.array([0.0, 0.0, 6.0])) > 0.6
+    (0.0, True)
+    """
+    need(len(counts) > 0 and float(np.sum(counts)) > 0, "Gini", expected="at least one thing shown")
+    rising = np.sort(counts)
+    ranks = np.arange(1, len(rising) + 1)
+    return float(np.sum((2 * ranks - len(rising) - 1) * rising) / (len(rising) * np.sum(rising)))
+
+
+def need(holds: bool, where: str, *, expected: str) -> None:  # noqa: FBT001 - reads as a sentence: need(this, for, what)
+    """Checks that rows have what a metric needs.
+
+    Raises:
+        DataError: they do not.
+    """
+    if not holds:
+        raise DataError(
+            where=where, given="rows without it", expected=expected, fix="Measure on a longer or later part of the log."
+        )

@@ -1,0 +1,227 @@
+"""Training where slots hold things: from what slates showed to a registered model of several heads and its report.
+
+    things shown in order of time  ────────────────────────────────────────────────────────────▶
+    │ train: labels matured at the training date │ gap: still awaited │ test │ awaited at the pin │
+
+Models are compared by how they would have ordered what was shown: whole slates that nobody saw have no outcome, so the
+log cannot tell what they would have brought. What people did stands in the row of the slates as they were shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+
+from decalog.errors import DataError
+from decalog.examples import Floats
+from decalog.impressions import ImpressionHistory
+from decalog.metrics import Measurement
+from decalog.models.base import Model, SlateSet
+from decalog.policy import Policy
+from decalog.registry import Registry
+from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Support, Unmeasured
+from decalog.slate_metrics import Ranked
+from decalog.system import System, load
+from decalog.training import (
+    LogReader,
+    Say,
+    TrainingPlan,
+    TrainingResult,
+    chosen_kind,
+    manifest_of,
+    quietly,
+    uncollected,
+    writer_of,
+)
+
+SHOWN = "as shown"
+"""Name of the row of the slates as they were shown."""
+
+
+@runtime_checkable
+class Ranking(Protocol):
+    """A model with parts of its own beside the features, such as embeddings: rows alone do not say what it predicts."""
+
+    def rank(self, data: SlateSet) -> Floats:
+        """Returns predictions for things shown, n × heads, as serving would have made them."""
+
+
+class SlatePolicy(Policy, Protocol):
+    """A policy whose slots hold things."""
+
+    def worth(self, heads: tuple[str, ...], rows: Floats) -> Floats:
+        """Returns what things are worth, minor units, by what is predicted or known of them: (n, heads) → (n,)."""
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """A time-ordered split of what was shown: see `evaluation.Split`."""
+
+    trained_at: int
+    train: SlateSet
+    test: SlateSet
+    gap: int
+
+
+def train_slates(
+    system: System,
+    log: LogReader,
+    *,
+    registry: Registry,
+    plan: TrainingPlan | None = None,
+    say: Say = quietly,
+) -> TrainingResult:
+    """Fits, judges and registers a model of a system whose slots hold things.
+
+    Args:
+        system: whose.
+        log: to read; a server may be writing to it meanwhile.
+        registry: takes the model.
+        plan: what is decided before.
+        say: told of progress.
+
+    Raises:
+        ConfigError: the plan names an unknown model.
+        DataError: too little was shown, or too few labels have matured.
+    """
+    plan = plan or TrainingPlan()
+    chosen = chosen_kind(system, plan)
+    say("joining what was shown with its outcomes")
+    with uncollected():
+        retrieval = load(system.retrieval) if system.retrieval else None
+        history = ImpressionHistory(
+            log.read(0, plan.position), system.schema, features=system.features, retrieval=retrieval
+        )
+        parts = split_slates(history, test_share=plan.test_share)
+    _check_enough(parts, plan, system=system)
+    policy: Any = system.policy(plan.policy if plan.policy is not None else system.policy_params())
+    judge = _Judge(history, parts.test, policy=policy, system=system, seed=plan.seed)
+    contenders, models = [judge.as_shown()], {}
+    for spec in system.models:
+        say(f"fitting {spec.name}")
+        models[spec.name] = spec.fit(parts.train, plan.seed)
+        role: Role = "baseline" if spec.baseline else "model"
+        contenders.append(judge.contender(spec.name, role, predictions=ranked_by(models[spec.name], parts.test)))
+    made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
+    manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
+    id_ = registry.put(manifest, writer_of(models[chosen.name], made, system=system))
+    promoted = registry.current(system.name) is None
+    if promoted:
+        registry.promote(system.name, id_, by=plan.by, why="the first model", at_us=plan.at_us)
+    return TrainingResult(id_, made, promoted)
+
+
+def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
+    """Returns train and test parts: what a model of the training date could have known, and what came after it."""
+    longest = max((signal.maturity_us for signal in history.schema.signals), default=0)
+    times, end = history.times, history.known_time - longest
+    complete = times[times <= end]
+    date = int(complete[int(len(complete) * (1 - test_share))]) if len(complete) else 0
+    before, after = times <= date - longest, (times >= date) & (times <= end)
+    return Parts(
+        trained_at=date,
+        train=history.part(before, known_by=date),
+        test=history.part(after, known_by=history.known_time),
+        gap=int(np.sum((times > date - longest) & (times < date))),
+    )
+
+
+def ranked_by(model: Model, data: SlateSet) -> Floats:
+    """Returns a model's predictions for things shown, n × heads."""
+    predictions = model.rank(data) if isinstance(model, Ranking) else model.predict(data.rows)
+    return predictions.reshape(data.n, -1)
+
+
+class _Judge:
+    """What models are compared in: the test part, the policy's worth of it, and the measures."""
+
+    def __init__(
+        self, history: ImpressionHistory, test: SlateSet, *, policy: SlatePolicy, system: System, seed: int
+    ) -> None:
+        self._test, self._policy, self._metrics = test, policy, system.metrics
+        numbers = {ref: number for number, ref in enumerate(dict.fromkeys(test.refs))}
+        self._rows = Ranked(
+            heads=test.heads,
+            labels=test.labels,
+            predictions=np.empty(0),
+            values=-test.positions.astype(np.float64),
+            worth=policy.worth(test.heads, np.nan_to_num(test.labels)),
+            slates=test.slates,
+            users=test.users,
+            positions=test.positions,
+            refs=np.array([numbers[ref] for ref in test.refs], np.int64),
+            times=test.times,
+            facts=test.facts,
+            things=len({one.slot.ref for one in history.shown}),
+            ends=history.ends(test.slates),
+            seed=seed,
+        )
+
+    def as_shown(self) -> Contender:
+        """Returns what the slates were worth as they were shown."""
+        return self._measured(SHOWN, "baseline", self._rows, tiers=("model", "product", "business"))
+
+    def contender(self, name: str, role: Role, *, predictions: Floats) -> Contender:
+        """Returns how well a model's predictions order what was shown, and how true they are."""
+        values = self._policy.worth(self._test.heads, predictions)
+        rows = msgspec.structs.replace(self._rows, predictions=predictions, values=values)
+        return self._measured(name, role, rows, tiers=("model",))
+
+    def _measured(self, name: str, role: Role, rows: Ranked, *, tiers: tuple[str, ...]) -> Contender:
+        values: dict[str, Measurement] = {}
+        missing: list[Unmeasured] = []
+        for metric in self._metrics:
+            if metric.tier not in tiers:
+                continue
+            try:
+                values[metric.name] = metric.compute(rows)
+            except DataError as error:
+                missing.append(Unmeasured(metric.name, error.expected))
+        # A slate as it was shown predicts nothing: what it lacks is not missing.
+        return Contender(name=name, role=role, values=values, missing=() if name == SHOWN else tuple(missing))
+
+
+def _check_enough(parts: Parts, plan: TrainingPlan, *, system: System) -> None:
+    train, test = (int(np.nansum(part.labels[:, 0])) if part.n else 0 for part in (parts.train, parts.test))
+    if train < plan.least_positives or test < plan.least_test_positives:
+        kind = system.schema.signals[0].kind
+        raise DataError(
+            where=f"training of {system.name}",
+            given=f"{train} times {kind} in the training part and {test} in the test part",
+            expected=f"at least {plan.least_positives} to learn from and {plan.least_test_positives} later ones to be "
+            "judged on",
+            fix="Wait until more labels mature, or import older slates with their outcomes; fewer teach noise.",
+        )
+
+
+def _completeness(part: SlateSet) -> Completeness:
+    known = np.isfinite(part.labels[:, 0])
+    clicks = int(np.nansum(part.labels[:, 0]))
+    why = {"immature": int(np.sum(~known)), part.heads[0]: clicks, "silence": int(np.sum(known)) - clicks}
+    return Completeness(
+        requests=part.n, labelled=int(np.sum(known)), positives=clicks, why={k: n for k, n in why.items() if n}
+    )
+
+
+def _report(
+    history: ImpressionHistory, parts: Parts, *, contenders: list[Contender], system: System, currency: str
+) -> Report:
+    everything = history.part(np.ones(len(history.shown), np.bool_), known_by=history.known_time)
+    return Report(
+        system=system.name,
+        noun=f"shown {system.schema.slate_of}",
+        position=history.position,
+        known_time=history.known_time,
+        trained_at=parts.trained_at,
+        train=_completeness(parts.train),
+        test=_completeness(parts.test),
+        gap=parts.gap,
+        delay_left_out=True,
+        labels=_completeness(everything),
+        support=Support(),
+        late=history.late,
+        currency=currency,
+        metrics=tuple(MetricInfo(m.name, m.tier, m.meaning, m.formula, m.unit, m.better) for m in system.metrics),
+        contenders=tuple(contenders),
+    )

@@ -1,0 +1,260 @@
+"""Feed's measures in three tiers: are the probabilities right, what do readers meet, and what is it worth.
+
+Rows are posts that were shown and whose outcomes are known. Models are asked how they would have ordered each slate's
+own posts; what readers did, and whether they came back, is measured on the slates as they were shown.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from decalog import metrics
+from decalog.metrics import Floats, Measurement, Metric, proportion
+from decalog.slate_metrics import Ranked, by_user, gini, ndcg, need
+from decalog.systems.feed.schema import RETURN, SESSION
+
+_DEPTH = 10
+_SECOND_US = 1_000_000
+
+
+def _ndcg(rows: Ranked, weights: Floats) -> float:
+    gains, first = ndcg(rows, np.maximum(rows.worth, 0.0), k=_DEPTH)
+    need(len(gains) > 0, "NDCG", expected="a slate with something worth more than nothing")
+    return float(np.average(gains, weights=weights[first])) if weights[first].any() else float("nan")
+
+
+def _click_auc(rows: Ranked, weights: Floats) -> float:
+    labels, known = _known(rows, "p_click")
+    return metrics.roc_auc(labels[known], rows.prediction("p_click")[known], weights=weights[known])
+
+
+def _click_loss(rows: Ranked, weights: Floats) -> float:
+    labels, known = _known(rows, "p_click")
+    return metrics.log_loss(labels[known], rows.prediction("p_click")[known], weights=weights[known])
+
+
+def _calibration(rows: Ranked, weights: Floats) -> float:
+    errors = []
+    for head in rows.heads:
+        labels, known = _known(rows, head)
+        predicted = rows.prediction(head)[known]
+        errors.append(metrics.expected_calibration_error(labels[known], predicted, weights=weights[known]))
+    return float(np.mean(errors))
+
+
+def _known(rows: Ranked, head: str) -> tuple[Floats, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+    labels = rows.label(head)
+    return labels, np.isfinite(labels)
+
+
+def _share(rows: Ranked, weights: Floats, *, head: str) -> float:
+    labels, known = _known(rows, head)
+    total = float(np.sum(weights[known]))
+    return float(np.sum(weights[known] * labels[known])) / total if total else float("nan")
+
+
+def _click_rate(rows: Ranked, weights: Floats) -> float:
+    return _share(rows, weights, head="p_click")
+
+
+def _long_dwell_rate(rows: Ranked, weights: Floats) -> float:
+    return _share(rows, weights, head="p_dwell")
+
+
+def _hides(rows: Ranked, weights: Floats) -> float:
+    return 1_000 * _share(rows, weights, head="p_hide")
+
+
+def _reports(rows: Ranked, weights: Floats) -> float:
+    return 1_000 * _share(rows, weights, head="p_report")
+
+
+def _return_rate(rows: Ranked) -> Measurement:
+    need(RETURN in rows.ends, "return rate", expected=f"outcomes of kind {RETURN}")
+    came = rows.ends[RETURN][1] >= 1
+    return proportion(int(came.sum()), len(came))
+
+
+def _session_s(rows: Ranked) -> Measurement:
+    need(SESSION in rows.ends, "session length", expected=f"outcomes of kind {SESSION}")
+    return _mean(rows.ends[SESSION][1])
+
+
+def _mean(values: Floats) -> Measurement:
+    """Returns a mean with its normal 95 % interval; sessions count as independent."""
+    mean = float(np.mean(values))
+    half = 1.96 * float(np.std(values)) / float(np.sqrt(len(values)))
+    return Measurement(mean, mean - half, mean + half, len(values))
+
+
+def _worth_a_slate(rows: Ranked, weights: Floats) -> float:
+    slates, place = np.unique(rows.slates, return_inverse=True)
+    first = np.zeros(len(slates))
+    first[place] = weights
+    total = float(np.sum(first))
+    return float(np.sum(rows.worth * weights)) / total if total else float("nan")
+
+
+def _coverage(rows: Ranked) -> Measurement:
+    return proportion(len(np.unique(rows.refs)), max(rows.things, 1))
+
+
+def _gini(rows: Ranked, weights: Floats) -> float:
+    return gini(np.bincount(rows.refs, weights).astype(np.float64))
+
+
+def _novelty(rows: Ranked, weights: Floats) -> float:
+    readers = len(np.unique(rows.users))
+    seen_by = np.bincount(np.unique(np.stack([rows.refs, rows.users]), axis=1)[0], minlength=int(rows.refs.max()) + 1)
+    return float(np.average(-np.log2(seen_by[rows.refs] / readers), weights=weights))
+
+
+def _creator_retention(rows: Ranked) -> Measurement:
+    """Returns the share of authors shown in the first half of the time who wrote something shown in the second half."""
+    middle = (int(rows.times.min()) + int(rows.times.max())) // 2
+    authors = [str(fact.get("author", "")) for fact in rows.facts]
+    ages = np.array([float(fact.get("age_s", 0)) for fact in rows.facts])
+    written = rows.times - (ages * _SECOND_US).astype(np.int64)
+    early = {author for author, time in zip(authors, rows.times.tolist(), strict=True) if author and time < middle}
+    late = {author for author, time in zip(authors, written.tolist(), strict=True) if time >= middle}
+    need(bool(early), "creator retention", expected="authors of what was shown")
+    return proportion(len(early & late), len(early))
+
+
+METRICS = (
+    Metric(
+        name="ndcg_10",
+        tier="model",
+        meaning="how well the order puts first what turned out to be worth most, within each slate",
+        formula="Σ max(worth, 0) / log2(1 + rank) over the first 10, over the best order's",
+        unit="1",
+        better="higher",
+        compute=by_user(_ndcg),
+    ),
+    Metric(
+        name="click_auc",
+        tier="model",
+        meaning="a clicked post has a higher predicted click probability than one that was not",
+        formula="P(p(click) > p(no click)), ties half",
+        unit="probability",
+        better="higher",
+        compute=by_user(_click_auc),
+    ),
+    Metric(
+        name="click_log_loss",
+        tier="model",
+        meaning="how surprising the clicks were",
+        formula="−mean(y ln p + (1 − y) ln(1 − p))",
+        unit="nats",
+        better="lower",
+        compute=by_user(_click_loss),
+    ),
+    Metric(
+        name="calibration_error",
+        tier="model",
+        meaning="how far predicted probabilities are from what happened, mean over all heads",
+        formula="mean over heads of Σ bins (share of rows) · |mean y − mean p|",
+        unit="probability",
+        better="lower",
+        compute=by_user(_calibration, repeats=50),
+    ),
+    Metric(
+        name="click_rate",
+        tier="product",
+        meaning="shown posts that were opened; alone it rewards bait",
+        formula="clicks / shown",
+        unit="share",
+        better="higher",
+        compute=by_user(_click_rate),
+    ),
+    Metric(
+        name="long_dwell_rate",
+        tier="product",
+        meaning="shown posts that were stayed on for 10 s or more",
+        formula="dwells ≥ 10 s / shown",
+        unit="share",
+        better="higher",
+        compute=by_user(_long_dwell_rate),
+    ),
+    Metric(
+        name="hides_per_1000",
+        tier="product",
+        meaning="posts that readers hid, of 1,000 shown",
+        formula="1,000 · hides / shown",
+        unit="hides",
+        better="lower",
+        compute=by_user(_hides),
+    ),
+    Metric(
+        name="reports_per_1000",
+        tier="product",
+        meaning="posts that readers reported, of 1,000 shown",
+        formula="1,000 · reports / shown",
+        unit="reports",
+        better="lower",
+        compute=by_user(_reports),
+    ),
+    Metric(
+        name="return_rate",
+        tier="product",
+        meaning="readers who came back the next day",
+        formula="returns / slates of which it is known",
+        unit="share",
+        better="higher",
+        compute=_return_rate,
+    ),
+    Metric(
+        name="session_s",
+        tier="product",
+        meaning="how long sessions lasted",
+        formula="mean seconds",
+        unit="s",
+        better="higher",
+        compute=_session_s,
+    ),
+    Metric(
+        name="coverage",
+        tier="product",
+        meaning="posts shown in the test part, of all that were ever shown",
+        formula="different posts shown / different posts ever shown",
+        unit="share",
+        better="higher",
+        compute=_coverage,
+    ),
+    Metric(
+        name="gini",
+        tier="product",
+        meaning="how unevenly posts are shown: 0 all alike, towards 1 one alone",
+        formula="Gini coefficient of showings over posts",
+        unit="1",
+        better="lower",
+        compute=by_user(_gini),
+    ),
+    Metric(
+        name="novelty",
+        tier="product",
+        meaning="how little known the shown posts are among readers",
+        formula="mean −log2(readers who were shown the post / readers)",
+        unit="bits",
+        better="higher",
+        compute=by_user(_novelty),
+    ),
+    Metric(
+        name="worth_per_slate",
+        tier="business",
+        meaning="what readers' actions on a slate are worth by the policy's weights",
+        formula="Σ w · action / slates",
+        unit="minor units",
+        better="higher",
+        compute=by_user(_worth_a_slate),
+    ),
+    Metric(
+        name="creator_retention",
+        tier="business",
+        meaning="authors shown in the first half of the time who wrote something that was shown in the second",
+        formula="authors in both / authors in the first",
+        unit="share",
+        better="higher",
+        compute=_creator_retention,
+    ),
+)

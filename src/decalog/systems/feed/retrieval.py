@@ -1,0 +1,334 @@
+"""Candidate generation: seven sources asked at once under one deadline, filters, and at most 500 posts that compete.
+
+What may not be shown is masked out before a source looks, so that no place is spent on it. What the sources passed over
+on their way is kept in the record with the name of the filter.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from decalog.decisions import Candidate, Decision
+from decalog.events import Event, Record
+from decalog.models.base import Model
+from decalog.outcomes import Outcome
+from decalog.retrieval import Retrieved
+from decalog.stores.table import open_index
+from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
+from decalog.systems.feed.people import People
+from decalog.systems.feed.popularity import Popularity
+from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, probed, taste
+
+MOST = 500
+"""How many posts compete."""
+DROPPED = 100
+"""How many of those that were ruled out are recorded."""
+DEADLINE_MS = 15.0
+AT_ONCE = 4
+"""How many requests one source may be busy with; for the next it is late at once, so one that hangs holds up little."""
+
+Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
+
+_BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
+_JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
+_RANKED = {"popular", "fresh", "following"}
+_SIDES = ("author", "topic", "language")
+_SKETCHED = 64
+_EMBEDDED = 50_000  # posts whose vectors are made at a time
+_SECOND_US = 1_000_000
+
+
+class FeedRetrieval:
+    """Finds posts for a reader; it implements `decalog.retrieval.Retrieval`.
+
+    One thread follows the log; `retrieve` may run in it or in others. What `adopt` takes long for may run beside both:
+    posts that come or go until it is done are in the new index too.
+
+    Args:
+        deadline_ms: what the sources did not answer by then is not waited for.
+        engine: short name of the index of vectors; "" for the best that is installed.
+    """
+
+    def __init__(self, *, deadline_ms: float = DEADLINE_MS, engine: str = "") -> None:
+        self.catalogue, self.popularity = Catalogue(), Popularity()
+        self.people = People(self.catalogue, self.popularity)
+        self._deadline_s, self._engine = deadline_ms / 1_000, engine
+        self._sight = Sight(self.catalogue, self.popularity)
+        self._now_us = 0
+        self._pool = ThreadPoolExecutor(len(SOURCES) * AT_ONCE, "decalog-feed")
+        self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
+        self._swapping = threading.Lock()
+        self._changed: list[int] | None = None
+
+    def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
+        """Takes an admitted record; the next request sees it."""
+        self._now_us = max(self._now_us, record.event_time)
+        slots = self.catalogue.follow(record, body)
+        if slots:
+            with self._swapping:
+                if self._changed is not None:
+                    self._changed.extend(slots)
+                self._reindex(self._sight, np.array(slots))
+        self.people.follow(record, body)
+
+    def adopt(self, model: Model | None) -> None:
+        """Makes the vectors of all posts with a model, and searches among them from the next request on.
+
+        Raises:
+            ModelError: it gives vectors that are not finite; what was adopted before stays.
+        """
+        towers = getattr(model, "towers", None)
+        sight = Sight(self.catalogue, self.popularity, towers, getattr(model, "neighbours", None))
+        if towers is not None:
+            sight.index = open_index(towers.dim, self._engine)
+        with self._swapping:
+            self._changed = []
+            slots = np.arange(len(self.catalogue.refs))
+        self._index(sight, slots)
+        with self._swapping:
+            self._reindex(sight, np.unique(np.array(self._changed, np.int64)))
+            self._sight, self._changed = sight, None
+
+    def retrieve(self, request: Event) -> Retrieved:
+        """Returns the candidates of a request, and what was ruled out."""
+        started = time.perf_counter_ns()
+        sight, asked = self._sight, self._understood(request)
+        stages_us = {"filters": _since(started)}
+        found = self._found(sight, asked, stages_us)
+        started = time.perf_counter_ns()
+        slots, bits = _merged({name: part.slots for name, part in found.items()}, MOST)
+        # The mask lets posts pass that became too old within the hour.
+        is_young = self.catalogue.posts["created"][slots] >= asked.now_us - TOO_OLD_US
+        chosen = self._chosen(sight, asked, slots[is_young], bits[is_young], found)
+        passed = {name: part.passed for name, part in found.items() if part.passed is not None}
+        ruled_out = self._ruled_out(asked, slots[~is_young], bits[~is_young])
+        ruled_out += self._ruled_out(asked, *_merged(passed, DROPPED - len(ruled_out[:DROPPED])))
+        stages_us["merge"] = _since(started)
+        late = tuple(name for name in SOURCES if name not in found)
+        return Retrieved((*chosen, *ruled_out[:DROPPED]), late, stages_us)
+
+    def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
+        """Returns posts by their names as `retrieve` describes them; a bare candidate where one is unknown."""
+        sight, asked = self._sight, self._understood(request)
+        slots = np.array([self.catalogue.slot(ref) for ref in refs], np.int64)
+        known = slots[slots >= 0]
+        chosen = self._chosen(sight, asked, known, np.zeros_like(known), probed(sight, asked))
+        described = {candidate.ref: candidate for candidate in chosen}
+        return tuple(described.get(ref) or Candidate(ref) for ref in refs)
+
+    def why_hidden(self, request: Event, ref: str) -> str:
+        """Returns the filter that keeps a post from this reader now, or "" where it may be shown."""
+        slot = self.catalogue.slot(ref)
+        return "removed" if slot < 0 else self._filter(slot, self._understood(request))
+
+    def _understood(self, request: Event) -> Asked:
+        said, catalogue = request.attributes, self.catalogue
+        person = self.people.person(request.entities.get("user", 0))
+        profile = person.profile
+        read = [catalogue.slot(ref) for ref in reversed(str(said.get("recent", "")).split())]
+        session = np.array([slot for slot in read if slot >= 0], np.int64)
+        engaged, weights = taste(person, catalogue, session)
+        seen = catalogue.standing(person.seen(request.event_time))
+        asked = Asked(
+            request=request,
+            now_us=request.event_time,
+            person=person,
+            region=str(said.get("region", "")) or profile.region,
+            language=str(said.get("language", "")) or profile.language,
+            is_adult=bool(said.get("is_adult", profile.is_adult)),
+            engaged=engaged,
+            weights=weights,
+            seen=np.concatenate([seen[seen >= 0], session]),
+            topics=catalogue.topic.mask((*person.follow, *profile.interests)),
+        )
+        asked.allowed = self._allowed(asked, str(said.get("only_topic", "")))
+        return asked
+
+    def _allowed(self, asked: Asked, only_topic: str) -> Mask:
+        catalogue, person = self.catalogue, asked.person
+        mask = catalogue.eligible(asked.region, is_adult=asked.is_adult, now_us=asked.now_us).copy()
+        mask[asked.seen] = False
+        shunned = [*person.block, *person.mute]
+        authors = {catalogue.author.code(token) for token in shunned} - {0}
+        mask[[slot for author in authors for slot in catalogue.by_author.get(author, ())]] = False
+        for topic in {catalogue.topic.code(token) for token in shunned} - {0}:
+            mask &= catalogue.posts["topic"] != topic
+        if only_topic:
+            mask &= catalogue.posts["topic"] == (catalogue.topic.code(only_topic) or -1)
+        return mask
+
+    def _found(self, sight: Sight, asked: Asked, stages_us: dict[str, int]) -> dict[str, Found]:
+        """Returns what each source found that answered in time."""
+        until = time.monotonic() + self._deadline_s
+        answers: Answers = queue.SimpleQueue()
+        waited_for = [name for name in SOURCES if self._turns[name].acquire(blocking=False)]
+        for name in waited_for:
+            self._pool.submit(self._ask, name, sight, asked, answers)
+        found: dict[str, Found] = {}
+        for _ in waited_for:
+            try:
+                name, answer, stages_us[name] = answers.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                break
+            if answer is not None:
+                found[name] = answer
+        return {name: found[name] for name in SOURCES if name in found}
+
+    def _ask(self, name: str, sight: Sight, asked: Asked, answers: Answers) -> None:
+        source, k, _ = SOURCES[name]
+        started, found = time.perf_counter_ns(), None
+        # The edge of models and indexes: whatever one raises, the others answer, and the record says who did not.
+        with suppress(Exception):
+            found = source(sight, asked, k)
+        self._turns[name].release()
+        answers.put((name, found, _since(started)))
+
+    def _chosen(
+        self, sight: Sight, asked: Asked, slots: Ints, bits: Ints, found: Mapping[str, Found]
+    ) -> list[Candidate]:
+        vectors = None if sight.index is None else sight.index.vectors(slots)
+        facts = self._facts(slots, asked.now_us, vectors)
+        follows = self.catalogue.author.mask(asked.person.follow)
+        _lay(facts, "in_network", follows[self.catalogue.posts["author"][slots]])
+        for name in ("two_tower", "similar"):
+            part = found.get(name)
+            if vectors is not None and part is not None and part.probes is not None:
+                _lay(facts, name, (vectors @ part.probes.T).max(axis=1))
+        places = dict(zip(slots.tolist(), facts, strict=True))
+        for name in found.keys() & _RANKED:
+            _note(places, f"{name}_rank", found[name].slots.tolist(), range(1, len(found[name].slots) + 1))
+        part = found.get("neighbours")
+        if part is not None and part.scores is not None:
+            _note(places, "neighbours", part.slots.tolist(), part.scores.tolist())
+        rows = zip(slots.tolist(), bits.tolist(), self._entities(slots), facts, strict=True)
+        refs = self.catalogue.refs
+        return [Candidate(refs[slot], _JOINED[found_by], {}, b"", named, fact) for slot, found_by, named, fact in rows]
+
+    def _ruled_out(self, asked: Asked, slots: Ints, bits: Ints) -> list[Candidate]:
+        rows = zip(slots.tolist(), bits.tolist(), self._entities(slots), strict=True)
+        why = ((slot, _JOINED[found_by], named, self._filter(slot, asked)) for slot, found_by, named in rows)
+        refs = self.catalogue.refs
+        return [Candidate(refs[slot], source, {}, b"", named, {}, name) for slot, source, named, name in why if name]
+
+    def _filter(self, slot: int, asked: Asked) -> str:
+        catalogue = self.catalogue
+        name = catalogue.ruled_out(slot, asked.region, is_adult=asked.is_adult, now_us=asked.now_us)
+        author = catalogue.author.tokens[catalogue.posts["author"][slot]]
+        topic = catalogue.topic.tokens[catalogue.posts["topic"][slot]]
+        for verb, ties in (("blocked", asked.person.block), ("muted", asked.person.mute)):
+            name = name or (verb if author in ties or topic in ties else "")
+        return name or ("seen" if slot in asked.seen else "")
+
+    def _entities(self, slots: Ints) -> list[dict[str, int]]:
+        posts, authors, topics = self.catalogue.posts, self.catalogue.author.tokens, self.catalogue.topic.tokens
+        columns = [posts[name][slots] for name in ("token", "author", "topic")]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        named = [{"post": token, "author": authors[author], "topic": topics[topic]} for token, author, topic in rows]
+        if all(column.all() for column in columns):
+            return named
+        # Token 0 stands for all there is, and not for none.
+        return [{kind: token for kind, token in one.items() if token} for one in named]
+
+    def _facts(self, slots: Ints, now_us: int, vectors: Floats | None) -> list[dict[str, Any]]:
+        catalogue = self.catalogue
+        posts, authors = catalogue.posts, catalogue.authors
+        author = posts["author"][slots]
+        rows = zip(
+            catalogue.author.named(author),
+            catalogue.topic.named(posts["topic"][slots]),
+            catalogue.language.named(posts["language"][slots]),
+            _age_s(posts["created"][slots], now_us),
+            authors["followers"][author].tolist(),
+            _age_s(authors["since"][author], now_us),
+            authors["posts"][author].tolist(),
+            strict=True,
+        )
+        facts: list[dict[str, Any]] = [
+            {
+                "author": writer,
+                "topic": topic,
+                "post_language": language,
+                "age_s": age_s,
+                "author_followers": followers,
+                "author_age_s": since_s,
+                "author_posts": written,
+            }
+            for writer, topic, language, age_s, followers, since_s, written in rows
+        ]
+        # Most have neither: what is empty is left out of the record.
+        for fact, verdict, slot in zip(facts, catalogue.integrity(slots), slots.tolist(), strict=True):
+            fact.update({"integrity": verdict} if verdict else {})
+            fact.update({"labels": catalogue.labels[slot]} if catalogue.labels[slot] else {})
+        if vectors is not None and vectors.shape[1] == _SKETCHED:
+            _lay(facts, "sketch", np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
+        return facts
+
+    def _reindex(self, sight: Sight, slots: Ints) -> None:
+        """Follows what became of some posts; one that a model can make no vector for is found by other sources."""
+        if sight.index is not None:
+            sight.index.remove(slots)
+            with suppress(Exception):
+                self._index(sight, slots)
+
+    def _index(self, sight: Sight, slots: Ints) -> None:
+        if sight.index is None:
+            return
+        slots = slots[self.catalogue.is_shown(slots)]
+        vectors = np.empty((len(slots), sight.towers.dim), np.float32)
+        catalogue, posts = self.catalogue, self.catalogue.posts
+        for start in range(0, len(slots), _EMBEDDED):
+            part = slots[start : start + _EMBEDDED]
+            sides = {
+                name: getattr(catalogue, name).named(posts[name][part]) for name in ("author", "topic", "language")
+            }
+            refs = [catalogue.refs[slot] for slot in part.tolist()]
+            vectors[start : start + len(part)] = sight.towers.item_vectors(refs, sides)
+        sight.index.put(slots, vectors)
+
+
+def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
+    """Returns the slots that compete, and which sources found each (as bits).
+
+    The first of each source come first, as many as its quota; then the rest, in proportion to the quotas.
+    """
+    if not found or most <= 0:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    slots = np.concatenate(list(found.values()))
+    turns = np.concatenate([np.arange(len(part)) / SOURCES[name][2] for name, part in found.items()])
+    bits = np.repeat([_BITS[name] for name in found], [len(part) for part in found.values()])
+    order = np.argsort(turns, kind="stable")
+    unique, first, place = np.unique(slots[order], return_index=True, return_inverse=True)
+    joined = np.zeros(len(unique), np.int64)
+    np.bitwise_or.at(joined, place, bits[order])
+    ranking = np.argsort(first)[:most]
+    return unique[ranking], joined[ranking]
+
+
+def _lay(facts: list[dict[str, Any]], name: str, values: npt.NDArray[Any]) -> None:
+    for fact, value in zip(facts, values.tolist(), strict=True):
+        fact[name] = value
+
+
+def _note(places: Mapping[int, dict[str, Any]], name: str, slots: Iterable[int], values: Iterable[float]) -> None:
+    for slot, value in zip(slots, values, strict=True):
+        fact = places.get(slot)
+        if fact is not None:
+            fact[name] = value
+
+
+def _age_s(created_us: Ints, now_us: int) -> list[int]:
+    ages: list[int] = (np.maximum(now_us - created_us, 0) // _SECOND_US).tolist()
+    return ages
+
+
+def _since(started_ns: int) -> int:
+    return (time.perf_counter_ns() - started_ns) // 1_000

@@ -1,0 +1,25 @@
+"""Feed, assembled: which posts does this reader see, in which order?"""
+
+from __future__ import annotations
+
+from decalog.system import System
+from decalog.systems.feed.features import FEATURES
+from decalog.systems.feed.metrics import METRICS
+from decalog.systems.feed.models import MODELS
+from decalog.systems.feed.monitors import MONITORS
+from decalog.systems.feed.policy import POLICY, FeedWeights
+from decalog.systems.feed.schema import SCHEMA
+
+SYSTEM = System(
+    schema=SCHEMA,
+    features=FEATURES,
+    models=MODELS,
+    policy=POLICY,
+    policy_params=FeedWeights,
+    metrics=METRICS,
+    monitors=MONITORS,
+    world="decalog.systems.feed.simulate:World",
+    retrieval="decalog.systems.feed.retrieval:FeedRetrieval",
+    deadline_ms=100,
+    tryout=(21, 0.4),
+)
