@@ -91,6 +91,7 @@ def test_what_was_taken_back_does_not_count() -> None:
 def test_an_author_and_a_topic_are_known_by_all_their_posts() -> None:
     values = features_of(*HISTORY, candidate=POST)
     assert (values["author_shown_30d"], values["author_clicks_30d"], values["author_readers_30d"]) == (4, 4, 2)
+    assert (values["author_shown_1d"], values["author_clicks_1d"], values["author_clicks_of_shown_1d"]) == (2, 2, 1)
     assert (values["author_likes_of_shown_30d"], values["author_hides_of_shown_30d"]) == (1 / 4, 1 / 4)
     assert (values["topic_clicks_1h"], values["topic_clicks_1d"], values["topic_clicks_pace"]) == (2, 2, 1)
 

@@ -144,6 +144,7 @@ _POST: tuple[Feature, ...] = (
     _quotient("post_clicks_pace", "post_clicks_1h", "post_clicks_1d"),
 )
 _AUTHOR: tuple[Feature, ...] = (
+    *_in("author", "1d", "shown", "clicks"),
     *_in("author", "30d", "shown", "clicks", "likes", "hides"),
     _over(
         "author",
@@ -155,6 +156,7 @@ _AUTHOR: tuple[Feature, ...] = (
         aggregate="distinct",
         column="user",
     ),
+    _rate("author", "clicks", "1d"),
     *(_rate("author", counted, "30d") for counted in ("clicks", "likes", "hides")),
 )
 _TOPIC: tuple[Feature, ...] = (
