@@ -25,7 +25,6 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
     ("features/carried.py", "_advance", "parameters"): "compiled, as the functions of the kernel are",
     ("features/kernel.py", "*", "positional parameters"): "numba passes by position; keywords cost more than the work",
     ("models/forest.py", "*", "parameters"): "compiled, as the functions of the kernel are",
-    ("features/candidates.py", "*", "positional parameters"): "as in the kernel",
     ("features/sliding.py", "*", "parameters"): "compiled functions take arrays and ints, and no object to hold them",
     ("features/sliding.py", "*", "positional parameters"): "numba passes by position; keywords cost more than the work",
 }

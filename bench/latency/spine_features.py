@@ -34,7 +34,7 @@ from decalog.features.definition import Aggregate, Condition, FeatureSet
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.kernel import COUNTED
 from decalog.features.offline import fold
-from decalog.features.online import OnlineState
+from decalog.features.online import OnlineState, scan_inputs
 from decalog.features.reference import evaluate
 
 WINDOWS = ("60s", "5m", "10m", "30m", "1h", "6h", "12h", "1d", "7d", "14d", "30d", "90d")
@@ -157,7 +157,7 @@ def measure(features: FeatureSet, changes: Sequence[Change], points: Sequence[Po
 
 def _rows_of(state: OnlineState, point: Point) -> int:
     """Returns how many rows the hot address has."""
-    hot = state.scan_inputs("ip", Point(point.state_seq, point.time, entities={"ip": HOT_IP}))
+    hot = scan_inputs(state, "ip", point=Point(point.state_seq, point.time, entities={"ip": HOT_IP}))
     return 0 if hot is None else int(hot[0][0, COUNTED])
 
 

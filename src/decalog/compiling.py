@@ -28,7 +28,7 @@ def compiled(signature: str | None) -> Callable[[_F], _F]:
             pass
         else:
             cached = signature is not None
-            # What stands inside is compiled into its caller: else each call would count references to its arrays.
+            # What stands inside becomes part of its caller: else each call would count references to its arrays.
             made = numba.njit(signature, cache=cached, forceinline=not cached, nogil=True, error_model="numpy")
             return cast("Callable[[_F], _F]", made)
     return lambda function: function

@@ -125,22 +125,16 @@ class Crowd:
         """Writes the features of one entity name: those of a token once, and of all tokens without rows once."""
         plan, own = rows.plan, self._point.own
         ones, others = (self._tokens_of(name) for name in plan.pair or (plan.entity, plan.entity))
-        same = firsts(ones, others)
-        if own is not None and own.kind in plan.kinds and (self._jobs != self._jobs[0]).any():
-            same = self._places  # whose own rows differ share nothing
+        alone = own is not None and own.kind in plan.kinds and bool((self._jobs != self._jobs[0]).any())
+        same = self._places if alone else firsts(ones, others)  # whose own rows differ share nothing
         asked = self._places[(same == self._places) & (ones != MISSING) & (others != MISSING)]
         tokens = pair_tokens(ones[asked], others[asked]) if plan.pair else ones[asked]
         held = rows.held(tokens.tolist())
-        absent = np.array([array is rows.none for array in held], np.bool_)
-        if same is not self._places and absent.any():
-            first = asked[absent][0]
-            same = np.where(np.isin(same, asked[absent]), first, same)
-            kept = ~absent | (asked == first)
-            asked, held = asked[kept], list(compress(held, kept.tolist()))
+        if not alone:
+            same, asked, held = _absent_once(same, asked, held, none=rows.none)
         for start in range(0, len(held), _MANY):
-            some = held[start : start + _MANY]
+            some, at = held[start : start + _MANY], asked[start : start + _MANY]
             arrays = (*some, *[rows.none] * (_MANY - len(some)))
-            at = asked[start : start + _MANY]
             _scan(arrays, at, (plan.lanes, plan.outputs), self._jobs, self._plan.crowded, out)
         _copy(same, plan.outputs, out)
 
@@ -185,3 +179,16 @@ class Crowd:
         keys = list(zip(*columns, *(map(type, column) for column in columns), strict=True))
         said = {key: read(dict(zip(names, key, strict=False)), self._point.time) for key in set(keys)}
         return [said[key] for key in keys]
+
+
+def _absent_once(
+    same: Int64s, asked: Int64s, held: list[Int64s], *, none: Int64s
+) -> tuple[Int64s, Int64s, list[Int64s]]:
+    """Returns the three with the first token that has no rows in the place of all that have none."""
+    absent = np.array([array is none for array in held], np.bool_)
+    if not absent.any():
+        return same, asked, held
+    first = asked[absent][0]
+    kept = ~absent | (asked == first)
+    same = np.where(np.isin(same, asked[absent]), first, same)
+    return same, asked[kept], list(compress(held, kept.tolist()))

@@ -11,7 +11,7 @@ import numpy as np
 from decalog.features import kernel
 from decalog.features.definition import Aggregate, Feature, FeatureSet
 from decalog.features.facts import Point
-from decalog.features.online import OnlineState
+from decalog.features.online import OnlineState, scan_inputs
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ def measure(state: OnlineState, points: Sequence[Point]) -> dict[str, Cost]:
     for plan in state.plan.entities:
         rows, times = list[int](), list[int]()
         for point in points:
-            inputs = state.scan_inputs(plan.entity, point)
+            inputs = scan_inputs(state, plan.entity, point=point)
             if inputs is None:
                 continue
             (mine, job), out = inputs, state.plan.blank.copy()

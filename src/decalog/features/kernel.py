@@ -299,17 +299,24 @@ def _walk_numbers(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until:
     for index in range(start, until, -1):
         if rows[index, KIND] != kind:
             kind = rows[index, KIND]
-            chosen = 0
-            for along in range(lanes.shape[0]):
-                if totals[along, NEXT] == start and lanes[along, OPERATION] <= STD and lanes[along, KINDS] & kind != 0:
-                    totals[chosen, CHOSEN] = along
-                    chosen += 1
+            chosen = _choose(lanes, totals, start, kind)
         for place in range(chosen if rows[index, ROOT] != skipped else 0):
             along = totals[place, CHOSEN]
             _enter(totals, along, lanes[along, OPERATION], rows[index, lanes[along, COLUMN]])
     for along in range(lanes.shape[0]):
         if totals[along, NEXT] == start and lanes[along, OPERATION] <= STD:
             totals[along, NEXT] = until
+
+
+@_inner
+def _choose(lanes: Int64s, totals: Int64s, start: int, kind: int) -> int:
+    """Lists the lanes of counts and sums that stand at a row and take its kind; returns how many."""
+    chosen = 0
+    for lane in range(lanes.shape[0]):
+        if totals[lane, NEXT] == start and lanes[lane, OPERATION] <= STD and lanes[lane, KINDS] & kind != 0:
+            totals[chosen, CHOSEN] = lane
+            chosen += 1
+    return chosen
 
 
 @_inner

@@ -277,16 +277,6 @@ class OnlineState:
             return np.empty((0, len(self.plan.blank)))
         return Crowd(self.plan, point, candidates).vectors(self._entities, self._tables)
 
-    def scan_inputs(self, entity: str, point: Point) -> tuple[Int64s, Int64s] | None:
-        """Returns the rows and the job of `kernel.scan` for one entity name at a point, both the state's own.
-
-        None where the entity is missing.
-        """
-        (mine,) = (rows for rows in self._entities if rows.plan.entity == entity)
-        token = mine.plan.asked_token(point.subjects)
-        self._set_job(point)
-        return None if token is None else (mine.rows(token), self._job)
-
     def stats(self) -> StateStats:
         """Returns what the state holds; counts every entity, so it is for reports and not for requests."""
         views = self.views()
@@ -378,6 +368,17 @@ class OnlineState:
             token = entity.plan.asked_token(fact.entities) if left >> place & 1 else None
             if token is not None and entity.insert(token, self._row, horizon=horizon) == kernel.TWICE:
                 raise row_twice(seq, fact.root, entity=entity.plan.entity)
+
+
+def scan_inputs(state: OnlineState, entity: str, *, point: Point) -> tuple[Int64s, Int64s] | None:
+    """Returns the rows and the job of `kernel.scan` for one entity name at a point, both the state's own.
+
+    None where the entity is missing.
+    """
+    (mine,) = (rows for rows in state._entities if rows.plan.entity == entity)  # noqa: SLF001 - of this module
+    token = mine.plan.asked_token(point.subjects)
+    state._set_job(point)  # noqa: SLF001 - as there
+    return None if token is None else (mine.rows(token), state._job)  # noqa: SLF001 - as there
 
 
 def _beyond(asked: int, position: int) -> ReplayError:

@@ -46,9 +46,8 @@ HISTORY = (
     row("outcome.click", 2 * DAY - MINUTE, value=1),
     row("outcome.dwell", 2 * DAY - MINUTE, value=42),
     row("outcome.like", 2 * DAY - MINUTE, value=1),
-    row(SHOWN, 5 * HOUR),
+    row(SHOWN, 5 * HOUR, explored=True),
     row("decision.show", 5 * HOUR, about={}),
-    row("drawn.show", 5 * HOUR),
     row(SHOWN, 30 * MINUTE, OTHER),
     row("outcome.click", 29 * MINUTE, OTHER, value=1),
     row("outcome.dwell", 29 * MINUTE, OTHER, value=9.5),
@@ -92,6 +91,7 @@ def test_what_was_taken_back_does_not_count() -> None:
 def test_an_author_and_a_topic_are_known_by_all_their_posts() -> None:
     values = features_of(*HISTORY, candidate=POST)
     assert (values["author_shown_30d"], values["author_clicks_30d"], values["author_readers_30d"]) == (4, 4, 2)
+    assert (values["author_shown_1d"], values["author_clicks_1d"], values["author_clicks_of_shown_1d"]) == (2, 2, 1)
     assert (values["author_likes_of_shown_30d"], values["author_hides_of_shown_30d"]) == (1 / 4, 1 / 4)
     assert (values["topic_clicks_1h"], values["topic_clicks_1d"], values["topic_clicks_pace"]) == (2, 2, 1)
 
@@ -112,7 +112,7 @@ def test_a_reader_and_what_they_meet_have_a_history_of_their_own() -> None:
 def test_the_policy_sees_what_it_has_shown_already() -> None:
     values = features_of(*HISTORY, candidate=POST)
     assert (values["author_shown_to_user_1d"], values["topic_shown_to_user_1d"]) == (1, 2)
-    assert (values["user_slates_1d"], values["explored_slots_1d"]) == (1, 1)
+    assert (values["user_slates_1d"], values["user_explored_1d"]) == (1, 1)
 
 
 def test_an_unknown_post_has_no_history() -> None:

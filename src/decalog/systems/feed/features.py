@@ -144,6 +144,7 @@ _POST: tuple[Feature, ...] = (
     _quotient("post_clicks_pace", "post_clicks_1h", "post_clicks_1d"),
 )
 _AUTHOR: tuple[Feature, ...] = (
+    *_in("author", "1d", "shown", "clicks"),
     *_in("author", "30d", "shown", "clicks", "likes", "hides"),
     _over(
         "author",
@@ -155,6 +156,7 @@ _AUTHOR: tuple[Feature, ...] = (
         aggregate="distinct",
         column="user",
     ),
+    _rate("author", "clicks", "1d"),
     *(_rate("author", counted, "30d") for counted in ("clicks", "likes", "hides")),
 )
 _TOPIC: tuple[Feature, ...] = (
@@ -197,7 +199,7 @@ _POLICY: tuple[Feature, ...] = (
     _over("user+author", "shown", "1d", name="author_shown_to_user_1d", use="policy"),
     _over("user+topic", "shown", "1d", name="topic_shown_to_user_1d", use="policy"),
     _over("user", "slates", "1d", use="policy"),
-    _over("all", "explored", "1d", name="explored_slots_1d", use="policy", crowded=_RETAIN),  # so many at least
+    _over("user", "explored", "1d", use="policy"),
 )
 
 FEATURES = FeatureSet(
