@@ -310,9 +310,9 @@ def test_wrong_keys_are_refused_in_words(feed: Feed) -> None:
         assert (caught.value.status_code, words in caught.value.message) == (401, True)
     decides = gorse.Gorse(feed.url, token(feed.home, "decide"))
     decides.insert_item(item("scoped", "x"))
-    for call in (lambda: decides.insert_feedback("read", "u", "i", ""), lambda: decides.get_users(1)):
+    for call, given in ((decides.insert_feedback, ("read", "u", "i", "")), (decides.get_users, (1,))):
         with pytest.raises(gorse.GorseException) as caught:
-            call()
+            call(*given)
         assert caught.value.status_code == 403
     assert httpx.get(f"{feed.url}/api/health/live").json()["Ready"]
     assert httpx.get(f"{feed.url}/api/health/ready").json() == {

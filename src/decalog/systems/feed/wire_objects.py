@@ -43,7 +43,7 @@ others work after a hundred."""
 _MOST_LISTED = 1_000
 _MOST_LOOKED_AT = 10_000
 _MOST_KEYS = 1_000_000
-_AT_ONCE = 100
+_AT_ONCE = 20
 _KEYS_AT_ONCE = 2_000
 _T = TypeVar("_T")
 Written = TypeVar("Written", Item, User, Feedback)
