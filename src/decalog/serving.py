@@ -176,13 +176,10 @@ def _with_features(candidates: tuple[Candidate, ...], features: Floats | None, c
     if len(candidates) > KEPT:
         places = {candidate.ref: place for place, candidate in enumerate(candidates)}
         chosen = [places[slot.ref] for slot in choice.slots if slot.ref in places]
-        kept = sorted(list(dict.fromkeys([*chosen, *kept]))[:KEPT])
+        kept = list(dict.fromkeys([*chosen, *kept]))[:KEPT]
     whole = list(candidates)
     for place in kept:
-        c = whole[place]
-        whole[place] = Candidate(
-            c.ref, c.source, c.predictions, pack_features(features[place]), c.entities, c.attributes
-        )
+        whole[place] = msgspec.structs.replace(whole[place], features=pack_features(features[place]))
     return tuple(whole)
 
 

@@ -125,8 +125,7 @@ def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
 
 def ranked_by(model: Model, data: SlateSet) -> Floats:
     """Returns a model's predictions for things shown, n × heads."""
-    predictions = model.rank(data) if isinstance(model, Ranking) else model.predict(data.rows)
-    return predictions.reshape(data.n, -1)
+    return (model.rank(data) if isinstance(model, Ranking) else model.predict(data.rows)).reshape(data.n, -1)
 
 
 class _Judge:
