@@ -84,11 +84,6 @@ class ImpressionHistory:
         self._told = None if retrieval is None else _Told(self, own, bodies, rows=self._rows, retrieval=retrieval)
         self._acts = acts_of(own, bodies, schema=schema)
 
-    @property
-    def times(self) -> Int64s:
-        """When each was decided, µs."""
-        return np.array([one.decided for one in self.shown], np.int64)
-
     def labels(self, known_by: int) -> Floats:
         """Returns shape (shown, signals): 1, 0, or NaN where it is not known at a moment, µs of known_time."""
         labels = np.full((len(self.shown), len(self.schema.signals)), np.nan)

@@ -111,7 +111,7 @@ def train_slates(
 def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
     """Returns train and test parts: what a model of the training date could have known, and what came after it."""
     longest = max((signal.maturity_us for signal in history.schema.signals), default=0)
-    times, end = history.times, history.known_time - longest
+    times, end = np.array([one.decided for one in history.shown], np.int64), history.known_time - longest
     complete = times[times <= end]
     date = int(complete[int(len(complete) * (1 - test_share))]) if len(complete) else 0
     before, after = times <= date - longest, (times >= date) & (times <= end)
