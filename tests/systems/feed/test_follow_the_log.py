@@ -137,5 +137,4 @@ def test_a_start_from_the_log_finds_the_same(home: Home) -> None:
     for user in ("uma", "vic", "wes"):
         request = home.ask(user)
         assert plain(home.again().retrieve(request)) == plain(home.feed.retrieve(request))
-    asked = home.ask("uma")
-    assert home.again().describe(asked, ["p2"]) == home.feed.describe(asked, ["p2"])
+    assert home.again().describe(home.ask("wes"), ["p2"]) == home.feed.describe(home.ask("wes"), ["p2"])
