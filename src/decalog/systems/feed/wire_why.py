@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from decalog.decisions import Decision
 from decalog.errors import RequestError
 from decalog.host import Host
-from decalog.http.problems import Answer
+from decalog.http.problems import Answer, Refusal, answer_of
 from decalog.http.wires import Asked, JsonWire, WireRoute
 from decalog.policy import Columns
 from decalog.serving import Service, Underway
@@ -32,6 +32,10 @@ class WhyWire(JsonWire):
             WireRoute("why_logged", "GET", f"{base}/decisions/{{decision}}/why/{{post}}", "decide", self._logged),
             WireRoute("why_now", "GET", f"{base}/why", "decide", self._now),
         )
+
+    def refuse(self, refusal: Refusal) -> Answer:
+        """Returns a refusal as our own JSON has it."""
+        return answer_of(refusal)
 
     async def _logged(self, asked: Asked) -> Answer:
         id_, post = asked.ids
