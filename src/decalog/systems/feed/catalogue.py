@@ -23,7 +23,7 @@ Mask = npt.NDArray[np.bool_]
 
 TOO_OLD_US = 30 * 86_400_000_000
 """Posts older than this are not shown."""
-LATEST = 8_192
+LATEST = 4_096
 """How many of the posts that came last are looked through for new ones."""
 
 _HOUR_US = 3_600_000_000
