@@ -7,6 +7,7 @@ room may read.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -125,10 +126,15 @@ def facts(town: Town, reader: int, *, rows: Ints, at_us: int) -> Floats:
     return known.T
 
 
+@functools.cache
+def _matrix(weights: tuple[tuple[float, ...], ...]) -> Floats:
+    return np.array(weights, dtype=np.float64).T
+
+
 def chances(town: Town, reader: int, *, known: Floats) -> Chances:
     """Returns what a reader will do with posts of which all is known (`facts`)."""
     params = town.params
-    scores = known @ np.array(params.weights).T
+    scores = known @ _matrix(params.weights)
     scores[:, _LIKE:_HIDE] += town.readers.warmth[reader]
     heads = sigmoid(scores[:, :-1])
     heads[:, _STAY:_HIDE] *= heads[:, :1]
