@@ -79,7 +79,7 @@ class Forest:
             ModelError: rows are not n × `width` finite numbers.
         """
         # Compiled for arrays as numpy makes them; what lies in somebody's buffer is copied.
-        matrix = np.require(checked(rows, width=self.width), requirements="AW")
+        matrix = np.require(checked(rows, width=self.width), requirements=("A", "W"))
         scores = np.empty((len(matrix), len(self.trees)))
         self._score(matrix, *self._tables, self._heads, scores)
         return scores
