@@ -31,10 +31,6 @@ Flags = npt.NDArray[np.bool_]
 FORMAT = "heads"
 FILE = "heads.json"
 
-_FREE, _CLOSE = 0.5, 0.1
-"""How far a step from one position to the next may lie from no step at all, and from what is known better."""
-_COARSER = 5
-"""Drawn slots need no bands against bias; some keep unlike rows apart, which together show a flatter curve."""
 _MOST_LEAVES = 64
 
 
@@ -322,31 +318,19 @@ def _curves(
         return curves
     within = examination.bands(data.rows, positions, folds=turns % 2, settings=settings)
     drawn = np.zeros(len(positions), bool) if data.randomised is None else data.randomised
-    step = _FREE
     for place in sorted(
         range(len(shown)), key=lambda place: (not _is_enough(shown[place], params), -shown[place].labels.sum())
     ):
-        own = shown[place]
         if params.examined is not None and data.heads[place] not in params.examined:
             continue
-        curves[place] = known
+        own, curves[place] = shown[place], known
         if _is_enough(own, params):
-            curves[place] = _curve(own, within[own.places], drawn[own.places], prior=known, step=step)
-            known, step = (curves[place], _CLOSE) if step == _FREE else (known, step)
-    return curves
-
-
-def _curve(own: _Shown, within: Int64s, drawn: Flags, *, prior: Floats, step: float) -> Floats:
-    """Returns the curve of one head: from bands of all rows, and then closer to it from the drawn slots alone."""
-    for mask, band in ((np.ones(len(drawn), bool), within), (drawn, within // _COARSER)):
-        if np.any(mask):
-            shape = (len(prior), int(band.max()) + 1)
-            hits, seen = (
-                examination.table(values[mask], own.positions[mask], within=band[mask], shape=shape)
-                for values in (own.weights * own.labels, own.weights)
+            hits, there = own.weights * own.labels, own.places
+            curves[place] = examination.learn_curve(
+                hits, own.weights, positions=own.positions, within=within[there], drawn=drawn[there], prior=known
             )
-            prior, step = examination.fit_curve(hits, seen, prior=prior, step=step), _CLOSE
-    return prior
+            known = known if known.any() else curves[place]
+    return curves
 
 
 def _grow(
