@@ -1,6 +1,6 @@
 """Gorse's REST API over feed's decisions: its unmodified clients, with their address and key set to ours, are served.
 
-A recommendation is a decision, what users do with it are outcomes, items and users are events. `docs/systems/feed.md`
+A recommendation is a decision, what users do with it are outcomes, items and users are events. `docs/howto/gorse.md`
 has what maps to what.
 """
 

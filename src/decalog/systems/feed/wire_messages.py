@@ -239,7 +239,7 @@ def told(body: object, status: int = 200) -> Answer:
 
 def not_done(where: str, *, given: str, fix: str) -> Refusal:
     """Returns the refusal of what Gorse does and this does not."""
-    return Refusal(501, RequestError(where=where, given=given, expected="what docs/systems/feed.md lists", fix=fix))
+    return Refusal(501, RequestError(where=where, given=given, expected="what docs/howto/gorse.md lists", fix=fix))
 
 
 def known(found: Json | None, what: str) -> Json:
