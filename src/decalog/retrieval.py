@@ -51,6 +51,6 @@ class Retrieval(Protocol):
 
 @runtime_checkable
 class Hurried(Protocol):
-    """A retrieval that waits for its retrievers only so long, ms; trials let it wait for all, so that chance is theirs."""
+    """A retrieval that waits for its retrievers only so long, ms; a trial lets it wait for all, busy machine or not."""
 
     deadline_ms: float

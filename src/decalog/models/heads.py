@@ -170,7 +170,7 @@ class Heads:
         return {head.name: tuple(np.exp(head.curve).tolist()) for head in self.described}
 
     def contributions_to(self, rows: Floats, head: str) -> Floats | None:
-        """Returns what each feature adds to the log odds of a head, as `models.base.Explaining` does where there is one.
+        """Returns what each feature adds to the log odds of a head, as `models.base.Explaining` does of the only one.
 
         None where the head's curve is isotonic: that is no sum of parts.
 

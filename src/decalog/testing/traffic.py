@@ -102,7 +102,7 @@ class _Disorder:
                 yield Step(at, message.kind, message.body)
                 continue
             yield from self._overdue(number, at)
-            yield from self._request(number, _timed(message), at=at)
+            yield from self._request(number, _timed(message), theirs=message.theirs, at=at)
             yield from self._second_thoughts(number, at)
         yield from self._overdue(len(arriving) + _HELD, arriving[-1].at if arriving else 0)
 
@@ -112,14 +112,14 @@ class _Disorder:
             self._sent.append(body)
             yield Step(at, "event", body)
 
-    def _request(self, number: int, body: Mapping[str, Any], *, at: int) -> Iterator[Step]:
+    def _request(self, number: int, body: Mapping[str, Any], *, theirs: Mapping[str, Any], at: int) -> Iterator[Step]:
         chance = self._rng.random()
         if chance < _LATE:
             self._held.append((number + _HELD, body))
             return
         self._sent.append(body)
         if chance < _LATE + _IMPORTED:
-            yield Step(at, "event", {**body, "taken": self._actions[number % len(self._actions)]})
+            yield Step(at, "event", {**body, "taken": self._actions[number % len(self._actions)], **theirs})
             return
         yield Step(at, "decide", body)
         if self._rng.random() < _TWICE:
