@@ -78,7 +78,7 @@ class Underway(msgspec.Struct):
         candidates: what can be chosen; in a replay, without what was logged of it.
         ruled_out: candidates that a filter took out.
         features: float64, candidates × features.
-        predictions: float64, one a candidate, or candidates × heads.
+        predictions: float64, candidates × heads.
         fallback: why there is no prediction, or "".
         judge: the one in force when it began; None in a replay, which has its own.
         slots: what another system showed.
@@ -127,7 +127,7 @@ class Judge:
             draft.fallback = "deadline"
             return
         try:
-            values = model.predict(draft.features[:, self._columns])
+            values = model.predict(draft.features[:, self._columns]).reshape(len(draft.features), len(self._heads))
         except Exception:  # noqa: BLE001  # the edge of an engine: whatever a model raises is a recorded fallback
             draft.fallback = "model_error"
         else:
@@ -149,7 +149,7 @@ class Judge:
     def _predicted(self, draft: Underway) -> tuple[Candidate, ...]:
         if draft.predictions is None:
             return draft.candidates
-        rows = draft.predictions.reshape(len(draft.candidates), -1).tolist()
+        rows = draft.predictions.tolist()
         return tuple(
             Candidate(c.ref, c.source, dict(zip(self._heads, row, strict=True)), b"", c.entities, c.attributes)
             for c, row in zip(draft.candidates, rows, strict=True)
