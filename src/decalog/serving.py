@@ -444,13 +444,14 @@ class Service:
 
 def _finite(candidates: tuple[Candidate, ...], names: tuple[str, ...]) -> tuple[Candidate, ...]:
     """Returns the candidates without measures that are no numbers: they are missing, as features take them to be."""
-    if all(math.isfinite(c.attributes.get(name, 0.0)) for c in candidates for name in names):
+    if not any(_is_no_number(c.attributes.get(name)) for c in candidates for name in names):
         return candidates
-    facts = [
-        {name: value for name, value in c.attributes.items() if name not in names or math.isfinite(value)}
-        for c in candidates
-    ]
+    facts = [{name: value for name, value in c.attributes.items() if not _is_no_number(value)} for c in candidates]
     return tuple(msgspec.structs.replace(c, attributes=kept) for c, kept in zip(candidates, facts, strict=True))
+
+
+def _is_no_number(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def vectors(state: Any, request: Event, *, state_seq: int, candidates: Sequence[Candidate]) -> Floats:

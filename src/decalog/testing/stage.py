@@ -140,8 +140,9 @@ class Stage:
         self.log.commit()
         self.deployment = Deployment(self.home, self.system, self.log, self._setup, entropy=self._chance)
         self.service: Service = self.deployment.service()
-        if isinstance(self.service.retrieval, Hurried):
-            self.service.retrieval.deadline_ms = FAR_MS
+        retrieval: object = self.service.retrieval
+        if isinstance(retrieval, Hurried):
+            retrieval.deadline_ms = FAR_MS
 
     def send(self, step: Step) -> RowResult | None:
         """Brings one step to its door at its time; returns what became of a row."""

@@ -299,7 +299,7 @@ class _Leaking(Judge):
 
 class _Writing(Judge):
     def predict(self, draft: Underway) -> None:
-        draft.predictions = np.full((len(draft.candidates), self.heads), math.nan)
+        draft.predictions = np.full((len(draft.candidates), len(self.heads)), math.nan)
 
 
 class _Inventing(Judge):
