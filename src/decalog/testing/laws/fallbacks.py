@@ -220,6 +220,7 @@ def _sabotages(trial: Trial) -> dict[str, list[str]]:
     for name, judge in _JUDGES.items():
         stage = Stage(trial, f"fallbacks {name}")
         try:
+            stage.play(traffic.history(trial))
             tried = _Tried(stage, trial)
             stage.service.judge = judge(stage.system, tried.serving(_Raises()))
             breaches = list(tried.decide("a model that raises", tried.body()))
