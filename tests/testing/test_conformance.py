@@ -77,8 +77,8 @@ class Unsure(FraudPolicy):
 class Moody(World):
     """A world that draws from something other than its seed."""
 
-    def advance(self, until_us: int) -> list[Message]:
-        found = super().advance(until_us)
+    def advance(self, until_us: int, *, alone: bool = False) -> list[Message]:
+        found = super().advance(until_us, alone=alone)
         return [Message(m.at, m.kind, {**m.body, "id": f"{m.body['id']}-{next(TURN)}"}) for m in found]
 
 
