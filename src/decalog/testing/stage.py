@@ -62,11 +62,15 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """Something that reaches the system: when, by which door, and the body as a client sends it."""
+    """Something that reaches the system: when, by which door, and the body as a client sends it.
+
+    `theirs` is what the world saw another system show for the same request, where slots hold things.
+    """
 
     at_us: int
     door: Literal["decide", "event", "outcome"]
     body: Mapping[str, Any]
+    theirs: tuple[str, ...] = ()
 
 
 class Chance:
@@ -219,15 +223,19 @@ def parts_of(steps: list[Step], count: int) -> Iterator[list[Step]]:
         yield steps[first:last]
 
 
-def history_of(system: System, records: list[Record]) -> History | ImpressionHistory:
-    """Returns what a system's models learn from: its requests or, where slots hold things, what was shown."""
+Joined = History | ImpressionHistory
+"""What a system's models learn from: its requests or, where slots hold things, what was shown."""
+
+
+def history_of(system: System, records: list[Record]) -> Joined:
+    """Returns a system's join of requests, or of what was shown, with what became of it."""
     schema, features = system.schema, system.features
     if schema.slate_of:
         return ImpressionHistory(records, schema, features=features, retrieval=load(system.retrieval))
     return History(records, schema, features=features)
 
 
-def _with_drawn_labels(system: System, history: History | ImpressionHistory, *, seed: int) -> TrainingSet | SlateSet:
+def _with_drawn_labels(system: System, history: Joined, *, seed: int) -> TrainingSet | SlateSet:
     if isinstance(history, ImpressionHistory):
         shown = history.part(np.ones(len(history.shown), np.bool_), known_by=history.known_time)
         return msgspec.structs.replace(shown, labels=_drawn_labels(shown.labels.shape, seed))
