@@ -168,8 +168,8 @@ class Heads:
         """Head → how likely an action at each position is, against 1 at the first (by odds)."""
         return {head.name: tuple(np.exp(head.curve).tolist()) for head in self.described}
 
-    def contributions(self, rows: Floats, head: str) -> Floats | None:
-        """Returns what each feature adds to the log odds of a head; see `models.base.Explaining`.
+    def contributions_to(self, rows: Floats, head: str) -> Floats | None:
+        """Returns what each feature adds to the log odds of a head, as `models.base.Explaining` does of the only one.
 
         None where the head's curve is isotonic: that is no sum of parts.
 
@@ -177,7 +177,7 @@ class Heads:
             ConfigError: there is no such head.
         """
         if head not in self.heads:
-            raise _unknown("contributions, head", head, self.heads)
+            raise _unknown("contributions_to, head", head, self.heads)
         place = self.heads.index(head)
         calibrator, matrix = self.described[place].calibrator, checked(rows, width=self.width)
         if not isinstance(calibrator, calibration.Sigmoid):

@@ -54,14 +54,14 @@ class FeedRetrieval:
     posts that come or go until it is done are in the new index too.
 
     Args:
-        deadline_ms: what the sources did not answer by then is not waited for.
+        deadline_ms: what the sources did not answer by then is not waited for; it may be changed.
         engine: short name of the index of vectors; "" for the best that is installed.
     """
 
     def __init__(self, *, deadline_ms: float = DEADLINE_MS, engine: str = "") -> None:
         self.catalogue, self.popularity = Catalogue(), Popularity()
         self.people = People(self.catalogue, self.popularity)
-        self._deadline_s, self._engine = deadline_ms / 1_000, engine
+        self.deadline_ms, self._engine = deadline_ms, engine
         self._sight = Sight(self.catalogue, self.popularity)
         self._pool = ThreadPoolExecutor(len(SOURCES) * AT_ONCE, "decalog-feed")
         self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
@@ -173,7 +173,7 @@ class FeedRetrieval:
 
     def _found(self, sight: Sight, asked: Asked, stages_us: dict[str, int]) -> dict[str, Found]:
         """Returns what each source found that answered in time."""
-        until = time.monotonic() + self._deadline_s
+        until = time.monotonic() + self.deadline_ms / 1_000
         answers: Answers = queue.SimpleQueue()
         waited_for = [name for name in SOURCES if self._turns[name].acquire(blocking=False)]
         for name in waited_for:
