@@ -38,7 +38,7 @@ from decalog.system import find_system
 RATES = (200, 2_000)
 DAYS, SCALE, SEED = 150, 0.15, 0
 WARM_S = 2.0
-_STAGE = re.compile(r'decalog_stage_seconds_sum\{stage="(\w+)",system="fraud"\} (\S+)')
+_STAGE = re.compile(r'decalog_stage_seconds_sum\{stage="([\w ]+)",system="\w+"\} (\S+)')
 _GROUPS = re.compile(r"decalog_commit_records_(sum|count) (\S+)")
 _TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _FSYNCS = 200
@@ -100,7 +100,7 @@ def payments(folder: Path, count: int) -> tuple[Path, int, float]:
 
 
 @contextmanager
-def serving(home: Path, start_us: int, speed: float) -> Iterator[Served]:
+def serving(home: Path, start_us: int, speed: float, system: str = "fraud") -> Iterator[Served]:
     """Runs a server on a copy of a home, on a clock of the world's time."""
     with tempfile.TemporaryDirectory(dir=home.parent) as folder:
         copy = Path(folder) / "home"
@@ -109,7 +109,7 @@ def serving(home: Path, start_us: int, speed: float) -> Iterator[Served]:
         _, token = store.create(["decide", "admin"])
         store.close()
         clock = ("--clock-start", rfc3339(start_us), "--clock-speed", f"{speed:.0f}")
-        command = [*_DECALOG, "serve", "fraud", "--port", "0", "--home", str(copy), *clock]
+        command = [*_DECALOG, "serve", system, "--port", "0", "--home", str(copy), *clock]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             yield Served(process, _port_of(process), token)

@@ -236,13 +236,13 @@ def test_contributions_add_up_to_the_log_odds_of_a_head(model: Heads) -> None:
     plain = heads.fit_heads(world().data, 1, params=msgspec.structs.replace(SMALL, calibration="sigmoid"))
     rows = world().data.rows[:20]
     for place, name in enumerate(plain.heads):
-        found = plain.contributions(rows, name)
+        found = plain.contributions_to(rows, name)
         assert found is not None
         p = plain.predict(rows)[:, place]
         assert found.sum(axis=1) == pytest.approx(np.log(p / (1 - p)))
-    assert model.contributions(rows, "p_click") is None
+    assert model.contributions_to(rows, "p_click") is None
     with pytest.raises(ConfigError, match=r"contributions, head: 'p_clck'. Expected 'p_click' \(closest match\)"):
-        plain.contributions(rows, "p_clck")
+        plain.contributions_to(rows, "p_clck")
 
 
 @pytest.mark.parametrize(
