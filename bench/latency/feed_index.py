@@ -11,7 +11,8 @@ through the two largest sizes that were measured.
 
 Keys: posts, index_recall, index_recall_filtered (the worst of all filters), search_ms, search_filtered_ms (the
 dearest), add_ms, remove_ms (of one vector), new_post_ms (wall clock, from the record's arrival until a search finds
-it), retrieve_cpu_ms, retrieve_ms (median, wall clock), competing, adopt_s (CPU), memory_gib, search_ms_10m (modelled).
+it), retrieve_cpu_ms, retrieve_ms (median, wall clock), competing, adopt_s (CPU), memory_gib, search_ms_10m (modelled),
+loop_ms (CPU of a plain loop that adds up a million numbers: what a busy machine makes dearer, it makes dearer too).
 """
 
 from __future__ import annotations
@@ -297,6 +298,7 @@ def main() -> None:
         **{name: whole[name] for name in ("new_post_ms", "retrieve_cpu_ms", "retrieve_ms", "competing", "adopt_s")},
         "memory_gib": memory_gib,
         "search_ms_10m": modelled,
+        "loop_ms": min(cpu_ms(lambda: sum(range(1_000_000))) for _ in range(20)),
     }
     if chosen.json:
         print(json.dumps(report))
