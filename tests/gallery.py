@@ -68,12 +68,17 @@ class Gallery:
         attributes: dict[str, Any] = {
             "age_s": (request.event_time - post.event_time) // 1_000_000,
             "popular_rank": 1 + liked.index(ref),
-            "two_tower": 0.5,
+            "two_tower": 1 / (1 + liked.index(ref)),
+            "similar": 0.0,
         }
+        sources = ["fresh", "popular"]
+        if request.entities.get("user", 0) and self.clicks.get(ref):
+            sources.append("two_tower")
         recent = [name for name in str(request.attributes.get("recent", "")).split() if name in self.posts]
         if any(self.posts[name].attributes.get("topic") == topic for name in recent):
             attributes["similar"] = 0.75
-        return Candidate(ref, "fresh+popular", entities=post.entities, attributes=attributes)
+            sources.append("similar")
+        return Candidate(ref, "+".join(sources), entities=post.entities, attributes=attributes)
 
     def _dropped(self, request: Event, ref: str) -> str:
         if ref in self.removed:

@@ -43,7 +43,8 @@ ENGINE_LINES = 5_000
 ENGINE = ("features", "stores/redis.py")
 """The feature engine; docs/decisions/0018 says why it is counted apart from the spine."""
 MODEL_LINES = 3_000
-"""Models that systems share, `models/`; docs/decisions/0033 says why they are counted apart from the spine."""
+INDEXES = ("stores/flat.py", "stores/faiss.py")
+"""Models that systems share, `models/`, with the indexes of their vectors; docs/decisions/0033 says why apart."""
 EDGE_LINES = 8_000
 EDGES = (
     *("data", "http", "testing", "control_room", "drafts"),
@@ -53,6 +54,9 @@ EDGES = (
 SYSTEM_LINES = 3_000
 WIRE_LINES = 1_000
 """A system's protocols, `wire*.py`; docs/decisions/0032 says why they are counted apart from the system."""
+WORLD_LINES = 1_000
+"""A system's world, `simulate.py` and `world*`; docs/decisions/0036 says why it is counted apart from the system."""
+APART = {"wire": WIRE_LINES, "world": WORLD_LINES}
 WHOLE_LINES = 40_000
 COPIED_PERCENT = 10
 COPIED_RUN = 4
@@ -218,11 +222,13 @@ def system_of(source: Source) -> str:
         return "edges"
     if parts[0] in ENGINE or source.module in ENGINE:
         return "feature engine"
-    if parts[0] == "models":
+    if parts[0] == "models" or source.module in INDEXES:
         return "shared models"
     if len(parts) == 2 or parts[0] != "systems":
         return ""
-    return f"{parts[1]} wire" if parts[2].startswith("wire") else parts[1]
+    if parts[2].startswith("wire"):
+        return f"{parts[1]} wire"
+    return f"{parts[1]} world" if parts[2].startswith(("world", "simulate")) else parts[1]
 
 
 def judge_package(sources: list[Source]) -> Iterator[Finding]:
@@ -242,7 +248,7 @@ def judge_package(sources: list[Source]) -> Iterator[Finding]:
     ]
     yield from over_budget(package, "", measured)
     for system, size in sizes.items():
-        most = WIRE_LINES if system.endswith(" wire") else SYSTEM_LINES
+        most = APART.get(system.partition(" ")[2], SYSTEM_LINES)
         yield from over_budget(package, system, [("system lines", size, most)])
     yield from judge_copies(package, sources)
 

@@ -15,8 +15,10 @@ from tests.homes import DAYS, SCALE, SEED, fill_home, opened, records
 
 from decalog import driving
 from decalog.clock import DAY, HOUR, MINUTE, rfc3339
+from decalog.decisions import Choice, Decision, Slot, Versions
 from decalog.driving import Driver
 from decalog.errors import ConflictError, LogUnavailableError
+from decalog.events import Event, encode
 from decalog.money import convert
 from decalog.simulation import world_of
 from decalog.systems.fraud.simulate import World
@@ -146,6 +148,41 @@ def test_a_fraud_that_passes_its_step_up_was_let_through() -> None:
     frauds = [truth["settled"] for truth in truths if truth["is_fraud"]]
     assert 0 < frauds.count(0.0) < len(frauds)
     assert f"frauds not let through {frauds.count(0.0):,} of {len(frauds):,} " in driver.line()
+
+
+class Listening(World):
+    """A world that notes what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__(SEED, scale=SCALE)
+        self.heard: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    def react(self, request_id: str, action: str, *, at_us: int, refs: tuple[str, ...] = ()) -> None:
+        self.heard[request_id] = (action, refs)
+        super().react(request_id, action, at_us=at_us)
+
+
+def test_the_world_hears_what_was_shown_in_order() -> None:
+    world = Listening()
+    slots = [{"ref": "post-2", "position": 0}, {"ref": "post-1", "position": 1}]
+    driver, server = driver_of(world, lambda body: {"action": "allow", "slots": slots})
+    driver.run(2.0)
+    decided = {body["id"] for path, body in server.sent if path.endswith("decide")}
+    assert decided
+    assert world.heard == dict.fromkeys(decided, ("allow", ("post-2", "post-1")))
+
+
+def test_a_world_is_reminded_of_what_really_happened() -> None:
+    theirs = Choice((Slot("post-2", 0), Slot("post-1", 1)), verb="allow")
+    for shown, told in ((theirs, ("post-2", "post-1")), (None, ("block",))):
+        world = Listening()
+        request = next(m for m in world_of(SYSTEM, SEED, scale=SCALE).advance(world.start_us + DAY))
+        event = Event(request.body["id"], "payment", request.at, 0, {}, {}, b"", "")
+        choice = Choice((Slot("block"),))
+        made = Decision("d", event, 0, (), choice, Versions("", "", "", 0), theirs=shown)
+        record: Any = SimpleNamespace(kind="decision", system="fraud", body=encode(made))
+        driving.remind(world, [record], system="fraud")
+        assert world.heard == {request.body["id"]: ("allow" if shown else "block", told)}
 
 
 def test_a_line_before_anything_was_sent_divides_by_nothing() -> None:

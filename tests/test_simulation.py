@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,6 +16,8 @@ from decalog.errors import ConfigError
 from decalog.home import Home
 from decalog.ingest import Rates
 from decalog.simulation import fill, message_path, rates_of, world_of
+from decalog.systems.feed.schema import SCHEMA as FEED
+from decalog.systems.feed.simulate import World as FeedWorld
 from decalog.systems.fraud.simulate import World
 from decalog.systems.fraud.system import SYSTEM
 
@@ -59,6 +64,22 @@ def test_history_is_filled_in_the_order_of_arrival_whatever_the_groups(
     assert (filled.requests + filled.outcomes, filled.until_us) == (len(messages), world.start_us + DAYS * DAY)
     assert said[-1] == f"day 2 of 2: {filled.requests:,} payments, {filled.outcomes:,} outcomes"
     assert len(said) == DAYS
+
+
+def test_history_tells_what_another_system_showed_and_counts_requests_apart_from_other_events() -> None:
+    world, twin = (FeedWorld(SEED, scale=0.1) for _ in range(2))
+    rows: list[dict[str, Any]] = []
+    log = SimpleNamespace(commit=lambda: None)
+    ingest: Any = SimpleNamespace(log=log, schema=FEED, event=rows.append, outcome=rows.append)
+    filled = fill(world, ingest, clock=ManualClock(world.start_us), days=DAYS, say=lambda _: None)
+    messages = twin.advance(twin.start_us + DAYS * DAY, alone=True)
+    assert rows == [message.history for message in messages]
+    shown = [row for row in rows if "slots" in row]
+    assert len(shown) > 10
+    assert all(row["taken"] == "show" and len(row["slots"]) <= row["size"] for row in shown)
+    kinds = Counter(message.kind for message in messages)
+    assert (filled.requests, filled.outcomes) == (kinds["decide"], kinds["outcome"])
+    assert kinds["event"] > 10
 
 
 def test_each_kind_of_message_has_its_path() -> None:

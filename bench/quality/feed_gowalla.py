@@ -43,10 +43,10 @@ KNN: dict[str, Any] = {"shrinkage": 10.0, "top": 200}
 ALS: dict[str, Any] = {"rank": 64, "confidence": 10.0, "l2": 10.0, "rounds": 8}
 EASE_L2 = 200.0
 LOW_PASS: dict[str, Any] = {"rank": 256, "share": 0.3}
-FILTER: dict[str, Any] = {"rank": 512, "share": 0.4, "sharpness": 0.6, "powers": (0.3, 0.5)}
+FILTER: dict[str, Any] = {"rank": 512, "share": 0.2, "sharpness": 0.7, "powers": (0.1, 0.4)}
 TWO_TOWER = two_tower.Settings(epochs=40, user_power=0.0)
 
-OURS, SERVED, TOWERS, EASE, GF_CF = "ours: graph filter", "ours, 200 neighbours", "two-tower", "EASE", "GF-CF"
+OURS, SERVED, TOWERS, EASE, GF_CF = "ours: graph filter", "ours: 200 neighbours", "two-tower", "EASE", "GF-CF"
 PUBLISHED = {
     "item-kNN": ".1570 / .1214  ItemCF, BARS",
     EASE: ".1765 / .1467  BARS",

@@ -44,9 +44,10 @@ from decalog.systems.feed.policy import FeedWeights
 from decalog.systems.feed.schema import SCHEMA
 from decalog.systems.feed.simulate import World
 from decalog.systems.feed.system import SYSTEM
-from decalog.systems.feed.world.behaviour import Ask, Town
+from decalog.systems.feed.world.behaviour import Ask
 from decalog.systems.feed.world.policies import POLICIES, Policy, another
 from decalog.systems.feed.world.totals import Totals, total
+from decalog.systems.feed.world.town import Town
 from decalog.training import TrainingPlan
 
 FIRST_SEED, SEEDS, SHORT = 101, 5, 1
@@ -56,10 +57,17 @@ BAR = 0.7
 RULES = ("random", "newest", "popularity", "oracle")
 TRIVIAL = ("random", "newest", "popularity", "pure CTR", "single-stage")
 HEADS = tuple(signal.head for signal in SCHEMA.signals)
-ZERO = dict.fromkeys((f"{head.removeprefix('p_')}_per_1000_minor" for head in HEADS), 0)
-CLICKS = FeedWeights(**(ZERO | {"click_per_1000_minor": 1_000}))
-PLAIN = FeedWeights(
-    **(ZERO | {"click_per_1000_minor": 1_000}),
+CLICKS = FeedWeights(
+    click_per_1000_minor=1_000,
+    dwell_per_1000_minor=0,
+    like_per_1000_minor=0,
+    reply_per_1000_minor=0,
+    share_per_1000_minor=0,
+    hide_per_1000_minor=0,
+    report_per_1000_minor=0,
+)
+PLAIN = msgspec.structs.replace(
+    CLICKS,
     rerank="none",
     out_of_network_bp=10_000,
     new_author_bp=10_000,
@@ -126,7 +134,8 @@ def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callabl
         if ranker is not None:
             swap(service, ranker)
         for day in range(HISTORY, HISTORY + JUDGED):
-            live(world, service, clock, until_us=world.start_us + (day + 1) * DAY)
+            for quarter in range(4 * 24):
+                live(world, service, clock, until_us=world.start_us + day * DAY + (quarter + 1) * HOUR // 4)
             if (day + 1 - HISTORY) % RETRAINED == 0:
                 train(deployment, weights)
                 deployment.refresh(service)
@@ -151,19 +160,16 @@ def swap(service: Service, ranker: Callable[[Any], Any]) -> None:
 
 
 def live(world: World, service: Service, clock: ManualClock, *, until_us: int) -> None:
-    """Plays the world's clients through the service up to a time, an hour at a time."""
-    now = max(world.start_us, clock.now_us() // HOUR * HOUR)
-    while now < until_us:
-        now = min(now + HOUR // 4, until_us)
-        for message in world.advance(now):
-            clock.set(max(message.at, clock.now_us()))
-            if message.kind == "decide":
-                _, decision, _ = service.decide(message.body)
-                refs = tuple(slot.ref for slot in decision.choice.slots)
-                world.react(message.body["id"], decision.choice.action, at_us=message.at, refs=refs)
-            else:
-                service.ingest.admit(message.kind, message.body)
-        service.ingest.log.commit()
+    """Plays the world's clients through the service up to a time."""
+    for message in world.advance(until_us):
+        clock.set(max(message.at, clock.now_us()))
+        if message.kind == "decide":
+            _, decision, _ = service.decide(message.body)
+            refs = tuple(slot.ref for slot in decision.choice.slots)
+            world.react(message.body["id"], decision.choice.action, at_us=message.at, refs=refs)
+        else:
+            service.ingest.admit(message.kind, message.body)
+    service.ingest.log.commit()
 
 
 def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
@@ -202,7 +208,7 @@ def main() -> None:
         every.append(found)
         print(f"seed {seed}: headroom {headroom(found):.3f}", flush=True)
         for name, totals in sorted(found.items(), key=lambda both: both[1].minor):
-            print(f"  {name:14} {totals.minor:10,.0f} minor  {totals.line('EUR')}", flush=True)
+            print(f"  {name:14} {totals.minor:10,.0f} minor  {totals}", flush=True)
     shares = np.array([headroom(found) for found in every])
     share = over_units(shares)
     print(f"headroom {share.value:.3f} ({share.low:.3f} to {share.high:.3f}), bar {BAR}")

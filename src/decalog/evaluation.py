@@ -10,7 +10,8 @@ The policy is replayed over each model's predictions on the test part, so that m
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -192,9 +193,14 @@ def report(
         support=support(history.now, history.schema),
         late=history.late,
         currency=currency,
-        metrics=tuple(MetricInfo(m.name, m.tier, m.meaning, m.formula, m.unit, m.better) for m in metrics),
+        metrics=described(metrics),
         contenders=tuple(contenders),
     )
+
+
+def described(metrics: Iterable[Metric]) -> tuple[MetricInfo, ...]:
+    """Returns metrics as reports describe them."""
+    return tuple(MetricInfo(m.name, m.tier, m.meaning, m.formula, m.unit, m.better) for m in metrics)
 
 
 class _RowView(Mapping[str, float]):
@@ -315,6 +321,21 @@ def _cost(outlook: Outlook, test: Examples) -> Callable[[str, int], int]:
 def _measured(
     name: str, role: Role, *, rows: Evaluated, metrics: tuple[Metric, ...], reference: Evaluated
 ) -> Contender:
+    values, missing = measure(metrics, rows)
+    saved = difference(rows, reference, statistic=_cost_per_1000)
+    mass, every = rows.mass, float(np.sum(rows.mass))
+    return Contender(
+        name=name,
+        role=role,
+        values=values,
+        missing=missing,
+        saved_per_1000=saved,
+        actions={str(one): float(np.sum(mass[rows.actions == one])) / every for one in np.unique(rows.actions)},
+    )
+
+
+def measure(metrics: Iterable[Metric], rows: Any) -> tuple[dict[str, Measurement], tuple[Unmeasured, ...]]:
+    """Returns what metrics measure on rows, and which of them the rows cannot give."""
     values: dict[str, Measurement] = {}
     missing: list[Unmeasured] = []
     for metric in metrics:
@@ -322,16 +343,7 @@ def _measured(
             values[metric.name] = metric.compute(rows)
         except DataError as error:
             missing.append(Unmeasured(metric.name, error.expected))
-    saved = difference(rows, reference, statistic=_cost_per_1000)
-    mass, every = rows.mass, float(np.sum(rows.mass))
-    return Contender(
-        name=name,
-        role=role,
-        values=values,
-        missing=tuple(missing),
-        saved_per_1000=saved,
-        actions={str(one): float(np.sum(mass[rows.actions == one])) / every for one in np.unique(rows.actions)},
-    )
+    return values, tuple(missing)
 
 
 def _cost_per_1000(rows: Evaluated, weights: Floats) -> float:

@@ -81,13 +81,8 @@ class ImpressionHistory:
         self.late = int(late.sum())
         self.shown: list[Impression] = [one for one, is_late in zip(shown, late.tolist(), strict=True) if not is_late]
         self._rows = rows[~late]
-        self._told = None if retrieval is None else _Told(self, own, bodies, retrieval=retrieval)
+        self._told = None if retrieval is None else _Told(self, own, bodies, rows=self._rows, retrieval=retrieval)
         self._acts = acts_of(own, bodies, schema=schema)
-
-    @property
-    def times(self) -> Int64s:
-        """When each was decided, µs."""
-        return np.array([one.decided for one in self.shown], np.int64)
 
     def labels(self, known_by: int) -> Floats:
         """Returns shape (shown, signals): 1, 0, or NaN where it is not known at a moment, µs of known_time."""
@@ -145,11 +140,6 @@ class ImpressionHistory:
             told=self._told,
         )
 
-    def rows(self, places: npt.NDArray[np.intp]) -> Floats:
-        """Returns all features of things shown, by their places."""
-        rows: Floats = self._rows[places]
-        return rows
-
 
 class _Told:
     """See `models.base.Told`."""
@@ -160,9 +150,11 @@ class _Told:
         records: Sequence[Record],
         bodies: Mapping[int, Event | Decision | Outcome],
         *,
+        rows: Floats,
         retrieval: Callable[[], Retrieval],
     ) -> None:
-        self._history, self._records, self._bodies, self._make = history, records, bodies, retrieval
+        self._history, self._records, self._bodies = history, records, bodies
+        self._rows, self._make = rows, retrieval
 
     def followed(self, known_by: int) -> Retrieval:
         retrieval = self._make()
@@ -195,7 +187,7 @@ class _Told:
     def _rewritten(self, places: npt.NDArray[np.intp], points: Sequence[Point]) -> Floats:
         """Returns rows whose features of the request and its candidate are read anew; windows and lookups stay."""
         features = self._history.features
-        plan, rows = Plan(features), self._history.rows(places)
+        plan, rows = Plan(features), self._rows[places]
         kept = [place for place, _ in plan.lookups]
         lookups = rows[:, kept]
         write_requests(plan, points, out=rows)

@@ -263,7 +263,10 @@ class Ingest:
     def _imported(self, event: Event, parsed: Parsed) -> Decision:
         id_ = new_decision_id(max(self.log.known_time, self.log.clock.now_us()), self._entropy(10))
         describe = self.describe or _undescribed
-        choice = made_elsewhere(parsed.taken, parsed.slots) if self.schema.slate_of else _action(parsed.taken)
+        is_slate = bool(self.schema.slate_of)
+        choice = (
+            made_elsewhere(parsed.taken, parsed.slots) if is_slate else Choice((Slot(parsed.taken, propensity=None),))
+        )
         versions = Versions("external", "", "", -1)
         return Decision(
             id_,
@@ -371,10 +374,6 @@ def request_of(record: Record) -> Event:
 
 def _undescribed(_request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
     return tuple(Candidate(ref) for ref in refs)
-
-
-def _action(taken: str) -> Choice:
-    return Choice((Slot(taken, propensity=None),))
 
 
 def reason_code(error: RequestError) -> str:

@@ -206,7 +206,7 @@ def share(rows: npt.NDArray[np.bool_], mass: Floats) -> Measurement:
     Raises:
         DataError: there are none.
     """
-    _need(len(mass) > 0, "share", "at least one row")
+    need(len(mass) > 0, "share", expected="at least one row")
     whole = float(np.sum(mass))
     return _wilson(min(float(np.sum(mass[rows])) / whole, 1.0), whole**2 / float(np.sum(mass**2)), len(mass))
 
@@ -265,7 +265,7 @@ def average_precision(labels: Floats, predictions: Floats, *, weights: Floats | 
         DataError: there is no positive.
     """
     hits, alarms = _curve(labels, predictions, weights)
-    _need(hits[-1] > 0, "average precision", "a positive label")
+    need(hits[-1] > 0, "average precision", expected="a positive label")
     flagged = hits + alarms
     precision = np.divide(hits, flagged, out=np.zeros_like(hits), where=flagged > 0)
     return float(np.sum(np.diff(hits, prepend=0.0) * precision) / hits[-1])
@@ -278,7 +278,7 @@ def roc_auc(labels: Floats, predictions: Floats, *, weights: Floats | None = Non
         DataError: one of the two labels is missing.
     """
     hits, alarms = _curve(labels, predictions, weights)
-    _need(hits[-1] > 0 and alarms[-1] > 0, "ROC AUC", "both labels")
+    need(hits[-1] > 0 and alarms[-1] > 0, "ROC AUC", expected="both labels")
     steps, before = np.diff(alarms, prepend=0.0), np.concatenate(([0.0], hits[:-1]))
     return float(np.sum(steps * (hits + before)) / (2.0 * hits[-1] * alarms[-1]))
 
@@ -290,7 +290,7 @@ def recall_at_fpr(labels: Floats, predictions: Floats, *, fpr: float, weights: F
         DataError: one of the two labels is missing.
     """
     hits, alarms = _curve(labels, predictions, weights)
-    _need(hits[-1] > 0 and alarms[-1] > 0, "recall at a false-positive rate", "both labels")
+    need(hits[-1] > 0 and alarms[-1] > 0, "recall at a false-positive rate", expected="both labels")
     within = hits[alarms / alarms[-1] <= fpr]
     return float(within[-1] / hits[-1]) if len(within) else 0.0
 
@@ -304,7 +304,7 @@ def threshold_at_fpr(labels: Floats, predictions: Floats, *, fpr: float) -> floa
         DataError: there is no negative.
     """
     negatives = np.sort(predictions[labels <= 0])
-    _need(len(negatives) > 0, "threshold at a false-positive rate", "a negative label")
+    need(len(negatives) > 0, "threshold at a false-positive rate", expected="a negative label")
     values = np.unique(predictions)
     alarms = len(negatives) - np.searchsorted(negatives, values, side="left")
     within = values[alarms / len(negatives) <= fpr]
@@ -317,7 +317,7 @@ def precision_at_k(labels: Floats, predictions: Floats, *, k: int) -> float:
     Raises:
         DataError: k is not in 1…n.
     """
-    _need(1 <= k <= len(labels), f"precision at {k}", f"at least {max(k, 1)} rows and k ≥ 1")
+    need(1 <= k <= len(labels), f"precision at {k}", expected=f"at least {max(k, 1)} rows and k ≥ 1")
     hits, alarms = _curve(labels, predictions, None)
     flagged = hits + alarms
     # Linear inside a run of ties: the expectation over their random order.
@@ -335,10 +335,10 @@ def card_precision_at_k(evaluated: Evaluated, k: int, *, entity: str = "card") -
     Raises:
         DataError: the entity is absent, there are no rows, or k < 1.
     """
-    _need(entity in evaluated.entities, f"card precision at {k}", f"tokens of the entity '{entity}'")
+    need(entity in evaluated.entities, f"card precision at {k}", expected=f"tokens of the entity '{entity}'")
     # Not one card of all who have none: an analyst cannot look at it.
     evaluated = evaluated.take(evaluated.entities[entity] >= 0)
-    _need(k >= 1 and evaluated.n > 0, f"card precision at {k}", "at least one row with a card and k ≥ 1")
+    need(k >= 1 and evaluated.n > 0, f"card precision at {k}", expected="at least one row with a card and k ≥ 1")
     cards, days = evaluated.entities[entity], evaluated.times // DAY
     found: set[int] = set()
     hits = 0
@@ -361,7 +361,7 @@ def _compromised(evaluated: Evaluated, rows: npt.NDArray[np.intp], *, cards: Int
 
 def _curve(labels: Floats, predictions: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
     """Returns (true positives, false positives) at each distinct threshold, falling; weighted counts."""
-    _need(len(labels) > 0, "ranking metric", "at least one row")
+    need(len(labels) > 0, "ranking metric", expected="at least one row")
     order = np.argsort(-predictions, kind="stable")
     falling, sorted_labels = predictions[order], labels[order] > 0
     counts = np.ones(len(order)) if weights is None else weights[order]
@@ -392,7 +392,7 @@ def expected_calibration_error(
     Bins hold equal weight, since with rare positives equal widths would put almost all rows into the first; equal
     predictions share a bin. (Naeini et al., AAAI 2015; equal mass: Nixon et al., CVPR workshops 2019.)
     """
-    _need(len(labels) > 0, "expected calibration error", "at least one row")
+    need(len(labels) > 0, "expected calibration error", expected="at least one row")
     counts = np.ones(len(labels)) if weights is None else weights
     which = _rising_places(predictions)
     mass = np.bincount(which, counts)
@@ -432,16 +432,21 @@ def value_weighted_recall(
     """
     at_stake = amounts * (labels > 0) * (np.ones(len(labels)) if weights is None else weights)
     total = float(np.sum(at_stake))
-    _need(total > 0, "value-weighted recall", "a positive with an amount above 0")
+    need(total > 0, "value-weighted recall", expected="a positive with an amount above 0")
     return float(np.sum(at_stake[caught])) / total
 
 
 def _mean(values: Floats, weights: Floats | None, where: str) -> float:
-    _need(len(values) > 0, where, "at least one row")
+    need(len(values) > 0, where, expected="at least one row")
     return float(np.mean(values)) if weights is None else float(np.sum(values * weights) / np.sum(weights))
 
 
-def _need(holds: bool, where: str, expected: str) -> None:  # noqa: FBT001 - reads as a sentence: need(this, for, what)
+def need(holds: bool, where: str, *, expected: str) -> None:  # noqa: FBT001 - reads as a sentence: need(this, for, what)
+    """Checks that rows have what a metric needs.
+
+    Raises:
+        DataError: they do not.
+    """
     if not holds:
         raise DataError(
             where=where, given="rows without it", expected=expected, fix="Measure on a longer or later part of the log."

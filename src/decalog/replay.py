@@ -178,7 +178,8 @@ class Replayer:
             judge.predict(draft)
         draft.fallback = draft.fallback or decision.fallback
         verdict, candidates = judge.choose(draft, decision.id, draw_secret=self._draw_secret)
-        names, place = system.features.names, _lead_place(decision)
+        names, lead = system.features.names, decision.lead
+        place = decision.candidates.index(lead) if lead else 0
         differences = (
             *_candidate_differences(names, logged, candidates, refolded=refolded),
             *_differ("fallback", decision.fallback, draft.fallback),
@@ -263,10 +264,6 @@ def _as_logged(logged: Sequence[Candidate], refolded: Floats) -> Floats:
         if candidate.features:
             rows[place] = unpack_features(candidate.features)
     return rows
-
-
-def _lead_place(decision: Decision) -> int:
-    return next((place for place, candidate in enumerate(decision.candidates) if candidate is decision.lead), 0)
 
 
 def _candidate_differences(

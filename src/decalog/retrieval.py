@@ -8,7 +8,7 @@ input of the decision, logged with it, and replay reads it from there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -47,3 +47,10 @@ class Retrieval(Protocol):
 
     def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
         """Returns things by their names as `retrieve` would describe them; a bare candidate where one is unknown."""
+
+
+@runtime_checkable
+class Hurried(Protocol):
+    """A retrieval that waits for its retrievers only so long, ms; a trial lets it wait for all, busy machine or not."""
+
+    deadline_ms: float

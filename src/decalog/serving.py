@@ -6,10 +6,11 @@ take records has none.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -78,7 +79,7 @@ class Underway(msgspec.Struct):
         candidates: what can be chosen; in a replay, without what was logged of it.
         ruled_out: candidates that a filter took out.
         features: float64, candidates × features.
-        predictions: float64, one a candidate, or candidates × heads.
+        predictions: float64, candidates × heads.
         fallback: why there is no prediction, or "".
         judge: the one in force when it began; None in a replay, which has its own.
         slots: what another system showed.
@@ -105,13 +106,16 @@ class Judge:
     Args:
         system: whose.
         serving: model and policy.
+
+    Attributes:
+        heads: names of what the model predicts.
     """
 
     def __init__(self, system: System, serving: Serving) -> None:
         self.serving = serving
         self._places = {name: place for place, name in enumerate(system.features.names)}
         self._columns = np.array([self._places[name] for name in system.features.names_for("model")], dtype=np.intp)
-        self._heads = serving.head.split("+")
+        self.heads = serving.head.split("+")
         self._deadline_ns = system.deadline_ms * 1_000_000
 
     def predict(self, draft: Underway) -> None:
@@ -127,7 +131,7 @@ class Judge:
             draft.fallback = "deadline"
             return
         try:
-            values = model.predict(draft.features[:, self._columns])
+            values = model.predict(draft.features[:, self._columns]).reshape(len(draft.features), len(self.heads))
         except Exception:  # noqa: BLE001  # the edge of an engine: whatever a model raises is a recorded fallback
             draft.fallback = "model_error"
         else:
@@ -142,16 +146,19 @@ class Judge:
         candidates, features = self._predicted(draft), draft.features
         values: Mapping[str, float] = {} if features is None else Values(self._places, features[0])
         columns: Mapping[str, Floats] = {} if features is None else Columns(self._places, features)
-        drawn = partial(_drawn, draw_secret, decision_id)
+
+        def drawn(name: str) -> float:
+            return draw(draw_secret, decision_id, name=name)
+
         verdict = self._verdict(draft, Case(draft.event, candidates + draft.ruled_out, values, drawn, columns))
         return verdict, _with_features(candidates, draft.features, verdict.choice) + draft.ruled_out
 
     def _predicted(self, draft: Underway) -> tuple[Candidate, ...]:
         if draft.predictions is None:
             return draft.candidates
-        rows = draft.predictions.reshape(len(draft.candidates), -1).tolist()
+        rows = draft.predictions.tolist()
         return tuple(
-            Candidate(c.ref, c.source, dict(zip(self._heads, row, strict=True)), b"", c.entities, c.attributes)
+            Candidate(c.ref, c.source, dict(zip(self.heads, row, strict=True)), b"", c.entities, c.attributes)
             for c, row in zip(draft.candidates, rows, strict=True)
         )
 
@@ -165,10 +172,6 @@ class Judge:
         return policy.fall_back(case, draft.fallback)
 
 
-def _drawn(secret: bytes, decision_id: str, name: str) -> float:
-    return draw(secret, decision_id, name=name)
-
-
 def _with_features(candidates: tuple[Candidate, ...], features: Floats | None, choice: Choice) -> tuple[Candidate, ...]:
     """Returns the candidates with the feature values of up to `KEPT` of them: the chosen ones first."""
     if features is None:
@@ -177,13 +180,10 @@ def _with_features(candidates: tuple[Candidate, ...], features: Floats | None, c
     if len(candidates) > KEPT:
         places = {candidate.ref: place for place, candidate in enumerate(candidates)}
         chosen = [places[slot.ref] for slot in choice.slots if slot.ref in places]
-        kept = sorted(list(dict.fromkeys([*chosen, *kept]))[:KEPT])
+        kept = list(dict.fromkeys([*chosen, *kept]))[:KEPT]
     whole = list(candidates)
     for place in kept:
-        c = whole[place]
-        whole[place] = Candidate(
-            c.ref, c.source, c.predictions, pack_features(features[place]), c.entities, c.attributes
-        )
+        whole[place] = msgspec.structs.replace(whole[place], features=pack_features(features[place]))
     return tuple(whole)
 
 
@@ -233,6 +233,7 @@ class Service:
         self.adopt(serving)
         self._lateness_us = system.features.lateness_us
         self._reads = system.features.reads
+        self._measured = tuple(field.name for field in system.schema.candidate if field.kind == "float")
 
     @property
     def serving(self) -> Serving:
@@ -375,8 +376,9 @@ class Service:
         except Exception:  # noqa: BLE001  # the edge of an engine, as for models
             draft.fallback = "retrieval_error"
         else:
-            draft.candidates = tuple(c for c in found.candidates if not c.dropped)
-            draft.ruled_out = found.candidates[len(draft.candidates) :]
+            candidates = _finite(found.candidates, self._measured)
+            draft.candidates = tuple(c for c in candidates if not c.dropped)
+            draft.ruled_out = candidates[len(draft.candidates) :]
             if not draft.candidates:
                 draft.fallback = "no_candidates"
             draft.stages_us.update(found.stages_us)
@@ -434,6 +436,19 @@ class Service:
                 fix="Ask for the decision before sending the event; the decision logs the request by itself.",
             )
         return decision
+
+
+def _finite(candidates: tuple[Candidate, ...], names: tuple[str, ...]) -> tuple[Candidate, ...]:
+    """Returns the candidates without measures that are no numbers: they are missing, as features take them to be."""
+    # Inline, for it runs over every candidate: what is no number is not 0 when taken from itself.
+    if not any([v for c in candidates for name in names if type(v := c.attributes.get(name)) is float and v - v]):
+        return candidates
+    facts = [{name: value for name, value in c.attributes.items() if not _is_no_number(value)} for c in candidates]
+    return tuple(msgspec.structs.replace(c, attributes=kept) for c, kept in zip(candidates, facts, strict=True))
+
+
+def _is_no_number(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def vectors(state: Any, request: Event, *, state_seq: int, candidates: Sequence[Candidate]) -> Floats:

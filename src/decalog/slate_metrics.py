@@ -11,8 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from decalog.errors import DataError
-from decalog.metrics import Floats, Int64s, Measurement, interval
+from decalog.metrics import Floats, Int64s, Measurement, interval, need
 
 _REPEATS = 200
 
@@ -158,15 +157,3 @@ def gini(counts: Floats) -> float:
     rising = np.sort(counts)
     ranks = np.arange(1, len(rising) + 1)
     return float(np.sum((2 * ranks - len(rising) - 1) * rising) / (len(rising) * np.sum(rising)))
-
-
-def need(holds: bool, where: str, *, expected: str) -> None:  # noqa: FBT001 - reads as a sentence: need(this, for, what)
-    """Checks that rows have what a metric needs.
-
-    Raises:
-        DataError: they do not.
-    """
-    if not holds:
-        raise DataError(
-            where=where, given="rows without it", expected=expected, fix="Measure on a longer or later part of the log."
-        )

@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 
 from decalog.errors import DataError
+from decalog.evaluation import described, measure
 from decalog.examples import Floats
 from decalog.impressions import ImpressionHistory
-from decalog.metrics import Measurement
 from decalog.models.base import Model, SlateSet
 from decalog.policy import Policy
 from decalog.registry import Registry
-from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Support, Unmeasured
+from decalog.reports import Completeness, Contender, Report, Role, Support
 from decalog.slate_metrics import Ranked
 from decalog.system import System, load
 from decalog.training import (
@@ -32,8 +32,8 @@ from decalog.training import (
     chosen_kind,
     manifest_of,
     quietly,
+    registered,
     uncollected,
-    writer_of,
 )
 
 SHOWN = "as shown"
@@ -105,17 +105,13 @@ def train_slates(
         contenders.append(judge.contender(spec.name, role, predictions=ranked_by(models[spec.name], parts.test)))
     made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    id_ = registry.put(manifest, writer_of(models[chosen.name], made, system=system))
-    promoted = registry.current(system.name) is None
-    if promoted:
-        registry.promote(system.name, id_, by=plan.by, why="the first model", at_us=plan.at_us)
-    return TrainingResult(id_, made, promoted)
+    return registered(manifest, models[chosen.name], made=made, registry=registry, system=system, plan=plan)
 
 
 def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
     """Returns train and test parts: what a model of the training date could have known, and what came after it."""
     longest = max((signal.maturity_us for signal in history.schema.signals), default=0)
-    times, end = history.times, history.known_time - longest
+    times, end = np.array([one.decided for one in history.shown], np.int64), history.known_time - longest
     complete = times[times <= end]
     date = int(complete[int(len(complete) * (1 - test_share))]) if len(complete) else 0
     before, after = times <= date - longest, (times >= date) & (times <= end)
@@ -129,8 +125,7 @@ def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
 
 def ranked_by(model: Model, data: SlateSet) -> Floats:
     """Returns a model's predictions for things shown, n × heads."""
-    predictions = model.rank(data) if isinstance(model, Ranking) else model.predict(data.rows)
-    return predictions.reshape(data.n, -1)
+    return (model.rank(data) if isinstance(model, Ranking) else model.predict(data.rows)).reshape(data.n, -1)
 
 
 class _Judge:
@@ -169,17 +164,9 @@ class _Judge:
         return self._measured(name, role, rows, tiers=("model",))
 
     def _measured(self, name: str, role: Role, rows: Ranked, *, tiers: tuple[str, ...]) -> Contender:
-        values: dict[str, Measurement] = {}
-        missing: list[Unmeasured] = []
-        for metric in self._metrics:
-            if metric.tier not in tiers:
-                continue
-            try:
-                values[metric.name] = metric.compute(rows)
-            except DataError as error:
-                missing.append(Unmeasured(metric.name, error.expected))
-        # A slate as it was shown predicts nothing: what it lacks is not missing.
-        return Contender(name=name, role=role, values=values, missing=() if name == SHOWN else tuple(missing))
+        values, missing = measure([metric for metric in self._metrics if metric.tier in tiers], rows)
+        missing = () if name == SHOWN else missing  # a slate as it was shown predicts nothing
+        return Contender(name=name, role=role, values=values, missing=missing)
 
 
 def _check_enough(parts: Parts, plan: TrainingPlan, *, system: System) -> None:
@@ -222,6 +209,6 @@ def _report(
         support=Support(),
         late=history.late,
         currency=currency,
-        metrics=tuple(MetricInfo(m.name, m.tier, m.meaning, m.formula, m.unit, m.better) for m in system.metrics),
+        metrics=described(system.metrics),
         contenders=tuple(contenders),
     )

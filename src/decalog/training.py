@@ -138,9 +138,15 @@ def train(
     outlook = _outlook(system, plan, head=chosen.head)
     model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
-    id_ = registry.put(
-        manifest_of(system, history, chosen=chosen, plan=plan, made=made), writer_of(model, made, system=system)
-    )
+    manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
+    return registered(manifest, model, made=made, registry=registry, system=system, plan=plan)
+
+
+def registered(
+    manifest: Manifest, model: Model, *, made: Report, registry: Registry, system: System, plan: TrainingPlan
+) -> TrainingResult:
+    """Returns the result of a training whose model was put into the registry; the first one becomes the champion."""
+    id_ = registry.put(manifest, _writer_of(model, made, system))
     promoted = registry.current(system.name) is None
     if promoted:
         registry.promote(system.name, id_, by=plan.by, why="the first model", at_us=plan.at_us)
@@ -281,9 +287,7 @@ def manifest_of(system: System, history: Pinned, *, chosen: ModelSpec, plan: Tra
     )
 
 
-def writer_of(model: Model, made: Report, *, system: System) -> Callable[[Path], Mapping[str, Any]]:
-    """Returns what writes a model's folder: its files, its report, and the features that it was trained on."""
-
+def _writer_of(model: Model, made: Report, system: System) -> Callable[[Path], Mapping[str, Any]]:
     def write(folder: Path) -> Mapping[str, Any]:
         settings = model.save(folder)
         # After the model's own: a user's folder may hold those of an earlier training.

@@ -1,6 +1,6 @@
 """`decalog up`: train a system on its world, serve it, and drive the server with the world's live traffic.
 
-Fraud comes first, and trains on real payments beside it; once it is live, the others follow, each as an `up` of its own.
+Fraud comes first, and trains on real payments beside it; once it is live, the others follow, each by an `up`.
 Training and serving are processes of their own, started here and ended here, by their ids.
 """
 

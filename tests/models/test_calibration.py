@@ -128,3 +128,26 @@ def test_a_saved_calibrator_calibrates_the_same(tmp_path: Path) -> None:
     for calibrator in calibrators:
         calibration.save(calibrator, tmp_path)
         assert calibration.load(tmp_path).apply(scores).tobytes() == calibrator.apply(scores).tobytes()
+
+
+def test_a_weight_counts_as_so_many_rows() -> None:
+    rng = np.random.default_rng(7)
+    scores, weights = np.round(rng.normal(size=200), 1), rng.integers(1, 5, 200)
+    labels = (rng.random(200) < 1 / (1 + np.exp(-scores))).astype(np.float64)
+    many = np.repeat(scores, weights), np.repeat(labels, weights)
+    one, other = calibration.fit_sigmoid(scores, labels, weights=weights.astype(float)), calibration.fit_sigmoid(*many)
+    assert (one.slope, one.shift) == pytest.approx((other.slope, other.shift))
+    assert calibration.fit_isotonic(scores, labels, weights=weights.astype(float)).rates == pytest.approx(
+        calibration.fit_isotonic(*many).rates
+    )
+
+
+def test_log_odds_that_are_known_are_not_learnt() -> None:
+    rng = np.random.default_rng(8)
+    scores, offsets = rng.normal(size=100_000), rng.choice([0.0, -1.0, -3.0], 100_000)
+    labels = (rng.random(100_000) < 1 / (1 + np.exp(-(1.5 * scores - 0.5 + offsets)))).astype(np.float64)
+    found = calibration.fit_sigmoid(scores, labels, offsets=offsets)
+    assert (found.slope, found.shift) == pytest.approx((1.5, -0.5), abs=0.05)
+    silent = calibration.fit_sigmoid(np.zeros(100_000), labels, offsets=offsets)
+    assert silent.slope == 0.0
+    assert np.mean(calibration.sigmoid(silent.shift + offsets)) == pytest.approx(labels.mean(), abs=1e-3)

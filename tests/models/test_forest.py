@@ -83,6 +83,10 @@ def test_more_rows_than_a_block_and_each_of_them_alone_have_the_same_bits() -> N
     assert alone.tobytes() == found.tobytes()
     assert ranker.scores(np.asfortranarray(rows)).tobytes() == found.tobytes()
     assert ranker.scores(rows[:0]).shape == (0, 3)
+    for shift in (0, 3):
+        buffer = bytes(shift) + rows.tobytes()
+        foreign = np.frombuffer(buffer, np.float64, offset=shift).reshape(rows.shape)
+        assert ranker.scores(foreign).tobytes() == found.tobytes()
     assert (ranker.trees, ranker.width) == ((30, 30, 30), FEATURES)
 
 

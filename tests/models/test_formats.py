@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from decalog.errors import ModelError
-from decalog.models import boosted, linear, onnx, own
+from decalog.models import boosted, heads, linear, onnx, own
 from decalog.models.base import Floats
 from decalog.models.formats import FORMATS, is_blocking, load_model
 
 
 def test_every_module_names_a_format_that_loads_with_its_own_loader() -> None:
-    assert set(FORMATS) == {module.FORMAT for module in (boosted, linear, onnx, own)}
-    for module in (boosted, linear, onnx, own):
+    assert set(FORMATS) == {module.FORMAT for module in (boosted, heads, linear, onnx, own)}
+    for module in (boosted, heads, linear, onnx, own):
         name, _, function = FORMATS[module.FORMAT].partition(":")
         assert getattr(importlib.import_module(name), function) is module.load
 
@@ -44,7 +44,7 @@ def test_trees_and_numbers_answer_at_once_and_what_does_not_say_so_may_take_long
 def test_the_registry_the_metrics_and_the_formats_import_no_heavy_library() -> None:
     program = (
         "import sys, decalog.registry, decalog.metrics, decalog.models.formats, decalog.models.boosted\n"
-        "import decalog.models.onnx, decalog.models.own\n"
+        "import decalog.models.heads, decalog.models.onnx, decalog.models.own\n"
         "print(sorted({'lightgbm', 'onnxruntime', 'scipy', 'sklearn', 'numba', 'duckdb'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -195,6 +195,8 @@ def test_every_key_can_be_listed(tmp_path: Path) -> None:
     store.append([ENTRY._replace(seq=seq, keys=(("b", f"{seq:05d}"), ("a", "same"))) for seq in range(2_100)])()
     expected = [("a", "same", seq) for seq in range(2_100)] + [("b", f"{seq:05d}", seq) for seq in range(2_100)]
     assert list(store.keys()) == expected
+    assert list(store.keys(("b", "00007", 7), ("b", "00009", 10))) == [("b", "00008", 8), ("b", "00009", 9)]
+    assert list(store.keys(before=("a", "same", 1))) == [("a", "same", 0)]
     store.close()
 
 

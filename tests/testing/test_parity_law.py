@@ -59,7 +59,7 @@ def test_a_state_that_forgets_corrections_is_caught_as_it_serves(
 
     monkeypatch.setattr(OnlineState, "apply", apply)
     said = parity.check(trial(tmp_path)).text()
-    assert " decisions are identical; first: seq " in said
+    assert " candidates are identical; first: seq " in said
     assert "the logged value is that of a state that forgets corrections" in said
     assert "the reference interpreter differs at position " in said
 
@@ -76,7 +76,7 @@ def test_a_fault_that_online_and_offline_share_is_caught_by_the_reference(
 
     monkeypatch.setattr(parity, "evaluate", evaluate)
     said = parity.check(trial(tmp_path)).text()
-    assert "decisions are identical" not in said
+    assert "candidates are identical" not in said
     assert f"the reference interpreter differs at position 155: {SYSTEM.features.names[-1]}" in said
 
 
@@ -116,7 +116,7 @@ def test_without_late_events_nothing_came_late_or_twice(tmp_path: Path, monkeypa
 
 def test_decisions_that_parity_does_not_see_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "_EVERY_VALUE", 10)
-    assert " decisions logged features, 10 were compared" in parity.check(trial(tmp_path)).text()
+    assert " candidates logged features, 10 were compared" in parity.check(trial(tmp_path)).text()
 
 
 def test_a_system_without_windows_is_tried_on_its_bits_alone(tmp_path: Path) -> None:

@@ -98,15 +98,15 @@ def visible(changes: Sequence[Change]) -> list[Fact]:
     Raises:
         DataError: a change withdraws a row that is not live, or adds one that is.
     """
-    live: dict[tuple[int, str], Fact] = {}
+    live: dict[tuple[int, str, int], Fact] = {}
     for change in changes:
         minus, plus = change.minus, change.plus
-        if minus is not None and live.pop((minus.root, minus.kind), None) is None:
+        if minus is not None and live.pop(_row_of(minus), None) is None:
             raise missing_row(change.seq, minus.root, entity="any")
-        if plus is not None and (plus.root, plus.kind) in live:
+        if plus is not None and _row_of(plus) in live:
             raise row_twice(change.seq, plus.root, entity="any")
         if plus is not None:
-            live[plus.root, plus.kind] = plus
+            live[_row_of(plus)] = plus
     return sorted(live.values(), key=lambda fact: (fact.event_time, fact.root))
 
 
@@ -149,8 +149,9 @@ def _tokens(entity: str, subjects: Mapping[str, int]) -> list[int | None]:
     return [subjects.get(name) for name in _names(entity)]
 
 
-def _row_of(fact: Fact) -> tuple[int, str]:
-    return fact.root, fact.kind
+def _row_of(fact: Fact) -> tuple[int, str, int]:
+    # By its time too: what a slate shows is several rows of one root and kind.
+    return fact.root, fact.kind, fact.event_time
 
 
 def _us(duration: str) -> int:

@@ -220,7 +220,7 @@ def _seen_row(fact: Fact, history: dict[tuple[int, str], list[Change]], *, is_la
         return SeenRow(root, root, rfc3339(fact.event_time), rfc3339(known), fact.kind, ("second copy",), seen)
     chain = history[fact.root, fact.kind]
     came = next(change for change in reversed(chain) if change.plus == fact)
-    marks = [word for word, holds in (("late", is_late), ("corrected", len(chain) > 1)) if holds]
+    marks = [word for word, holds in (("late", is_late), ("corrected", any(change.minus for change in chain))) if holds]
     if chain[-1].plus is None:
         marks = [*marks[: int(is_late)], "deleted"]
     happened, known_time = rfc3339(fact.event_time), rfc3339(came.known_time)

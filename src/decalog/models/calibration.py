@@ -18,6 +18,8 @@ from decalog.models.base import Floats
 
 FILE = "calibration.json"
 _EDGE = 2.0**-40
+_FAR = 27.0
+"""Log odds below which a probability is surely further than the edge from 0 and 1."""
 _STEPS = 100
 _CLOSE = 1e-12
 
@@ -59,7 +61,9 @@ class Isotonic(msgspec.Struct, frozen=True, tag="isotonic"):
 Calibrator = Sigmoid | Isotonic
 
 
-def fit_sigmoid(scores: Floats, labels: Floats, *, weights: Floats | None = None) -> Sigmoid:
+def fit_sigmoid(
+    scores: Floats, labels: Floats, *, weights: Floats | None = None, offsets: Floats | None = None
+) -> Sigmoid:
     """Returns the sigmoid of greatest likelihood against Platt's smoothed targets.
 
     Targets are (n₊ + 1)/(n₊ + 2) and 1/(n₋ + 2), so that neither a perfect ranking nor a missing class gives certainty.
@@ -70,26 +74,29 @@ def fit_sigmoid(scores: Floats, labels: Floats, *, weights: Floats | None = None
         scores: float64, n ≥ 1, finite.
         labels: 0 or 1.
         weights: how many rows each one stands for; None for one.
+        offsets: known log odds that come on top of slope · score + shift; None for none.
     """
     w = np.ones(len(labels)) if weights is None else weights
+    known = np.zeros(len(labels)) if offsets is None else offsets
     positives = float(np.sum(w[labels > 0]))
     negatives = float(np.sum(w)) - positives
     targets = np.where(labels > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     centre, spread = float(np.mean(scores)), float(np.std(scores))
     base = math.log((positives + 1) / (negatives + 1))
-    if spread <= 0:
+    if spread > 0:
+        slope, shift = _newton((scores - centre) / spread, targets, w, known, start=base)
+        if slope > 0:
+            return Sigmoid(slope / spread, shift - slope * centre / spread)
+    if offsets is None:
         return Sigmoid(0.0, base)
-    slope, shift = _newton((scores - centre) / spread, targets, w, start=base)
-    if slope <= 0:
-        return Sigmoid(0.0, base)
-    return Sigmoid(slope / spread, shift - slope * centre / spread)
+    return Sigmoid(0.0, _newton(np.zeros(len(labels)), targets, w, known, start=base)[1])
 
 
-def _newton(z: Floats, targets: Floats, w: Floats, *, start: float) -> tuple[float, float]:
+def _newton(z: Floats, targets: Floats, w: Floats, known: Floats, *, start: float) -> tuple[float, float]:
     slope, shift = 0.0, start
-    loss = _loss(slope * z + shift, targets, w)
+    loss = _loss(slope * z + shift + known, targets, w)
     for _ in range(_STEPS):
-        p = sigmoid(slope * z + shift)
+        p = sigmoid(slope * z + shift + known)
         weight, gap = w * (p * (1 - p)), w * (p - targets)
         g0, g1 = float(np.sum(gap * z)), float(np.sum(gap))
         h00, h01, h11 = (
@@ -99,10 +106,10 @@ def _newton(z: Floats, targets: Floats, w: Floats, *, start: float) -> tuple[flo
         )
         determinant = h00 * h11 - h01 * h01
         d0, d1 = (h01 * g1 - h11 * g0) / determinant, (h01 * g0 - h00 * g1) / determinant
-        step, better = 1.0, _loss((slope + d0) * z + shift + d1, targets, w)
+        step, better = 1.0, _loss((slope + d0) * z + shift + d1 + known, targets, w)
         while better > loss and step > _CLOSE:
             step /= 2
-            better = _loss((slope + step * d0) * z + shift + step * d1, targets, w)
+            better = _loss((slope + step * d0) * z + shift + step * d1 + known, targets, w)
         if not loss - better > _CLOSE * abs(loss):
             break
         slope, shift, loss = slope + step * d0, shift + step * d1, better
@@ -141,11 +148,15 @@ def fit_isotonic(scores: Floats, labels: Floats, *, weights: Floats | None = Non
 
 def sigmoid(logits: Floats) -> Floats:
     """Returns 1 / (1 + exp(−x)) strictly inside (0, 1); libm row by row, since numpy's exp may differ by batch."""
-    return np.array([min(max(_logistic(x), _EDGE), 1.0 - _EDGE) for x in logits.tolist()])
+    return np.array([_logistic(x) for x in logits.tolist()])
 
 
 def _logistic(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x)) if x >= 0 else 1.0 - 1.0 / (1.0 + math.exp(max(x, -700.0)))
+    far = 1.0 / (1.0 + math.exp(-abs(x)))
+    p = far if x >= 0 else 1.0 - far
+    if -_FAR < x < _FAR:
+        return p
+    return min(max(p, _EDGE), 1.0 - _EDGE)
 
 
 def inside(probabilities: Floats) -> Floats:

@@ -19,12 +19,10 @@ from scipy import sparse
 
 from decalog.errors import ConfigError
 from decalog.models.arrays import check_shapes, damaged, load_arrays, save_arrays
-from decalog.models.interactions import Csr, Interactions, Matrix
+from decalog.models.interactions import Csr, Interactions, Matrix, normalised, singular, sums
 
 STEM = "neighbours"
 _BLOCK, _SWEPT = 512, 1_024
-_OVERSAMPLED = 32
-_ROUNDS = 4
 
 
 class Scorer(Protocol):
@@ -210,7 +208,7 @@ class Als(msgspec.Struct, frozen=True):
 
 def popularity(seen: Interactions) -> Popularity:
     """Returns how many users took up each item."""
-    return Popularity(_sums(seen.taken, axis=0))
+    return Popularity(sums(seen.taken, axis=0))
 
 
 def item_knn(seen: Interactions, *, shrinkage: float = 10.0, top: int = 200) -> ItemWeights:
@@ -218,7 +216,7 @@ def item_knn(seen: Interactions, *, shrinkage: float = 10.0, top: int = 200) -> 
 
     Weight of j for i: common / (√(users of i · users of j) + shrinkage). (B. Sarwar et al., WWW 2001.)
     """
-    columns, sizes = seen.taken.T.tocsr(), _sums(seen.taken, axis=0)
+    columns, sizes = seen.taken.T.tocsr(), sums(seen.taken, axis=0)
     blocks = []
     for start in range(0, len(sizes), _BLOCK):
         near = sparse.csr_array(columns[start : start + _BLOCK] @ seen.taken)
@@ -272,17 +270,17 @@ def low_pass(seen: Interactions, *, rank: int = 256, share: float = 0.3, seed: i
         seed: of the first guess at the singular vectors.
     """
     taken = normalised(seen.taken)
-    smooth = _singular(taken, min(rank, *taken.shape), rng=np.random.default_rng(seed))
-    return LowPass(taken, smooth, share, np.sqrt(np.maximum(_sums(seen.taken, axis=0), 1)))
+    smooth = singular(taken, min(rank, *taken.shape), rng=np.random.default_rng(seed))
+    return LowPass(taken, smooth, share, np.sqrt(np.maximum(sums(seen.taken, axis=0), 1)))
 
 
 def graph_filter(
     seen: Interactions,
     *,
     rank: int = 512,
-    share: float = 0.4,
-    sharpness: float = 0.6,
-    powers: tuple[float, float] = (0.3, 0.5),
+    share: float = 0.2,
+    sharpness: float = 0.7,
+    powers: tuple[float, float] = (0.1, 0.4),
     seed: int = 0,
 ) -> GraphFilter:
     """Returns the filter of GF-CF, between degrees, with one step of sharpening.
@@ -298,9 +296,10 @@ def graph_filter(
         powers: of an item's degree: history is divided by the first, scores are multiplied by the second.
     """
     taken = normalised(seen.taken)
-    smooth = _singular(taken, min(rank, *taken.shape), rng=np.random.default_rng(seed))
-    degrees = np.maximum(_sums(seen.taken, axis=0), 1)
-    return GraphFilter(taken, smooth, share, sharpness, degrees ** -powers[0], degrees ** powers[1])
+    smooth = singular(taken, min(rank, *taken.shape), rng=np.random.default_rng(seed))
+    degrees = np.maximum(sums(seen.taken, axis=0), 1)
+    before, after = ((degrees**power).astype(np.float32) for power in (-powers[0], powers[1]))
+    return GraphFilter(taken, smooth, share, sharpness, before, after)
 
 
 def als(
@@ -322,13 +321,6 @@ def als(
         users = _solved(seen.taken, factors, confidence=confidence, l2=l2)
         factors = _solved(columns, users, confidence=confidence, l2=l2)
     return Als(factors, confidence, l2)
-
-
-def normalised(taken: Csr, *, user_power: float = 0.5, item_power: float = 0.5) -> Csr:
-    """Returns users × items, each entry divided by its user's degree^user_power and its item's degree^item_power."""
-    users, items = (np.maximum(_sums(taken, axis=axis), 1) for axis in (1, 0))
-    scaled = sparse.diags_array(users**-user_power) @ taken @ sparse.diags_array(items**-item_power)
-    return sparse.csr_array(scaled).astype(np.float32)
 
 
 def _inverse(rows: Csr, *, l2: float) -> Matrix:
@@ -374,30 +366,16 @@ def _pivot(block: Matrix, *, l2: float) -> Matrix:
     return np.linalg.inv(block)
 
 
-def _singular(taken: Csr, rank: int, *, rng: np.random.Generator) -> Matrix:
-    """Returns the leading right singular vectors, (columns, rank), by subspace iteration (N. Halko et al., 2011)."""
-    width = min(rank + _OVERSAMPLED, *taken.shape)
-    basis = rng.normal(size=(taken.shape[1], width)).astype(np.float32)
-    for _ in range(_ROUNDS):
-        basis = np.linalg.qr(taken.T @ np.linalg.qr(taken @ basis)[0])[0]
-    _, _, turn = np.linalg.svd(taken @ basis, full_matrices=False)
-    return np.ascontiguousarray((basis @ turn.T)[:, :rank])
-
-
 def _solved(rows: Csr, factors: Matrix, *, confidence: float, l2: float) -> Matrix:
     """Returns each row's x: (FᵀF + confidence · FᵀF of its entries + l2) x = (1 + confidence) · Σ F of its entries."""
     rank = factors.shape[1]
     base = factors.T @ factors + np.float32(l2) * np.eye(rank, dtype=np.float32)
-    sums = (1 + confidence) * (rows @ factors)
+    wanted = (1 + confidence) * (rows @ factors)
     solved = np.zeros((rows.shape[0], rank), np.float32)
     for row in np.flatnonzero(np.diff(rows.indptr)):
         own = factors[rows.indices[rows.indptr[row] : rows.indptr[row + 1]]]
-        solved[row] = np.linalg.solve(base + np.float32(confidence) * (own.T @ own), sums[row])
+        solved[row] = np.linalg.solve(base + np.float32(confidence) * (own.T @ own), wanted[row])
     return solved
-
-
-def _sums(matrix: Csr, *, axis: int) -> Matrix:
-    return np.asarray(matrix.sum(axis=axis), np.float32).ravel()
 
 
 def _dense(matrix: Any) -> Matrix:

@@ -25,6 +25,10 @@ Int64s = npt.NDArray[np.int64]
 
 BANDS = 50
 _TREES = 100
+_FREE, _TIED = 0.5, 0.1
+"""How far a step from one position to the next may lie from no step at all, and from what is known better."""
+_COARSER = 5
+"""Drawn slots need no bands against bias; some keep unlike rows apart, which together show a flatter curve."""
 _STEPS = 50
 _CLOSE = 1e-10
 _LEVEL = 0.01
@@ -99,8 +103,26 @@ def _logit(hits: Floats, rows: Floats) -> float:
     return float(np.log((hits.sum() + 1) / (rows.sum() - hits.sum() + 1)))
 
 
-def table(values: Floats, positions: Int64s, *, within: Int64s, shape: tuple[int, int]) -> Floats:
-    """Returns the sums of values by position and band."""
-    cells = positions * shape[1] + within
-    sums: Floats = np.bincount(cells, values, shape[0] * shape[1]).reshape(shape).astype(np.float64)
-    return sums
+def learn_curve(
+    hits: Floats, rows: Floats, *, positions: Int64s, within: Int64s, drawn: npt.NDArray[np.bool_], prior: Floats
+) -> Floats:
+    """Returns b by bands of all rows, and then, close to that, by the drawn slots alone.
+
+    Args:
+        hits: weight of each row that was acted on, else 0.
+        rows: weight of each row.
+        positions: of each row.
+        within: its band.
+        drawn: where its position was drawn without regard to it.
+        prior: b of an action that is known better, which this one is held close to; all 0 where there is none.
+    """
+    step = _TIED if prior.any() else _FREE
+    for mask, band in ((np.ones(len(drawn), bool), within), (drawn, within // _COARSER)):
+        if mask.any():
+            cells = positions[mask] * BANDS + band[mask]
+            seen, acted = (
+                np.bincount(cells, values[mask], len(prior) * BANDS).astype(np.float64).reshape(-1, BANDS)
+                for values in (rows, hits)
+            )
+            prior, step = fit_curve(acted, seen, prior=prior, step=step), _TIED
+    return prior

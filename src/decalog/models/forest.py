@@ -78,7 +78,8 @@ class Forest:
         Raises:
             ModelError: rows are not n × `width` finite numbers.
         """
-        matrix = checked(rows, width=self.width)
+        # Compiled for arrays as numpy makes them; what lies in somebody's buffer is copied.
+        matrix = np.require(checked(rows, width=self.width), requirements=("A", "W"))
         scores = np.empty((len(matrix), len(self.trees)))
         self._score(matrix, *self._tables, self._heads, scores)
         return scores

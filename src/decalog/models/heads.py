@@ -31,8 +31,6 @@ Flags = npt.NDArray[np.bool_]
 FORMAT = "heads"
 FILE = "heads.json"
 
-_FREE, _CLOSE = 0.5, 0.1
-"""How far a step from one position to the next may lie from no step at all, and from what is known better."""
 _MOST_LEAVES = 64
 
 
@@ -73,7 +71,8 @@ class HeadsParams(BoostedParams, frozen=True, kw_only=True):
         most_positions: positions from 0 that have an examination of their own; later ones share the last one's.
     """
 
-    trees: int = 150
+    trees: int = 200
+    learning_rate: float = 0.05
     rows_a_leaf: int = 50
     calibration: Literal["sigmoid", "isotonic"] = "isotonic"
     isotonic_from: int = 1_000
@@ -169,8 +168,8 @@ class Heads:
         """Head → how likely an action at each position is, against 1 at the first (by odds)."""
         return {head.name: tuple(np.exp(head.curve).tolist()) for head in self.described}
 
-    def contributions(self, rows: Floats, head: str) -> Floats | None:
-        """Returns what each feature adds to the log odds of a head; see `models.base.Explaining`.
+    def contributions_to(self, rows: Floats, head: str) -> Floats | None:
+        """Returns what each feature adds to the log odds of a head, as `models.base.Explaining` does of the only one.
 
         None where the head's curve is isotonic: that is no sum of parts.
 
@@ -178,7 +177,7 @@ class Heads:
             ConfigError: there is no such head.
         """
         if head not in self.heads:
-            raise _unknown("contributions, head", head, self.heads)
+            raise _unknown("contributions_to, head", head, self.heads)
         place = self.heads.index(head)
         calibrator, matrix = self.described[place].calibrator, checked(rows, width=self.width)
         if not isinstance(calibrator, calibration.Sigmoid):
@@ -308,7 +307,10 @@ def _level(own: _Shown, curve: Floats) -> float:
 def _curves(
     data: HeadsTrainingSet, shown: list[_Shown], params: HeadsParams, turns: Int64s, settings: Mapping[str, Any]
 ) -> list[Floats]:
-    """Returns each head's log odds by position: the head with most positives leads, the others stay close to it."""
+    """Returns each head's log odds by position.
+
+    The head with most positives leads; the others stay close to it, and those that are too rare follow it.
+    """
     positions = _positions(data, params)
     known = np.zeros(int(positions.max()) + 1)
     curves = [known for _ in shown]
@@ -316,28 +318,19 @@ def _curves(
         return curves
     within = examination.bands(data.rows, positions, folds=turns % 2, settings=settings)
     drawn = np.zeros(len(positions), bool) if data.randomised is None else data.randomised
-    examined = data.heads if params.examined is None else params.examined
-    places = [place for place, name in enumerate(data.heads) if name in examined]
-    step = _FREE
-    for place in sorted(places, key=lambda place: -float(np.sum(shown[place].labels))):
-        own = shown[place]
-        curves[place] = _curve(own, within[own.places], drawn[own.places], prior=known, step=step)
-        known, step = (curves[place], _CLOSE) if step == _FREE else (known, step)
-    return curves
-
-
-def _curve(own: _Shown, within: Int64s, drawn: Flags, *, prior: Floats, step: float) -> Floats:
-    """Returns the curve of one head: from bands of all rows, and then closer to it from the drawn slots alone."""
-    rows, bands = np.ones(len(drawn), bool), within
-    for mask, band in ((rows, bands), (drawn, np.zeros_like(within))):
-        if np.any(mask):
-            shape = (len(prior), int(band.max()) + 1)
-            hits, seen = (
-                examination.table(values[mask], own.positions[mask], within=band[mask], shape=shape)
-                for values in (own.weights * own.labels, own.weights)
+    for place in sorted(
+        range(len(shown)), key=lambda place: (not _is_enough(shown[place], params), -shown[place].labels.sum())
+    ):
+        if params.examined is not None and data.heads[place] not in params.examined:
+            continue
+        own, curves[place] = shown[place], known
+        if _is_enough(own, params):
+            hits, there = own.weights * own.labels, own.places
+            curves[place] = examination.learn_curve(
+                hits, own.weights, positions=own.positions, within=within[there], drawn=drawn[there], prior=known
             )
-            prior, step = examination.fit_curve(hits, seen, prior=prior, step=step), _CLOSE
-    return prior
+            known = known if known.any() else curves[place]
+    return curves
 
 
 def _grow(
@@ -356,12 +349,22 @@ def _grow(
     stop = lightgbm.early_stopping(params.patience, verbose=False)
     early = lightgbm.train(settings, part(~own.late), params.trees, valid_sets=[part(own.late)], callbacks=[stop])
     trees = int(early.best_iteration)
-    scores = NativeBooster(model_text(early, trees)).scores(rows[own.late]) + curve[own.positions[own.late]]
-    labels, weights = own.labels[own.late], own.weights[own.late]
-    is_isotonic = params.calibration == "isotonic" and np.sum(labels) >= params.isotonic_from
-    fit_curve = calibration.fit_isotonic if is_isotonic else calibration.fit_sigmoid
+    scores = NativeBooster(model_text(early, trees)).scores(rows[own.late])
+    calibrator = _calibrated(scores, own, curve, params)
     grown = lightgbm.train(settings, part(np.ones(len(rows), bool)), trees)
-    return model_text(grown, trees), trees, fit_curve(scores, labels, weights=weights)
+    return model_text(grown, trees), trees, calibrator
+
+
+def _calibrated(scores: Floats, own: _Shown, curve: Floats, params: HeadsParams) -> calibration.Calibrator:
+    """Returns the curve from held-out scores to the probability at the first position."""
+    labels, weights, offsets = own.labels[own.late], own.weights[own.late], curve[own.positions[own.late]]
+    sigmoid = calibration.fit_sigmoid(scores, labels, weights=weights, offsets=offsets)
+    if params.calibration == "sigmoid" or np.sum(labels) < params.isotonic_from or sigmoid.slope == 0:
+        return sigmoid
+    # The log odds where a row stood are the abscissa of the rising curve; at the first position they are the sigmoid's.
+    found = calibration.fit_isotonic(scores * sigmoid.slope + sigmoid.shift + offsets, labels, weights=weights)
+    at = tuple((x - sigmoid.shift) / sigmoid.slope for x in found.scores)
+    return calibration.Isotonic(at, found.rates) if np.all(np.diff(at) > 0) else sigmoid
 
 
 def fit_logistic_heads(

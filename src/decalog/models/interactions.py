@@ -13,6 +13,9 @@ from scipy import sparse
 from decalog.errors import DataError
 
 Matrix = npt.NDArray[np.float32]
+_OVERSAMPLED = 32
+_ROUNDS = 4
+
 Csr = Any
 """scipy.sparse.csr_array; SciPy ships no types."""
 
@@ -57,3 +60,25 @@ def taken_of(rows: npt.NDArray[np.integer], columns: npt.NDArray[np.integer], *,
     found.sum_duplicates()
     found.data[:] = 1.0
     return found
+
+
+def normalised(taken: Csr, *, user_power: float = 0.5, item_power: float = 0.5) -> Csr:
+    """Returns users × items, each entry divided by its user's degree^user_power and its item's degree^item_power."""
+    users, items = (np.maximum(sums(taken, axis=axis), 1) for axis in (1, 0))
+    scaled = sparse.diags_array(users**-user_power) @ taken @ sparse.diags_array(items**-item_power)
+    return sparse.csr_array(scaled).astype(np.float32)
+
+
+def singular(taken: Csr, rank: int, *, rng: np.random.Generator) -> Matrix:
+    """Returns the leading right singular vectors, (columns, rank), by subspace iteration (N. Halko et al., 2011)."""
+    width = min(rank + _OVERSAMPLED, *taken.shape)
+    basis = rng.normal(size=(taken.shape[1], width)).astype(np.float32)
+    for _ in range(_ROUNDS):
+        basis = np.linalg.qr(taken.T @ np.linalg.qr(taken @ basis)[0])[0]
+    _, _, turn = np.linalg.svd(taken @ basis, full_matrices=False)
+    return np.ascontiguousarray((basis @ turn.T)[:, :rank])
+
+
+def sums(matrix: Csr, *, axis: int) -> Matrix:
+    """Returns the sums along an axis, flat."""
+    return np.asarray(matrix.sum(axis=axis), np.float32).ravel()

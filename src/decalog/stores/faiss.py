@@ -68,7 +68,7 @@ class FaissIndex:
 
     def search(self, queries: Floats, k: int, *, allowed: Mask | None = None) -> tuple[Floats, Ids]:
         """Finds the best of those allowed; see the port."""
-        checked(queries, len(queries), self._flat.dim)
+        checked(queries, (len(queries), self._flat.dim))
         bits, count = (None, len(self)) if allowed is None else self._packed(allowed)
         if self._lists is None or count <= _EXACT:
             return self._flat.search(queries, k, allowed=allowed)
@@ -106,7 +106,7 @@ class FaissIndex:
             is_done = len(now - before) <= _NEW * k or reads >= most
             if reads == self._lists.nlist or (ids[-1] >= 0 and is_done):
                 found = ids >= 0
-                return best(scores[found], ids[found], k)
+                return best(scores[found], ids[found], k=k)
             before, reads = now, 2 * reads
 
     def _follow(self, ids: Ids) -> None:

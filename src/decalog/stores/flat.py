@@ -30,14 +30,14 @@ class FlatIndex:
         self.dim = dim
         self._rows = np.zeros((0, dim), np.float32)
         self._held = np.zeros(0, np.bool_)
-        self._count = 0
+        self._end = self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def put(self, ids: Ids, vectors: Floats) -> None:
         """Adds or overwrites; see the port."""
-        checked(vectors, len(ids), self.dim)
+        checked(vectors, (len(ids), self.dim))
         if not len(ids):
             return
         if ids.min() < 0 or ids.max() > _MOST_ID:
@@ -47,28 +47,30 @@ class FlatIndex:
                 expected=f"ids from 0 to {_MOST_ID}",
                 fix="Number what is indexed from 0, and give numbers that became free to others.",
             )
-        self._grow(int(ids.max()) + 1)
+        needed = int(ids.max()) + 1
+        self._grow(needed)
+        self._count += int(np.count_nonzero(~self._held[np.unique(ids)]))
         self._rows[ids] = vectors
         self._held[ids] = True
-        self._count = int(np.count_nonzero(self._held))
+        self._end = max(self._end, needed)
 
     def remove(self, ids: Ids) -> None:
         """Takes out; see the port."""
-        there = ids[(ids >= 0) & (ids < len(self._held))]
+        there = np.unique(ids[self.holds(ids)])
         self._held[there] = False
         self._rows[there] = 0.0
-        self._count = int(np.count_nonzero(self._held))
+        self._count -= len(there)
 
     def search(self, queries: Floats, k: int, *, allowed: Mask | None = None) -> tuple[Floats, Ids]:
         """Finds the best of those allowed; see the port."""
-        checked(queries, len(queries), self.dim)
+        checked(queries, (len(queries), self.dim))
         which = self.allowed(allowed)
         count = int(np.count_nonzero(which))
         if count * _SPARSE < len(which):
             ids = np.flatnonzero(which)
-            found = [best(self._gathered(query, ids), ids, k) for query in queries]
+            found = [best(self._gathered(query, ids), ids, k=k) for query in queries]
         else:
-            found = [best(*self._read(query, which, count), k) for query in queries]
+            found = [best(*self._read(query, which, count), k=k) for query in queries]
         return stacked(found, k)
 
     def vectors(self, ids: Ids) -> Floats:
@@ -87,12 +89,13 @@ class FlatIndex:
         return is_room
 
     def allowed(self, mask: Mask | None) -> Mask:
-        """Returns which ids are there and allowed, one value for each row."""
+        """Returns which ids are there and allowed, one value for each row in use."""
+        held = self._held[: self._end]
         if mask is None:
-            return self._held
-        width = min(len(mask), len(self._held))
-        which = np.zeros(len(self._held), np.bool_)
-        np.logical_and(self._held[:width], mask[:width], out=which[:width])
+            return held
+        width = min(len(mask), len(held))
+        which = np.zeros(len(held), np.bool_)
+        np.logical_and(held[:width], mask[:width], out=which[:width])
         return which
 
     def _read(self, query: Floats, which: Mask, count: int) -> tuple[Floats, Ids]:
@@ -116,24 +119,25 @@ class FlatIndex:
     def _grow(self, needed: int) -> None:
         if needed <= len(self._rows):
             return
-        room = max(needed, len(self._rows) * 3 // 2, _FIRST_ROOM)
+        # Half as many again, for the copy takes its time; room that is not used takes no memory.
+        room = max(needed * 3 // 2, _FIRST_ROOM)
         rows, held = np.zeros((room, self.dim), np.float32), np.zeros(room, np.bool_)
         rows[: len(self._rows)] = self._rows
         held[: len(self._held)] = self._held
         self._rows, self._held = rows, held
 
 
-def checked(vectors: Floats, count: int, dim: int) -> None:
-    """Checks that vectors are `count` rows of `dim` finite numbers.
+def checked(vectors: Floats, shape: tuple[int, int]) -> None:
+    """Checks that vectors are finite, and so many rows of so many numbers.
 
     Raises:
         ModelError: they are not.
     """
-    if vectors.shape != (count, dim):
+    if vectors.shape != shape:
         raise ModelError(
             where="index of vectors",
             given=f"vectors of shape {vectors.shape}",
-            expected=f"shape {(count, dim)}",
+            expected=f"shape {shape}",
             fix="Index and search vectors of one model.",
         )
     # Not a sum: two infinities of unlike sign would still be seen in it, but it may overflow where no value does.
@@ -146,7 +150,7 @@ def checked(vectors: Floats, count: int, dim: int) -> None:
         )
 
 
-def best(scores: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
+def best(scores: Floats, ids: Ids, *, k: int) -> tuple[Floats, Ids]:
     """Returns the scores and ids of the k best, best first, among equals the lower id first; fewer where fewer are."""
     if len(scores) > k:
         least = np.partition(scores, len(scores) - k)[len(scores) - k]

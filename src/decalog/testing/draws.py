@@ -16,6 +16,7 @@ import numpy.typing as npt
 Keys = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _UNIT = 2.0**-53
@@ -78,6 +79,15 @@ def poisson(keys: Keys, name: str, *, rate: Floats) -> Ints:
         term = term * rate / n
         total = total + term
     return count
+
+
+def sigmoid(x: Floats) -> Floats:
+    """Returns the probability of log-odds, 1 / (1 + e^-x).
+
+    >>> sigmoid(np.array([0.0])).tolist()
+    [0.5]
+    """
+    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float64)
 
 
 def spread(counts: Ints) -> tuple[Ints, Ints]:

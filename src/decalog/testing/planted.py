@@ -44,7 +44,8 @@ class FaultyState(OnlineState):
         image = change.plus or change.minus
         if image is None:
             return change
-        held, plus = self._held.pop((image.root, image.kind), None), change.plus
+        # Only what stands in for another row takes its place: a slate has several new ones of one root and kind.
+        held, plus = self._held.pop((image.root, image.kind), None) if change.minus else None, change.plus
         if held is None and change.minus is not None:
             plus = None  # of a row that never came in, nothing is known
         if plus is not None:

@@ -20,10 +20,12 @@ from decalog.errors import ConfigError
 from decalog.events import Record
 from decalog.examples import History
 from decalog.home import ENGINE, Home
+from decalog.impressions import ImpressionHistory
 from decalog.ingest import Rates, RowResult
 from decalog.log import Log
-from decalog.models.base import ModelSpec, TrainingSet
+from decalog.models.base import Floats, ModelSpec, SlateSet, TrainingSet
 from decalog.registry import Manifest, Pin
+from decalog.retrieval import Hurried
 from decalog.runtime import this_code
 from decalog.serving import Service
 from decalog.stores.base import Sync, nothing
@@ -33,6 +35,9 @@ from decalog.testing.worlds import World
 
 REQUESTS, SCALE, SEED = 300, 0.05, 1
 """What a law is tried on if nothing else is said: small enough for a test run."""
+
+FAR_MS = 60_000
+"""Deadline of everything on a stage: a law judges bits, and a busy machine must not choose them."""
 
 _GROUP = 50
 _LABELLED_SHARE = 0.4
@@ -57,11 +62,15 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """Something that reaches the system: when, by which door, and the body as a client sends it."""
+    """Something that reaches the system: when, by which door, and the body as a client sends it.
+
+    `theirs` is what the world saw another system show for the same request, where slots hold things.
+    """
 
     at_us: int
     door: Literal["decide", "event", "outcome"]
     body: Mapping[str, Any]
+    theirs: tuple[str, ...] = ()
 
 
 class Chance:
@@ -115,7 +124,7 @@ class Stage:
 
     def __init__(self, trial: Trial, name: str, *, system: System | None = None, repeatable: bool = False) -> None:
         self.trial = trial
-        self.system = system or trial.system
+        self.system = msgspec.structs.replace(system or trial.system, deadline_ms=FAR_MS)
         self.home = Home(trial.folder / name)
         world = world_of(trial)
         self.clock = ManualClock(world.start_us)
@@ -135,6 +144,9 @@ class Stage:
         self.log.commit()
         self.deployment = Deployment(self.home, self.system, self.log, self._setup, entropy=self._chance)
         self.service: Service = self.deployment.service()
+        retrieval: object = self.service.retrieval
+        if isinstance(retrieval, Hurried):
+            retrieval.deadline_ms = FAR_MS
 
     def send(self, step: Step) -> RowResult | None:
         """Brings one step to its door at its time; returns what became of a row."""
@@ -164,8 +176,8 @@ class Stage:
     def crown(self, spec: ModelSpec) -> None:
         """Fits a kind of model on drawn labels and makes it the champion: laws ask for bits, not for skill."""
         registry, system = self.deployment.registry, self.system
-        history = History(self.records(), system.schema, features=system.features)
-        model = spec.fit(_drawn_training_set(system, history, seed=self.trial.seed), self.trial.seed)
+        history = history_of(system, self.records())
+        model = spec.fit(_with_drawn_labels(system, history, seed=self.trial.seed), self.trial.seed)
         manifest = Manifest(
             system=system.name,
             name=spec.name,
@@ -211,13 +223,31 @@ def parts_of(steps: list[Step], count: int) -> Iterator[list[Step]]:
         yield steps[first:last]
 
 
-def _drawn_training_set(system: System, history: History, *, seed: int) -> TrainingSet:
-    examples = history.now
-    labels = np.random.default_rng(seed).random(examples.n) < _LABELLED_SHARE
+Joined = History | ImpressionHistory
+"""What a system's models learn from: its requests or, where slots hold things, what was shown."""
+
+
+def history_of(system: System, records: list[Record]) -> Joined:
+    """Returns a system's join of requests, or of what was shown, with what became of it."""
+    schema, features = system.schema, system.features
+    if schema.slate_of:
+        return ImpressionHistory(records, schema, features=features, retrieval=load(system.retrieval))
+    return History(records, schema, features=features)
+
+
+def _with_drawn_labels(system: System, history: Joined, *, seed: int) -> TrainingSet | SlateSet:
+    if isinstance(history, ImpressionHistory):
+        shown = history.part(np.ones(len(history.shown), np.bool_), known_by=history.known_time)
+        return msgspec.structs.replace(shown, labels=_drawn_labels(shown.labels.shape, seed))
+    examples, features = history.now, system.features
     return TrainingSet(
-        names=system.features.names_for("model"),
-        rows=examples.rows[:, list(system.features.places_for("model"))],
-        labels=labels.astype(np.float64),
+        names=features.names_for("model"),
+        rows=examples.rows[:, list(features.places_for("model"))],
+        labels=_drawn_labels((examples.n,), seed),
         times=examples.times,
         amounts=examples.amounts,
     )
+
+
+def _drawn_labels(shape: tuple[int, ...], seed: int) -> Floats:
+    return (np.random.default_rng(seed).random(shape) < _LABELLED_SHARE).astype(np.float64)

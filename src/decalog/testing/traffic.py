@@ -50,7 +50,10 @@ def messages(trial: Trial) -> list[Message]:
 def history(trial: Trial) -> list[Step]:
     """Returns the first half of a world's messages as history: nothing was decided here."""
     first, _ = _halves(messages(trial))
-    return [Step(m.at, "outcome" if m.kind == "outcome" else "event", {**_timed(m), **m.theirs}) for m in first]
+    return [
+        Step(m.at, "outcome" if m.kind == "outcome" else "event", {**_timed(m), **m.theirs}, _shown(m.theirs))
+        for m in first
+    ]
 
 
 def live(trial: Trial) -> list[Step]:
@@ -59,24 +62,26 @@ def live(trial: Trial) -> list[Step]:
     return list(_Disorder(trial.system.schema, trial.seed).steps(second))
 
 
-def reports(trial: Trial, targets: Sequence[tuple[str, int]]) -> list[Step]:
+def reports(trial: Trial, targets: Sequence[Step]) -> list[Step]:
     """Returns outcomes of every kind and source that the schema declares, some corrected, deleted or sent twice.
 
     Args:
         trial: whose schema.
-        targets: (request id, µs of the request), each reported on at most twice.
+        targets: requests, each reported on at most twice; where slots hold things, on one of those.
     """
     schema, rng = trial.system.schema, np.random.default_rng(trial.seed)
     # Those that say something about the label first: few requests meet few kinds.
     kinds = sorted(schema.outcomes, key=lambda kind: not kind.labels)
     made = []
-    for number, (target, at_us) in enumerate(targets):
+    for number, target in enumerate(targets):
         for again in range(1 + number % 2):
             # Two of one kind that say otherwise, or of two kinds of which one ranks higher.
             kind = kinds[(number // 4 + again * (number % 4 == 1)) % len(kinds)]
-            body = _report(schema, kind, f"report-{number}-{again}", target=target)
+            body = _report(schema, kind, f"report-{number}-{again}", target=str(target.body["id"]))
+            if target.theirs:
+                body["ref"] = target.theirs[number % len(target.theirs)]
             body["value"] = list(kind.labels or {1: 1})[again % max(1, len(kind.labels))]
-            at = at_us + int(rng.integers(1, 20)) * DAY // 10
+            at = target.at_us + int(rng.integers(1, 20)) * DAY // 10
             made += [Step(at, "outcome", one) for one in _versions(body, kind, rng, at_us=at)]
     return made
 
@@ -102,7 +107,7 @@ class _Disorder:
                 yield Step(at, message.kind, message.body)
                 continue
             yield from self._overdue(number, at)
-            yield from self._request(number, _timed(message), at=at)
+            yield from self._request(number, _timed(message), theirs=message.theirs, at=at)
             yield from self._second_thoughts(number, at)
         yield from self._overdue(len(arriving) + _HELD, arriving[-1].at if arriving else 0)
 
@@ -112,16 +117,18 @@ class _Disorder:
             self._sent.append(body)
             yield Step(at, "event", body)
 
-    def _request(self, number: int, body: Mapping[str, Any], *, at: int) -> Iterator[Step]:
+    def _request(self, number: int, body: Mapping[str, Any], *, theirs: Mapping[str, Any], at: int) -> Iterator[Step]:
         chance = self._rng.random()
         if chance < _LATE:
             self._held.append((number + _HELD, body))
             return
         self._sent.append(body)
         if chance < _LATE + _IMPORTED:
-            yield Step(at, "event", {**body, "taken": self._actions[number % len(self._actions)]})
+            yield Step(
+                at, "event", {**body, "taken": self._actions[number % len(self._actions)], **theirs}, _shown(theirs)
+            )
             return
-        yield Step(at, "decide", body)
+        yield Step(at, "decide", body, _shown(theirs))
         if self._rng.random() < _TWICE:
             yield Step(at, "decide", body)
 
@@ -141,6 +148,10 @@ class _Disorder:
 
 def _halves(found: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
     return found[: len(found) // 2], found[len(found) // 2 :]
+
+
+def _shown(theirs: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(theirs.get("slots", ()))
 
 
 def _timed(message: Message) -> Mapping[str, Any]:

@@ -173,7 +173,7 @@ class TestSources:
     def test_explore_draws_every_post_alike(self, feed: FeedRetrieval, told: Told, source: Any) -> None:
         fill(told, 300)
         for name in SOURCES.keys() - {"explore"}:
-            source(name, lambda sight, asked, k: Found(np.zeros(0, np.int64)))
+            source(name, lambda sight, asked, *, k: Found(np.zeros(0, np.int64)))
         drawn = [ref for n in range(400) for ref in refs(feed.retrieve(request("uma", id_=f"r{n}")))]
         counts = np.array([drawn.count(f"p{number}") for number in range(300)])
         assert len(drawn) == 400 * 60
@@ -303,7 +303,7 @@ class TestAtOnce:
         found = feed.retrieve(request("uma"))
         assert "new" not in {candidate.ref for candidate in found.candidates}
         assert "other" in refs(found)
-        assert feed.candidate("new") == Candidate("new")
+        assert feed.describe(request("uma"), ["new"]) == (Candidate("new"),)
 
     def test_an_edit_moves_a_post(self, feed: FeedRetrieval, told: Told) -> None:
         fill(told, 50)
@@ -351,6 +351,23 @@ class TestAtOnce:
         with pytest.raises(ModelError, match="not finite"):
             adopt(feed, Broken(TOPICS))
         assert by(feed.retrieve(request("uma")), "two_tower")
+        assert feed._changed is None
+
+    def test_a_post_that_goes_while_it_is_asked_for_is_not_shown(
+        self, feed: FeedRetrieval, told: Told, source: Any
+    ) -> None:
+        fill(told, 20)
+        gone = told.post("gone")
+
+        def meanwhile(sight: Sight, asked: Asked, *, k: int) -> Found:
+            slots = np.array([feed.catalogue.slot("gone")])
+            told.withdraw(gone, "post")
+            return Found(slots)
+
+        source("fresh", meanwhile)
+        for name in SOURCES.keys() - {"fresh"}:
+            source(name, lambda sight, asked, *, k: Found(np.zeros(0, np.int64)))
+        assert refs(feed.retrieve(request("uma"))) == []
 
     def test_a_post_that_a_model_cannot_place_is_found_otherwise(self, feed: FeedRetrieval, told: Told) -> None:
         class Picky(Towers):
@@ -375,7 +392,7 @@ class TestDeadline:
         fill(told, 20)
         release, asked = threading.Event(), threading.Semaphore(0)
 
-        def hangs(sight: Sight, asked_: Asked, k: int) -> Found:
+        def hangs(sight: Sight, _: Asked, *, k: int) -> Found:
             asked.release()
             assert release.wait(60)
             return Found(np.zeros(0, np.int64))
@@ -399,7 +416,7 @@ class TestDeadline:
             pass
 
     def test_a_source_that_raises_is_late(self, feed: FeedRetrieval, told: Told, source: Any) -> None:
-        def breaks(sight: Sight, asked: Asked, k: int) -> Found:
+        def breaks(sight: Sight, asked: Asked, *, k: int) -> Found:
             raise RuntimeError
 
         fill(told, 20)
@@ -416,7 +433,7 @@ class TestDeadline:
     def test_where_all_are_late_nothing_competes(self, feed: FeedRetrieval, told: Told, source: Any) -> None:
         fill(told, 5)
         for name in SOURCES:
-            source(name, lambda sight, asked, k: 1 / 0)
+            source(name, lambda sight, asked, *, k: 1 / 0)
         found = feed.retrieve(request("uma"))
         assert found.candidates == ()
         assert found.late == tuple(SOURCES)
@@ -431,7 +448,7 @@ class TestMerging:
             told.post(f"q{number}")
         firsts = np.arange(len(SOURCES)) * 180
         for name, first in zip(SOURCES, firsts.tolist(), strict=True):
-            source(name, lambda sight, asked, k, first=first: Found(np.arange(first, first + min(k, 180))))
+            source(name, lambda sight, asked, *, k, first=first: Found(np.arange(first, first + min(k, 180))))
         found = feed.retrieve(request("uma"))
         assert len(refs(found)) == len(set(refs(found))) == MOST
         assert {name: len(by(found, name)) for name in SOURCES} == {name: part[2] for name, part in SOURCES.items()}
@@ -440,9 +457,9 @@ class TestMerging:
         fill(told, 700)
         nothing = Found(np.zeros(0, np.int64))
         for name in SOURCES:
-            source(name, lambda sight, asked, k: nothing)
-        source("two_tower", lambda sight, asked, k: Found(np.arange(k)))
-        source("fresh", lambda sight, asked, k: Found(np.arange(600, 600 + k)))
+            source(name, lambda sight, asked, *, k: nothing)
+        source("two_tower", lambda sight, asked, *, k: Found(np.arange(k)))
+        source("fresh", lambda sight, asked, *, k: Found(np.arange(600, 600 + k)))
         found = feed.retrieve(request("uma"))
         assert {name: len(by(found, name)) for name in ("two_tower", "fresh")} == {"two_tower": 240, "fresh": 80}
 
@@ -474,7 +491,7 @@ class TestFacts:
         assert found.attributes == {
             "author": "ann",
             "topic": "tea",
-            "language": "de",
+            "post_language": "de",
             "age_s": 90,
             "in_network": True,
             "integrity": "limited",
@@ -496,12 +513,12 @@ class TestFacts:
     def test_one_post_is_told_by_its_name(self, feed: FeedRetrieval, told: Told) -> None:
         told.post("p", author="ann", topic="tea", age_us=60_000_000)
         told.post("q")
-        assert feed.candidate("never") == Candidate("never")
-        found = feed.candidate("p")
+        never, found = feed.describe(request("uma"), ["never", "p"])
+        assert never == Candidate("never")
         assert (found.ref, found.source, found.dropped) == ("p", "", "")
         assert found.entities == {"post": token("p"), "author": token("ann"), "topic": token("tea")}
         assert found.attributes["age_s"] == 60
-        assert "in_network" not in found.attributes
+        assert found.attributes["in_network"] is False
 
 
 @pytest.mark.parametrize("said", [{}, {"region": "de", "language": "de"}, {"recent": "never p1"}, {"surface": "home"}])

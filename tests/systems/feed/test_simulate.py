@@ -12,13 +12,14 @@ import pytest
 
 from decalog.clock import DAY, HOUR, MINUTE, SECOND, time_us
 from decalog.errors import ConfigError, ConflictError, RequestError, UnknownRecordError
-from decalog.schema import SchemaParser
+from decalog.parsing import SchemaParser
 from decalog.systems.feed.schema import SCHEMA, SHOW
 from decalog.systems.feed.simulate import START_US, World, run
-from decalog.systems.feed.world import behaviour, people, policies, telling
-from decalog.systems.feed.world.behaviour import Ask, Town
+from decalog.systems.feed.world import behaviour, policies, telling
+from decalog.systems.feed.world.behaviour import Ask
 from decalog.systems.feed.world.params import FACTS, HEADS, SWITCHES, WorldParams
 from decalog.systems.feed.world.totals import Totals, total
+from decalog.systems.feed.world.town import DIM, Town
 from decalog.testing import draws, worlds
 from decalog.testing.draws import Ints
 from decalog.testing.worlds import Message
@@ -246,15 +247,10 @@ def test_the_oracle_s_slate_is_worth_more_in_the_long_run_than_the_most_clicked_
     gains, clicks = [], []
     for ask in asks(world, 40):
         best, clicked = (policy(world.town, ask) for policy in (policies.oracle, policies.clicks))
-        long_run = [
-            behaviour.slate_minor(world.town, ask.reader, rows=rows, at_us=ask.at_us)[1] for rows in (best, clicked)
-        ]
+        made = [behaviour.of_slate(world.town, ask.reader, rows=rows, at_us=ask.at_us) for rows in (best, clicked)]
+        long_run = [behaviour.slate_minor(world.town, ask.reader, chance=chance)[1] for chance in made]
         gains.append(long_run[0] - long_run[1])
-        heads = [
-            behaviour.of_slate(world.town, ask.reader, rows=rows, at_us=ask.at_us).heads[:, 0].sum()
-            for rows in (best, clicked)
-        ]
-        clicks.append(heads[1] - heads[0])
+        clicks.append(made[1].heads[:, 0].sum() - made[0].heads[:, 0].sum())
     assert np.mean(clicks) > 0.3
     assert np.mean(gains) > 0.5
     assert np.mean(np.array(gains) > 0) > 0.9
@@ -344,8 +340,8 @@ def test_truth_before_a_reaction_knows_the_reader_alone() -> None:
 def test_readers_and_posts_are_found_by_name(messages: list[Message], world: World) -> None:
     request = next(m for m in reversed(messages) if m.theirs)
     reader, rows = world.find(request.body["user"], request.theirs["slots"])
-    assert telling.reader_id(int(world.town.readers.key[reader])) == request.body["user"]
-    assert [telling.post_id(int(key)) for key in world.town.posts.key[rows]] == request.theirs["slots"]
+    assert telling.name("reader", int(world.town.readers.key[reader])) == request.body["user"]
+    assert [telling.name("post", int(key)) for key in world.town.posts.key[rows]] == request.theirs["slots"]
 
 
 def test_the_score_sums_up_the_last_week(messages: list[Message], world: World) -> None:
@@ -493,7 +489,7 @@ def switched(name: str, *, alone: bool = False) -> tuple[World, list[Message]]:
 def test_coordinated_likes_come_from_the_fakes_alone() -> None:
     world, messages = switched("coordinated_likes")
     likes = [m.body for m in told(messages, "like") if m.kind == "event"]
-    names = {telling.reader_id(int(key)) for key in telling.fakes(world.town)}
+    names = {telling.name("reader", int(key)) for key in telling.fakes(world.town)}
     assert {body["user"] for body in likes} == names
     assert len({body["post"] for body in likes}) == 5 * 6
     assert not names & {m.body["user"] for m in decides(messages)}
@@ -579,7 +575,7 @@ def test_perturbed_worlds_stay_in_range_and_keep_their_moral() -> None:
 def test_everybody_lies_on_the_sphere_of_tastes(world: World) -> None:
     town = world.town
     for vectors in (town.readers.taste, town.topics, town.authors.style, town.posts.place):
-        assert vectors.shape[1] == people.DIM
+        assert vectors.shape[1] == DIM
         assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0)
 
 

@@ -23,7 +23,7 @@ Mask = npt.NDArray[np.bool_]
 
 TOO_OLD_US = 30 * 86_400_000_000
 """Posts older than this are not shown."""
-LATEST = 8_192
+LATEST = 4_096
 """How many of the posts that came last are looked through for new ones."""
 
 _HOUR_US = 3_600_000_000
@@ -61,7 +61,7 @@ class Columns:
     def reserve(self, rows: int) -> None:
         """Makes room for so many rows."""
         if rows > self.room:
-            self.room = max(rows, self.room * 3 // 2, _FIRST_ROOM)
+            self.room = max(rows * 3 // 2, _FIRST_ROOM)
             for name, array in self._arrays.items():
                 self._arrays[name] = np.concatenate([array, np.zeros(self.room - len(array), array.dtype)])
 
@@ -164,7 +164,7 @@ class Catalogue:
 
     def latest(self) -> Ints:
         """Returns the slots of the posts that came last, in no order."""
-        slots = self.standing(self._latest)
+        slots = self.standing(self._latest.copy())
         return slots[slots >= 0]
 
     def post(self, ref: str) -> Post | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from decalog import metrics
-from decalog.metrics import Floats, Measurement, Metric, proportion
-from decalog.slate_metrics import Ranked, by_user, gini, ndcg, need
+from decalog.metrics import Floats, Measurement, Metric, need, proportion
+from decalog.slate_metrics import Ranked, by_user, gini, ndcg
 from decalog.systems.feed.schema import RETURN, SESSION
 
 _DEPTH = 10

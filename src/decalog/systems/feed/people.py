@@ -217,20 +217,21 @@ class People:
         """Keeps the last word on an author or a topic; a correction or deletion first undoes what its record said."""
         ties: dict[int, int] = getattr(person, event.kind)
         counts = 1 if event.kind == "follow" else 0
-        if record.root != record.seq:
-            for token in [token for token, root in ties.items() if root == record.root]:
-                self._cut(ties, token, counts)
-        for side in ("author", "topic"):
-            token = event.entities.get(side, 0)
-            if token:
-                self._cut(ties, token, counts)
-            if token and event.attributes.get("on", True):
-                ties[token] = record.root
-                if side == "author":
-                    code = self._catalogue.code_of_author(str(event.attributes.get("author", "")), token)
-                    self._catalogue.authors["followers"][code] += counts
+        undone = [token for token, root in ties.items() if root == record.root] if record.root != record.seq else []
+        named = [event.entities[side] for side in ("author", "topic") if side in event.entities]
+        for token in (*undone, *named):
+            self._cut(ties, token, counts)
+        if event.attributes.get("on", True):
+            ties.update(dict.fromkeys(named, record.root))
+            self._count(event, counts)
         while len(ties) > TIES:
             self._cut(ties, next(iter(ties)), counts)
+
+    def _count(self, event: Event, counts: int) -> None:
+        if "author" in event.entities:
+            name = str(event.attributes.get("author", ""))
+            code = self._catalogue.code_of_author(name, event.entities["author"])
+            self._catalogue.authors["followers"][code] += counts
 
     def _cut(self, ties: dict[int, int], token: int, counts: int) -> None:
         code = self._catalogue.author.code(token)

@@ -228,7 +228,7 @@ class FeedPolicy:
         return 0
 
     def worth(self, heads: tuple[str, ...], rows: Float64s) -> Float64s:
-        """Returns what posts are worth, minor units, by what is predicted or known of each action: (n, heads) → (n,)."""
+        """Returns what posts are worth, minor units, by what is predicted or known of them: (n, heads) → (n,)."""
         by_head = dict(zip(HEADS, self.params.by_head, strict=True))
         worth: Float64s = rows @ np.array([by_head[head] / 1_000 for head in heads])
         return worth

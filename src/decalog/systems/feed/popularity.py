@@ -18,6 +18,7 @@ KEPT = 4_096
 REGIONS = 256
 """How many regions are kept; points of further ones count for all of them together, the region ""."""
 
+_NONE = np.zeros(0, np.int64)
 _SHIFT = 512  # half-lives after which scores are scaled down: float64 holds twice as many
 
 
@@ -46,9 +47,13 @@ class Popularity:
             self._boards[name].add(handle, weighed)
 
     def top(self, region: str, k: int) -> Ints:
-        """Returns the k best of a region, best first, and behind them those of all regions; some may stand twice."""
-        boards = [self._boards[name] for name in dict.fromkeys((region, "")) if name in self._boards]
-        return np.concatenate([board.top(k) for board in boards])
+        """Returns the k best of a region, best first; where it has fewer, those of all regions behind them.
+
+        Some may stand twice then.
+        """
+        own = self._boards.get(region)
+        found = _NONE if own is None else own.top(k)
+        return found if len(found) == k or not region else np.concatenate([found, self._boards[""].top(k)])
 
 
 class _Board:

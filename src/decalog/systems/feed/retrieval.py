@@ -54,16 +54,15 @@ class FeedRetrieval:
     posts that come or go until it is done are in the new index too.
 
     Args:
-        deadline_ms: what the sources did not answer by then is not waited for.
+        deadline_ms: what the sources did not answer by then is not waited for; it may be changed.
         engine: short name of the index of vectors; "" for the best that is installed.
     """
 
     def __init__(self, *, deadline_ms: float = DEADLINE_MS, engine: str = "") -> None:
         self.catalogue, self.popularity = Catalogue(), Popularity()
         self.people = People(self.catalogue, self.popularity)
-        self._deadline_s, self._engine = deadline_ms / 1_000, engine
+        self.deadline_ms, self._engine = deadline_ms, engine
         self._sight = Sight(self.catalogue, self.popularity)
-        self._now_us = 0
         self._pool = ThreadPoolExecutor(len(SOURCES) * AT_ONCE, "decalog-feed")
         self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
         self._swapping = threading.Lock()
@@ -71,7 +70,6 @@ class FeedRetrieval:
 
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes an admitted record; the next request sees it."""
-        self._now_us = max(self._now_us, record.event_time)
         slots = self.catalogue.follow(record, body)
         if slots:
             with self._swapping:
@@ -93,10 +91,13 @@ class FeedRetrieval:
         with self._swapping:
             self._changed = []
             slots = np.arange(len(self.catalogue.refs))
-        self._index(sight, slots)
-        with self._swapping:
-            self._reindex(sight, np.unique(np.array(self._changed, np.int64)))
-            self._sight, self._changed = sight, None
+        try:
+            self._index(sight, slots)
+            with self._swapping:
+                self._reindex(sight, np.unique(np.array(self._changed, np.int64)))
+                self._sight = sight
+        finally:
+            self._changed = None
 
     def retrieve(self, request: Event) -> Retrieved:
         """Returns the candidates of a request, and what was ruled out."""
@@ -106,11 +107,12 @@ class FeedRetrieval:
         found = self._found(sight, asked, stages_us)
         started = time.perf_counter_ns()
         slots, bits = _merged({name: part.slots for name, part in found.items()}, MOST)
-        # The mask lets posts pass that became too old within the hour.
-        is_young = self.catalogue.posts["created"][slots] >= asked.now_us - TOO_OLD_US
-        chosen = self._chosen(sight, asked, slots[is_young], bits[is_young], found)
+        # The mask lets posts pass that became too old within the hour, and some may have gone since it was made.
+        is_open = self.catalogue.posts["created"][slots] >= asked.now_us - TOO_OLD_US
+        is_open &= self._eligible(asked)[slots]
+        chosen = self._chosen(sight, asked, slots[is_open], bits[is_open], found)
         passed = {name: part.passed for name, part in found.items() if part.passed is not None}
-        ruled_out = self._ruled_out(asked, slots[~is_young], bits[~is_young])
+        ruled_out = self._ruled_out(asked, slots[~is_open], bits[~is_open])
         ruled_out += self._ruled_out(asked, *_merged(passed, DROPPED - len(ruled_out[:DROPPED])))
         stages_us["merge"] = _since(started)
         late = tuple(name for name in SOURCES if name not in found)
@@ -136,7 +138,7 @@ class FeedRetrieval:
         profile = person.profile
         read = [catalogue.slot(ref) for ref in reversed(str(said.get("recent", "")).split())]
         session = np.array([slot for slot in read if slot >= 0], np.int64)
-        engaged, weights = taste(person, catalogue, session)
+        engaged, weights = taste(person, catalogue, session=session)
         seen = catalogue.standing(person.seen(request.event_time))
         asked = Asked(
             request=request,
@@ -153,9 +155,12 @@ class FeedRetrieval:
         asked.allowed = self._allowed(asked, str(said.get("only_topic", "")))
         return asked
 
+    def _eligible(self, asked: Asked) -> Mask:
+        return self.catalogue.eligible(asked.region, is_adult=asked.is_adult, now_us=asked.now_us)
+
     def _allowed(self, asked: Asked, only_topic: str) -> Mask:
         catalogue, person = self.catalogue, asked.person
-        mask = catalogue.eligible(asked.region, is_adult=asked.is_adult, now_us=asked.now_us).copy()
+        mask = self._eligible(asked).copy()
         mask[asked.seen] = False
         shunned = [*person.block, *person.mute]
         authors = {catalogue.author.code(token) for token in shunned} - {0}
@@ -168,7 +173,7 @@ class FeedRetrieval:
 
     def _found(self, sight: Sight, asked: Asked, stages_us: dict[str, int]) -> dict[str, Found]:
         """Returns what each source found that answered in time."""
-        until = time.monotonic() + self._deadline_s
+        until = time.monotonic() + self.deadline_ms / 1_000
         answers: Answers = queue.SimpleQueue()
         waited_for = [name for name in SOURCES if self._turns[name].acquire(blocking=False)]
         for name in waited_for:
@@ -188,7 +193,7 @@ class FeedRetrieval:
         started, found = time.perf_counter_ns(), None
         # The edge of models and indexes: whatever one raises, the others answer, and the record says who did not.
         with suppress(Exception):
-            found = source(sight, asked, k)
+            found = source(sight, asked, k=k)
         self._turns[name].release()
         answers.put((name, found, _since(started)))
 

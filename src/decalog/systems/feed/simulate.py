@@ -24,12 +24,13 @@ import numpy as np
 from decalog.clock import DAY, HOUR, MINUTE, SECOND
 from decalog.errors import ConflictError, RequestError, UnknownRecordError
 from decalog.systems.feed.schema import ACTIONS, DWELL, RETURN, SESSION, SHOW
-from decalog.systems.feed.world import behaviour, people, policies, telling
-from decalog.systems.feed.world import posts as posting
-from decalog.systems.feed.world.behaviour import LOOK_S, Ask, Reaction, Town
+from decalog.systems.feed.world import behaviour, policies, telling
+from decalog.systems.feed.world import town as towns
+from decalog.systems.feed.world.behaviour import LOOK_S, Ask, Reaction
 from decalog.systems.feed.world.params import SWITCHES, WorldParams
 from decalog.systems.feed.world.policies import Policy
 from decalog.systems.feed.world.totals import Totals, total
+from decalog.systems.feed.world.town import Town
 from decalog.testing import draws
 from decalog.testing.clockwork import Clockwork
 from decalog.testing.draws import Ints
@@ -40,9 +41,10 @@ START_US = 1_767_571_200_000_000  # Monday, 5 January 2026, 00:00 UTC
 _RHYTHM = np.cumsum([4, 2, 1, 1, 1, 2, 5, 9, 10, 8, 7, 8, 11, 10, 8, 8, 9, 11, 13, 15, 17, 16, 12, 7])
 _KINDS = (ACTIONS[0], DWELL, *ACTIONS[1:])
 _CLICK, _LIKE, _HIDE, _REPORT = (_KINDS.index(kind) for kind in ("click", "like", "hide", "report"))
-_NOISE = ("twice", "late", "unknown", "future", "")
+_NOISE = ("twice", "late", "unknown", "future", "none")
 _WEEK = 7
-_FOLLOWED, _UNFOLLOWED, _MUTED, _BLOCKED = 0.1, 0.5, 0.2, 0.4  # after a like, and after hiding or reporting
+_BONDS = ((_REPORT, "block", 0.4), (_HIDE, "mute", 0.2), (_HIDE, "unfollow", 0.5), (_LIKE, "follow", 0.1))
+"""What an act may do to reader and author, with which probability; the first that applies happens."""
 _AGAIN = 0.2  # share of outcomes on posts that `replayed_feedback` sends again
 
 
@@ -144,7 +146,7 @@ class World(Clockwork):
         Raises:
             UnknownRecordError: there is no such reader or post.
         """
-        names = [telling.reader_id(key) for key in self.town.readers.key.tolist()]
+        names = [telling.name("reader", key) for key in self.town.readers.key.tolist()]
         if user not in names:
             raise _unknown(f"reader '{user[:80]}'")
         return names.index(user), self._found(refs)
@@ -156,12 +158,12 @@ class World(Clockwork):
         town, params, first = self.town, self.params, len(self.town.posts.key)
         if self._day:
             self._end_day()
-        town.surge = posting.surges(town.key, params, day=self._day, forced="trend" in self._on)
+        town.surge = towns.surges(town.key, params, day=self._day, forced="trend" in self._on)
         wave = "clickbait_wave" in self._on
-        new = posting.written(town.authors, params, topics=town.topics, surge=town.surge, start_us=start_us, wave=wave)
-        town.posts = posting.join(town.posts, new)
+        new = towns.written(town.authors, params, topics=town.topics, surge=town.surge, start_us=start_us, wave=wave)
+        town.posts = towns.join(town.posts, new)
         rows = np.arange(first, len(town.posts.key))
-        self._rows |= zip(map(telling.post_id, new.key.tolist()), rows.tolist(), strict=True)
+        self._rows |= {telling.name("post", key): first + n for n, key in enumerate(new.key.tolist())}
         if len(town.posts.key) > town.seen.shape[1]:
             town.seen = np.pad(town.seen, ((0, 0), (0, len(town.posts.key))))
         newcomers = np.flatnonzero(town.readers.joined == self._day)
@@ -175,9 +177,11 @@ class World(Clockwork):
     def _end_day(self) -> None:
         town, params, day = self.town, self.params, self._day - 1
         leave = 15.0 if "creators_leave" in self._on else 1.0
-        left = people.judge_day(town.authors, params, day=day, leave=leave)
-        town.authors = people.welcome(town.readers, left, params, topics=town.topics, key=draws.child(town.key, day))
-        people.live_on(town.readers, params, topics=town.topics, day=day, faster="interest_drift" in self._on)
+        left = towns.judge_day(town.authors, params, day=day, leave=leave)
+        town.authors = towns.welcome(
+            town.readers, left, params=params, topics=town.topics, key=draws.child(town.key, day)
+        )
+        towns.live_on(town.readers, params, topics=town.topics, day=day, faster="interest_drift" in self._on)
 
     def _plan_visits(self, start_us: int) -> None:
         """Plans who comes and when, and tells who came back."""
@@ -225,8 +229,8 @@ class World(Clockwork):
 
     def _show(self, request: _Request, rows: Ints) -> None:
         """Lets the reader see a slate, counts what comes of it, and plans who hears of it."""
-        request.refs = tuple(telling.post_id(key) for key in self.town.posts.key[rows].tolist())
-        request.truth = dict(self._state(request.ask.reader))
+        request.refs = tuple(telling.name("post", key) for key in self.town.posts.key[rows].tolist())
+        request.truth = self._state(request.ask.reader)
         if not request.refs:
             return
         reaction, session = behaviour.react(self.town, request.ask, rows=rows), request.session
@@ -260,7 +264,7 @@ class World(Clockwork):
     ) -> None:
         """Plans the outcomes of one post, and the noise on some of them."""
         at_us, after_us = times_us
-        noise, replays = _NOISE[bisect(self._noise, chance)], "replayed_feedback" in self._on
+        noise = _NOISE[bisect(self._noise, chance)]
         lag_us = int(6 * HOUR * (chance * 1e4 % 1.0)) if noise == "late" else 0
         told = [(kind, 1.0) for kind, done in zip(_KINDS, acts, strict=True) if done and kind != DWELL]
         if acts[_CLICK]:
@@ -269,29 +273,32 @@ class World(Clockwork):
         for kind, value in told:
             event_us = at_us if kind == "click" else after_us
             body = self._outcome(request.id, kind, value=value, event_us=event_us, ref=ref, lag_us=lag_us)
-            if noise == "twice":
-                self._push(event_us + 20 * MINUTE, "outcome", body)
-            if replays and chance * 1e3 % 1.0 < _AGAIN:
-                self._push(event_us + DAY, "outcome", body | {"id": body["id"] + "_again"})
+            self._repeat(body, event_us, chance=chance)
         if noise == "unknown":
             self._outcome(request.id, "click", value=1.0, event_us=at_us, ref=f"{ref}_unknown")
         if noise == "future":
             body = telling.outcome(request.id, "click", value=1.0, event_us=at_us + 2 * DAY, ref=ref)
             self._push(at_us, "outcome", body | {"id": body["id"] + "_ahead"})
 
+    def _repeat(self, body: dict[str, Any], event_us: int, *, chance: float) -> None:
+        if chance < self.params.twice:
+            self._push(event_us + 20 * MINUTE, "outcome", body)
+        if "replayed_feedback" in self._on and chance * 1e3 % 1.0 < _AGAIN:
+            self._push(event_us + DAY, "outcome", body | {"id": body["id"] + "_again"})
+
     def _tie(self, reader: int, row: int, *, acts: list[bool], at_us: int, chance: float) -> None:
         """Lets a like become a follow, and anger a mute, a block or the end of a follow."""
-        people_, author = self.town.readers, int(self.town.posts.author[row])
-        follows, blocked = people_.follows[reader], people_.blocked[reader]
-        kind, on = "", True
-        if chance < (_BLOCKED if acts[_REPORT] else _MUTED if acts[_HIDE] else 0.0):
-            kind, blocked[author] = "block" if acts[_REPORT] else "mute", True
-        elif acts[_HIDE] and follows[author] and chance < _UNFOLLOWED:
-            kind, on, follows[author] = "follow", False, False
-        elif acts[_LIKE] and not follows[author] and chance < _FOLLOWED:
-            kind, follows[author] = "follow", True
-        if kind:
-            self._tell([telling.tie(kind, self.town, reader=reader, author=author, at_us=at_us, on=on)])
+        town, author = self.town, int(self.town.posts.author[row])
+        ties, follows = town.readers, bool(town.readers.follows[reader, author])
+        fits = {"follow": not follows, "unfollow": follows}
+        bond = next((b for act, b, p in _BONDS if acts[act] and chance < p and fits.get(b, True)), "")
+        if bond in fits:
+            ties.follows[reader, author] = bond == "follow"
+        elif bond:
+            ties.blocked[reader, author] = True
+        if bond:
+            kind, on = bond.removeprefix("un"), bond != "unfollow"
+            self._tell([telling.tie(kind, town, reader=reader, author=author, at_us=at_us, on=on)])
 
     def _go_on(self, request: _Request, reaction: Reaction, *, end_us: int) -> None:
         """Lets the reader ask for more, or ends the session."""
@@ -322,9 +329,9 @@ class World(Clockwork):
 
     # Looking up
 
-    def _state(self, reader: int) -> Mapping[str, float | str]:
-        satisfaction = float(self.town.readers.satisfaction[reader])
-        return {"satisfaction": satisfaction, "p_return": float(behaviour.p_return(self.town, reader))}
+    def _state(self, reader: int) -> dict[str, float | str]:
+        satisfaction, p_return = self.town.readers.satisfaction[reader], behaviour.p_return(self.town, reader)
+        return {"satisfaction": float(satisfaction), "p_return": float(p_return)}
 
     def _known(self, request_id: str) -> _Request:
         if request_id not in self._requests:
@@ -348,20 +355,18 @@ def run(seed: int, policy: Policy, *, days: int, params: WorldParams | None = No
 def _settle(seed: int, params: WorldParams) -> Town:
     """Returns the town of a seed on its first day."""
     key, calm = draws.root(f"feed world {seed}"), np.zeros(params.topics)
-    topics = people.unit(people.noise(draws.child(draws.named(key, "topics"), np.arange(params.topics)), "topic"))
+    topics = towns.unit(towns.noise(draws.child(draws.named(key, "topics"), np.arange(params.topics)), "topic"))
     writers = draws.child(draws.named(key, "authors"), np.arange(params.authors))
-    authors = people.authors(writers, params, topics=topics)
-    readers = people.readers(draws.named(key, "readers"), params, topics=topics, authors=authors)
+    authors = towns.authors(writers, params, topics=topics)
+    readers = towns.readers(draws.named(key, "readers"), params, topics=topics, authors=authors)
     silent = authors._replace(rate=np.zeros(params.authors))
-    posts = posting.written(silent, params, topics=topics, surge=calm, start_us=START_US, wave=False)
+    posts = towns.written(silent, params, topics=topics, surge=calm, start_us=START_US, wave=False)
     seen = np.zeros((params.readers, 0), dtype=np.bool_)
     return Town(params, key, topics, calm, readers, authors, posts, seen)
 
 
 def _unknown(what: str) -> UnknownRecordError:
+    given, fix = f"{what}, which it has not sent", "Advance the world first, and pass ids unchanged."
     return UnknownRecordError(
-        where="feed world",
-        given=f"{what}, which it has not sent",
-        expected="an id of a message that advance has returned",
-        fix="Advance the world first, and pass ids unchanged.",
+        where="feed world", given=given, expected="an id of a message that advance has returned", fix=fix
     )

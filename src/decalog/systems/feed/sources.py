@@ -7,8 +7,8 @@ that one which comes too late does no harm.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -86,12 +86,17 @@ class Sight(msgspec.Struct):
 
 NOTHING = Found(np.zeros(0, np.int64))
 
-Source = Callable[[Sight, Asked, int], Found]
+
+class Source(Protocol):
+    """A way to find posts."""
+
+    def __call__(self, sight: Sight, asked: Asked, *, k: int) -> Found:
+        """Returns the k best at most."""
 
 
-def two_tower(sight: Sight, asked: Asked, k: int) -> Found:
+def two_tower(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds the posts nearest to the reader, whose vector is made now from what they did last."""
-    return NOTHING if sight.index is None else _nearest(sight.index, _reader(sight, sight.index, asked), asked, k)
+    return NOTHING if sight.index is None else _nearest(sight.index, _reader(sight, sight.index, asked), asked, k=k)
 
 
 def _reader(sight: Sight, index: VectorIndex, asked: Asked) -> Floats:
@@ -106,7 +111,7 @@ def _reader(sight: Sight, index: VectorIndex, asked: Asked) -> Floats:
     return reader[None]
 
 
-def similar(sight: Sight, asked: Asked, k: int) -> Found:
+def similar(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds the posts that are like one of the last ones the reader engaged with."""
     if sight.index is None or not len(asked.engaged):
         return NOTHING
@@ -115,7 +120,7 @@ def similar(sight: Sight, asked: Asked, k: int) -> Found:
 
 def probed(sight: Sight, asked: Asked) -> dict[str, Found]:
     """Returns what posts are compared with, without looking for any."""
-    found = {"neighbours": neighbours(sight, asked, SOURCES["neighbours"][1])}
+    found = {"neighbours": neighbours(sight, asked, k=SOURCES["neighbours"][1])}
     if sight.index is not None:
         found["two_tower"] = Found(NOTHING.slots, probes=_reader(sight, sight.index, asked))
         if len(asked.engaged):
@@ -123,7 +128,7 @@ def probed(sight: Sight, asked: Asked) -> dict[str, Found]:
     return found
 
 
-def neighbours(sight: Sight, asked: Asked, k: int) -> Found:
+def neighbours(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds the posts that others engaged with who engaged with the same ones."""
     if sight.neighbours is None or not len(asked.engaged):
         return NOTHING
@@ -134,7 +139,7 @@ def neighbours(sight: Sight, asked: Asked, k: int) -> Found:
     return _picked(slots[is_known], asked, k, scores=np.array([score for _, score in scored])[is_known])
 
 
-def following(sight: Sight, asked: Asked, k: int) -> Found:
+def following(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds the newest posts of the authors and topics that the reader follows, and of the topics they chose."""
     catalogue, ties = sight.catalogue, asked.person.follow
     if not ties and not asked.person.profile.interests:
@@ -149,7 +154,7 @@ def following(sight: Sight, asked: Asked, k: int) -> Found:
     return _picked(_newest_first(sight, slots), asked, k)
 
 
-def fresh(sight: Sight, asked: Asked, k: int) -> Found:
+def fresh(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds new posts: one half the newest, the other the newest of those that hardly anyone was shown."""
     latest = _newest_first(sight, sight.catalogue.latest())
     latest = latest[np.argsort(-_suits(sight, asked, latest), kind="stable")]
@@ -161,7 +166,7 @@ def fresh(sight: Sight, asked: Asked, k: int) -> Found:
     return open_
 
 
-def popular(sight: Sight, asked: Asked, k: int) -> Found:
+def popular(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds what people of the region like now, then what all do; first in the reader's language and interests."""
     slots = sight.catalogue.standing(sight.popularity.top(asked.region, 2 * k))
     slots = slots[slots >= 0]
@@ -171,11 +176,11 @@ def popular(sight: Sight, asked: Asked, k: int) -> Found:
     return liked
 
 
-def explore(sight: Sight, asked: Asked, k: int) -> Found:
+def explore(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Draws posts by a hash of the request, keyed with the reader's token: no caller knows the draw beforehand."""
     key = asked.request.subject.to_bytes(8, "big", signed=True)
     seed = int.from_bytes(hashlib.blake2b(asked.request.id.encode(), digest_size=8, key=key).digest(), "big")
-    count = len(sight.catalogue.refs)
+    count = min(len(sight.catalogue.refs), len(asked.allowed))
     if not count:
         return NOTHING
     drawn = (_scattered(np.arange(k * _PROBES), seed) % np.uint64(count)).astype(np.int64)
@@ -191,7 +196,7 @@ SOURCES: Mapping[str, tuple[Source, int, int]] = {
     "two_tower": (two_tower, 240, 160),
     "neighbours": (neighbours, 120, 80),
     "following": (following, 120, 80),
-    "similar": (similar, 100, 60),
+    "similar": (similar, 80, 60),
     "popular": (popular, 80, 50),
     "fresh": (fresh, 80, 40),
     "explore": (explore, 60, 30),
@@ -199,7 +204,7 @@ SOURCES: Mapping[str, tuple[Source, int, int]] = {
 """Name → source, how many posts it may find, and how many of them compete in any case; the latter sum to 500."""
 
 
-def taste(person: Person, catalogue: Catalogue, session: Ints) -> tuple[Ints, npt.NDArray[np.float64]]:
+def taste(person: Person, catalogue: Catalogue, *, session: Ints) -> tuple[Ints, npt.NDArray[np.float64]]:
     """Returns the slots of what a reader liked, newest first, and what each says of their taste.
 
     Args:

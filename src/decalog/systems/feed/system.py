@@ -21,5 +21,7 @@ SYSTEM = System(
     world="decalog.systems.feed.simulate:World",
     retrieval="decalog.systems.feed.retrieval:FeedRetrieval",
     deadline_ms=100,
+    wire="decalog.systems.feed.wire:WIRE",
+    commands={"why": "decalog.systems.feed.why:app"},
     tryout=(21, 0.4),
 )

@@ -1,6 +1,6 @@
 """Gorse's REST API over feed's decisions: its unmodified clients, with their address and key set to ours, are served.
 
-A recommendation is a decision, what users do with it are outcomes, items and users are events. `docs/systems/feed.md`
+A recommendation is a decision, what users do with it are outcomes, items and users are events. `docs/howto/gorse.md`
 has what maps to what.
 """
 
@@ -17,6 +17,7 @@ from decalog.systems.feed.wire_lists import Lists
 from decalog.systems.feed.wire_messages import told
 from decalog.systems.feed.wire_objects import Objects
 from decalog.systems.feed.wire_shelf import Shelf
+from decalog.systems.feed.wire_why import WhyWire
 from decalog.systems.feed.wire_writing import Translator, types_of
 
 TYPES = "GORSE_FEEDBACK_TYPES"
@@ -76,4 +77,4 @@ class Gorse(JsonWire):
 
 def WIRE(host: Host, system: str, *, settings: HttpSettings) -> tuple[Wire, ...]:  # noqa: N802  # a door, as SYSTEM is
     """Returns the protocols of a host's feed system."""
-    return (Gorse(host, system, settings=settings),)
+    return (Gorse(host, system, settings=settings), WhyWire(host, system))

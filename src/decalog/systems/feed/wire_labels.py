@@ -72,7 +72,7 @@ def labels_of(said: Mapping[str, Any], *, fields: Mapping[str, type], words: str
     more = [_plain(word[1:]) for word in every if word.startswith("#")]
     listed = [word for word in every if not word.startswith("#")]
     found = {name: value.split(" ") if kind is list else value for name, value, kind in _present(said, fields)}
-    if found or _NO_KEY in listed or any("=" in word for word in listed):
+    if found or _NO_KEY in listed or "=" in text:
         for word in listed:
             _add(found, word)
         return found, more

@@ -27,35 +27,39 @@ from decalog.systems.feed.wire_shelf import Shelf
 _MOST_DOINGS = 1_000
 _RECENT_LENGTH = 4_000
 _DISLIKES = ("hide", "report")
+_ALIKE = ("similar", "neighbours")
 _encode = msgspec.json.Encoder().encode
 
 
-def _number(candidate: Candidate, name: str) -> float | None:
+def _number(candidate: Candidate, name: str, *, found_by: Sequence[str]) -> float | None:
+    """Returns a fact of a candidate that one of some sources found, else None: some facts are told of all."""
     value = candidate.attributes.get(name)
-    return float(value) if isinstance(value, int | float) else None
+    is_found = not set(found_by).isdisjoint(candidate.source.split("+"))
+    return float(value) if is_found and isinstance(value, int | float) else None
 
 
-def _latest(candidate: Candidate, now_s: float) -> float | None:
+def _latest(candidate: Candidate, now_s: int) -> float | None:
     """Returns when it appeared, as Gorse scores it: seconds since the epoch."""
-    age_s = _number(candidate, "age_s")
-    return None if age_s is None or "fresh" not in candidate.source.split("+") else now_s - age_s
+    age_s = _number(candidate, "age_s", found_by=("fresh",))
+    return None if age_s is None else now_s - age_s
 
 
-def _popular(candidate: Candidate, _now_s: float) -> float | None:
-    rank = _number(candidate, "popular_rank")
+def _popular(candidate: Candidate, _now_s: int) -> float | None:
+    rank = _number(candidate, "popular_rank", found_by=("popular",))
     return None if rank is None else 1.0 / rank
 
 
-def _neighbour(candidate: Candidate, _now_s: float) -> float | None:
-    found = [value for name in ("neighbours", "similar") if (value := _number(candidate, name)) is not None]
-    return max(found, default=None)
+def _neighbour(candidate: Candidate, _now_s: int) -> float | None:
+    """Returns how alike it is where a model says so, of all or of none; else how often people went from one to it."""
+    alike = _number(candidate, "similar", found_by=_ALIKE)
+    return _number(candidate, "neighbours", found_by=_ALIKE) if alike is None else alike
 
 
-def _collaborative(candidate: Candidate, _now_s: float) -> float | None:
-    return _number(candidate, "two_tower")
+def _collaborative(candidate: Candidate, _now_s: int) -> float | None:
+    return _number(candidate, "two_tower", found_by=("two_tower",))
 
 
-Scoring = Callable[[Candidate, float], float | None]
+Scoring = Callable[[Candidate, int], float | None]
 _OF_ALL: Mapping[str, Scoring] = {"latest": _latest, "popular": _popular}
 
 
@@ -169,7 +173,7 @@ class Lists:
             for candidate in found
             if not candidate.dropped
             and candidate.ref != recent
-            and (score := scoring(candidate, request.event_time / 1_000_000)) is not None
+            and (score := scoring(candidate, request.event_time // 1_000_000)) is not None
         ]
         scored.sort(key=lambda one: (-one[0], one[1]))
         return told([{"Id": ref, "Score": score} for score, ref in scored[offset : offset + n]])

@@ -15,7 +15,7 @@ from decalog.clock import rfc3339
 from decalog.errors import LimitError, RequestError, UnknownRecordError
 from decalog.http.problems import Answer, Refusal
 from decalog.http.routes import JSON
-from decalog.systems.feed.wire_labels import ITEM_FIELDS, USER_FIELDS, fields_of
+from decalog.systems.feed.wire_labels import ITEM_FIELDS, USER_FIELDS, Json, fields_of
 from decalog.systems.feed.wire_names import Doing
 
 Id = Annotated[str, Meta(min_length=1, max_length=128)]
@@ -50,6 +50,11 @@ class Item(ItemPatch, kw_only=True):
 
     item_id: Id
 
+    @property
+    def key(self) -> str:
+        """What it is known by."""
+        return self.item_id
+
 
 class UserPatch(msgspec.Struct, rename="pascal", kw_only=True):
     """What changes of a user; what is left out stays."""
@@ -74,6 +79,11 @@ class User(UserPatch, kw_only=True):
     """A user as it is written; what is left out is nothing."""
 
     user_id: Id
+
+    @property
+    def key(self) -> str:
+        """What it is known by."""
+        return self.user_id
 
 
 class Feedback(msgspec.Struct, rename="pascal"):
@@ -112,7 +122,7 @@ class SessionDoing(msgspec.Struct, rename="pascal"):
         read_time(self.timestamp)
 
 
-def read(body: bytes, kind: type[_T]) -> _T:
+def read(body: bytes, kind: Any) -> Any:
     """Returns a body as its kind; names that Gorse does not know are passed over, as Gorse does.
 
     Raises:
@@ -133,12 +143,13 @@ def read(body: bytes, kind: type[_T]) -> _T:
 
 
 def read_rows(body: bytes, kind: type[_T], *, most: int) -> list[_T]:
-    """Returns the rows of a body.
+    """Returns the rows of a body; one that is an object is a row.
 
     Raises:
         RequestError: as for `read`; LimitError for more than `most`.
     """
-    rows = read(body, list[kind])  # type: ignore[valid-type]  # a type at run time
+    given = read(body, list[kind] | kind)  # type: ignore[valid-type]  # a type at run time
+    rows: list[_T] = given if isinstance(given, list) else [given]
     if len(rows) > most:
         raise LimitError(
             where="body", given=f"{len(rows)} rows", expected=f"at most {most}", fix="Send them in several requests."
@@ -228,11 +239,23 @@ def told(body: object, status: int = 200) -> Answer:
 
 def not_done(where: str, *, given: str, fix: str) -> Refusal:
     """Returns the refusal of what Gorse does and this does not."""
-    return Refusal(501, RequestError(where=where, given=given, expected="what docs/systems/feed.md lists", fix=fix))
+    return Refusal(501, RequestError(where=where, given=given, expected="what docs/howto/gorse.md lists", fix=fix))
 
 
-def unknown(what: str) -> UnknownRecordError:
-    """Returns the error for an item or a user that is not there."""
-    return UnknownRecordError(
-        where=what, given="an id that none has", expected="one that was written", fix="Write it first."
-    )
+def known(found: Json | None, what: str) -> Json:
+    """Returns what was found.
+
+    Raises:
+        UnknownRecordError: it is not there.
+    """
+    if found is None:
+        raise UnknownRecordError(
+            where=what, given="an id that none has", expected="one that was written", fix="Write it first."
+        )
+    return found
+
+
+def patched(before: Json, patch: ItemPatch | UserPatch, *, kind: type[_T]) -> _T:
+    """Returns what was written before as it is to be written now."""
+    changes = {name: value for name, value in msgspec.to_builtins(patch).items() if value is not None}
+    return msgspec.convert({**before, **changes}, kind)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,11 +26,12 @@ from decalog.systems.feed.wire_messages import (
     Query,
     User,
     UserPatch,
+    known,
     not_done,
+    patched,
     read,
     read_rows,
     told,
-    unknown,
 )
 from decalog.systems.feed.wire_names import Doing
 from decalog.systems.feed.wire_shelf import SPACES, Key, Shelf
@@ -42,9 +43,10 @@ others work after a hundred."""
 _MOST_LISTED = 1_000
 _MOST_LOOKED_AT = 10_000
 _MOST_KEYS = 1_000_000
-_AT_ONCE = 100
+_AT_ONCE = 20
 _KEYS_AT_ONCE = 2_000
 _T = TypeVar("_T")
+Written = TypeVar("Written", Item, User, Feedback)
 _encode = msgspec.json.Encoder().encode
 
 Answering = Callable[[Asked], Awaitable[Answer]]
@@ -74,54 +76,59 @@ class Objects:
     def routes(self) -> tuple[WireRoute, ...]:
         """Lists that name users to whoever asks are an operator's; what names its user in the path is not."""
         item, user, feedback = "/api/item/{id}", "/api/user/{id}", "/api/feedback"
-        one, typed = f"{feedback}/{{user}}/{{id}}", f"{feedback}/{{type}}/{{user}}/{{id}}"
-        category = f"{item}/category/{{name}}"
-        lists: tuple[tuple[str, Scope, Answering], ...] = (
-            (user, "outcomes", self._of_user),
-            (item, "admin", self._of_item),
+        category, one, typed = f"{item}/category/{{name}}", "{user}/{id}", "{type}/{user}/{id}"
+        items, users = (
+            partial(self._put, kind=Item, make=self._make.item),
+            partial(self._put, kind=User, make=self._make.user),
+        )
+        insert = partial(self._put, kind=Feedback, make=partial(self._make.feedback, overwrites=False), first=True)
+        overwrite = partial(self._put, kind=Feedback, make=partial(self._make.feedback, overwrites=True))
+        table: tuple[tuple[str, str, Scope, Answering], ...] = (
+            ("GET", "/api/items", "decide", self._items),
+            ("GET", item, "decide", self._item),
+            ("PATCH", item, "decide", self._patch_item),
+            ("DELETE", item, "decide", self._delete_item),
+            ("PUT", category, "decide", partial(self._categorise, is_there=True)),
+            ("DELETE", category, "decide", partial(self._categorise, is_there=False)),
+            ("GET", f"{item}/feedback", "admin", self._of_item),
+            ("GET", f"{item}/feedback/{{type}}", "admin", self._of_item),
+            ("GET", "/api/users", "admin", self._users),
+            ("GET", user, "decide", self._user),
+            ("PATCH", user, "decide", self._patch_user),
+            ("DELETE", user, "decide", self._delete_user),
+            ("GET", f"{user}/feedback", "outcomes", self._of_user),
+            ("GET", f"{user}/feedback/{{type}}", "outcomes", self._of_user),
+            ("GET", feedback, "admin", self._all_feedback),
+            ("GET", f"{feedback}/{{type}}", "admin", self._all_feedback),
+            ("GET", f"{feedback}/{one}", "outcomes", self._between),
+            ("DELETE", f"{feedback}/{one}", "outcomes", self._delete_between),
+            ("GET", f"{feedback}/{typed}", "outcomes", self._typed),
+            ("DELETE", f"{feedback}/{typed}", "outcomes", self._delete_typed),
+        )
+        batches: tuple[tuple[str, str, Scope, Answering], ...] = (
+            *((method, path, "decide", items) for method in ("POST", "PUT") for path in ("/api/item", "/api/items")),
+            *((method, path, "decide", users) for method in ("POST", "PUT") for path in ("/api/user", "/api/users")),
+            ("POST", feedback, "outcomes", insert),
+            ("PUT", feedback, "outcomes", overwrite),
         )
         return (
-            WireRoute("gorse_items", "POST", "/api/item", "decide", self._put_item),
-            WireRoute("gorse_items", "POST", "/api/items", "decide", self._put_items, batch=True),
-            WireRoute("gorse_items", "GET", "/api/items", "decide", self._items),
-            WireRoute("gorse_item", "GET", item, "decide", self._item),
-            WireRoute("gorse_items", "PATCH", item, "decide", self._patch_item),
-            WireRoute("gorse_items", "DELETE", item, "decide", self._delete_item),
-            WireRoute("gorse_items", "PUT", category, "decide", partial(self._categorise, is_there=True)),
-            WireRoute("gorse_items", "DELETE", category, "decide", partial(self._categorise, is_there=False)),
-            WireRoute("gorse_users", "POST", "/api/user", "decide", self._put_user),
-            WireRoute("gorse_users", "POST", "/api/users", "decide", self._put_users, batch=True),
-            WireRoute("gorse_users", "GET", "/api/users", "admin", self._users),
-            WireRoute("gorse_user", "GET", user, "decide", self._user),
-            WireRoute("gorse_users", "PATCH", user, "decide", self._patch_user),
-            WireRoute("gorse_users", "DELETE", user, "decide", self._delete_user),
-            WireRoute("gorse_feedback", "POST", feedback, "outcomes", self._insert, batch=True),
-            WireRoute("gorse_feedback", "PUT", feedback, "outcomes", self._overwrite, batch=True),
-            WireRoute("gorse_feedback", "GET", feedback, "admin", self._all_feedback),
-            WireRoute("gorse_feedback", "GET", f"{feedback}/{{type}}", "admin", self._all_feedback),
-            WireRoute("gorse_feedback", "GET", one, "outcomes", self._between),
-            WireRoute("gorse_feedback", "DELETE", one, "outcomes", self._delete_between),
-            WireRoute("gorse_feedback", "GET", typed, "outcomes", self._typed),
-            WireRoute("gorse_feedback", "DELETE", typed, "outcomes", self._delete_typed),
-            *(
-                WireRoute("gorse_feedback", "GET", f"{path}/feedback{end}", scope, answer)
-                for path, scope, answer in lists
-                for end in ("", "/{type}")
-            ),
+            *(WireRoute("gorse_object", method, path, scope, answer) for method, path, scope, answer in table),
+            *(WireRoute("gorse_write", *row, batch=True) for row in batches),
         )
+
+    async def _put(
+        self, asked: Asked, *, kind: type[Written], make: Callable[[Any, Rows], object], first: bool = False
+    ) -> Answer:
+        """Writes one object or many; of two under one key the first counts, or else the last."""
+        given = read_rows(asked.body, kind, most=self._most)
+        by_key = {one.key: one for one in (reversed(given) if first else given)}
+        await self._log(list(by_key.values()), make)
+        return told({"RowAffected": len(given)})
 
     # Items
 
-    async def _put_item(self, asked: Asked) -> Answer:
-        return await self._written([read(asked.body, Item)], self._make.item)
-
-    async def _put_items(self, asked: Asked) -> Answer:
-        items = read_rows(asked.body, Item, most=self._most)
-        last = {item.item_id: item for item in items}
-        return await self._written(list(last.values()), self._make.item, rows=len(items))
-
     async def _item(self, asked: Asked) -> Answer:
-        return told(self._known(asked.ids[0]))
+        return await self._told(self._known_item(asked.ids[0]))
 
     async def _items(self, asked: Asked) -> Answer:
         if Query(asked.query).text("q"):
@@ -129,74 +136,51 @@ class Objects:
         return await self._page(asked, "Items", self._listing("item/", self._shelf.item))
 
     async def _patch_item(self, asked: Asked) -> Answer:
-        patch = read(asked.body, ItemPatch)
-        self._known(asked.ids[0])
-        return await self._written(asked.ids, partial(self._make.patch_item, patch=patch))
+        return await self._patched(asked, read(asked.body, ItemPatch))
 
     async def _categorise(self, asked: Asked, *, is_there: bool) -> Answer:
         item, category = asked.ids
-        kept = [name for name in self._known(item)["Categories"] if is_there or name != category]
-        patch = ItemPatch(categories=kept + [category] * (is_there and category not in kept))
-        return await self._written([item], partial(self._make.patch_item, patch=patch))
+        before = self._known_item(item)["Categories"]
+        added = [*before, *([] if category in before else [category])]
+        after = added if is_there else [name for name in before if name != category]
+        return await self._patched(asked, ItemPatch(categories=after))
+
+    async def _patched(self, asked: Asked, patch: ItemPatch) -> Answer:
+        item = patched(self._known_item(asked.ids[0]), patch, kind=Item)
+        await self._log([item], self._make.item)
+        return told({"RowAffected": 1})
 
     async def _delete_item(self, asked: Asked) -> Answer:
         # What people did with it happened: only the item goes.
         return await self._deleted([Key("request", self._names.item(asked.ids[0]))])
 
-    def _known(self, item: str) -> Json:
-        found = self._shelf.item(self._names.item(item))
-        if found is None:
-            raise unknown("item")
-        return found
+    def _known_item(self, item: str) -> Json:
+        return known(self._shelf.item(self._names.item(item)), "item")
 
     # Users
 
-    async def _put_user(self, asked: Asked) -> Answer:
-        return await self._written([read(asked.body, User)], self._make.user)
-
-    async def _put_users(self, asked: Asked) -> Answer:
-        users = read_rows(asked.body, User, most=self._most)
-        last = {user.user_id: user for user in users}
-        return await self._written(list(last.values()), self._make.user, rows=len(users))
-
     async def _user(self, asked: Asked) -> Answer:
-        return told(self._known_user(asked.ids[0]))
+        return await self._told(self._known_user(asked.ids[0]))
 
     async def _users(self, asked: Asked) -> Answer:
         return await self._page(asked, "Users", self._listing("user/", self._shelf.user))
 
     async def _patch_user(self, asked: Asked) -> Answer:
-        patch = read(asked.body, UserPatch)
-        self._known_user(asked.ids[0])
-        return await self._written(asked.ids, partial(self._make.patch_user, patch=patch))
+        user = patched(self._known_user(asked.ids[0]), read(asked.body, UserPatch), kind=User)
+        await self._log([user], self._make.user)
+        return told({"RowAffected": 1})
 
     async def _delete_user(self, asked: Asked) -> Answer:
         user = asked.ids[0]
-        id_ = self._names.user(user)
-        is_there = self._shelf.user(id_) is not None
+        is_there = self._shelf.user(self._names.user(user)) is not None
         feedback = self._shelf.feedback_keys(self._names.feedback_between(user))
-        await self._log([Key("request", id_), *feedback], self._make.delete)
+        await self._log([Key("request", self._names.user(user)), *feedback], self._make.delete)
         return told({"RowAffected": int(is_there)})
 
     def _known_user(self, user: str) -> Json:
-        found = self._shelf.user(self._names.user(user))
-        if found is None:
-            raise unknown("user")
-        return found
+        return known(self._shelf.user(self._names.user(user)), "user")
 
     # Feedback
-
-    async def _insert(self, asked: Asked) -> Answer:
-        given = read_rows(asked.body, Feedback, most=self._most)
-        first = {one.key: one for one in reversed(given)}
-        return await self._written(
-            list(first.values()), partial(self._make.feedback, overwrites=False), rows=len(given)
-        )
-
-    async def _overwrite(self, asked: Asked) -> Answer:
-        given = read_rows(asked.body, Feedback, most=self._most)
-        last = {one.key: one for one in given}
-        return await self._written(list(last.values()), partial(self._make.feedback, overwrites=True), rows=len(given))
 
     async def _all_feedback(self, asked: Asked) -> Answer:
         type_ = asked.ids[0] if asked.ids else ""
@@ -220,9 +204,7 @@ class Objects:
         doing = Doing(user, item, type_)
         keys = (Key(space, self._names.feedback(doing), type=type_) for space in SPACES)
         found = next((one for key in keys if (one := self._shelf.told_feedback(key, user))), None)
-        if found is None:
-            raise unknown("feedback")
-        return told(found)
+        return await self._told(known(found, "feedback"))
 
     async def _of_user(self, asked: Asked) -> Answer:
         user, *type_ = asked.ids
@@ -260,7 +242,7 @@ class Objects:
                     expected="a shorter way to what is looked for",
                     fix="Ask for one user's.",
                 )
-        return told(found)
+        return await self._told(found)
 
     def _listing(self, prefix: str, make: Callable[[str], Json | None]) -> Listing:
         def listing(after: str) -> Iterator[tuple[str, Json | None]]:
@@ -284,13 +266,11 @@ class Objects:
                 await asyncio.sleep(0)
         else:
             last = ""
-        return told({"Cursor": base64.urlsafe_b64encode(last.encode()).decode(), name: found})
+        return await self._told({"Cursor": base64.urlsafe_b64encode(last.encode()).decode(), name: found})
 
-    async def _written(
-        self, ones: Sequence[_T], make: Callable[[_T, Rows], object], *, rows: int | None = None
-    ) -> Answer:
-        await self._log(ones, make)
-        return told({"RowAffected": len(ones) if rows is None else rows})
+    async def _told(self, body: object) -> Answer:
+        """Returns what was read, once it is durable: a crash must not take it back."""
+        return told(await self._host.operate(self._system, lambda _service: body))
 
     async def _deleted(self, keys: Sequence[Key]) -> Answer:
         return told({"RowAffected": await self._log(keys, self._make.delete)})

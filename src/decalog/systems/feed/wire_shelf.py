@@ -8,10 +8,11 @@ from typing import Literal, NamedTuple, cast
 
 from decalog.clock import DAY, rfc3339
 from decalog.crypto import unseal
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import decode_decision
 from decalog.events import Event, Record
 from decalog.folding import body_of
 from decalog.host import Host
+from decalog.ingest import request_of
 from decalog.log import FUTURE_TOLERANCE_US
 from decalog.outcomes import Outcome
 from decalog.stores.base import StoredKeys
@@ -56,6 +57,13 @@ class Key(NamedTuple):
     type: str = ""
 
 
+class _Slate(NamedTuple):
+    """Who asked, as the log has it, and what was shown."""
+
+    request: Event
+    shown: frozenset[str]
+
+
 class Shelf:
     """Reads for one system of a host.
 
@@ -68,7 +76,7 @@ class Shelf:
         self.names = Names(host.log.vault.secret("wire"))
         self._system = system
         self._log = host.log
-        self._shown = lru_cache(_SLATES_CACHED)(self._read_slate)
+        self._slate = lru_cache(_SLATES_CACHED)(self._read_slate)
 
     def now(self) -> int:
         """Returns the log's time, µs."""
@@ -180,17 +188,17 @@ class Shelf:
         """Returns the id of the last slate before a moment that showed an item to a user, or ""."""
         first, last = map(self.names.moment, (at_us - ATTRIBUTED_US, at_us + FUTURE_TOLERANCE_US))
         found = list(self.ids("request", self.names.slates(doing.user), after=first, before=last))
-        return next((id_ for id_, seq in reversed(found[-_SLATES_SEEN:]) if doing.item in self._shown(seq)), "")
+        return next((id_ for id_, seq in reversed(found[-_SLATES_SEEN:]) if doing.item in self._slate(seq).shown), "")
 
-    def _read_slate(self, seq: int) -> frozenset[str]:
+    def _read_slate(self, seq: int) -> _Slate:
         record = self._log.get(seq)
+        request = request_of(record)
         happened = decode_decision(record.body).happened if record.kind == "decision" else None
-        return frozenset(slot.ref for slot in happened.slots) if happened else frozenset()
+        return _Slate(request, frozenset(slot.ref for slot in happened.slots) if happened else frozenset())
 
     def _user_asking(self, request: str) -> str:
-        record = self._log.request(self._system, request, seq=self._log.position)
-        body = None if record is None else body_of(record)
-        return str(self._private(body.request).get("user", "")) if isinstance(body, Decision) else ""
+        seqs = self._log.find("request", f"{self._system}/{request}")
+        return str(self._private(self._slate(seqs[0]).request).get("user", "")) if seqs else ""
 
     def _private(self, event: Event) -> Json:
         """Returns the personal values of an event; none where it withdraws, or whose it is was erased."""

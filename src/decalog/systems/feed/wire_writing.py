@@ -7,9 +7,7 @@ a slate showed them lately is an outcome of that slate, anything else an event.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
-
-import msgspec
+from typing import NamedTuple
 
 from decalog.clock import rfc3339, time_us
 from decalog.errors import ConfigError, near
@@ -17,7 +15,7 @@ from decalog.events import Event
 from decalog.outcomes import Outcome
 from decalog.systems.feed.schema import ACTIONS, DWELL
 from decalog.systems.feed.wire_labels import ITEM_FIELDS, USER_FIELDS, Json, fields_of
-from decalog.systems.feed.wire_messages import Feedback, Item, ItemPatch, User, UserPatch, read_time
+from decalog.systems.feed.wire_messages import Feedback, Item, User, read_time
 from decalog.systems.feed.wire_names import Doing
 from decalog.systems.feed.wire_shelf import HIDES, Key, Shelf, Space, Version
 
@@ -31,7 +29,6 @@ DEFAULT_TYPES: Mapping[str, str] = {
     "*": "click",
 }
 """Type of feedback → what was done; `*` for any other."""
-_T = TypeVar("_T")
 
 
 class Rows(NamedTuple):
@@ -84,10 +81,11 @@ class Translator:
         id_ = self._names.item(item.item_id)
         before = self._shelf.item(id_)
         time = read_time(item.timestamp) or (str(before["Timestamp"]) if before else None)
-        first, *more = item.categories or ("",)
+        categories = [name for name in item.categories or () if name]
+        first, *more = categories or ("",)
         labels = fields_of(item.labels, fields=ITEM_FIELDS, words="labels", categories=more)
         row = {"kind": "post", "post": item.item_id, "topic": first, "title": item.comment, "event_time": time}
-        if before is None or _facts(before) != (item.categories or [], item.labels, item.comment or "", _told(time)):
+        if before is None or _facts(before) != (categories, item.labels, item.comment or "", _told(time)):
             rows.events.append(self._version("request", id_, row=row | labels))
         self._hide(item, rows)
 
@@ -95,12 +93,6 @@ class Translator:
         if self._shelf.is_hidden(item.item_id) != bool(item.is_hidden):
             verdict = {"kind": "moderation", "post": item.item_id, "verdict": HIDES if item.is_hidden else "clear"}
             rows.events.append(self._version("request", self._names.hidden(item.item_id), row=verdict))
-
-    def patch_item(self, item: str, rows: Rows, *, patch: ItemPatch) -> None:
-        """Adds what changes an item; nothing where there is none."""
-        before = self._shelf.item(self._names.item(item))
-        if before is not None:
-            self.item(_patched(before, patch, kind=Item), rows)
 
     def user(self, user: User, rows: Rows) -> None:
         """Adds what writes a user."""
@@ -110,12 +102,6 @@ class Translator:
             row = {"kind": "profile", "user": user.user_id, "comment": user.comment}
             labels = fields_of(user.labels, fields=USER_FIELDS, words="interests")
             rows.events.append(self._version("request", id_, row=row | labels))
-
-    def patch_user(self, user: str, rows: Rows, *, patch: UserPatch) -> None:
-        """Adds what changes a user; nothing where there is none."""
-        before = self._shelf.user(self._names.user(user))
-        if before is not None:
-            self.user(_patched(before, patch, kind=User), rows)
 
     def feedback(self, feedback: Feedback, rows: Rows, *, overwrites: bool) -> None:
         """Adds what writes a feedback; one that is there already stays, unless it is to be overwritten."""
@@ -173,8 +159,3 @@ def _facts(item: Json) -> tuple[object, ...]:
 
 def _told(time: str | None) -> str | None:
     return None if time is None else rfc3339(time_us(time))
-
-
-def _patched(before: Json, patch: ItemPatch | UserPatch, *, kind: type[_T]) -> _T:
-    changes = {name: value for name, value in msgspec.to_builtins(patch).items() if value is not None}
-    return msgspec.convert({**before, **changes}, kind)

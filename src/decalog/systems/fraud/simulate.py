@@ -31,6 +31,7 @@ from decalog.systems.fraud.world_params import SWITCHES, WorldParams, mood
 from decalog.systems.fraud.world_payments import DAY_US, SCHEMES, Batch
 from decalog.testing import draws
 from decalog.testing.clockwork import Clockwork
+from decalog.testing.draws import Mask
 from decalog.testing.worlds import Message
 
 START_US = 1_767_571_200_000_000  # Monday, 5 January 2026, 00:00 UTC
@@ -43,7 +44,6 @@ _MINUTE_US = 60_000_000
 _ANSWERED = {"review": "analyst_verdict", "step_up": "authentication"}
 """What is told, minutes later, of an action that asks somebody."""
 
-Mask = npt.NDArray[np.bool_]
 State = Literal["through", "stopped", "review"]
 
 

@@ -14,13 +14,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from decalog.systems.fraud import world_town as towns
 from decalog.systems.fraud.world_params import Mood
 from decalog.systems.fraud.world_town import Town
 from decalog.testing import draws
-from decalog.testing.draws import Floats, Ints, Keys
+from decalog.testing.draws import Floats, Ints, Keys, Mask, sigmoid
 
 DAY_US = 86_400_000_000
 _MINUTE_US = 60_000_000.0
@@ -57,7 +56,7 @@ def join(batches: list[Batch]) -> Batch:
     return Batch._make(np.concatenate(column) for column in zip(*batches, strict=True))
 
 
-def rows(batch: Batch, where: npt.NDArray[np.bool_] | Ints) -> Batch:
+def rows(batch: Batch, where: Mask | Ints) -> Batch:
     """Returns the rows chosen by a mask or by row numbers."""
     return Batch._make(column[where] for column in batch)
 
@@ -102,9 +101,7 @@ def ordinary(town: Town, start_us: int, *, season: Floats, mood: Mood) -> Batch:
     )
 
 
-def _background(
-    town: Town, merchant: Ints, *, channel: Ints, abroad: npt.NDArray[np.bool_], surprise: Floats
-) -> Floats:
+def _background(town: Town, merchant: Ints, *, channel: Ints, abroad: Mask, surprise: Floats) -> Floats:
     """Returns the hazard of ordinary payments: single uses of stolen card data, hardly visible."""
     at_channel = np.array([1.4, 0.15, 2.5])[channel]
     border = np.where(abroad, 2.5, 0.8)
@@ -137,11 +134,6 @@ class _Series(NamedTuple):
     nth: Ints
     keys: Keys
     noisy: Floats
-
-
-def sigmoid(x: Floats) -> Floats:
-    """Returns 1 / (1 + e^−x)."""
-    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float64)
 
 
 def episodes(town: Town, start_us: int, *, mood: Mood) -> Batch:
@@ -213,7 +205,7 @@ def _base(town: Town, series: _Series, *, scheme: str, owner: Ints, at_us: Ints)
     )
 
 
-def _with_p(keys: Keys, name: str, *, p: Floats) -> npt.NDArray[np.bool_]:
+def _with_p(keys: Keys, name: str, *, p: Floats) -> Mask:
     """Returns True with probability `p`, one a key."""
     return draws.uniform(keys, name) < p
 

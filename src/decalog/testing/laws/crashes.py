@@ -72,7 +72,7 @@ class _Image(msgspec.Struct, frozen=True):
 
 def _steps(trial: Trial) -> list[Step]:
     requests = [*traffic.history(trial), *traffic.live(trial)]
-    targets = [(str(step.body["id"]), step.at_us) for step in requests if step.door == "decide"]
+    targets = [step for step in requests if step.door == "decide"]
     reports = [step for step in traffic.reports(trial, targets[:10]) if "corrects" not in step.body]
     return sorted((*requests, *reports), key=lambda step: step.at_us)
 

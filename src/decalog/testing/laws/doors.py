@@ -27,6 +27,7 @@ from decalog.testing.stage import Stage, Step, Trial
 
 _TIERS = ("model", "product", "business")
 _WORLD_PARTS = ("start_us", "params_hash", "base", "rates", "advance", "react", "truth", "switch")
+_RETRIEVAL_PARTS = ("follow", "adopt", "retrieve", "describe")
 _REQUESTS = 80
 
 
@@ -34,7 +35,8 @@ def check(trial: Trial) -> Verdict:
     """Returns whether the doors are there and two runs of one seed write one log."""
     system = trial.system
     breaches = list(_door_breaches(system))
-    sabotages = {name: list(_door_breaches(change(system))) for name, change in _SABOTAGES.items()}
+    changes = {**_SABOTAGES, **(_SLATE_SABOTAGES if system.schema.slate_of else {})}
+    sabotages = {name: list(_door_breaches(change(system))) for name, change in changes.items()}
     if breaches:
         return proven(1, breaches, sabotages=sabotages)
     small = msgspec.structs.replace(trial, requests=min(trial.requests, _REQUESTS))
@@ -103,7 +105,7 @@ def _step_breaches(one: list[Step], other: list[Step]) -> list[str]:
 
 
 def _door_breaches(system: System) -> Iterator[str]:
-    for look in (_types, _schema, _outcomes, _features, _models, _policy, _metrics, _world, _wire):
+    for look in (_types, _schema, _outcomes, _features, _models, _policy, _metrics, _world, _wire, _slates):
         try:
             yield from look(system)
         except (DecalogError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -201,12 +203,52 @@ def _world(system: System) -> Iterator[str]:
 
 def _with_label(system: System, **changes: Any) -> System:
     label: Label = msgspec.structs.replace(system.schema.label, **changes)
-    return msgspec.structs.replace(system, schema=msgspec.structs.replace(system.schema, label=label))
+    return _with_schema(system, label=label)
+
+
+def _with_schema(system: System, **changes: Any) -> System:
+    return msgspec.structs.replace(system, schema=msgspec.structs.replace(system.schema, **changes))
 
 
 def _wire(system: System) -> Iterator[str]:
     if system.wire and not callable(load(system.wire)):
         yield f"wire {system.wire} names no door"
+
+
+def _slates(system: System) -> Iterator[str]:
+    """Yields what is wrong where slots hold things: with what they hold, what is learnt of it, and what finds it."""
+    schema = system.schema
+    if not schema.slate_of:
+        return
+    things = {e.name for kind in (schema.request, *schema.events) for e in kind.entities if e.privacy == "public"}
+    if schema.slate_of not in things:
+        yield f"slates are of {schema.slate_of}, which is no public entity"
+    yield from _signals(system)
+    if not hasattr(system.policy(system.policy_params()), "worth"):
+        yield "the policy has no worth"
+    made = load(system.retrieval)
+    if made is None:
+        yield f"retrieval {system.retrieval!r} names nothing"
+        return
+    lacking = [part for part in _RETRIEVAL_PARTS if not hasattr(made(), part)]
+    if lacking:
+        yield f"the retrieval has no {', '.join(lacking)}"
+
+
+def _signals(system: System) -> Iterator[str]:
+    schema = system.schema
+    heads = [signal.head for signal in schema.signals]
+    if not heads or len(set(heads)) < len(heads):
+        yield f"signals {', '.join(heads) or 'none'}: there must be some, and no head twice"
+    for signal in schema.signals:
+        schema.outcome(signal.kind)
+        if signal.maturity_us <= 0:
+            yield f"{signal.head} matures at once"
+    if system.models and system.models[-1].head.split("+") != heads:
+        yield f"models predict {system.models[-1].head}, the signals are {', '.join(heads)}"
+    private = [field.name for field in schema.candidate if field.privacy != "public"]
+    if private:
+        yield f"{', '.join(private)} of candidates are not public: nothing personal may describe a thing"
 
 
 _SABOTAGES: dict[str, Callable[[System], System]] = {
@@ -217,4 +259,11 @@ _SABOTAGES: dict[str, Callable[[System], System]] = {
         system, features=msgspec.structs.replace(system.features, system="another")
     ),
     "silence observed after no action": lambda system: _with_label(system, observed_after=("no such action",)),
+}
+
+_SLATE_SABOTAGES: dict[str, Callable[[System], System]] = {
+    "no retrieval": lambda system: msgspec.structs.replace(system, retrieval=""),
+    "a retrieval without its methods": lambda system: msgspec.structs.replace(system, retrieval="builtins:dict"),
+    "a head that no model predicts": lambda system: _with_schema(system, signals=system.schema.signals[:-1]),
+    "slates of something unknown": lambda system: _with_schema(system, slate_of="nothing of the kind"),
 }

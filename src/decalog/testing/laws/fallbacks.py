@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import msgspec
 import numpy as np
 
-from decalog.decisions import Decision, decode_decision, unpack_features
+from decalog.decisions import Candidate, Decision, Slot, decode_decision, unpack_features
 from decalog.errors import DecalogError
 from decalog.events import Event, Record, decode_event
 from decalog.features.facts import Change, Point
@@ -22,9 +23,10 @@ from decalog.models.base import Floats, Model
 from decalog.outcomes import decode_outcome
 from decalog.policy import Case, Policy
 from decalog.policy import Verdict as Chosen
+from decalog.retrieval import Retrieval, Retrieved
 from decalog.serving import Judge, Service, Serving, Underway
 from decalog.testing import traffic
-from decalog.testing.extremes import extremes
+from decalog.testing.extremes import extremes, values_of
 from decalog.testing.laws.law import Verdict, proven
 from decalog.testing.stage import Stage, Trial
 
@@ -54,8 +56,13 @@ class _Tried:
     def __init__(self, stage: Stage, trial: Trial) -> None:
         self.stage = stage
         self.count = 0
-        self._bodies = [step.body for step in traffic.live(trial) if step.door == "decide"]
+        self._bodies = [_undated(step.body) for step in traffic.live(trial) if step.door == "decide"]
         self._plain = stage.service.serving
+
+    @property
+    def heads(self) -> int:
+        """How many heads the system's models predict."""
+        return self._plain.head.count("+") + 1
 
     @property
     def policy(self) -> Policy:
@@ -66,7 +73,12 @@ class _Tried:
         """Returns a request of the world under an id of its own."""
         self.count += 1
         plain = self._bodies[self.count % len(self._bodies)]
-        return {**{key: value for key, value in plain.items() if key != "event_time"}, "id": f"tried-{self.count}"}
+        somebody = self._somebody(plain) if self.stage.system.schema.slate_of else {}
+        return {**plain, **somebody, "id": f"tried-{self.count}"}
+
+    def _somebody(self, body: Mapping[str, Any]) -> dict[str, str]:
+        """Returns whom a request is for, under a name of their own: who saw all that there is gets no slate."""
+        return {name: f"somebody {self.count}" for name in self.stage.system.schema.request.subject if name in body}
 
     def serving(self, model: Model | None, policy: Policy | None = None) -> Serving:
         """Returns what the stage decides with, but with another model, and another policy where one is given."""
@@ -85,8 +97,19 @@ class _Tried:
             return
         if decision.choice.action not in self.stage.system.schema.actions:
             yield f"{what}: {decision.choice.action!r} is no action of the schema"
+        yield from (f"{what}: {ref} was chosen and could not be" for ref in _strangers(decision))
         if wanted and (decision.fallback not in wanted or decision.mode != "fallback"):
             yield f"{what}: recorded as {decision.mode} {decision.fallback!r}, not as {' or '.join(wanted)}"
+
+
+def _undated(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != "event_time"}
+
+
+def _strangers(decision: Decision) -> list[str]:
+    """Returns what stands in slots and did not compete; nothing where slots hold actions."""
+    competed = {candidate.ref for candidate in decision.candidates if not candidate.dropped}
+    return [slot.ref for slot in decision.choice.slots if decision.choice.verb and slot.ref not in competed]
 
 
 def _words(error: Exception) -> str:
@@ -95,12 +118,19 @@ def _words(error: Exception) -> str:
 
 def _broken_parts(tried: _Tried) -> Iterator[str]:
     service = tried.stage.service
-    for what, model, wanted in _MODELS:
+    for what, model, wanted in _models(tried.heads):
         service.adopt(tried.serving(model))
         yield from tried.decide(what, tried.body(), wanted=wanted)
-    service.adopt(tried.serving(_Says(0.5), _Refusing(tried.policy)))
+    service.adopt(tried.serving(_Says(0.5, tried.heads), _Refusing(tried.policy)))
     yield from tried.decide("a policy that raises", tried.body(), wanted=("policy_error",))
-    service.adopt(tried.serving(_Says(0.5)))
+    service.adopt(tried.serving(_Says(0.5, tried.heads)))
+    yield from _broken_views(tried)
+    yield from _broken_retrieval(tried)
+    yield from _late_model(tried)
+
+
+def _broken_views(tried: _Tried) -> Iterator[str]:
+    service = tried.stage.service
     state = service.state
     for broken, wanted_word in ((_raising, "features_error"), (_nan, _NOT_FINITE), (_inf, _NOT_FINITE)):
         service.state = _Broken(state, broken)
@@ -108,7 +138,26 @@ def _broken_parts(tried: _Tried) -> Iterator[str]:
     service.state = state
     old = {**tried.body(), "event_time": "1970-01-01T00:00:00Z"}
     yield from tried.decide("a request from long ago", old, wanted=("late_request",))
-    yield from _late_model(tried)
+
+
+def _broken_retrieval(tried: _Tried) -> Iterator[str]:
+    """Yields what is wrong where what finds the candidates fails, dawdles, or describes them out of all measure."""
+    service, fields = tried.stage.service, tried.stage.system.schema.candidate
+    honest = service.retrieval
+    if honest is None:
+        return
+    wild = [(field.name, value) for field in fields for value in values_of(field)]
+    wild += [(field.name, value) for field in fields if field.kind == "float" for value in (math.nan, -math.inf)]
+    tries: list[tuple[str, Callable[[Retrieved], Retrieved], tuple[str, ...]]] = [
+        ("a retrieval that raises", _lost, ("retrieval_error",)),
+        ("a retrieval that finds nothing", lambda _: Retrieved(()), ("no_candidates",)),
+        ("a retrieval that rules everything out", _ruled_out, ("no_candidates",)),
+        *((f"a candidate whose {n} is {str(v)[:20]!r}", partial(_described, name=n, value=v), ()) for n, v in wild),
+    ]
+    for what, change, wanted in tries:
+        service.retrieval = _Retrieving(honest, change)
+        yield from tried.decide(what, tried.body(), wanted=wanted)
+    service.retrieval = honest
 
 
 def _late_model(tried: _Tried) -> Iterator[str]:
@@ -123,13 +172,13 @@ def _late_model(tried: _Tried) -> Iterator[str]:
         service.predict(draft)
         return service.finish(draft)[1]
 
-    yield from tried.attempt("features beyond the deadline", late, wanted=("deadline",))
+    yield from tried.attempt("retrieval and features beyond the deadline", late, wanted=("deadline",))
 
 
 def _slow_model(tried: _Tried) -> Iterator[str]:
     """Yields what is wrong where a model answers only after the deadline."""
     stage = tried.stage
-    model = _Waiting()
+    model = _Waiting(tried.heads)
     hasty = msgspec.structs.replace(stage.system, deadline_ms=50)
     service = Service(hasty, stage.service.ingest, stage.service.state, serving=tried.serving(model))
     host = Host(stage.log, {hasty.name: service}, replay=_no_replay, meter=Meter())
@@ -157,18 +206,21 @@ async def _no_replay(system: str, decision_id: str) -> dict[str, Any]:
 
 def _extreme_requests(tried: _Tried) -> Iterator[str]:
     service = tried.stage.service
-    service.adopt(tried.serving(_Says(0.5)))
-    for what, body in extremes(tried.stage.system.schema.request, tried.body()):
-        tried.count += 1
-        yield from tried.decide(what, {**body, "id": f"extreme-{tried.count}"})
+    service.adopt(tried.serving(_Says(0.5, tried.heads)))
+    plain = tried.body()
+    for what, body in extremes(tried.stage.system.schema.request, plain):
+        # Somebody new each time, where a slate leaves nothing to show to who saw it all.
+        mine = {name: value for name, value in tried.body().items() if body.get(name) == plain.get(name)}
+        yield from tried.decide(what, {**body, **mine, "id": f"extreme-{tried.count}"})
 
 
 def _sabotages(trial: Trial) -> dict[str, list[str]]:
     """Returns what is noticed where the service itself lets a failure through."""
     found = {}
-    for name, judge in (("a failure that reaches the caller", _Leaking), ("NaN that reaches the log", _Writing)):
+    for name, judge in _JUDGES.items():
         stage = Stage(trial, f"fallbacks {name}")
         try:
+            stage.play(traffic.history(trial))
             tried = _Tried(stage, trial)
             stage.service.judge = judge(stage.system, tried.serving(_Raises()))
             breaches = list(tried.decide("a model that raises", tried.body()))
@@ -189,11 +241,16 @@ class _Unsaved:
 
 
 class _Says(_Unsaved):
-    def __init__(self, value: float) -> None:
-        self._value = value
+    """Says one value of everything; `once` another, of one head of the last row."""
+
+    def __init__(self, value: float, heads: int, once: float | None = None) -> None:
+        self._value, self._heads = value, heads
+        self._once = value if once is None else once
 
     def predict(self, rows: Floats) -> Floats:
-        return np.full(len(rows), self._value)
+        said = np.full((len(rows), self._heads), self._value)
+        said[-1:, -1] = self._once
+        return said
 
 
 class _Raises(_Unsaved):
@@ -206,28 +263,34 @@ class _Nothing(_Unsaved):
         return np.empty((0, len(rows)))
 
 
-class _Waiting(_Unsaved):
+class _Waiting(_Says):
     """Answers only when it is told to: a model that is too slow, without a sleep."""
 
     blocking: ClassVar[bool] = True
 
-    def __init__(self) -> None:
+    def __init__(self, heads: int) -> None:
+        super().__init__(0.5, heads)
         self.go = threading.Event()
 
     def predict(self, rows: Floats) -> Floats:
         self.go.wait(_WAIT_S)
-        return np.full(len(rows), 0.5)
+        return super().predict(rows)
 
 
-_MODELS: tuple[tuple[str, Model | None, tuple[str, ...]], ...] = (
-    ("no model", None, ("no_model",)),
-    ("a model that raises", _Raises(), ("model_error",)),
-    ("a model that gives nothing", _Nothing(), ("model_error",)),
-    ("a model that gives NaN", _Says(math.nan), ("model_not_finite",)),
-    ("a model that gives infinity", _Says(math.inf), ("model_not_finite",)),
-    ("a model that gives 1e308", _Says(1e308), ()),
-    ("a model that gives −1", _Says(-1.0), ()),
-)
+def _models(heads: int) -> tuple[tuple[str, Model | None, tuple[str, ...]], ...]:
+    """Returns what a model may be, and the fallbacks that may be recorded for it; any if empty."""
+    return (
+        ("no model", None, ("no_model",)),
+        ("a model that raises", _Raises(), ("model_error",)),
+        ("a model that gives nothing", _Nothing(), ("model_error",)),
+        ("a model of another number of heads", _Says(0.5, heads + 1), ("model_error",)),
+        ("a model that gives NaN", _Says(math.nan, heads), ("model_not_finite",)),
+        ("a model that gives NaN once", _Says(0.5, heads, once=math.nan), ("model_not_finite",)),
+        ("a model that gives infinity", _Says(math.inf, heads), ("model_not_finite",)),
+        ("a model that gives 1e308", _Says(1e308, heads), ()),
+        ("a model that gives −1", _Says(-1.0, heads), ()),
+        ("a model that gives 2 once", _Says(0.5, heads, once=2.0), ()),
+    )
 
 
 class _Leaking(Judge):
@@ -237,7 +300,21 @@ class _Leaking(Judge):
 
 class _Writing(Judge):
     def predict(self, draft: Underway) -> None:
-        draft.predictions = np.array([math.nan])
+        draft.predictions = np.full((len(draft.candidates), len(self.heads)), math.nan)
+
+
+class _Inventing(Judge):
+    def choose(self, draft: Underway, decision_id: str, *, draw_secret: bytes) -> tuple[Chosen, tuple[Candidate, ...]]:
+        verdict, candidates = super().choose(draft, decision_id, draw_secret=draw_secret)
+        choice = msgspec.structs.replace(verdict.choice, slots=(Slot("what was not there"),))
+        return msgspec.structs.replace(verdict, choice=choice), candidates
+
+
+_JUDGES: dict[str, type[Judge]] = {
+    "a failure that reaches the caller": _Leaking,
+    "NaN that reaches the log": _Writing,
+    "a choice of what was not there": _Inventing,
+}
 
 
 class _Refusing:
@@ -276,6 +353,33 @@ class _Broken:
 
     def vector(self, point: Point) -> Floats:
         return self._give(self._state.vector(point))
+
+    def vectors(self, point: Point, candidates: Sequence[Candidate]) -> Floats:
+        return self._give(self._state.vectors(point, candidates))
+
+
+class _Retrieving:
+    """The system's own retrieval, of which one thing comes out otherwise."""
+
+    def __init__(self, honest: Retrieval, change: Callable[[Retrieved], Retrieved]) -> None:
+        self._honest, self._change = honest, change
+        self.follow, self.adopt, self.describe = honest.follow, honest.adopt, honest.describe
+
+    def retrieve(self, request: Event) -> Retrieved:
+        return self._change(self._honest.retrieve(request))
+
+
+def _lost(found: Retrieved) -> Retrieved:
+    raise ConnectionError(f"{len(found.candidates)} candidates lost")
+
+
+def _ruled_out(found: Retrieved) -> Retrieved:
+    return Retrieved(tuple(msgspec.structs.replace(one, dropped="by all means") for one in found.candidates))
+
+
+def _described(found: Retrieved, name: str, value: Any) -> Retrieved:
+    first, *others = found.candidates
+    return Retrieved((msgspec.structs.replace(first, attributes={**first.attributes, name: value}), *others))
 
 
 def _raising(values: Floats) -> Floats:

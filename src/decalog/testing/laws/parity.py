@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from decalog.clock import rfc3339
-from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
+from decalog.decisions import Candidate, Decision, decode_decision, pack_features, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import DataError
 from decalog.events import Record, decode_event, encode
@@ -22,20 +22,21 @@ from decalog.features.facts import Change
 from decalog.features.reference import evaluate
 from decalog.folding import changes_of, point
 from decalog.parity import Certificate
+from decalog.serving import vectors
 from decalog.testing import traffic
 from decalog.testing.laws.law import Verdict, proven
-from decalog.testing.laws.replayed import TamperedLog
+from decalog.testing.laws.replayed import TamperedLog, kept_places, with_candidate
 from decalog.testing.planted import FAULTS, FaultyState
 from decalog.testing.stage import Stage, Step, Trial, parts_of
 
 _DISORDERS = ("late", "duplicated", "corrected", "deleted")
 _MOST_READ_OUT = 100
 """Decisions that the reference computes: each costs it a walk over the whole log."""
-_NOT_ASKED = ("corrects", "deletes", "taken", "kind")
+_NOT_ASKED = ("corrects", "deletes", "taken", "slots", "kind")
 _EVERY_VALUE = 2**62
 
-Logged = Mapping[str, bytes]
-"""Decision id → features as the online side has them."""
+Logged = Mapping[tuple[str, str], bytes]
+"""Decision id, candidate → features as the online side has them."""
 
 
 def check(trial: Trial) -> Verdict:
@@ -61,7 +62,9 @@ def _live(stage: Stage) -> list[int]:
     """
     stage.play(traffic.history(stage.trial))
     doubled = []
-    for number, steps in enumerate(parts_of(list(_echoed(traffic.live(stage.trial))), 2)):
+    for number, steps in enumerate(
+        parts_of(list(_echoed(traffic.live(stage.trial), stage.system.schema.request.name)), 2)
+    ):
         if number:
             stage.open()
         for step in steps:
@@ -71,7 +74,7 @@ def _live(stage: Stage) -> list[int]:
     return doubled
 
 
-def _echoed(steps: Sequence[Step]) -> Iterator[Step]:
+def _echoed(steps: Sequence[Step], request: str) -> Iterator[Step]:
     """Yields steps, each plain event twice; and asks again for whom a late event or a second thought was about.
 
     Without that, in a small world, the same entities might not come back, and nobody would see what a state forgot.
@@ -89,7 +92,7 @@ def _echoed(steps: Sequence[Step]) -> Iterator[Step]:
         if target is None:
             yield step
         asked = sent.get(str(target), body) if target else body
-        if "deletes" not in asked:
+        if "deletes" not in asked and asked.get("kind", request) == request:
             echo = {name: value for name, value in asked.items() if name not in _NOT_ASKED}
             yield Step(step.at_us, "decide", {**echo, "id": f"echo-{number}", "event_time": rfc3339(step.at_us)})
 
@@ -114,13 +117,13 @@ def _untried(tried: Counter[str]) -> Iterator[str]:
 
 
 def _breaches(stage: Stage, found: Certificate) -> Iterator[str]:
-    logged = sum(bool(decision.candidates[0].features) for decision in stage.decided)
+    logged = len(_logged(stage.decided))
     if found.compared != logged:
-        yield f"{logged} decisions logged features, {found.compared} were compared"
+        yield f"{logged} candidates logged features, {found.compared} were compared"
     if found.first is not None:
         first = found.first
         yield (
-            f"{found.identical} of {found.compared} decisions are identical; first: seq {first.seq}, {first.feature}: "
+            f"{found.identical} of {found.compared} candidates are identical; first: seq {first.seq}, {first.feature}: "
             f"logged {first.logged}, recomputed {first.recomputed}; {first.why.said}"
         )
 
@@ -128,20 +131,28 @@ def _breaches(stage: Stage, found: Certificate) -> Iterator[str]:
 def _read_out(stage: Stage, records: Sequence[Record]) -> Iterator[str]:
     """Yields the decisions whose logged values are not those of the rules read out slowly."""
     changes = _changes(stage, records)
-    decisions = [decision for decision in stage.decided if decision.candidates[0].features]
-    step = max(1, len(decisions) // _MOST_READ_OUT)
-    for decision in decisions[::step]:
-        values, logged = _reference(stage, changes, decision), decision.candidates[0].features
+    asked = _logged(stage.decided)
+    step = max(1, len(asked) // _MOST_READ_OUT)
+    for decision, candidate in asked[::step]:
+        values, logged = _reference(stage, changes, decision, candidate), candidate.features
         if values is None or pack_features(values) != logged:
             at = [] if values is None else np.flatnonzero(values != unpack_features(logged)).tolist()
             named = ", ".join(stage.system.features.names[place] for place in at) or "every value"
             yield f"the reference interpreter differs at position {decision.state_seq}: {named}"
 
 
-def _reference(stage: Stage, changes: Sequence[Change], decision: Decision) -> np.ndarray[Any, Any] | None:
+def _logged(decisions: Sequence[Decision]) -> list[tuple[Decision, Candidate]]:
+    """Returns every candidate whose features were logged, with its decision."""
+    return [(decision, candidate) for decision in decisions for candidate in decision.candidates if candidate.features]
+
+
+def _reference(
+    stage: Stage, changes: Sequence[Change], decision: Decision, candidate: Candidate
+) -> np.ndarray[Any, Any] | None:
     """Returns the values as the reference has them; None where it refuses."""
+    asked = point(decision.request, decision.state_seq, of=candidate)
     try:
-        found = evaluate(stage.system.features, changes, point=point(decision.request, decision.state_seq))
+        found = evaluate(stage.system.features, changes, point=asked)
     except DataError:
         return None
     return np.array(found, np.float64)
@@ -154,56 +165,62 @@ def _changes(stage: Stage, records: Sequence[Record]) -> list[Change]:
 
 def _sabotages(stage: Stage, records: Sequence[Record], doubled: Sequence[int]) -> dict[str, list[str]]:
     """Returns for each sabotage what is noticed of it: parity has to, and the reference has to side with offline."""
-    found = {"the last bit of a logged value": _noticed(stage, records, _bit_flipped(stage))}
+    changes = _changes(stage, records)
+    found = {"the last bit of a logged value": _noticed(stage, changes, _bit_flipped(stage))}
     kinds = {kind for feature in stage.system.features.aggregates for kind in feature.over}
     if stage.system.schema.request.name in kinds:
         for name, fault in FAULTS.items():
-            found[name] = _noticed(stage, records, _as_logged_by(stage, records, fault, doubled=doubled))
+            found[name] = _noticed(stage, changes, _as_logged_by(stage, records, fault, doubled=doubled))
     return found
 
 
 def _bit_flipped(stage: Stage) -> Logged:
-    aim = next(decision for decision in reversed(stage.decided) if decision.candidates[0].features)
-    values = unpack_features(aim.candidates[0].features).copy()
+    decision, candidate = _logged(stage.decided)[-1]
+    values = unpack_features(candidate.features).copy()
     values[0] = np.nextafter(values[0], np.inf)
-    return {aim.id: pack_features(values)}
+    return {(decision.id, candidate.ref): pack_features(values)}
 
 
 def _as_logged_by(
     stage: Stage, records: Sequence[Record], fault: type[FaultyState], *, doubled: Sequence[int]
 ) -> Logged:
     """Returns what the decisions would have logged with a faulty state behind them."""
-    state, logged = fault(stage.system.features, doubled), dict[str, bytes]()
+    state, logged = fault(stage.system.features, doubled), dict[tuple[str, str], bytes]()
     for record in records:
         if record.kind == "decision":
             decision = decode_decision(record.body)
-            if decision.mode != "imported" and decision.candidates[0].features:
-                logged[decision.id] = pack_features(state.vector(point(decision.request, decision.state_seq)))
+            kept = () if decision.mode == "imported" else tuple(candidate for _, candidate in _logged([decision]))
+            if kept:
+                rows = vectors(state, decision.request, state_seq=decision.state_seq, candidates=kept)
+                logged |= {(decision.id, one.ref): pack_features(row) for one, row in zip(kept, rows, strict=True)}
         for change in changes_of(record, None, past=stage.log, reads=stage.system.features.reads):
             state.apply(change)
     return logged
 
 
-def _noticed(stage: Stage, records: Sequence[Record], logged: Logged) -> list[str]:
+def _noticed(stage: Stage, changes: Sequence[Change], logged: Logged) -> list[str]:
     log = TamperedLog(stage.log, _relogged(logged))
     first = Deployment(stage.home, stage.system, log).parity().last(_EVERY_VALUE).first
     if first is None:
         return []
-    aim = next(decision for decision in stage.decided if decision.id == first.decision_id)
-    values = _reference(stage, _changes(stage, records), aim)
+    decision = next(decision for decision in stage.decided if decision.id == first.decision_id)
+    candidate = next(
+        one for _, one in _logged([decision]) if logged.get((decision.id, one.ref), one.features) != one.features
+    )
+    values = _reference(stage, changes, decision, candidate)
     # The decision's own values are the honest ones: only the log that parity reads was changed.
-    sides = values is not None and pack_features(values) == aim.candidates[0].features != logged[aim.id]
+    sides = values is not None and pack_features(values) == candidate.features
     return [f"{first.feature}: {first.why.said}"] if sides else []
 
 
 def _relogged(logged: Logged) -> Callable[[Record], Record]:
     def changed(record: Record) -> Record:
         decision = decode_decision(record.body) if record.kind == "decision" else None
-        packed = None if decision is None else logged.get(decision.id)
-        if decision is None or packed is None:
+        if decision is None or decision.mode == "imported":
             return record
-        candidate = msgspec.structs.replace(decision.candidates[0], features=packed)
-        decision = msgspec.structs.replace(decision, candidates=(candidate, *decision.candidates[1:]))
+        for place in kept_places(decision):
+            before = decision.candidates[place]
+            decision = with_candidate(decision, place, features=logged.get((decision.id, before.ref), before.features))
         return msgspec.structs.replace(record, body=encode(decision))
 
     return changed

@@ -14,19 +14,23 @@ from itertools import islice
 import msgspec
 import numpy as np
 
-from decalog.decisions import Candidate, Decision, draw, unpack_features
-from decalog.policy import Case, Policy, Values, Verdict
+from decalog.decisions import Decision, Slot, draw, unpack_features
+from decalog.policy import Case, Columns, Policy, Values, Verdict
 from decalog.system import System
 from decalog.testing import traffic
 from decalog.testing.laws.law import Verdict as Found
 from decalog.testing.laws.law import proven
+from decalog.testing.laws.replayed import kept_places
 from decalog.testing.stage import Stage, Trial
 
 _PREDICTIONS = (0.0001, 0.01, 0.1, 0.4, 0.8, 0.97, 0.9999)
 _DRAWS = 400
-_CASES = 40
+_CASES, _SLATES = 40, 3
+"""Decisions that are decided again, where slots hold actions and where they hold things: a slate takes longer."""
 _SIGMAS = 5.0
-_OWN_DRAWS = 20_000
+_OWN_DRAWS, _OWN_SLATES = 20_000, 2_000
+_FEWEST = 50
+"""Draws with the same slots above that a frequency needs."""
 _CLOSE = 1e-9
 
 Decide = Callable[[Case], Verdict]
@@ -45,6 +49,8 @@ def check(trial: Trial) -> Found:
             "a propensity above 1": list(islice(_odd(_scaled(policy, 1.5), cases), 1)),
             "a propensity half of what it is": list(islice(_odd(_scaled(policy, 0.5), cases), 1)),
         }
+        if stage.system.schema.slate_of:
+            sabotages["the last two slots drawn in secret"] = list(islice(_odd(_swapping(policy), cases), 1))
     finally:
         stage.close()
     return proven(len(cases), breaches, sabotages=sabotages)
@@ -58,44 +64,67 @@ def _logged(decisions: Sequence[Decision]) -> Iterator[str]:
 
 
 def _cases(system: System, decisions: Sequence[Decision]) -> Iterator[Case]:
-    """Yields what the policy is asked: logged requests and features, under each prediction."""
+    """Yields what the policy is asked: logged requests, candidates and features, under predictions of each height."""
     places = {name: place for place, name in enumerate(system.features.names)}
-    seen = [decision for decision in decisions if decision.candidates and decision.candidates[0].features]
-    for decision in seen[:: max(1, len(seen) // _CASES)]:
-        values = Values(places, unpack_features(decision.candidates[0].features))
-        for value in _PREDICTIONS:
-            heads = {spec.head: value for spec in system.models}
-            candidate = Candidate(decision.request.id, "request", heads)
-            yield Case(decision.request, (candidate,), values, _never)
+    heads, is_slate = system.models[-1].head.split("+"), bool(system.schema.slate_of)
+    seen = [decision for decision in decisions if decision.candidates and kept_places(decision)]
+    rng = np.random.default_rng(len(seen))
+    for decision in seen[:: max(1, len(seen) // (_SLATES if is_slate else _CASES))]:
+        logged = [decision.candidates[place] for place in kept_places(decision)]
+        ruled_out = tuple(candidate for candidate in decision.candidates if candidate.dropped)
+        matrix = np.stack([unpack_features(candidate.features) for candidate in logged])
+        for height in _PREDICTIONS:
+            shares = rng.random((len(logged), len(heads))) if is_slate else np.ones((len(logged), len(heads)))
+            said = [dict(zip(heads, row, strict=True)) for row in (height * shares).tolist()]
+            candidates = [
+                msgspec.structs.replace(candidate, predictions=predictions, features=b"")
+                for candidate, predictions in zip(logged, said, strict=True)
+            ]
+            values = Values(places, matrix[0])
+            yield Case(decision.request, (*candidates, *ruled_out), values, _never, Columns(places, matrix))
 
 
 def _odd(decide: Decide, cases: Sequence[Case]) -> Iterator[str]:
     """Yields where draws and propensities do not fit."""
     for number, case in enumerate(cases):
-        counts, said = Counter[str](), dict[str, set[float | None]]()
-        for draws in range(_DRAWS):
-            slots = decide(msgspec.structs.replace(case, draw=_drawn(number, draws))).choice.slots
-            # The first slot: those below are conditional on the ones above.
-            for slot in slots[:1]:
-                counts[slot.ref] += 1
-                said.setdefault(slot.ref, set()).add(slot.propensity)
-        yield from _misfits(case, counts, said)
+        draws = [_drawn(number, count) for count in range(_DRAWS)]
+        made = [decide(msgspec.structs.replace(case, draw=draw)).choice.slots for draw in draws]
+        yield from (f"request {case.request.id}: {what}" for what in _misfits(made))
 
 
-def _misfits(case: Case, counts: Counter[str], said: dict[str, set[float | None]]) -> Iterator[str]:
-    known = {ref: next(iter(values)) for ref, values in said.items() if len(values) == 1}
-    total = 0.0
+def _misfits(made: Sequence[tuple[Slot, ...]]) -> Iterator[str]:
+    """Yields what does not fit in choices for one case: each slot is judged given the slots above it.
+
+    Where those were drawn too, the choices that agree in the most frequent ones are looked at.
+    """
+    place = 0
+    while len(made) >= _FEWEST and any(place < len(slots) for slots in made):
+        here = [slots[place] if place < len(slots) else _NO_SLOT for slots in made]
+        yield from _misfits_at(here)
+        above = Counter(slot.ref for slot in here).most_common(1)[0][0]
+        made = [slots for slots, slot in zip(made, here, strict=True) if slot.ref == above]
+        place += 1
+
+
+_NO_SLOT = Slot("", propensity=None)
+
+
+def _misfits_at(slots: Sequence[Slot]) -> Iterator[str]:
+    """Yields what does not fit between how often each thing stood in a slot and what was said of it."""
+    counts, said = Counter(slot.ref for slot in slots), dict[str, set[float | None]]()
+    for slot in slots:
+        said.setdefault(slot.ref, set()).add(slot.propensity)
+    drawn, total = len(slots), 0.0
     for ref, count in counts.items():
-        p = known.get(ref)
+        p = next(iter(said[ref])) if len(said[ref]) == 1 else None
         if p is None or not 0.0 < p <= 1.0:
-            yield f"request {case.request.id}: {ref} with propensities {sorted(map(str, said[ref]))}"
+            yield f"{ref} with propensities {sorted(map(str, said[ref]))}"
             return
         total += p
-        spread = math.sqrt(p * (1.0 - p) / _DRAWS)
-        if abs(count / _DRAWS - p) > _SIGMAS * spread + _CLOSE:
-            yield f"request {case.request.id}: {ref} in {count} of {_DRAWS} draws, its propensity is {p}"
+        if abs(count / drawn - p) > _SIGMAS * math.sqrt(p * (1.0 - p) / drawn) + _CLOSE:
+            yield f"{ref} in {count} of {drawn} draws, its propensity is {p}"
     if total > 1.0 + _CLOSE:
-        yield f"request {case.request.id}: propensities that add up to {total}"
+        yield f"propensities that add up to {total}"
 
 
 def _unfair_draws(policy: Policy, cases: Sequence[Case]) -> Iterator[str]:
@@ -103,16 +132,10 @@ def _unfair_draws(policy: Policy, cases: Sequence[Case]) -> Iterator[str]:
     drawn = next((case for case in cases if _is_drawn(policy, case)), None)
     if drawn is None:
         return
-    counts, said = Counter[str](), dict[str, float | None]()
-    for number in range(_OWN_DRAWS):
-        own = _own(f"decision {number}")
-        slot = policy.decide(msgspec.structs.replace(drawn, draw=own)).choice.slots[0]
-        counts[slot.ref] += 1
-        said[slot.ref] = slot.propensity
-    for ref, count in counts.items():
-        p = said[ref] or 0.0
-        if abs(count / _OWN_DRAWS - p) > _SIGMAS * math.sqrt(p * (1.0 - p) / _OWN_DRAWS) + _CLOSE:
-            yield f"draws by decision ids: {ref} in {count} of {_OWN_DRAWS}, its propensity is {p}"
+    many = _OWN_DRAWS if len(drawn.candidates) == 1 else _OWN_SLATES
+    draws = [_own(f"decision {number}") for number in range(many)]
+    made = [policy.decide(msgspec.structs.replace(drawn, draw=own)).choice.slots for own in draws]
+    yield from (f"draws by decision ids: {what}" for what in _misfits(made))
 
 
 def _is_drawn(policy: Policy, case: Case) -> bool:
@@ -162,5 +185,17 @@ def _scaled(policy: Policy, factor: float) -> Decide:
         choice = policy.decide(case).choice
         slots = tuple(msgspec.structs.replace(s, propensity=(s.propensity or 0.0) * factor) for s in choice.slots)
         return Verdict(msgspec.structs.replace(choice, slots=slots))
+
+    return decide
+
+
+def _swapping(policy: Policy) -> Decide:
+    """Returns the policy with its last two slots in the other order every other time, and no word of it."""
+
+    def decide(case: Case) -> Verdict:
+        verdict = policy.decide(case)
+        *above, one, other = slots = verdict.choice.slots if len(verdict.choice.slots) > 1 else (_NO_SLOT, _NO_SLOT)
+        swapped = (*above, other, one) if case.draw("sabotage") < 0.5 else slots  # noqa: PLR2004 - a coin
+        return msgspec.structs.replace(verdict, choice=msgspec.structs.replace(verdict.choice, slots=tuple(swapped)))
 
     return decide

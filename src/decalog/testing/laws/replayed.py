@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from decalog.decisions import Candidate, Choice, Decision, Slot, decode_decision, pack_features, unpack_features
+from decalog.decisions import Choice, Decision, Slot, decode_decision, pack_features, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import DecalogError
 from decalog.events import Record, decode_table, encode
@@ -65,13 +67,21 @@ def _named(found: Range) -> str:
 
 def _sabotages(stage: Stage) -> dict[str, list[str]]:
     """Returns for each sabotage whether the range shows it, at the decision it touched and by the name it touched."""
-    aim = next(decision for decision in reversed(stage.decided) if decision.candidates[0].features)
-    last = stage.system.features.names[-1]
+    aim = next(decision for decision in reversed(stage.decided) if _is_whole(decision))
+    place = kept_places(aim)[-1]
+    head = stage.system.models[-1].head.split("+")[-1]
+    ref = f"{aim.candidates[place].ref}: " if len(aim.candidates) > 1 else ""
     found = {
-        "the last bit of a feature": _tampered(stage, aim, last, change=_bit_flipped),
-        "the last bit of a prediction": _tampered(stage, aim, stage.system.models[-1].head, change=_prediction_moved),
+        "the last bit of a feature": _tampered(
+            stage, aim, ref + stage.system.features.names[-1], change=partial(_bit_flipped, place=place)
+        ),
+        "the last bit of a prediction": _tampered(
+            stage, aim, ref + head, change=partial(_prediction_moved, place=place, head=head)
+        ),
         "another action": _tampered(stage, aim, "choice", change=_acted_otherwise),
     }
+    if stage.system.schema.slate_of:
+        found["another order of the slots"] = _tampered(stage, aim, "choice", change=_ordered_otherwise)
     if msgspec.structs.fields(stage.system.policy_params):
         found["other parameters of the policy"] = _other_policy(stage)
     return found
@@ -109,25 +119,44 @@ class TamperedLog(Log):
         return self._change(super().get(seq))
 
 
-def _first(decision: Decision, candidate: Candidate) -> Decision:
-    return msgspec.structs.replace(decision, candidates=(candidate, *decision.candidates[1:]))
+def kept_places(decision: Decision) -> list[int]:
+    """Returns the places of the candidates whose features were logged."""
+    return [place for place, candidate in enumerate(decision.candidates) if candidate.features]
 
 
-def _bit_flipped(decision: Decision) -> Decision:
-    candidate = decision.candidates[0]
-    values = unpack_features(candidate.features).copy()
+def with_candidate(decision: Decision, place: int, **changes: Any) -> Decision:
+    """Returns a decision of which one candidate is another."""
+    candidates = list(decision.candidates)
+    candidates[place] = msgspec.structs.replace(candidates[place], **changes)
+    return msgspec.structs.replace(decision, candidates=tuple(candidates))
+
+
+def _is_whole(decision: Decision) -> bool:
+    """Returns whether a decision has all that can be tampered with: features, predictions and, in a slate, an order."""
+    is_plain = not decision.choice.verb
+    return bool(kept_places(decision)) and not decision.fallback and (is_plain or len(decision.choice.slots) > 1)
+
+
+def _bit_flipped(decision: Decision, place: int) -> Decision:
+    values = unpack_features(decision.candidates[place].features).copy()
     values[-1] = np.nextafter(values[-1], np.inf)
-    return _first(decision, msgspec.structs.replace(candidate, features=pack_features(values)))
+    return with_candidate(decision, place, features=pack_features(values))
 
 
-def _prediction_moved(decision: Decision) -> Decision:
-    candidate = decision.candidates[0]
-    moved = {head: float(np.nextafter(value, np.inf)) for head, value in candidate.predictions.items()}
-    return _first(decision, msgspec.structs.replace(candidate, predictions=moved))
+def _prediction_moved(decision: Decision, place: int, head: str) -> Decision:
+    predictions = decision.candidates[place].predictions
+    moved = {**predictions, head: float(np.nextafter(predictions[head], np.inf))}
+    return with_candidate(decision, place, predictions=moved)
 
 
 def _acted_otherwise(decision: Decision) -> Decision:
     choice = Choice((Slot(f"not {decision.choice.action}"),), decision.choice.reasons)
+    return msgspec.structs.replace(decision, choice=choice)
+
+
+def _ordered_otherwise(decision: Decision) -> Decision:
+    *above, last_but_one, last = decision.choice.slots
+    choice = msgspec.structs.replace(decision.choice, slots=(*above, last, last_but_one))
     return msgspec.structs.replace(decision, choice=choice)
 
 

@@ -7,21 +7,20 @@ room may read.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from decalog.clock import DAY
 from decalog.systems.feed.world.params import FACTS, WorldParams
-from decalog.systems.feed.world.people import Authors, Mask, Readers, sigmoid
-from decalog.systems.feed.world.posts import EVERYWHERE, Posts
+from decalog.systems.feed.world.town import EVERYWHERE, Town
 from decalog.testing import draws
-from decalog.testing.draws import Floats, Ints, Keys
+from decalog.testing.draws import Floats, Ints, Keys, Mask, sigmoid
 
 LIVE_DAYS = 3
 """After so long a post is old, and no policy of the world shows it any more."""
-TIRED, UNFIT = FACTS.index("tired"), FACTS.index("unfit")
+TIRED, _QUALITY, _UNFIT = (FACTS.index(name) for name in ("tired", "quality", "unfit"))
 LOOK_S, GLANCE_S = 2.5, 5.0
 """Seconds that a look at a post takes, and that one takes, on the mean, which is opened and left again."""
 _STAY_S, _SPREAD = 10.0, 0.35
@@ -29,19 +28,6 @@ _LONG = np.pi * _SPREAD / np.sin(np.pi * _SPREAD)  # mean of e to a logistic dra
 _HIDDEN, _REPORTED = 0.4, 1.0  # satisfaction that a hidden, a reported post cost beyond
 _DRAWS = 10
 _CLICK, _STAY, _LIKE, _HIDE, _REPORT = 0, 1, 2, 5, 6
-
-
-class Town(msgspec.Struct):
-    """Everybody and every post, as they are now."""
-
-    params: WorldParams
-    key: Keys
-    topics: Floats
-    surge: Floats
-    readers: Readers
-    authors: Authors
-    posts: Posts
-    seen: Mask  # (readers, posts or more)
 
 
 class Ask(NamedTuple):
@@ -61,12 +47,14 @@ class Chances(NamedTuple):
         worth: satisfaction that a click adds.
         gain: expected satisfaction that the look adds.
         stay_s: median seconds of a stay beyond the first ten.
+        unfit: which should not be shown to them.
     """
 
     heads: Floats
     worth: Floats
     gain: Floats
     stay_s: Floats
+    unfit: Mask
 
 
 class Reaction(NamedTuple):
@@ -138,16 +126,22 @@ def facts(town: Town, reader: int, *, rows: Ints, at_us: int) -> Floats:
     return known.T
 
 
+@functools.cache
+def _matrix(weights: tuple[tuple[float, ...], ...]) -> Floats:
+    return np.array(weights, dtype=np.float64).T
+
+
 def chances(town: Town, reader: int, *, known: Floats) -> Chances:
     """Returns what a reader will do with posts of which all is known (`facts`)."""
     params = town.params
-    scores = known @ np.array(params.weights).T
+    scores = known @ _matrix(params.weights)
     scores[:, _LIKE:_HIDE] += town.readers.warmth[reader]
     heads = sigmoid(scores[:, :-1])
     heads[:, _STAY:_HIDE] *= heads[:, :1]
     click, worth = heads[:, _CLICK], scores[:, -1]
     gain = click * worth - params.bored * (1.0 - click) - _HIDDEN * heads[:, _HIDE] - _REPORTED * heads[:, _REPORT]
-    return Chances(heads, worth, gain, params.dwell_s * np.exp(0.25 * known[:, FACTS.index("quality")]))
+    stay_s = params.dwell_s * np.exp(0.25 * known[:, _QUALITY])
+    return Chances(heads, worth, gain, stay_s, known[:, _UNFIT] > 0)
 
 
 def expected_minor(params: WorldParams, chance: Chances) -> Floats:
@@ -180,21 +174,13 @@ def p_return(town: Town, readers: Ints | slice | int = slice(None)) -> Floats:
 
 def of_slate(town: Town, reader: int, *, rows: Ints, at_us: int) -> Chances:
     """Returns the chances of the posts of a slate, in order: the ones above tire of those below."""
-    return chances(town, reader, known=_of_slate(town, reader, rows=rows, at_us=at_us))
-
-
-def _of_slate(town: Town, reader: int, *, rows: Ints, at_us: int) -> Floats:
     known, topic = facts(town, reader, rows=rows, at_us=at_us), town.posts.topic[rows]
     known[:, TIRED] += np.tril(topic[:, None] == topic, -1).sum(axis=1)
-    return known
+    return chances(town, reader, known=known)
 
 
-def slate_minor(town: Town, reader: int, *, rows: Ints, at_us: int) -> tuple[float, float]:
+def slate_minor(town: Town, reader: int, *, chance: Chances) -> tuple[float, float]:
     """Returns what a slate is expected to earn now, and in the long run with what it does to satisfaction."""
-    return _expected(town, reader, chance=of_slate(town, reader, rows=rows, at_us=at_us))
-
-
-def _expected(town: Town, reader: int, *, chance: Chances) -> tuple[float, float]:
     params, looked = town.params, examination(town.params, len(chance.gain))
     now = float(looked @ expected_minor(params, chance))
     step = np.tanh(looked @ chance.gain / params.sated) - town.readers.satisfaction[reader]
@@ -204,9 +190,8 @@ def _expected(town: Town, reader: int, *, chance: Chances) -> tuple[float, float
 def react(town: Town, ask: Ask, *, rows: Ints) -> Reaction:
     """Returns what the reader does with a slate, and lets it change them; the draws belong to the request."""
     params, people, reader = town.params, town.readers, ask.reader
-    known, shown = _of_slate(town, reader, rows=rows, at_us=ask.at_us), len(rows)
-    chance = chances(town, reader, known=known)
-    expected = _expected(town, reader, chance=chance)
+    chance, shown = of_slate(town, reader, rows=rows, at_us=ask.at_us), len(rows)
+    expected = slate_minor(town, reader, chance=chance)
     keys = draws.child(ask.key, np.arange((shown + 1) * _DRAWS))
     draw = draws.uniform(keys, "reaction").reshape(shown + 1, _DRAWS)
     last = draw[-1]
@@ -225,7 +210,7 @@ def react(town: Town, ask: Ask, *, rows: Ints) -> Reaction:
     _look(town, reader, rows=rows[:depth], acts=acts)
     wants_more = depth == ask.size and last[1] < sigmoid(params.more + 1.5 * before)
     minor = float(_earned(params, acts.T.astype(np.float64), dwell_s).sum())
-    return Reaction(acts, dwell_s, draw[:, 8:], bool(wants_more), minor, expected, int(known[:, UNFIT].sum()))
+    return Reaction(acts, dwell_s, draw[:, 8:], bool(wants_more), minor, expected, int(chance.unfit.sum()))
 
 
 def _look(town: Town, reader: int, *, rows: Ints, acts: Mask) -> None:

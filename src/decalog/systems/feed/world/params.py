@@ -45,21 +45,17 @@ class WorldParams(Settings, frozen=True, kw_only=True):
     present: Annotated[float, fixed("log-odds that an indifferent reader comes on a day", least=-3, most=3)] = 0.5
     loyalty: Annotated[float, rate("what one unit of satisfaction adds to those log-odds", 6)] = 2.2
     memory: Annotated[float, share("share of satisfaction that each slate renews")] = 0.08
-    sated: Annotated[
-        float, fixed("good that a slate does, at which it satisfies by three quarters", least=0.1, most=20)
-    ] = 1.0
+    sated: Annotated[float, fixed("good of a slate that satisfies by three quarters", least=0.1, most=20)] = 1.0
     bored: Annotated[float, share("satisfaction that a post looked at for nothing costs")] = 0.04
     scroll: Annotated[float, fixed("probability to look at the next position as well", least=0.1, most=0.999)] = 0.93
-    more: Annotated[float, fixed("log-odds that the indifferent, at a slate's end, ask for more", least=-4, most=4)] = (
-        0.3
-    )
+    more: Annotated[float, fixed("log-odds to ask for more at a slate's end, if indifferent", least=-4, most=4)] = 0.3
     dwell_s: Annotated[float, rate("median seconds, beyond ten, on a post worth staying on", 600)] = 40.0
     drift: Annotated[float, rate("standard deviation of a day's step of a reader's taste", 0.5)] = 0.015
     new_taste: Annotated[float, share("share of readers a day who take up another topic")] = 0.006
     trends: Annotated[float, share("share of topics a day that begin to surge")] = 0.03
     joining: Annotated[float, share("share of readers who join during the first 60 days")] = 0.15
     bait: Annotated[float, share("share of authors who live by clickbait")] = 0.3
-    creators: Annotated[float, share("share of authors who are creators: better, busier, and gone if unseen")] = 0.2
+    creators: Annotated[float, rate("share of authors who are creators: better, busier, gone if unseen", 0.9)] = 0.2
     arrivals_day: Annotated[float, fixed("new authors on a mean day", least=0.1, most=4)] = 0.9
     leaving: Annotated[float, rate("probability a day that an author who is seen as usual leaves", 0.1)] = 0.004
     mature: Annotated[float, share("share of posts for adults only")] = 0.04
@@ -72,9 +68,7 @@ class WorldParams(Settings, frozen=True, kw_only=True):
     minute_minor: Annotated[float, rate("earned by a minute on posts, minor units", 100)] = 1.0
     hide_minor: Annotated[float, rate("cost of a post hidden, minor units", 1_000)] = 3.0
     report_minor: Annotated[float, rate("cost of a report: somebody reads it, minor units", 10_000)] = 30.0
-    day_minor: Annotated[
-        float, rate("worth of a reader's day, by which satisfaction is priced, minor units", 1_000)
-    ] = 6.0
+    day_minor: Annotated[float, rate("worth of a day, by which satisfaction is priced, minor units", 1_000)] = 6.0
     horizon_days: Annotated[int, fixed("days over which satisfaction is priced", least=1, most=365)] = 30
     twice: Annotated[float, share("share of posts acted on whose outcomes are sent twice")] = 0.01
     late: Annotated[float, share("share of them whose outcomes come hours late")] = 0.01

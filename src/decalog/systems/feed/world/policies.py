@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from decalog.clock import DAY
-from decalog.systems.feed.world.behaviour import TIRED, Ask, Town, chances, expected_minor, facts, price_minor, visible
+from decalog.systems.feed.world.behaviour import TIRED, Ask, chances, expected_minor, facts, price_minor, visible
+from decalog.systems.feed.world.town import Town
 from decalog.testing import draws
 from decalog.testing.draws import Floats, Ints
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from decalog.clock import DAY, HOUR, MINUTE, rfc3339
-from decalog.systems.feed.world.behaviour import Ask, Town
-from decalog.systems.feed.world.people import DEVICES, LANGUAGES, REGIONS
-from decalog.systems.feed.world.posts import EVERYWHERE, NEVER, word
+from decalog.systems.feed.world.behaviour import Ask
+from decalog.systems.feed.world.town import DEVICES, EVERYWHERE, LANGUAGES, NEVER, REGIONS, Town, word
 from decalog.testing import draws
 from decalog.testing.draws import Ints, Keys
 
@@ -24,68 +23,48 @@ class Told(NamedTuple):
     body: dict[str, Any]
 
 
-def reader_id(key: int) -> str:
-    """Returns a reader's name; the fakes' look the same."""
-    return f"reader_{key:016x}"
+def name(kind: str, key: int) -> str:
+    """Returns the name of a reader, an author or a post; the fakes' look as readers' do."""
+    return f"{kind}_{key:016x}"
 
 
-def author_id(key: int) -> str:
-    """Returns an author's name."""
-    return f"author_{key:016x}"
-
-
-def post_id(key: int) -> str:
-    """Returns a post's name."""
-    return f"post_{key:016x}"
-
-
-def event(kind: str, id_: str, *, at_us: int, **values: Any) -> Told:
+def event(kind: str, id_: str, *, at_us: int, values: Mapping[str, Any]) -> Told:
     """Returns an event that is sent when it happens."""
-    return Told(at_us, {"id": id_, "kind": kind, "event_time": rfc3339(at_us)} | values)
+    return Told(at_us, {"id": id_, "kind": kind, "event_time": rfc3339(at_us), **values})
 
 
 def about(town: Town, row: int) -> dict[str, str]:
     """Returns the post, its author and its topic, by name."""
     posts = town.posts
-    author = author_id(int(town.authors.key[posts.author[row]]))
-    return {"post": post_id(int(posts.key[row])), "author": author, "topic": word(int(posts.topic[row]))}
+    author = name("author", int(town.authors.key[posts.author[row]]))
+    return {"post": name("post", int(posts.key[row])), "author": author, "topic": word(int(posts.topic[row]))}
 
 
 def of_posts(town: Town, rows: Ints) -> Iterator[Told]:
     """Yields what is told of new posts: that they appear, are corrected, judged and withdrawn."""
-    posts, params = town.posts, town.params
-    keys = posts.key[rows]
-    edited = draws.uniform(keys, "edited") < params.edited
-    edited_us = posts.created_us[rows] + (draws.uniform(keys, "edited when") * DAY).astype(np.int64)
+    posts, keys = town.posts, town.posts.key[rows]
+    edited = draws.uniform(keys, "edited") < town.params.edited
+    edited_us = posts.created_us[rows] + draws.below(keys, "edited when", bound=DAY)
     for place, row in enumerate(rows.tolist()):
-        key, at_us = int(posts.key[row]), int(posts.created_us[row])
-        first = _post(town, row, at_us=at_us)
-        gone_us, judged_us = int(posts.gone_us[row]), int(posts.judged_us[row])
+        key, gone_us, judged_us = int(posts.key[row]), int(posts.gone_us[row]), int(posts.judged_us[row])
+        first = _post(town, row)
         yield first
         if edited[place] and edited_us[place] < gone_us:
-            title = first.body["title"] + ", corrected"
-            yield Told(
-                int(edited_us[place]),
-                first.body | {"id": f"ed_{key:016x}", "corrects": first.body["id"], "title": title},
-            )
+            edit = {"id": name("ed", key), "corrects": first.body["id"], "title": first.body["title"] + ", corrected"}
+            yield Told(int(edited_us[place]), first.body | edit)
         if judged_us != NEVER:
             verdict = "removed" if judged_us == gone_us else ("limited", "sensitive")[key % 2]
-            yield event("moderation", f"mod_{key:016x}", at_us=judged_us, post=post_id(key), verdict=verdict)
+            judged = {"post": name("post", key), "verdict": verdict}
+            yield event("moderation", name("mod", key), at_us=judged_us, values=judged)
         if gone_us not in (NEVER, judged_us):
-            yield Told(gone_us, {"id": f"del_{key:016x}", "deletes": first.body["id"]})
+            yield Told(gone_us, {"id": name("del", key), "deletes": first.body["id"]})
 
 
-def _post(town: Town, row: int, *, at_us: int) -> Told:
+def _post(town: Town, row: int) -> Told:
     posts, key = town.posts, int(town.posts.key[row])
-    told = event(
-        "post",
-        f"ev_{key:016x}",
-        at_us=at_us,
-        **about(town, row),
-        language=LANGUAGES[posts.language[row]],
-        is_mature=bool(posts.mature[row]),
-        title=f"On {word(int(posts.topic[row]))}, {key % 10_000}",
-    )
+    told = event("post", name("ev", key), at_us=int(posts.created_us[row]), values=about(town, row))
+    language, title = LANGUAGES[posts.language[row]], f"On {told.body['topic']}, {key % 10_000}"
+    told.body.update(language=language, is_mature=bool(posts.mature[row]), title=title)
     if posts.region[row] != EVERYWHERE:
         told.body["regions"] = REGIONS[posts.region[row]]
     return told
@@ -93,13 +72,9 @@ def _post(town: Town, row: int, *, at_us: int) -> Told:
 
 def reader_facts(town: Town, row: int) -> dict[str, Any]:
     """Returns what is known of a reader with each request and in their profile."""
-    people = town.readers
-    return {
-        "user": reader_id(int(people.key[row])),
-        "region": REGIONS[people.region[row]],
-        "language": LANGUAGES[people.language[row]],
-        "is_adult": bool(people.adult[row]),
-    }
+    people, user = town.readers, name("reader", int(town.readers.key[row]))
+    language, region = LANGUAGES[people.language[row]], REGIONS[people.region[row]]
+    return {"user": user, "region": region, "language": language, "is_adult": bool(people.adult[row])}
 
 
 def request(town: Town, id_: str, *, ask: Ask, read: list[str], later: bool) -> dict[str, Any]:
@@ -122,9 +97,8 @@ def of_newcomers(town: Town, rows: Ints, *, start_us: int) -> Iterator[Told]:
     people = town.readers
     says = draws.uniform(people.key, "says") < _SAYS
     for row in rows.tolist():
-        key = int(people.key[row])
-        at_us = start_us + key % MINUTE
-        told = event("profile", f"prof_{key:016x}", at_us=at_us, **reader_facts(town, row))
+        key, at_us = int(people.key[row]), start_us + int(people.key[row]) % MINUTE
+        told = event("profile", name("prof", key), at_us=at_us, values=reader_facts(town, row))
         if says[row]:
             closest = np.argsort(-(town.topics @ people.taste[row]))[:3]
             told.body["interests"] = " ".join(word(int(topic)) for topic in closest)
@@ -136,8 +110,8 @@ def of_newcomers(town: Town, rows: Ints, *, start_us: int) -> Iterator[Told]:
 def tie(kind: str, town: Town, *, reader: int, author: int, at_us: int, on: bool = True) -> Told:
     """Returns the event of a reader who follows, blocks or mutes an author, or no longer does."""
     key, other = int(town.readers.key[reader]), int(town.authors.key[author])
-    id_ = f"{kind}_{key ^ other:016x}_{at_us:x}"
-    return event(kind, id_, at_us=at_us, user=reader_id(key), author=author_id(other), on=on)
+    values = {"user": name("reader", key), "author": name("author", other), "on": on}
+    return event(kind, f"{name(kind, key ^ other)}_{at_us:x}", at_us=at_us, values=values)
 
 
 def elsewhere(town: Town, *, start_us: int) -> Iterator[Told]:
@@ -152,8 +126,11 @@ def elsewhere(town: Town, *, start_us: int) -> Iterator[Told]:
         found = rows[draws.below(draws.child(key, np.arange(6)), "post", bound=len(rows))]
         row = int(found[(posts.place[found] @ people.taste[reader]).argmax()])
         at_us = start_us + int(draws.below(key[None], "when", bound=DAY)[0])
-        user = reader_id(int(people.key[reader]))
-        yield event("click", f"else_{int(key):016x}", at_us=at_us, user=user, **about(town, row), value=1)
+        yield _opened("click", int(key), at_us=at_us, user=int(people.key[reader]), what=about(town, row))
+
+
+def _opened(kind: str, key: int, *, at_us: int, user: int, what: dict[str, str]) -> Told:
+    return event(kind, name(kind, key), at_us=at_us, values={"user": name("reader", user), **what, "value": 1})
 
 
 def fakes(town: Town) -> Keys:
@@ -171,7 +148,5 @@ def coordinated(town: Town, rows: Ints) -> Iterator[Told]:
         for key, fake, delay_us in zip(keys.tolist(), everyone.tolist(), delays, strict=True):
             at_us = int(posts.created_us[row]) + MINUTE + delay_us
             for kind in ("click", "like"):
-                yield event(
-                    kind, f"else_{key:016x}_{kind}", at_us=at_us, user=reader_id(fake), **about(town, row), value=1
-                )
+                yield _opened(kind, key, at_us=at_us, user=fake, what=about(town, row))
         posts.clicks[row] += len(everyone)

@@ -1,4 +1,4 @@
-"""Readers and authors: their tastes, languages and ties, how both change, and who leaves."""
+"""Everybody and every post of the feed's world: what they are like, how they change, and who comes and goes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
+from decalog.clock import DAY, HOUR
 from decalog.systems.feed.world.params import WorldParams
 from decalog.testing import draws
-from decalog.testing.draws import Floats, Ints, Keys
-
-Mask = npt.NDArray[np.bool_]
+from decalog.testing.draws import Floats, Ints, Keys, Mask
 
 DIM = 8
 """Of the space in which tastes, topics and posts lie; everybody has unit length there."""
@@ -26,6 +24,15 @@ _SECOND_LANGUAGE, _MINORS = 0.4, 0.12
 _JOINING_DAYS = 60
 _MORALE = 0.12  # share of an author's morale that a day renews
 _LEAST_MORALE, _MOST_MORALE = 0.2, 1.5
+EVERYWHERE = -1
+NEVER = 2**62
+WORDS = (
+    *("news", "sport", "music", "film", "games", "food", "travel", "science", "health", "money", "art", "books"),
+    *("garden", "cars", "space", "fashion", "politics", "animals", "history", "craft", "school", "sea", "code", "home"),
+)
+_SURGE_DAYS = 3
+_REGIONAL = 0.06
+_MAIN_TOPIC, _JOINS_TREND, _WAVE, _DOWN = 0.75, 0.12, 0.6, 0.5
 
 
 class Readers(msgspec.Struct, kw_only=True):
@@ -63,6 +70,38 @@ class Authors(NamedTuple):
     noticed: Floats  # looks today, and ten for each like
 
 
+class Posts(NamedTuple):
+    """Posts, one row each, in order of appearance."""
+
+    key: Keys
+    author: Ints
+    topic: Ints
+    place: Floats  # (posts, DIM)
+    quality: Floats
+    clickbait: Floats
+    language: Ints
+    region: Ints
+    mature: Mask
+    harmful: Mask
+    created_us: Ints
+    judged_us: Ints  # when moderation gives its verdict, or NEVER
+    gone_us: Ints  # when it is withdrawn or taken down, or NEVER
+    clicks: Floats
+
+
+class Town(msgspec.Struct):
+    """Everybody and every post, as they are now."""
+
+    params: WorldParams
+    key: Keys
+    topics: Floats
+    surge: Floats
+    readers: Readers
+    authors: Authors
+    posts: Posts
+    seen: Mask  # (readers, posts or more)
+
+
 def unit(vectors: Floats) -> Floats:
     """Returns the vectors at length 1."""
     return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), dtype=np.float64)
@@ -71,11 +110,6 @@ def unit(vectors: Floats) -> Floats:
 def noise(keys: Keys, name: str) -> Floats:
     """Returns standard normal vectors, shape (keys, DIM)."""
     return draws.normal(draws.child(keys[:, None], np.arange(DIM)), name)
-
-
-def sigmoid(x: Floats) -> Floats:
-    """Returns 1 / (1 + e^-x)."""
-    return np.asarray(1.0 / (1.0 + np.exp(-x)), dtype=np.float64)
 
 
 def some_topic(keys: Keys, name: str, *, topics: int) -> Ints:
@@ -108,7 +142,7 @@ def readers(key: Keys, params: WorldParams, *, topics: Floats, authors: Authors)
         taste=taste,
         satisfaction=np.zeros(params.readers),
         tired=np.zeros((params.readers, len(topics))),
-        follows=draws.uniform(pair, "follow") < sigmoid(drawn_to),
+        follows=draws.uniform(pair, "follow") < draws.sigmoid(drawn_to),
         blocked=np.zeros((params.readers, len(authors.key)), dtype=np.bool_),
     )
 
@@ -136,7 +170,7 @@ def authors(keys: Keys, params: WorldParams, *, topics: Floats) -> Authors:
     )
 
 
-def welcome(readers: Readers, old: Authors, params: WorldParams, *, topics: Floats, key: Keys) -> Authors:
+def welcome(readers: Readers, old: Authors, *, params: WorldParams, topics: Floats, key: Keys) -> Authors:
     """Returns the authors with those who arrive on a day, whom nobody follows yet."""
     count = draws.poisson(key, "arrivals", rate=np.array([params.arrivals_day]))[0]
     new = authors(draws.child(key, np.arange(count)), params, topics=topics)
@@ -174,3 +208,67 @@ def posts_today(people: Authors, *, day: int) -> tuple[Ints, Ints]:
     """Returns for each post of a day its author's row and its place among the author's."""
     rate = np.where(people.active, people.rate * np.clip(people.morale, _LEAST_MORALE, _MOST_MORALE), 0.0)
     return draws.spread(draws.poisson(draws.child(draws.named(people.key, "posts"), day), "count", rate=rate))
+
+
+def word(topic: int) -> str:
+    """Returns a topic's name."""
+    return WORDS[topic] if topic < len(WORDS) else f"topic{topic}"
+
+
+def surges(key: Keys, params: WorldParams, *, day: int, forced: bool) -> Floats:
+    """Returns how strongly each topic surges on a day: 0 to 1, 2 for one where it is forced."""
+    keys = draws.child(draws.named(key, "trends"), np.arange(params.topics))
+    strength = np.zeros(params.topics)
+    for back in range(_SURGE_DAYS):
+        began = draws.uniform(draws.child(keys, day + _SURGE_DAYS - back), "began") < params.trends
+        strength = np.maximum(strength, began * (1.0 - back / _SURGE_DAYS))
+    if forced:
+        strength[draws.below(draws.named(key, "forced trend"), "topic", bound=params.topics)[0]] = 2.0
+    return strength
+
+
+def written(people: Authors, params: WorldParams, *, topics: Floats, surge: Floats, start_us: int, wave: bool) -> Posts:
+    """Returns the posts that authors write on the day that starts."""
+    author, nth = posts_today(people, day=start_us // DAY)
+    keys = draws.child(draws.child(draws.named(people.key[author], "post"), start_us // DAY), nth)
+    created_us = start_us + (DAY * draws.uniform(keys, "when")).astype(np.int64)
+    order = np.argsort(created_us, kind="stable")
+    author, keys, created_us = author[order], keys[order], created_us[order]
+    which = draws.uniform(keys, "which")
+    topic = np.where(which < _MAIN_TOPIC, people.topics[author, 0], people.topics[author, 1])
+    follows_trend = draws.uniform(keys, "trend") < _JOINS_TREND * surge.max()
+    topic = np.where(follows_trend, surge.argmax(), topic)
+    loud = wave & (draws.uniform(keys, "wave") < _WAVE)
+    mature = draws.uniform(keys, "mature") < params.mature
+    harmful = draws.uniform(keys, "harmful") < params.harmful
+    judged_us = np.where(harmful, created_us + _hours(keys, "judged", most=6.0), NEVER)
+    down_us = np.where(draws.uniform(keys, "down") < _DOWN, judged_us, NEVER)
+    withdrawn = draws.uniform(keys, "withdrawn") < params.withdrawn
+    withdrawn_us = np.where(withdrawn, created_us + _hours(keys, "withdrawn", most=24.0), NEVER)
+    regional = draws.uniform(keys, "regional") < _REGIONAL
+    return Posts(
+        key=keys,
+        author=author,
+        topic=topic,
+        place=unit(topics[topic] + 0.35 * people.style[author] + 0.15 * noise(keys, "place")),
+        quality=people.quality[author] + 0.5 * draws.normal(keys, "quality"),
+        clickbait=np.maximum(people.bait[author] + 0.3 * draws.normal(keys, "bait"), 0.0) + 1.5 * loud,
+        language=people.language[author],
+        region=np.where(regional, draws.below(keys, "region", bound=len(REGIONS)), EVERYWHERE),
+        mature=mature,
+        harmful=harmful,
+        created_us=created_us,
+        judged_us=judged_us,
+        gone_us=np.minimum(down_us, withdrawn_us),
+        clicks=np.zeros(len(keys)),
+    )
+
+
+def join(old: Posts, new: Posts) -> Posts:
+    """Returns older and newer posts."""
+    return Posts._make(np.concatenate(pair) for pair in zip(old, new, strict=True))
+
+
+def _hours(keys: Keys, name: str, *, most: float) -> Ints:
+    """Returns microseconds, uniform up to so many hours, and at least six minutes."""
+    return (HOUR * (0.1 + (most - 0.1) * draws.uniform(keys, name + " hours"))).astype(np.int64)
