@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decalog.decisions import decode_decision
+from decalog.decisions import Decision, decode_decision
 from decalog.errors import DecalogError
 from decalog.home import Home
 from decalog.log import verify_chain
@@ -35,7 +35,7 @@ _WAIT_S = 120
 _FILES = ("log/0.sqlite", "vault.sqlite")
 
 Told = Mapping[str, tuple[str, str]]
-"""Step key (door and id) → (the decision's id, its action), both "" for a row: what a caller was told."""
+"""Step key (door and id) → (the decision's id, its action and slots), both "" for a row: what a caller was told."""
 
 
 def check(trial: Trial) -> Verdict:
@@ -88,7 +88,12 @@ def _send(stage: Stage, step: Step) -> dict[str, tuple[str, str]]:
     if result is not None:
         return {_key(step): ("", "")} if result.status == "accepted" else {}
     decided = stage.decided[made:]
-    return {_key(step): (decided[0].id, decided[0].choice.action)} if decided else {}
+    return {_key(step): (decided[0].id, _answered(decided[0]))} if decided else {}
+
+
+def _answered(decision: Decision) -> str:
+    """Returns what a caller is told to do, in words: the action, and what stands in the slots."""
+    return " ".join((decision.choice.action, *(slot.ref for slot in decision.choice.slots)))
 
 
 def _moments(trial: Trial, steps: Sequence[Step]) -> list[_Moment]:
@@ -159,7 +164,7 @@ def _breaches(trial: Trial, steps: Sequence[Step], told: Told, *, home: Home) ->
 
 
 def _lost(stage: Stage, told: Told) -> Iterator[str]:
-    for key, (decision_id, action) in told.items():
+    for key, (decision_id, answer) in told.items():
         space, _, id_ = key.partition(" ")
         seqs = stage.log.find(space, f"{stage.system.name}/{id_}")
         if len(seqs) != 1:
@@ -168,7 +173,7 @@ def _lost(stage: Stage, told: Told) -> Iterator[str]:
         record = stage.log.get(seqs[0])
         if decision_id:
             decision = decode_decision(record.body)
-            if (decision.id, decision.choice.action) != (decision_id, action):
+            if (decision.id, _answered(decision)) != (decision_id, answer):
                 yield f"{key} was told otherwise than it stands in the log"
 
 

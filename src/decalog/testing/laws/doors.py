@@ -240,10 +240,10 @@ def _signals(system: System) -> Iterator[str]:
     heads = [signal.head for signal in schema.signals]
     if not heads or len(set(heads)) < len(heads):
         yield f"signals {', '.join(heads) or 'none'}: there must be some, and no head twice"
-    for signal in schema.signals:
-        schema.outcome(signal.kind)
-        if signal.maturity_us <= 0:
-            yield f"{signal.head} matures at once"
+    yield from (f"{signal.head} matures at once" for signal in schema.signals if signal.maturity_us <= 0)
+    strangers = {signal.kind for signal in schema.signals} - {outcome.name for outcome in schema.outcomes}
+    if strangers:
+        yield f"signals of {', '.join(sorted(strangers))}, which are no outcomes"
     if system.models and system.models[-1].head.split("+") != heads:
         yield f"models predict {system.models[-1].head}, the signals are {', '.join(heads)}"
     private = [field.name for field in schema.candidate if field.privacy != "public"]

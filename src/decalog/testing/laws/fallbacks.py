@@ -155,7 +155,7 @@ def _broken_retrieval(tried: _Tried) -> Iterator[str]:
         *((f"a candidate whose {n} is {str(v)[:20]!r}", partial(_described, name=n, value=v), ()) for n, v in wild),
     ]
     for what, change, wanted in tries:
-        service.retrieval = _Retrieving(honest, change)
+        service.retrieval = Retrieving(honest, change)
         yield from tried.decide(what, tried.body(), wanted=wanted)
     service.retrieval = honest
 
@@ -358,7 +358,7 @@ class _Broken:
         return self._give(self._state.vectors(point, candidates))
 
 
-class _Retrieving:
+class Retrieving:
     """The system's own retrieval, of which one thing comes out otherwise."""
 
     def __init__(self, honest: Retrieval, change: Callable[[Retrieved], Retrieved]) -> None:
@@ -366,6 +366,7 @@ class _Retrieving:
         self.follow, self.adopt, self.describe = honest.follow, honest.adopt, honest.describe
 
     def retrieve(self, request: Event) -> Retrieved:
+        """See `Retrieval.retrieve`."""
         return self._change(self._honest.retrieve(request))
 
 

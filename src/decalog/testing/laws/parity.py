@@ -82,10 +82,9 @@ def _echoed(steps: Sequence[Step], request: str) -> Iterator[Step]:
     sent: dict[str, Mapping[str, Any]] = {}
     for number, step in enumerate(steps):
         yield step
-        if step.door == "outcome":
-            continue
         body = step.body
-        sent[body["id"]] = body
+        if step.door != "outcome":
+            sent[body["id"]] = body
         if step.door != "event" or "taken" in body:
             continue
         target = body.get("corrects") or body.get("deletes")
@@ -93,8 +92,12 @@ def _echoed(steps: Sequence[Step], request: str) -> Iterator[Step]:
             yield step
         asked = sent.get(str(target), body) if target else body
         if "deletes" not in asked and asked.get("kind", request) == request:
-            echo = {name: value for name, value in asked.items() if name not in _NOT_ASKED}
-            yield Step(step.at_us, "decide", {**echo, "id": f"echo-{number}", "event_time": rfc3339(step.at_us)})
+            yield _asked_again(asked, f"echo-{number}", at_us=step.at_us)
+
+
+def _asked_again(body: Mapping[str, Any], id_: str, *, at_us: int) -> Step:
+    echo = {name: value for name, value in body.items() if name not in _NOT_ASKED}
+    return Step(at_us, "decide", {**echo, "id": id_, "event_time": rfc3339(at_us)})
 
 
 def _disorders(records: Sequence[Record]) -> Iterator[str]:
@@ -220,7 +223,8 @@ def _relogged(logged: Logged) -> Callable[[Record], Record]:
             return record
         for place in kept_places(decision):
             before = decision.candidates[place]
-            decision = with_candidate(decision, place, features=logged.get((decision.id, before.ref), before.features))
+            packed = logged.get((decision.id, before.ref), before.features)
+            decision = with_candidate(decision, place, candidate=msgspec.structs.replace(before, features=packed))
         return msgspec.structs.replace(record, body=encode(decision))
 
     return changed

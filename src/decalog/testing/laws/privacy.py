@@ -11,11 +11,13 @@ import io
 import logging
 import struct
 from collections.abc import Iterator, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from decalog.events import encode
+from decalog.decisions import decode_decision
+from decalog.events import Record, encode
 from decalog.features.definition import lookups
 from decalog.home import Home
 from decalog.host import Host
@@ -23,10 +25,12 @@ from decalog.http import App, HttpSettings
 from decalog.ingest import request_of
 from decalog.meter import Meter
 from decalog.replay import trace_text
+from decalog.retrieval import Retrieved
 from decalog.schema import Entity, EventKind, Field
 from decalog.sealing import seal
 from decalog.system import System
 from decalog.testing import traffic
+from decalog.testing.laws.fallbacks import Retrieving
 from decalog.testing.laws.law import Verdict, proven
 from decalog.testing.stage import Stage, Trial
 
@@ -49,6 +53,11 @@ def check(trial: Trial) -> Verdict:
     told = asyncio.run(_Leaks(small, "privacy of none", public, planted).collected())
     noticed = {name for _, name in found_in(told, planted)}
     sabotages = {f"{name} made public": [name] * (name in noticed) for name in planted}
+    if trial.system.schema.slate_of:
+        careless = _Leaks(small, "privacy of candidates", trial.system, planted, tells=planted)
+        noticed = {name for _, name in found_in(asyncio.run(careless.collected()), planted)}
+        sabotages |= {f"{name} told by candidates": [name] * (name in noticed) for name in planted}
+        sabotages["facts of candidates that no schema declares"] = _in_the_clear(small, "privacy of candidates")
     return proven(len(given), breaches, sabotages=sabotages or {"no personal field at all": ["nothing to plant"]})
 
 
@@ -105,10 +114,16 @@ class _Leaks:
         name: of the home.
         system: that runs.
         planted: values to plant.
+        tells: facts that every candidate is described by, as a careless retrieval would.
     """
 
-    def __init__(self, trial: Trial, name: str, system: System, planted: Canaries) -> None:
+    def __init__(
+        self, trial: Trial, name: str, system: System, planted: Canaries, *, tells: Canaries | None = None
+    ) -> None:
         self._stage = Stage(trial, name, system=system)
+        service = self._stage.service
+        if tells and service.retrieval is not None:
+            service.retrieval = Retrieving(service.retrieval, partial(_telling, tells))
         self._planted = planted
         self._given: dict[str, bytes] = {}
         self._trial = trial
@@ -227,6 +242,9 @@ def _wrong(system: System, body: Mapping[str, Any]) -> Iterator[tuple[str, bytes
         if isinstance(value, str):
             yield "events", msgspec.json.encode([{**spoilt, name: value * 300}])
             yield "decide", msgspec.json.encode({**spoilt, name: value + "\x00"})
+            yield "events", msgspec.json.encode([{**spoilt, "taken": value, "slots": [value, value]}])
+            report = {"id": f"report-{name}", system.schema.noun: "conflict", "kind": system.schema.outcomes[0].name}
+            yield "outcomes", msgspec.json.encode([{**report, "ref": value * 300}])
     text = msgspec.json.encode(body)
     yield "decide", text[:-1]
     yield "events", text[:-1]
@@ -268,15 +286,31 @@ def _in_the_clear(trial: Trial, name: str) -> list[str]:
         schema = trial.system.schema
         records = [r for r in log.read() if r.kind in ("event", "decision")]
         events = [request_of(record) for record in records]
-        return sorted(
-            {
-                f"{field} of {event.kind} stands in the clear in the log"
-                for event in events
-                for field in _private(schema.kind(event.kind)) & {*event.attributes, *event.lists}
-            }
-        )
+        found = {
+            f"{field} of {event.kind} stands in the clear in the log"
+            for event in events
+            for field in _private(schema.kind(event.kind)) & {*event.attributes, *event.lists}
+        }
+        allowed = {field.name for field in schema.candidate} | schema.request.attributes
+        found |= {
+            f"{name} stands among the facts of candidates, which the schema does not declare"
+            for record in records
+            for name in _facts(record) - allowed
+        }
+        return sorted(found)
     finally:
         log.close()
+
+
+def _facts(record: Record) -> set[str]:
+    """Returns the names of all facts of a decision's candidates."""
+    candidates = decode_decision(record.body).candidates if record.kind == "decision" else ()
+    return {name for candidate in candidates for name in candidate.attributes}
+
+
+def _telling(facts: Canaries, found: Retrieved) -> Retrieved:
+    told = [msgspec.structs.replace(one, attributes={**one.attributes, **facts}) for one in found.candidates]
+    return msgspec.structs.replace(found, candidates=tuple(told))
 
 
 def _private(kind: EventKind) -> set[str]:

@@ -65,23 +65,28 @@ def _logged(decisions: Sequence[Decision]) -> Iterator[str]:
 
 def _cases(system: System, decisions: Sequence[Decision]) -> Iterator[Case]:
     """Yields what the policy is asked: logged requests, candidates and features, under predictions of each height."""
-    places = {name: place for place, name in enumerate(system.features.names)}
-    heads, is_slate = system.models[-1].head.split("+"), bool(system.schema.slate_of)
-    seen = [decision for decision in decisions if decision.candidates and kept_places(decision)]
+    most = _SLATES if system.schema.slate_of else _CASES
+    seen = [decision for decision in decisions if kept_places(decision)]
     rng = np.random.default_rng(len(seen))
-    for decision in seen[:: max(1, len(seen) // (_SLATES if is_slate else _CASES))]:
-        logged = [decision.candidates[place] for place in kept_places(decision)]
-        ruled_out = tuple(candidate for candidate in decision.candidates if candidate.dropped)
-        matrix = np.stack([unpack_features(candidate.features) for candidate in logged])
+    for decision in seen[:: max(1, len(seen) // most)]:
         for height in _PREDICTIONS:
-            shares = rng.random((len(logged), len(heads))) if is_slate else np.ones((len(logged), len(heads)))
-            said = [dict(zip(heads, row, strict=True)) for row in (height * shares).tolist()]
-            candidates = [
-                msgspec.structs.replace(candidate, predictions=predictions, features=b"")
-                for candidate, predictions in zip(logged, said, strict=True)
-            ]
-            values = Values(places, matrix[0])
-            yield Case(decision.request, (*candidates, *ruled_out), values, _never, Columns(places, matrix))
+            yield _case(system, decision, height=height, rng=rng)
+
+
+def _case(system: System, decision: Decision, *, height: float, rng: np.random.Generator) -> Case:
+    """Returns a decision's case with predictions of a height: of one candidate exactly, of several up to it."""
+    places, heads = {name: at for at, name in enumerate(system.features.names)}, system.models[-1].head.split("+")
+    logged = [decision.candidates[place] for place in kept_places(decision)]
+    matrix = np.stack([unpack_features(candidate.features) for candidate in logged])
+    shape = (len(logged), len(heads))
+    said = height * (rng.random(shape) if system.schema.slate_of else np.ones(shape))
+    candidates = [
+        msgspec.structs.replace(candidate, predictions=dict(zip(heads, row, strict=True)), features=b"")
+        for candidate, row in zip(logged, said.tolist(), strict=True)
+    ]
+    ruled_out = [candidate for candidate in decision.candidates if candidate.dropped]
+    values = Values(places, matrix[0])
+    return Case(decision.request, (*candidates, *ruled_out), values, _never, Columns(places, matrix))
 
 
 def _odd(decide: Decide, cases: Sequence[Case]) -> Iterator[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import msgspec
 import numpy as np
 
-from decalog.decisions import Choice, Decision, Slot, decode_decision, pack_features, unpack_features
+from decalog.decisions import Candidate, Choice, Decision, Slot, decode_decision, pack_features, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import DecalogError
 from decalog.events import Record, decode_table, encode
@@ -124,10 +123,10 @@ def kept_places(decision: Decision) -> list[int]:
     return [place for place, candidate in enumerate(decision.candidates) if candidate.features]
 
 
-def with_candidate(decision: Decision, place: int, **changes: Any) -> Decision:
+def with_candidate(decision: Decision, place: int, *, candidate: Candidate) -> Decision:
     """Returns a decision of which one candidate is another."""
     candidates = list(decision.candidates)
-    candidates[place] = msgspec.structs.replace(candidates[place], **changes)
+    candidates[place] = candidate
     return msgspec.structs.replace(decision, candidates=tuple(candidates))
 
 
@@ -138,15 +137,17 @@ def _is_whole(decision: Decision) -> bool:
 
 
 def _bit_flipped(decision: Decision, place: int) -> Decision:
-    values = unpack_features(decision.candidates[place].features).copy()
+    candidate = decision.candidates[place]
+    values = unpack_features(candidate.features).copy()
     values[-1] = np.nextafter(values[-1], np.inf)
-    return with_candidate(decision, place, features=pack_features(values))
+    changed = msgspec.structs.replace(candidate, features=pack_features(values))
+    return with_candidate(decision, place, candidate=changed)
 
 
 def _prediction_moved(decision: Decision, place: int, head: str) -> Decision:
-    predictions = decision.candidates[place].predictions
-    moved = {**predictions, head: float(np.nextafter(predictions[head], np.inf))}
-    return with_candidate(decision, place, predictions=moved)
+    candidate = decision.candidates[place]
+    moved = {**candidate.predictions, head: float(np.nextafter(candidate.predictions[head], np.inf))}
+    return with_candidate(decision, place, candidate=msgspec.structs.replace(candidate, predictions=moved))
 
 
 def _acted_otherwise(decision: Decision) -> Decision:
