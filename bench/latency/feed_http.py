@@ -2,18 +2,18 @@
 
     python bench/latency/feed_http.py [--json] [--short] [--posts 1000000] [--home FOLDER] [--seconds 30]
 
-A home is filled with posts of 25 days (authors, topics, languages, regions), readers with ties, profiles and clicks, and
-imported slates; the shipped funnel is trained on that log. Then `decalog serve feed` runs on a copy, and slates are asked
+A home is filled with posts of 25 days (authors, topics, languages, regions), readers with profiles, and imported slates
+with clicks; the shipped funnel is trained on that log. Then `decalog serve feed` runs on a copy, and slates are asked
 for at 10, 25 and 50 a second by an open-loop generator in a process of its own, whose CPU is told apart: arrivals are
-Poisson, and latency counts from the moment at which a request was due. Between runs nothing is warmed but by a few
-hundred requests at first. The posts are made up, so no quality can be read from this.
+Poisson, and latency counts from the moment at which a request was due. A few hundred requests go before the first run.
+The posts are made up, so no quality can be read from this.
 
 Recall of the index is measured on the trained towers' vectors of all posts, against exact search, by readers' vectors,
 without a filter and under masks that let 50, 10 and 1 % through.
 
-Keys: p99_ms (at 25/s), p99_ms_10, p99_ms_50, cpu_ms (of the server, a slate at 25/s), rank_cpu_ms (500 rows, seven heads,
-the shipped trees), index_recall, index_recall_filtered (the worst), competing (median candidates), start_s, rss_gib,
-record_bytes (median), generator_cpu_ms, posts.
+Keys: p99_ms (at 25/s), p99_ms_10, p99_ms_50, p50_ms, cpu_ms (of the server, a slate at 25/s), rank_cpu_ms (500 rows,
+seven heads, the shipped trees), index_recall, index_recall_filtered (the worst), competing (median candidates), start_s,
+rss_gib, record_bytes (median), generator_cpu_ms, posts.
 """
 
 from __future__ import annotations
