@@ -25,11 +25,11 @@ from decalog.systems.feed.schema import ACTIONS, DWELL, RETURN, SESSION, SHOW
 from decalog.systems.feed.world import behaviour, people, policies, telling
 from decalog.systems.feed.world import posts as posting
 from decalog.systems.feed.world.behaviour import GLANCE_S, LOOK_S, Ask, Reaction, Town
-from decalog.systems.feed.world.params import SWITCHES, WorldParams
+from decalog.systems.feed.world.params import HEADS, SWITCHES, WorldParams
 from decalog.systems.feed.world.policies import Policy
 from decalog.systems.feed.world.totals import Totals, total
 from decalog.testing import draws
-from decalog.testing.draws import Ints
+from decalog.testing.draws import Floats, Ints
 from decalog.testing.settings import known_switch
 from decalog.testing.worlds import Message
 
@@ -61,6 +61,7 @@ class _Request(msgspec.Struct):
     session: _Session
     refs: tuple[str, ...] | None = None
     truth: dict[str, float | str] = {}
+    heads: Floats = np.empty((0, len(HEADS)))
 
 
 class World:
@@ -152,13 +153,19 @@ class World:
 
         `satisfaction` in (−1, 1) of the reader before it · `p_return`: probability to come on the next day, before ·
         and once a slate was shown: `looked` and `clicks` of it · `minor`: what it earned · `expected_minor`: what it was
-        expected to earn · `long_run_minor`: the same with what it does to satisfaction, over the horizon.
+        expected to earn · `long_run_minor`: the same with what it does to satisfaction, over the horizon · and
+        `p_click REF` and so on for each post: the probability of each action by who looks at that post alone.
 
         Raises:
             UnknownRecordError: no such request has been sent.
         """
         request = self._known(request_id)
-        return request.truth or self._state(request.ask.reader)
+        of_posts = {
+            f"{head} {ref}": chance
+            for ref, row in zip(request.refs or (), request.heads.tolist(), strict=False)
+            for head, chance in zip(HEADS, row, strict=True)
+        }
+        return request.truth | of_posts or self._state(request.ask.reader)
 
     def switch(self, name: str, on: bool) -> None:  # noqa: FBT001 - a switch
         """Switches one of `world.params.SWITCHES`, from the next midnight that has not begun yet.
@@ -295,6 +302,8 @@ class World:
         request.truth = dict(self._state(ask.reader))
         if not len(rows):
             return
+        known = behaviour.facts(town, ask.reader, rows=rows, at_us=ask.at_us)
+        request.heads = behaviour.chances(town, ask.reader, known=known).heads
         reaction = behaviour.react(town, ask, rows=rows)
         counts = self._count(reaction, shown=len(rows))
         request.truth |= {
