@@ -70,7 +70,10 @@ class World(Protocol):
         ...
 
     def truth(self, request_id: str) -> Mapping[str, float | str]:
-        """Returns what really stood behind one request, the oracle's probability among it."""
+        """Returns what really stood behind one request, the oracle's probability among it.
+
+        Where a slate was shown, `HEAD REF` is the true probability of a head for each thing, were it looked at alone.
+        """
         ...
 
     def switch(self, name: str, on: bool) -> None:  # noqa: FBT001 - a switch

@@ -27,13 +27,13 @@ from decalog.systems.feed.schema import ACTIONS, DWELL, RETURN, SESSION, SHOW
 from decalog.systems.feed.world import behaviour, policies, telling
 from decalog.systems.feed.world import town as towns
 from decalog.systems.feed.world.behaviour import LOOK_S, Ask, Reaction
-from decalog.systems.feed.world.params import SWITCHES, WorldParams
+from decalog.systems.feed.world.params import HEADS, SWITCHES, WorldParams
 from decalog.systems.feed.world.policies import Policy
 from decalog.systems.feed.world.totals import Totals, total
 from decalog.systems.feed.world.town import Town
 from decalog.testing import draws
 from decalog.testing.clockwork import Clockwork
-from decalog.testing.draws import Ints
+from decalog.testing.draws import Floats, Ints
 from decalog.testing.worlds import Message
 
 START_US = 1_767_571_200_000_000  # Monday, 5 January 2026, 00:00 UTC
@@ -67,6 +67,7 @@ class _Request(msgspec.Struct):
     session: _Session
     refs: tuple[str, ...] | None = None
     truth: dict[str, float | str] = {}
+    heads: Floats = np.empty((0, len(HEADS)))
 
 
 class World(Clockwork):
@@ -128,13 +129,19 @@ class World(Clockwork):
 
         `satisfaction` in (−1, 1) of the reader before it · `p_return`: probability to come on the next day, before ·
         and once a slate was shown: `looked` and `clicks` of it · `minor`: what it earned · `expected_minor`: what it
-        was expected to earn · `long_run_minor`: the same with what it does to satisfaction, over the horizon.
+        was expected to earn · `long_run_minor`: the same with what it does to satisfaction, over the horizon · and
+        `p_click REF` and so on for each post: the probability of each action by who looks at that post alone.
 
         Raises:
             UnknownRecordError: no such request has been sent.
         """
         request = self._known(request_id)
-        return request.truth or self._state(request.ask.reader)
+        of_posts = {
+            f"{head} {ref}": chance
+            for ref, row in zip(request.refs or (), request.heads.tolist(), strict=False)
+            for head, chance in zip(HEADS, row, strict=True)
+        }
+        return request.truth | of_posts or self._state(request.ask.reader)
 
     def score(self) -> str:
         """Returns what came of the slates of the last seven days."""
@@ -233,6 +240,8 @@ class World(Clockwork):
         request.truth = self._state(request.ask.reader)
         if not request.refs:
             return
+        known = behaviour.facts(self.town, request.ask.reader, rows=rows, at_us=request.ask.at_us)
+        request.heads = behaviour.chances(self.town, request.ask.reader, known=known).heads
         reaction, session = behaviour.react(self.town, request.ask, rows=rows), request.session
         clicks, _, likes, _, _, hides, reports = reaction.acts.sum(axis=0).tolist()
         looked, seconds = len(reaction.acts), float(reaction.dwell_s.sum())

@@ -236,19 +236,18 @@ def _slates(system: System) -> Iterator[str]:
 
 
 def _signals(system: System) -> Iterator[str]:
-    schema = system.schema
-    heads = [signal.head for signal in schema.signals]
+    signals = system.schema.signals
+    heads = [signal.head for signal in signals]
     if not heads or len(set(heads)) < len(heads):
         yield f"signals {', '.join(heads) or 'none'}: there must be some, and no head twice"
-    yield from (f"{signal.head} matures at once" for signal in schema.signals if signal.maturity_us <= 0)
-    strangers = {signal.kind for signal in schema.signals} - {outcome.name for outcome in schema.outcomes}
-    if strangers:
-        yield f"signals of {', '.join(sorted(strangers))}, which are no outcomes"
+    yield from (f"{signal.head} matures at once" for signal in signals if signal.maturity_us <= 0)
+    for signal in signals:
+        system.schema.outcome(signal.kind)
     if system.models and system.models[-1].head.split("+") != heads:
         yield f"models predict {system.models[-1].head}, the signals are {', '.join(heads)}"
-    private = [field.name for field in schema.candidate if field.privacy != "public"]
-    if private:
-        yield f"{', '.join(private)} of candidates are not public: nothing personal may describe a thing"
+    for field in system.schema.candidate:
+        if field.privacy != "public":
+            yield f"{field.name} of candidates is not public: nothing personal may describe a thing"
 
 
 _SABOTAGES: dict[str, Callable[[System], System]] = {

@@ -1,32 +1,41 @@
 """Law 9: in its own world the champion's kind beats every baseline by the lead it states, and not the oracle.
 
 What counts is money: of what lies between the best baseline and the oracle, the champion takes at least `System.lead`.
+Where slots hold things, each model orders anew what slates showed. A slate is then worth what its things are truly
+worth to the policy, those further down for less, by 1 / log2(1 + place): the world knows each thing's true
+probabilities, so no slate is judged that nobody saw, and no draw adds noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import msgspec
 import numpy as np
 
 from decalog.clock import DAY
 from decalog.evaluation import Outlook, Split, replay_policy, split
-from decalog.examples import Floats, History
+from decalog.examples import Floats
+from decalog.impressions import ImpressionHistory
+from decalog.slate_training import Parts, SlatePolicy, ranked_by, split_slates
 from decalog.system import System
 from decalog.testing.laws.law import Verdict, proven
-from decalog.testing.stage import Stage, Step, Trial, world_of
+from decalog.testing.stage import Joined, Stage, Step, Trial, history_of, world_of
 from decalog.testing.worlds import World
 from decalog.training import training_set
 
-_REQUESTS = 120_000
+_REQUESTS, _SLATES = 120_000, 2_500
 """The world is made so large that it asks for about so many: skill shows on more than bits need."""
-_MATURITIES = 3.5
-"""Days of history, in maturities of the label: a part to learn from, a gap, and a part to be judged on."""
+_MATURITIES, _FEWEST_DAYS = 3.5, 8
+"""History, in maturities of the label and days at least: a part to learn from, a gap, and a part to be judged on."""
 _TEST_SHARE = 0.3
 
 Saved = Mapping[str, float]
-"""Who → what it is expected to save over doing nothing, minor units a 1,000 requests."""
+"""Who → what it is expected to save over doing nothing, or to bring, minor units a 1,000 requests."""
+
+
+_IDLE, _AS_SHOWN = "doing nothing", "the order that was shown"
 
 
 def check(trial: Trial) -> Verdict:
@@ -35,14 +44,13 @@ def check(trial: Trial) -> Verdict:
     stage, world = Stage(larger, "skill"), world_of(larger)
     try:
         _play(stage, world)
-        history = History(stage.log.read(), stage.system.schema, features=stage.system.features)
+        joined = history_of(stage.system, stage.records())
     finally:
         stage.close()
-    parts = split(history, test_share=_TEST_SHARE)
-    saved = _saved(stage.system, parts, world=world, guesses=np.random.default_rng(trial.seed).random(parts.test.n))
+    count, saved = _saved(stage.system, joined, world=world, rng=np.random.default_rng(trial.seed))
     champion = stage.system.models[-1].name
     return proven(
-        parts.test.n,
+        count,
         list(_breaches(stage.system, saved, champion)),
         sabotages={
             "a champion that guesses": list(_breaches(stage.system, saved, "guesses")),
@@ -54,14 +62,17 @@ def check(trial: Trial) -> Verdict:
 
 
 def _days(system: System) -> int:
-    return round(_MATURITIES * system.schema.label.maturity_us / DAY)
+    signals = [signal.maturity_us for signal in system.schema.signals]
+    longest = max(signals, default=system.schema.label.maturity_us)
+    return max(_FEWEST_DAYS, round(_MATURITIES * longest / DAY))
 
 
 def _scale(trial: Trial) -> float:
-    """Returns the size of a world of the trial's kind that asks for about `_REQUESTS`, judged by its first week."""
+    """Returns the size of a world of the trial's kind that asks for about as many as wished, by its first week."""
     world = world_of(trial)
-    asked = sum(message.kind == "decide" for message in world.advance(world.start_us + 7 * DAY))
-    return trial.scale * _REQUESTS * 7 / (max(asked, 1) * _days(trial.system))
+    asked = sum(message.kind == "decide" for message in world.advance(world.start_us + 7 * DAY, alone=True))
+    wished = _SLATES if trial.system.schema.slate_of else _REQUESTS
+    return trial.scale * wished * 7 / (max(asked, 1) * _days(trial.system))
 
 
 def _play(stage: Stage, world: World) -> None:
@@ -72,7 +83,39 @@ def _play(stage: Stage, world: World) -> None:
     stage.log.commit()
 
 
-def _saved(system: System, parts: Split, *, world: World, guesses: Floats) -> Saved:
+def _saved(system: System, joined: Joined, *, world: World, rng: np.random.Generator) -> tuple[int, Saved]:
+    """Returns on how many requests or things models are judged, and what each is expected to save or to bring."""
+    if isinstance(joined, ImpressionHistory):
+        slates = split_slates(joined, test_share=_TEST_SHARE)
+        asked = [joined.shown[place].record.id for place in slates.test.places.tolist()]
+        return slates.test.n, _brought_by_slates(system, slates, asked=asked, world=world, rng=rng)
+    requests = split(joined, test_share=_TEST_SHARE)
+    return requests.test.n, _saved_on_requests(system, requests, world=world, rng=rng)
+
+
+def _brought_by_slates(
+    system: System, parts: Parts, *, asked: Sequence[str], world: World, rng: np.random.Generator
+) -> Saved:
+    """Returns what slates would truly bring in each model's order of what they showed."""
+    test, policy = parts.test, cast("SlatePolicy", system.policy(system.policy_params()))
+    known = {id_: world.truth(id_) for id_ in set(asked)}
+    things = zip(asked, test.refs, strict=True)
+    truth = np.array([[float(known[id_][f"{head} {ref}"]) for head in test.heads] for id_, ref in things])
+    worth = policy.worth(test.heads, truth)
+
+    def brought(values: Floats) -> float:
+        order = np.lexsort((test.positions, -values, test.slates))
+        _, first, size = np.unique(test.slates[order], return_index=True, return_counts=True)
+        places = np.arange(test.n) - np.repeat(first, size)
+        return 1_000 * float(worth[order] @ (1 / np.log2(2 + places))) / len(first)
+
+    said = {spec.name: ranked_by(spec.fit(parts.train, 0), test) for spec in system.models}
+    everyone = {**said, "oracle": truth, "guesses": rng.random(truth.shape)}
+    shown = {_AS_SHOWN: brought(-test.positions.astype(np.float64))}
+    return shown | {name: brought(policy.worth(test.heads, rows)) for name, rows in everyone.items()}
+
+
+def _saved_on_requests(system: System, parts: Split, *, world: World, rng: np.random.Generator) -> Saved:
     """Returns what each model is expected to save, by the true probabilities: drawn labels would add noise alone."""
     test, head, policy = parts.test, system.models[-1].head, system.policy(system.policy_params())
     outlook = Outlook(
@@ -87,18 +130,20 @@ def _saved(system: System, parts: Split, *, world: World, guesses: Floats) -> Sa
         return sum(policy.cost_minor(action, label=p, amount_minor=amount) for action, p, amount in triples)
 
     idle = cost([outlook.idle] * test.n)
-    everyone = {**said, "oracle": truth, "guesses": guesses}
+    everyone = {**said, "oracle": truth, "guesses": rng.random(test.n)}
     actions = {name: replay_policy(test, predicted, outlook=outlook)[0] for name, predicted in everyone.items()}
-    return {name: 1_000 * (idle - cost(chosen.tolist())) / test.n for name, chosen in actions.items()}
+    saved = {name: 1_000 * (idle - cost(chosen.tolist())) / test.n for name, chosen in actions.items()}
+    return {_IDLE: 0.0} | saved
 
 
 def _breaches(system: System, saved: Saved, champion: str) -> Iterator[str]:
-    baselines = {"doing nothing": 0.0, **{spec.name: saved[spec.name] for spec in system.models if spec.baseline}}
+    rivals = [_IDLE, _AS_SHOWN, *(spec.name for spec in system.models if spec.baseline)]
+    baselines = {name: saved[name] for name in rivals if name in saved}
     best = max(baselines, key=baselines.__getitem__)
     room, lead = saved["oracle"] - baselines[best], saved[champion] - baselines[best]
     if room <= 0:
-        yield f"the oracle saves {saved['oracle']:,.0f} a 1,000, no more than {best}: nothing is left to learn"
+        yield f"the oracle takes {saved['oracle']:,.0f} a 1,000, no more than {best}: nothing is left to learn"
     elif lead < system.lead * room:
         yield f"{champion} takes {lead / room:.0%} of what {best} leaves of the oracle's, not {system.lead:.0%}"
     if saved[champion] > saved["oracle"]:
-        yield f"{champion} saves {saved[champion]:,.0f} a 1,000, more than the oracle: one of them is wrong"
+        yield f"{champion} takes {saved[champion]:,.0f} a 1,000, more than the oracle: one of them is wrong"
