@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -14,61 +14,50 @@ from decalog.decisions import Candidate, Choice, GuardrailVerdict
 from decalog.events import Event
 from decalog.ingest import Rates
 
+_T = TypeVar("_T")
 
-class Values(Mapping[str, float]):
-    """Feature values by name over a vector; a policy reads one or two of them, so none is unpacked before.
 
-    Args:
-        places: name → place in the vector.
-        vector: float64, of shape (features,).
+class _Named(Mapping[str, _T]):
+    """Feature values by name: a policy reads a few of them, so none is unpacked before."""
+
+    __slots__ = ("_places", "_values")
+
+    def __init__(self, places: Mapping[str, int], values: npt.NDArray[np.float64]) -> None:
+        self._places, self._values = places, values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class Values(_Named[float]):
+    """Feature values by name over a vector: (name → place, float64 of shape (features,)).
 
     >>> import numpy as np
     >>> dict(Values({"age_s": 0, "amount": 1}, np.array([60.0, 5.0])))
     {'age_s': 60.0, 'amount': 5.0}
     """
 
-    __slots__ = ("_places", "_vector")
-
-    def __init__(self, places: Mapping[str, int], vector: npt.NDArray[np.float64]) -> None:
-        self._places = places
-        self._vector = vector
+    __slots__ = ()
 
     def __getitem__(self, name: str) -> float:
-        return float(self._vector[self._places[name]])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+        return float(self._values[self._places[name]])
 
 
-class Columns(Mapping[str, npt.NDArray[np.float64]]):
-    """Feature values of several candidates by name over their matrix.
-
-    Args:
-        places: name → column.
-        matrix: float64, of shape (candidates, features).
+class Columns(_Named[npt.NDArray[np.float64]]):
+    """Feature values of several candidates by name over their matrix: (name → column, candidates × features).
 
     >>> import numpy as np
     >>> Columns({"age_s": 0, "amount": 1}, np.array([[60.0, 5.0], [61.0, 6.0]]))["amount"].tolist()
     [5.0, 6.0]
     """
 
-    __slots__ = ("_matrix", "_places")
-
-    def __init__(self, places: Mapping[str, int], matrix: npt.NDArray[np.float64]) -> None:
-        self._places = places
-        self._matrix = matrix
+    __slots__ = ()
 
     def __getitem__(self, name: str) -> npt.NDArray[np.float64]:
-        return self._matrix[:, self._places[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+        return self._values[:, self._places[name]]
 
 
 class Case(msgspec.Struct, frozen=True):

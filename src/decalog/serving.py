@@ -6,7 +6,6 @@ take records has none.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -443,12 +442,8 @@ def _finite(candidates: tuple[Candidate, ...], names: tuple[str, ...]) -> tuple[
     # Inline, for it runs over every candidate: what is no number is not 0 when taken from itself.
     if not any([v for c in candidates for name in names if type(v := c.attributes.get(name)) is float and v - v]):  # noqa: C419
         return candidates
-    facts = [{name: value for name, value in c.attributes.items() if not _is_no_number(value)} for c in candidates]
+    facts = [{name: v for name, v in c.attributes.items() if type(v) is not float or v - v == 0} for c in candidates]
     return tuple(msgspec.structs.replace(c, attributes=kept) for c, kept in zip(candidates, facts, strict=True))
-
-
-def _is_no_number(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 def vectors(state: Any, request: Event, *, state_seq: int, candidates: Sequence[Candidate]) -> Floats:

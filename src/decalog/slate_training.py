@@ -14,7 +14,6 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 import numpy as np
 
-from decalog.errors import DataError
 from decalog.evaluation import described, measure
 from decalog.examples import Floats
 from decalog.impressions import ImpressionHistory
@@ -33,6 +32,7 @@ from decalog.training import (
     manifest_of,
     quietly,
     registered,
+    too_few,
     uncollected,
 )
 
@@ -172,14 +172,8 @@ class _Judge:
 def _check_enough(parts: Parts, plan: TrainingPlan, *, system: System) -> None:
     train, test = (int(np.nansum(part.labels[:, 0])) if part.n else 0 for part in (parts.train, parts.test))
     if train < plan.least_positives or test < plan.least_test_positives:
-        kind = system.schema.signals[0].kind
-        raise DataError(
-            where=f"training of {system.name}",
-            given=f"{train} times {kind} in the training part and {test} in the test part",
-            expected=f"at least {plan.least_positives} to learn from and {plan.least_test_positives} later ones to be "
-            "judged on",
-            fix="Wait until more labels mature, or import older slates with their outcomes; fewer teach noise.",
-        )
+        told = f"{train} times {parts.train.heads[0]} in the training part and {test} in the test part"
+        raise too_few(told, plan, system=system.name)
 
 
 def _completeness(part: SlateSet) -> Completeness:

@@ -207,14 +207,19 @@ def _parts(history: History, plan: TrainingPlan) -> Split:
     parts = plain_split(history, test_share=plan.test_share)
     short = _shortage(parts, plan)
     if short:
-        raise DataError(
-            where=f"training of {history.schema.system}",
-            given=f"{short}; {completeness(history.now).text()}",
-            expected=f"at least {plan.least_positives} positives to learn from and {plan.least_test_positives} later "
-            "ones to be judged on",
-            fix="Wait until more labels mature, or import older history with its outcomes; fewer teach noise.",
-        )
+        raise too_few(f"{short}; {completeness(history.now).text()}", plan, system=history.schema.system)
     return parts
+
+
+def too_few(given: str, plan: TrainingPlan, *, system: str) -> DataError:
+    """Returns the error that says what a training lacks."""
+    return DataError(
+        where=f"training of {system}",
+        given=given,
+        expected=f"at least {plan.least_positives} positives to learn from and {plan.least_test_positives} later "
+        "ones to be judged on",
+        fix="Wait until more labels mature, or import older history with its outcomes; fewer teach noise.",
+    )
 
 
 def _shortage(parts: Split, plan: TrainingPlan) -> str:
