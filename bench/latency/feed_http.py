@@ -12,8 +12,8 @@ Recall of the index is measured on the trained towers' vectors of all posts, aga
 without a filter and under masks that let 50, 10 and 1 % through.
 
 Keys: p99_ms (at 25/s), p99_ms_10, p99_ms_50, p50_ms, cpu_ms (of the server, a slate at 25/s), rank_cpu_ms (500 rows,
-seven heads, the shipped trees), index_recall, index_recall_filtered (the worst), competing (median candidates), start_s,
-rss_gib, record_bytes (median), generator_cpu_ms, posts.
+seven heads, the shipped trees), index_recall, index_recall_filtered (the worst), competing (median candidates),
+start_s, rss_gib, record_bytes (median), generator_cpu_ms, posts.
 """
 
 from __future__ import annotations

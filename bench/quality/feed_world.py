@@ -56,6 +56,7 @@ SCALE = 0.4
 BAR = 0.7
 RULES = ("random", "newest", "popularity", "oracle")
 TRIVIAL = ("random", "newest", "popularity", "pure CTR", "single-stage")
+CHAMPION = msgspec.structs.replace(SYSTEM, models=SYSTEM.models[-1:])
 HEADS = tuple(signal.head for signal in SCHEMA.signals)
 CLICKS = FeedWeights(
     click_per_1000_minor=1_000,
@@ -149,7 +150,7 @@ def train(deployment: Deployment, weights: FeedWeights) -> None:
     """Trains on the log of now and promotes what came out."""
     deployment.log.commit()
     plan = TrainingPlan(policy=weights, test_share=0.1)
-    made = train_slates(SYSTEM, deployment.log, registry=deployment.registry, plan=plan)
+    made = train_slates(CHAMPION, deployment.log, registry=deployment.registry, plan=plan)
     if not made.promoted:
         Registry(deployment.home.root).promote(SYSTEM.name, made.model, by="bench", why="the latest", at_us=0)
 

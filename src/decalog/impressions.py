@@ -54,6 +54,7 @@ class ImpressionHistory:
         position: the pin, the number of records of the log that were read.
         known_time: of the last record, µs.
         shown: in order of time.
+        rows: float64, their features, shown × features.
         late: things shown that are left out, because features cannot be exact for them.
     """
 
@@ -70,7 +71,7 @@ class ImpressionHistory:
         self.position = max(by_seq, default=-1) + 1
         self.known_time = by_seq[self.position - 1].known_time if by_seq else 0
         own = [record for record in by_seq.values() if record.system == schema.system and not record.reason]
-        bodies = {record.seq: body for record in own if (body := body_of(record)) is not None}
+        bodies = {record.seq: body for record in own if (body := _slim(body_of(record))) is not None}
         self._book = LabelBook(schema)
         self._book.add_all(own)
         shown = sorted(_shown(own, bodies), key=lambda one: (one.decided, one.record.seq))
@@ -80,8 +81,9 @@ class ImpressionHistory:
         )
         self.late = int(late.sum())
         self.shown: list[Impression] = [one for one, is_late in zip(shown, late.tolist(), strict=True) if not is_late]
-        self._rows = rows[~late]
-        self._told = None if retrieval is None else _Told(self, own, bodies, rows=self._rows, retrieval=retrieval)
+        self.rows = rows[~late]
+        told = [(record, bodies[record.seq]) for record in own if record.seq in bodies]
+        self._told = None if retrieval is None else _Told(self, told, retrieval=retrieval)
         self._acts = acts_of(own, bodies, schema=schema)
 
     def labels(self, known_by: int) -> Floats:
@@ -124,7 +126,7 @@ class ImpressionHistory:
         return SlateSet(
             names=self.features.names_for("model"),
             heads=tuple(signal.head for signal in self.schema.signals),
-            rows=self._rows[np.ix_(places, np.array(self.features.places_for("model"), np.intp))],
+            rows=self.rows[np.ix_(places, np.array(self.features.places_for("model"), np.intp))],
             labels=self.labels(known_by)[places],
             slates=whole(lambda one: one.record.seq),
             seqs=whole(lambda one: one.asked.state_seq),
@@ -145,22 +147,15 @@ class _Told:
     """See `models.base.Told`."""
 
     def __init__(
-        self,
-        history: ImpressionHistory,
-        records: Sequence[Record],
-        bodies: Mapping[int, Event | Decision | Outcome],
-        *,
-        rows: Floats,
-        retrieval: Callable[[], Retrieval],
+        self, history: ImpressionHistory, told: Sequence[tuple[Record, Any]], *, retrieval: Callable[[], Retrieval]
     ) -> None:
-        self._history, self._records, self._bodies = history, records, bodies
-        self._rows, self._make = rows, retrieval
+        self._history, self._told, self._make = history, told, retrieval
 
     def followed(self, known_by: int) -> Retrieval:
         retrieval = self._make()
-        for record in self._records:
-            if record.known_time <= known_by and record.seq in self._bodies:
-                retrieval.follow(record, self._bodies[record.seq])
+        for record, body in self._told:
+            if record.known_time <= known_by:
+                retrieval.follow(record, body)
         return retrieval
 
     def redescribed(self, model: Any, places: npt.NDArray[np.intp]) -> Floats:
@@ -170,9 +165,7 @@ class _Told:
         points: list[Point | None] = [None] * len(places)
         retrieval = self._make()
         retrieval.adopt(model)
-        for record in self._records:
-            if record.seq not in self._bodies:
-                continue
+        for record, body in self._told:
             rows = wanted.get(record.seq, [])
             shown = [self._history.shown[places[row]] for row in rows]
             if shown:
@@ -181,19 +174,28 @@ class _Told:
                     facts = {**one.candidate.attributes, **candidate.attributes}
                     of = msgspec.structs.replace(one.candidate, attributes=facts)
                     points[row] = point(one.decision.request, one.decision.state_seq, of=of)
-            retrieval.follow(record, self._bodies[record.seq])
+            retrieval.follow(record, body)
         return self._rewritten(places, [one for one in points if one is not None])
 
     def _rewritten(self, places: npt.NDArray[np.intp], points: Sequence[Point]) -> Floats:
         """Returns rows whose features of the request and its candidate are read anew; windows and lookups stay."""
         features = self._history.features
-        plan, rows = Plan(features), self._rows[places]
+        plan, rows = Plan(features), self._history.rows[places]
         kept = [place for place, _ in plan.lookups]
         lookups = rows[:, kept]
         write_requests(plan, points, out=rows)
         rows[:, kept] = lookups
         model_rows: Floats = rows[:, np.array(features.places_for("model"), np.intp)]
         return model_rows
+
+
+def _slim(body: Event | Decision | Outcome | None) -> Event | Decision | Outcome | None:
+    """Returns a decision with the candidates that were shown: hundreds of others each would fill the memory."""
+    happened = body.happened if isinstance(body, Decision) else None
+    if happened is None or not isinstance(body, Decision):
+        return body
+    shown = {slot.ref for slot in happened.slots}
+    return msgspec.structs.replace(body, candidates=tuple(c for c in body.candidates if c.ref in shown))
 
 
 def subject_of(request: Event, schema: Schema) -> int:
