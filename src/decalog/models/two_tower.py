@@ -200,13 +200,14 @@ def loss_and_slopes(params: Params, step: Step, *, temperature: float) -> tuple[
     pooled = step.history @ (vectors * gates[:, None])
     users, user_lengths = _unit(pooled @ params["mix"] + step.user_bag @ params["users"])
     found = vectors[step.candidates]
-    loss, errors = _softmax(users @ found.T, step, temperature=temperature)
+    scaled = users / np.float32(temperature)
+    loss, errors = _softmax(scaled @ found.T, step, most=1 / temperature)
 
-    by_user = _unit_slope(errors @ found, users, user_lengths)
+    by_user = _unit_slope(errors @ found / np.float32(temperature), users, user_lengths)
     by_gated = step.history.T @ (by_user @ params["mix"].T)
     by_gate = np.sum(by_gated * vectors, axis=1) * gates
     by_item = by_gated * gates[:, None] + by_gate[:, None] * params["gate"]
-    by_item[step.candidates] += errors.T @ users
+    by_item[step.candidates] += errors.T @ scaled
     by_item = _unit_slope(by_item, vectors, lengths)
     return loss, {
         "ids": step.keep[:, None] * by_item,
@@ -217,21 +218,19 @@ def loss_and_slopes(params: Params, step: Step, *, temperature: float) -> tuple[
     }
 
 
-def _softmax(cosines: Matrix, step: Step, *, temperature: float) -> tuple[float, Matrix]:
-    """Returns the loss and its slope by each cosine.
+def _softmax(logits: Matrix, step: Step, *, most: float) -> tuple[float, Matrix]:
+    """Returns the loss and, in the place of the logits, its slope by each of them; no logit is above `most`.
 
     A target stands against the candidates that its user did not take up: p = e^s / (e^s + Σ e^(s' − log q')). The
     target itself is always there, so its own chance is 1.
     """
-    logits = (cosines - 1) / temperature  # never above 0, so nothing overflows
-    targets = np.exp(logits[step.owner, step.column])
-    logits -= step.log_q
+    targets = np.exp(logits[step.owner, step.column] - most)  # so that nothing overflows
+    logits -= step.log_q + np.float32(most)
     masses = np.exp(logits, out=logits)
     masses[step.known] = 0
     totals = targets + np.sum(masses, axis=1)[step.owner]
     masses *= np.bincount(step.owner, step.weight / totals, len(masses)).astype(masses.dtype)[:, None]
     masses[step.owner, step.column] = step.weight * (targets / totals - 1)
-    masses /= temperature
     return -float(np.sum(step.weight * np.log(targets / totals))), masses
 
 
