@@ -440,7 +440,7 @@ class Service:
 def _finite(candidates: tuple[Candidate, ...], names: tuple[str, ...]) -> tuple[Candidate, ...]:
     """Returns the candidates without measures that are no numbers: they are missing, as features take them to be."""
     # Inline, for it runs over every candidate: what is no number is not 0 when taken from itself.
-    if not any([v for c in candidates for name in names if type(v := c.attributes.get(name)) is float and v - v]):  # noqa: C419
+    if not any(type(v := c.attributes.get(name)) is float and v - v for c in candidates for name in names):
         return candidates
     facts = [{name: v for name, v in c.attributes.items() if type(v) is not float or v - v == 0} for c in candidates]
     return tuple(msgspec.structs.replace(c, attributes=kept) for c, kept in zip(candidates, facts, strict=True))

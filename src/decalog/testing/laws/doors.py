@@ -105,7 +105,7 @@ def _step_breaches(one: list[Step], other: list[Step]) -> list[str]:
 
 
 def _door_breaches(system: System) -> Iterator[str]:
-    for look in (_types, _schema, _outcomes, _features, _models, _policy, _metrics, _world, _wire, _slates):
+    for look in (_types, _schema, _outcomes, _features, _models, _policy, _metrics, _world, _wire, _slates, _retrieval):
         try:
             yield from look(system)
         except (DecalogError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -177,7 +177,7 @@ def _policy(system: System) -> Iterator[str]:
         yield f"deadline_ms is {system.deadline_ms}"
     params = system.policy_params()
     policy = system.policy(params)
-    for part in ("params", "decide", "fall_back", "cost_minor"):
+    for part in ("params", "decide", "fall_back", "cost_minor", *(("worth",) if system.schema.slate_of else ())):
         if not hasattr(policy, part):
             yield f"the policy has no {part}"
     if msgspec.json.decode(msgspec.json.encode(params), type=system.policy_params) != params:
@@ -216,7 +216,7 @@ def _wire(system: System) -> Iterator[str]:
 
 
 def _slates(system: System) -> Iterator[str]:
-    """Yields what is wrong where slots hold things: with what they hold, what is learnt of it, and what finds it."""
+    """Yields what is wrong where slots hold things: with what they hold, and what is learnt of it."""
     schema = system.schema
     if not schema.slate_of:
         return
@@ -224,8 +224,13 @@ def _slates(system: System) -> Iterator[str]:
     if schema.slate_of not in things:
         yield f"slates are of {schema.slate_of}, which is no public entity"
     yield from _signals(system)
-    if not hasattr(system.policy(system.policy_params()), "worth"):
-        yield "the policy has no worth"
+    private = sorted(field.name for field in schema.candidate if field.privacy != "public")
+    yield from (f"{name} of candidates is not public: nothing personal may describe a thing" for name in private)
+
+
+def _retrieval(system: System) -> Iterator[str]:
+    if not (system.retrieval or system.schema.slate_of):
+        return
     made = load(system.retrieval)
     if made is None:
         yield f"retrieval {system.retrieval!r} names nothing"
@@ -245,9 +250,6 @@ def _signals(system: System) -> Iterator[str]:
         system.schema.outcome(signal.kind)
     if system.models and system.models[-1].head.split("+") != heads:
         yield f"models predict {system.models[-1].head}, the signals are {', '.join(heads)}"
-    for field in system.schema.candidate:
-        if field.privacy != "public":
-            yield f"{field.name} of candidates is not public: nothing personal may describe a thing"
 
 
 _SABOTAGES: dict[str, Callable[[System], System]] = {

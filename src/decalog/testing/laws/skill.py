@@ -1,9 +1,9 @@
 """Law 9: in its own world the champion's kind beats every baseline by the lead it states, and not the oracle.
 
 What counts is money: of what lies between the best baseline and the oracle, the champion takes at least `System.lead`.
-Where slots hold things, each model orders anew what slates showed. A slate is then worth what its things are truly
-worth to the policy, those further down for less, by 1 / log2(1 + place): the world knows each thing's true
-probabilities, so no slate is judged that nobody saw, and no draw adds noise.
+Where slots hold things, each model orders anew what slates showed. A slate brings what its things are truly worth to
+the policy, those further down less, by 1 / log2(1 + place). The world knows each thing's true probabilities, so no
+slate is judged that nobody saw, and no draw adds noise.
 """
 
 from __future__ import annotations
