@@ -217,8 +217,7 @@ class Parity:
             decision = decode_decision(record.body)
             kept = [candidate for candidate in decision.candidates if candidate.features]
             if decision.mode == "imported" or not kept:
-                why_not = f"without features: {decision.fallback or 'none were logged'}"
-                skipped["imported: another system decided" if decision.mode == "imported" else why_not] += 1
+                skipped[_why_not(decision)] += 1
                 continue
             notes.update(self._notes_for(decision))
             for candidate in kept:
@@ -328,6 +327,11 @@ def _certificate(system: str, groups: Sequence[_Compared]) -> Certificate:
         feature_sets={group.version: len(group.asked) for group in groups},
         first=min(firsts, key=lambda skew: skew.seq, default=None),
     )
+
+
+def _why_not(decision: Decision) -> str:
+    without = f"without features: {decision.fallback or 'none were logged'}"
+    return "imported: another system decided" if decision.mode == "imported" else without
 
 
 def _horizon(asked: Sequence[Asked], sets: Mapping[str, FeatureSet]) -> int:

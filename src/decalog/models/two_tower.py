@@ -200,7 +200,7 @@ def loss_and_slopes(params: Params, step: Step, *, temperature: float) -> tuple[
     pooled = step.history @ (vectors * gates[:, None])
     users, user_lengths = _unit(pooled @ params["mix"] + step.user_bag @ params["users"])
     found = vectors[step.candidates]
-    scaled = users / np.float32(temperature)
+    scaled = np.asarray(users / np.float32(temperature), np.float32)
     loss, errors = _softmax(scaled @ found.T, step, most=1 / temperature)
 
     by_user = _unit_slope(errors @ found / np.float32(temperature), users, user_lengths)
