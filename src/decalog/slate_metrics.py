@@ -28,6 +28,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         slates: int64, which slate each stood in.
         users: int64, tokens.
         positions: int64, 0 is the first.
+        examined: float64, (0, 1], how likely what stands there is looked at, against the first position.
         refs: int64, which thing, numbered.
         times: int64, µs of the decision.
         things: how many different things were ever shown.
@@ -44,6 +45,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     slates: Int64s
     users: Int64s
     positions: Int64s
+    examined: Floats
     refs: Int64s
     times: Int64s
     things: int

@@ -17,7 +17,7 @@ import numpy as np
 from decalog.evaluation import described, measure
 from decalog.examples import Floats
 from decalog.impressions import ImpressionHistory
-from decalog.models.base import Model, SlateSet
+from decalog.models.base import Model, ModelSpec, SlateSet
 from decalog.policy import Policy
 from decalog.registry import Registry
 from decalog.reports import Completeness, Contender, Report, Role, Support
@@ -96,13 +96,12 @@ def train_slates(
         parts = split_slates(history, test_share=plan.test_share)
     _check_enough(parts, plan, system=system)
     policy: Any = system.policy(plan.policy if plan.policy is not None else system.policy_params())
-    judge = _Judge(history, parts.test, policy=policy, system=system, seed=plan.seed)
-    contenders, models = [judge.as_shown()], {}
+    models: dict[str, Model] = {}
     for spec in system.models:
         say(f"fitting {spec.name}")
         models[spec.name] = spec.fit(parts.train, plan.seed)
-        role: Role = "baseline" if spec.baseline else "model"
-        contenders.append(judge.contender(spec.name, role, predictions=ranked_by(models[spec.name], parts.test)))
+    judge = _Judge(history, parts.test, policy=policy, system=system, model=models[chosen.name])
+    contenders = [judge.as_shown(), *(judge.contender(spec, models[spec.name]) for spec in system.models)]
     made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
     return registered(manifest, models[chosen.name], made=made, registry=registry, system=system, plan=plan)
@@ -132,8 +131,9 @@ class _Judge:
     """What models are compared in: the test part, the policy's worth of it, and the measures."""
 
     def __init__(
-        self, history: ImpressionHistory, test: SlateSet, *, policy: SlatePolicy, system: System, seed: int
+        self, history: ImpressionHistory, test: SlateSet, *, policy: SlatePolicy, system: System, model: Model
     ) -> None:
+        curve = np.array(getattr(model, "examination", {}).get(test.heads[0], (1.0,)))
         self._test, self._policy, self._metrics = test, policy, system.metrics
         numbers = {ref: number for number, ref in enumerate(dict.fromkeys(test.refs))}
         self._rows = Ranked(
@@ -145,23 +145,24 @@ class _Judge:
             slates=test.slates,
             users=test.users,
             positions=test.positions,
+            examined=curve[np.minimum(test.positions, len(curve) - 1)],
             refs=np.array([numbers[ref] for ref in test.refs], np.int64),
             times=test.times,
             facts=test.facts,
             things=len({one.slot.ref for one in history.shown}),
             ends=history.ends(test.slates),
-            seed=seed,
         )
 
     def as_shown(self) -> Contender:
         """Returns what the slates were worth as they were shown."""
         return self._measured(SHOWN, "baseline", self._rows, tiers=("model", "product", "business"))
 
-    def contender(self, name: str, role: Role, *, predictions: Floats) -> Contender:
+    def contender(self, spec: ModelSpec, model: Model) -> Contender:
         """Returns how well a model's predictions order what was shown, and how true they are."""
+        predictions = ranked_by(model, self._test)
         values = self._policy.worth(self._test.heads, predictions)
         rows = msgspec.structs.replace(self._rows, predictions=predictions, values=values)
-        return self._measured(name, role, rows, tiers=("model",))
+        return self._measured(spec.name, "baseline" if spec.baseline else "model", rows, tiers=("model",))
 
     def _measured(self, name: str, role: Role, rows: Ranked, *, tiers: tuple[str, ...]) -> Contender:
         values, missing = measure([metric for metric in self._metrics if metric.tier in tiers], rows)

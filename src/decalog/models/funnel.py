@@ -33,6 +33,11 @@ class Funnel:
         self.towers, self.neighbours, self.ranker = towers, neighbours, ranker
         self.heads = ranker.heads
 
+    @property
+    def examination(self) -> dict[str, tuple[float, ...]]:
+        """Head → how likely an action at each position is, against 1 at the first."""
+        return self.ranker.examination if isinstance(self.ranker, Heads) else {}
+
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`; n × heads."""
         return self.ranker.predict(rows)

@@ -18,7 +18,7 @@ _SECOND_US = 1_000_000
 
 
 def _ndcg(rows: Ranked, weights: Floats) -> float:
-    gains, first = ndcg(rows, np.maximum(rows.worth, 0.0), k=_DEPTH)
+    gains, first = ndcg(rows, np.maximum(rows.worth, 0.0) / rows.examined, k=_DEPTH)
     need(len(gains) > 0, "NDCG", expected="a slate with something worth more than nothing")
     return float(np.average(gains, weights=weights[first])) if weights[first].any() else float("nan")
 
@@ -92,7 +92,7 @@ def _worth_a_slate(rows: Ranked, weights: Floats) -> float:
     first = np.zeros(len(slates))
     first[place] = weights
     total = float(np.sum(first))
-    return float(np.sum(rows.worth * weights)) / total if total else float("nan")
+    return 1_000 * float(np.sum(rows.worth * weights)) / total if total else float("nan")
 
 
 def _coverage(rows: Ranked) -> Measurement:
@@ -126,7 +126,8 @@ METRICS = (
         name="ndcg_10",
         tier="model",
         meaning="how well the order puts first what turned out to be worth most, within each slate",
-        formula="Σ max(worth, 0) / log2(1 + rank) over the first 10, over the best order's",
+        formula="Σ gain / log2(1 + rank) over the first 10, over the best order's; gain = max(worth, 0) / how likely "
+        "the slot is looked at, as the chosen model has learnt it",
         unit="1",
         better="higher",
         compute=by_user(_ndcg),
@@ -240,10 +241,10 @@ METRICS = (
         compute=by_user(_novelty),
     ),
     Metric(
-        name="worth_per_slate",
+        name="worth_per_1000",
         tier="business",
-        meaning="what readers' actions on a slate are worth by the policy's weights",
-        formula="Σ w · action / slates",
+        meaning="what readers' actions on 1,000 slates are worth by the policy's weights",
+        formula="1,000 · Σ w · action / slates",
         unit="minor units",
         better="higher",
         compute=by_user(_worth_a_slate),
