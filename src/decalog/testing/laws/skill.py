@@ -25,9 +25,9 @@ from decalog.testing.stage import Joined, Stage, Step, Trial, history_of, world_
 from decalog.testing.worlds import World
 from decalog.training import training_set
 
-_REQUESTS, _SLATES = 120_000, 2_500
+_REQUESTS, _SLATES = 120_000, 6_000
 """The world is made so large that it asks for about so many: skill shows on more than bits need."""
-_MATURITIES, _FEWEST_DAYS = 3.5, 8
+_MATURITIES, _FEWEST_DAYS = 3.5, 14
 """History, in maturities of the label and days at least: a part to learn from, a gap, and a part to be judged on."""
 _TEST_SHARE = 0.3
 
