@@ -1,4 +1,4 @@
-"""A small feed through the library: posts, readers, what another system showed them; then slates of our own, and why."""
+"""A small feed through the library: posts, readers, what another system showed; then slates of our own, and why."""
 
 from __future__ import annotations
 
