@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     """Imports, trains, asks, likes, asks again, mutes, and asks why."""
     home, clock = Home(folder), ManualClock(time_us("2026-01-05T08:00:00Z"))
     log = home.writer(clock)
-    write_history(Deployment(home, "feed", log).prepare(), clock, random.Random(7))  # noqa: S311  # nobody's clicks
+    write_history(Deployment(home, "feed", log).prepare(), clock, random.Random(7))  # noqa: S311 - nobody's clicks
     log.commit()
     print(train_on_log(home, "feed", seed=1).text())
     deployment = Deployment(home, "feed", log)
