@@ -130,6 +130,19 @@ def test_the_code_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: 
     run_page(str(page), page.read_text(encoding="utf-8"), tmp_path)
 
 
+def test_the_example_of_feed_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "feed.py"],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^ask-2: \d+ about chess; 12 of 12 slots from \d+ posts, by dpp$", done.stdout, re.MULTILINE)
+    assert done.stdout.endswith("filter     taken out: muted\n")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_block_that_is_not_run_says_why(page: Path) -> None:
     blocks = list(read_blocks(page.read_text(encoding="utf-8")))
