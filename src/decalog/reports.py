@@ -209,15 +209,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """Returns the report in a dozen lines: the parts, and for each contender the first metric and the money."""
         first = next((metric.name for metric in self.metrics if metric.tier == "model"), "")
         money = next((metric.name for metric in self.metrics if metric.unit == MINOR_UNITS), "")
-        saves = any(contender.saved_per_1000 is not None for contender in self.contenders)
-        head = ("", first, money, *(("saved a 1,000",) if saves else ()))
+        head = ("", first, money, "saved a 1,000")[: 3 + bool(self._extra)]
         rows = [
             (
                 contender.name if contender.role == "model" else f"{contender.name} ({contender.role})",
                 self._cell(contender.values.get(first), ""),
                 self._cell(contender.values.get(money), MINOR_UNITS),
-                *((self._cell(contender.saved_per_1000, MINOR_UNITS),) if saves else ()),
-            )
+                self._cell(contender.saved_per_1000, MINOR_UNITS),
+            )[: len(head)]
             for contender in self.contenders
         ]
         widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
