@@ -41,7 +41,7 @@ _IDLE, _AS_SHOWN = "doing nothing", "the order that was shown"
 def check(trial: Trial) -> Verdict:
     """Returns whether the champion's kind, trained on the system's world, has the skill that the system states."""
     larger = msgspec.structs.replace(trial, scale=_scale(trial))
-    stage, world = Stage(larger, "skill"), world_of(larger)
+    stage, world = Stage(larger, "skill", repeatable=True), world_of(larger)
     try:
         _play(stage, world)
         joined = history_of(stage.system, stage.records())
