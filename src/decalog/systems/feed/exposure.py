@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from decalog.decisions import Decision
-from decalog.features.kernel import Float64s
+from decalog.slate_metrics import gini
 from decalog.systems.feed.policy import FeedPolicy
 from decalog.systems.feed.slate.competitors import Competitors
 
@@ -55,6 +55,15 @@ class Exposure(msgspec.Struct, frozen=True):
     groups: tuple[Share, ...]
     gini: float
 
+    def text(self) -> str:
+        """Returns it for people, a group a line."""
+        rows = [("authors", "how many", "exposure", "merit", "exposure / merit")]
+        rows += [
+            (s.group, f"{s.authors:,}", f"{s.exposure:.1%}", f"{s.merit:.1%}", f"{s.ratio:.2f}") for s in self.groups
+        ]
+        lines = ["  ".join(cell.rjust(max(len(rows[0][place]), 11)) for place, cell in enumerate(row)) for row in rows]
+        return "\n".join([*lines, f"Gini over authors: {self.gini:.2f}"])
+
 
 def exposure(decisions: Sequence[Decision], policy: FeedPolicy) -> Exposure:
     """Returns how the slots of some decisions were spread over the authors that competed for them.
@@ -75,7 +84,8 @@ def exposure(decisions: Sequence[Decision], policy: FeedPolicy) -> Exposure:
                 merit[author] = merit.get(author, 0.0) + value
                 groups[author] = group_of(post.attributes)
     shares = [_share(name, groups, attention, merit) for name in (NEW, SMALL, ESTABLISHED)]
-    return Exposure(tuple(shares), gini(np.array(list(attention.values()))))
+    spread = np.array(list(attention.values()))
+    return Exposure(tuple(shares), gini(spread) if float(np.sum(spread)) > 0 else 0.0)
 
 
 def discount(position: int) -> float:
@@ -92,19 +102,6 @@ def group_of(attributes: dict[str, int | float | str | bool]) -> str:
     if float(attributes.get("author_age_s", _NEW_AGE_S)) < _NEW_AGE_S:
         return NEW
     return SMALL if float(attributes.get("author_followers", 0)) < SMALL_FOLLOWERS else ESTABLISHED
-
-
-def gini(amounts: Float64s) -> float:
-    """Returns the Gini coefficient of amounts ≥ 0; 0 where there is none, or nothing to share.
-
-    >>> gini(np.array([1.0, 1.0])), gini(np.array([0.0, 0.0, 0.0, 1.0]))
-    (0.0, 0.75)
-    """
-    ordered, count = np.sort(amounts), len(amounts)
-    total = float(ordered.sum())
-    if total <= 0.0:
-        return 0.0
-    return float((2.0 * np.arange(1, count + 1) - count - 1.0) @ ordered) / (count * total)
 
 
 def _share(name: str, groups: dict[str, str], attention: dict[str, float], merit: dict[str, float]) -> Share:

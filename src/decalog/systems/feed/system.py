@@ -22,6 +22,6 @@ SYSTEM = System(
     retrieval="decalog.systems.feed.retrieval:FeedRetrieval",
     deadline_ms=100,
     wire="decalog.systems.feed.wire:WIRE",
-    commands={"why": "decalog.systems.feed.why:app"},
+    commands={"why": "decalog.systems.feed.why:app", "exposure": "decalog.systems.feed.creators:app"},
     tryout=(21, 0.4),
 )
