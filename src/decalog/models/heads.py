@@ -32,6 +32,7 @@ FORMAT = "heads"
 FILE = "heads.json"
 
 _MOST_LEAVES = 64
+_WARM = 32
 
 
 class HeadsTrainingSet(msgspec.Struct, frozen=True):
@@ -230,7 +231,9 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Heads | SimpleHeads:
     grown = [place for place, head in enumerate(found.heads) if head.trees]
     hashes = zip(grown, settings["sha256"], strict=True)
     texts = [read_whole(_text_file(folder, place), sha256=sha256) for place, sha256 in hashes]
-    return Heads(found.heads, texts, width=found.width, params=msgspec.convert(settings["params"], HeadsParams))
+    made = Heads(found.heads, texts, width=found.width, params=msgspec.convert(settings["params"], HeadsParams))
+    made.predict(np.zeros((_WARM, found.width)))  # what is compiled late is compiled before the first request
+    return made
 
 
 class _Shown(NamedTuple):

@@ -1,7 +1,7 @@
 """Feed's models: baselines that are honest about how little they know, a ranker, and the whole funnel.
 
-The funnel's towers and neighbours learn from the earlier part of what readers did; the ranker learns from the later
-part, described by them: were it the same part, their scores would know the answers.
+The funnel's towers and neighbours learn from the earlier part of what readers did. Its ranker learns from all of it, with
+their scores in the later part alone: in the earlier one they would know the answers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from decalog.models.base import ModelSpec, SlateSet
 from decalog.models.funnel import FORMAT, Funnel
 from decalog.models.heads import Heads, HeadsParams, HeadsTrainingSet, SimpleHeads
 from decalog.models.interactions import interactions
+from decalog.systems.feed.features import FEATURES
 from decalog.systems.feed.people import STAYED_S, WEIGHTS
 from decalog.systems.feed.schema import DWELL, SCHEMA
 
@@ -26,7 +27,9 @@ RANKER = HeadsParams(trees=200, learning_rate=0.05, leaves=31, rows_a_leaf=50, l
 """The tree budget that serving 500 posts in 8 ms of CPU allows (`bench/latency/feed_ranker.py`)."""
 TOWERS = two_tower.Settings(epochs=20, batch=512, negatives=1_024)
 EARLIER = 0.5
-"""Share of the time that towers and neighbours learn from; the ranker learns from the rest."""
+"""Share of the slates, the earlier, that towers and neighbours learn from."""
+SCORES = {f.name: f.missing_value for f in FEATURES.features if f.name in ("two_tower", "neighbours", "similar")}
+"""Features that hold what towers and neighbours say, and what stands for none."""
 _L2 = 100.0
 _RATE = "post_clicks_of_shown_7d"
 
@@ -52,13 +55,17 @@ def fit_ranker(data: SlateSet, seed: int) -> Heads:
 
 
 def fit_funnel(data: SlateSet, seed: int) -> Funnel:
-    """Returns towers and neighbours of the earlier part, and a ranker of the later part, described by them."""
+    """Returns towers and neighbours of the earlier part, and a ranker that has their scores in the later part."""
     date = int(np.quantile(data.times, EARLIER))
     towers, neighbours = _taste(data, date, seed)
     blank = Funnel(towers, neighbours, SimpleHeads(data.heads, ()))
-    later = data.take(data.times > date)
-    rows = later.rows if later.told is None else later.told.redescribed(blank, later.places)
-    return Funnel(towers, neighbours, heads.fit_heads(_learnt(later, rows), seed, params=RANKER))
+    is_later = data.times > date
+    rows = data.rows.copy()
+    for name, missing in SCORES.items():
+        rows[:, data.names.index(name)] = missing
+    if data.told is not None:
+        rows[is_later] = data.told.redescribed(blank, data.places[is_later])
+    return Funnel(towers, neighbours, heads.fit_heads(_learnt(data, rows), seed, params=RANKER))
 
 
 def _taste(data: SlateSet, date: int, seed: int) -> tuple[two_tower.TwoTower, collaborative.Neighbours]:
@@ -135,10 +142,9 @@ MODELS = (
     ),
     _spec(
         name="ranker",
-        meaning="boosted trees over the features alone, one an action, without position bias",
+        meaning="boosted trees over the features alone, one an action, without position bias: a funnel's last stage alone",
         fit=fit_ranker,
         format=heads.FORMAT,
-        baseline=True,
     ),
     _spec(
         name="funnel",

@@ -24,4 +24,5 @@ SYSTEM = System(
     wire="decalog.systems.feed.wire:WIRE",
     commands={"why": "decalog.systems.feed.why:app", "exposure": "decalog.systems.feed.creators:app"},
     tryout=(21, 0.4),
+    lead=0.05,
 )
