@@ -58,8 +58,9 @@ class Exposure(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """Returns it for people, a group a line."""
         rows = [("authors", "how many", "exposure", "merit", "exposure / merit")]
-        for one in self.groups:
-            rows.append((one.group, f"{one.authors:,}", f"{one.exposure:.1%}", f"{one.merit:.1%}", f"{one.ratio:.2f}"))
+        rows += [
+            (s.group, f"{s.authors:,}", f"{s.exposure:.1%}", f"{s.merit:.1%}", f"{s.ratio:.2f}") for s in self.groups
+        ]
         lines = ["  ".join(cell.rjust(max(len(rows[0][place]), 11)) for place, cell in enumerate(row)) for row in rows]
         return "\n".join([*lines, f"Gini over authors: {self.gini:.2f}"])
 

@@ -1,7 +1,7 @@
 """Feed's models: baselines that are honest about how little they know, a ranker, and the whole funnel.
 
-The funnel's towers and neighbours learn from the earlier part of what readers did. Its ranker learns from all of it, with
-their scores in the later part alone: in the earlier one they would know the answers.
+The funnel's towers and neighbours learn from the earlier part of what readers did. Its ranker learns from all of it,
+with their scores in the later part alone: in the earlier one they would know the answers.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ MODELS = (
     ),
     _spec(
         name="ranker",
-        meaning="boosted trees over the features alone, one an action, without position bias: a funnel's last stage alone",
+        meaning="boosted trees over the features alone, one an action, without position bias: the funnel's last stage",
         fit=fit_ranker,
         format=heads.FORMAT,
     ),
