@@ -241,7 +241,7 @@ def test_contributions_add_up_to_the_log_odds_of_a_head(model: Heads) -> None:
         p = plain.predict(rows)[:, place]
         assert found.sum(axis=1) == pytest.approx(np.log(p / (1 - p)))
     assert model.contributions_to(rows, "p_click") is None
-    with pytest.raises(ConfigError, match=r"contributions, head: 'p_clck'. Expected 'p_click' \(closest match\)"):
+    with pytest.raises(ConfigError, match=r"contributions_to, head: 'p_clck'. Expected 'p_click' \(closest match\)"):
         plain.contributions_to(rows, "p_clck")
 
 

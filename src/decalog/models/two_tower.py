@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -200,7 +200,7 @@ def loss_and_slopes(params: Params, step: Step, *, temperature: float) -> tuple[
     pooled = step.history @ (vectors * gates[:, None])
     users, user_lengths = _unit(pooled @ params["mix"] + step.user_bag @ params["users"])
     found = vectors[step.candidates]
-    scaled = np.asarray(users / np.float32(temperature), np.float32)
+    scaled: Any = users / np.float32(temperature)
     loss, errors = _softmax(scaled @ found.T, step, most=1 / temperature)
 
     by_user = _unit_slope(errors @ found / np.float32(temperature), users, user_lengths)

@@ -398,14 +398,14 @@ class TestDeadline:
             return Found(np.zeros(0, np.int64))
 
         source("fresh", hangs)
-        monkeypatch.setattr(feed, "_deadline_s", 0.05)
+        monkeypatch.setattr(feed, "deadline_ms", 50.0)
         try:
             for _ in range(module.AT_ONCE):
                 found = feed.retrieve(request("uma"))
                 assert "fresh" in found.late
             for _ in range(module.AT_ONCE):
                 assert asked.acquire(timeout=60)
-            monkeypatch.setattr(feed, "_deadline_s", 60.0)
+            monkeypatch.setattr(feed, "deadline_ms", 60_000.0)
             found = feed.retrieve(request("uma"))
             assert found.late == ("fresh",)
             assert len(refs(found)) == 20
