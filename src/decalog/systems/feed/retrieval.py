@@ -67,15 +67,11 @@ class FeedRetrieval:
         self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
         self._swapping = threading.Lock()
         self._changed: list[int] | None = None
+        self._touched: list[int] = []  # since the last request: their vectors are made together when it comes
 
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes an admitted record; the next request sees it."""
-        slots = self.catalogue.follow(record, body)
-        if slots:
-            with self._swapping:
-                if self._changed is not None:
-                    self._changed.extend(slots)
-                self._reindex(self._sight, np.array(slots))
+        self._touched.extend(self.catalogue.follow(record, body))
         self.people.follow(record, body)
 
     def adopt(self, model: Model | None) -> None:
@@ -84,6 +80,7 @@ class FeedRetrieval:
         Raises:
             ModelError: it gives vectors that are not finite; what was adopted before stays.
         """
+        self._settled()  # what came before is in the old index; the new one is made of all there is
         towers = getattr(model, "towers", None)
         sight = Sight(self.catalogue, self.popularity, towers, getattr(model, "neighbours", None))
         if towers is not None:
@@ -102,7 +99,7 @@ class FeedRetrieval:
     def retrieve(self, request: Event) -> Retrieved:
         """Returns the candidates of a request, and what was ruled out."""
         started = time.perf_counter_ns()
-        sight, asked = self._sight, self._understood(request)
+        sight, asked = self._settled(), self._understood(request)
         stages_us = {"filters": _since(started)}
         found = self._found(sight, asked, stages_us)
         started = time.perf_counter_ns()
@@ -118,9 +115,20 @@ class FeedRetrieval:
         late = tuple(name for name in SOURCES if name not in found)
         return Retrieved((*chosen, *ruled_out[:DROPPED]), late, stages_us)
 
+    def _settled(self) -> Sight:
+        """Returns what sources look into, with the vectors of the posts that came or went since it was asked for."""
+        if self._touched:
+            with self._swapping:
+                touched, self._touched = self._touched, []
+                slots = np.unique(touched)
+                if self._changed is not None:
+                    self._changed.extend(slots.tolist())
+                self._reindex(self._sight, slots)
+        return self._sight
+
     def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
         """Returns posts by their names as `retrieve` describes them; a bare candidate where one is unknown."""
-        sight, asked = self._sight, self._understood(request)
+        sight, asked = self._settled(), self._understood(request)
         slots = np.array([self.catalogue.slot(ref) for ref in refs], np.int64)
         known = slots[slots >= 0]
         chosen = self._chosen(sight, asked, known, np.zeros_like(known), probed(sight, asked))
