@@ -44,7 +44,7 @@ ALS: dict[str, Any] = {"rank": 64, "confidence": 10.0, "l2": 10.0, "rounds": 8}
 EASE_L2 = 200.0
 LOW_PASS: dict[str, Any] = {"rank": 256, "share": 0.3}
 FILTER: dict[str, Any] = {"rank": 512, "share": 0.2, "sharpness": 0.7, "powers": (0.1, 0.4)}
-TWO_TOWER = two_tower.Settings(epochs=40, user_power=0.0)
+TWO_TOWER = two_tower.Settings(epochs=30, user_power=0.0)
 
 OURS, SERVED, TOWERS, EASE, GF_CF = "ours: graph filter", "ours: 200 neighbours", "two-tower", "EASE", "GF-CF"
 PUBLISHED = {
