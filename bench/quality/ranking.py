@@ -74,7 +74,7 @@ def _hits(scores: Matrix, rows: Int64s, *, seen: Csr, wanted: Csr, k: int) -> Fl
     return np.take_along_axis(is_wanted, _best(scores, k), axis=1).astype(np.float64)
 
 
-@numba.njit  # type: ignore[misc]  # numba has no types
+@numba.njit
 def _best(scores: Any, k: int) -> Any:
     """Returns the k greatest of each row, best first, the first of equals first; in one pass, unlike a partition."""
     places = np.zeros((len(scores), k), np.int64)

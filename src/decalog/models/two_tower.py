@@ -200,8 +200,8 @@ def loss_and_slopes(params: Params, step: Step, *, temperature: float) -> tuple[
     pooled = step.history @ (vectors * gates[:, None])
     users, user_lengths = _unit(pooled @ params["mix"] + step.user_bag @ params["users"])
     found = vectors[step.candidates]
-    scaled = users / np.float32(temperature)
-    loss, errors = _softmax(scaled @ found.T, step, most=1 / temperature)
+    scaled: Matrix = users / np.float32(temperature)
+    loss, errors = _softmax(np.asarray(scaled @ found.T), step, most=1 / temperature)
 
     by_user = _unit_slope(errors @ found / np.float32(temperature), users, user_lengths)
     by_gated = step.history.T @ (by_user @ params["mix"].T)
