@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     negatives: int = 2_048
     learning_rate: float = 0.01
     target_share: float = 0.5
-    user_power: float = 0.5
+    user_power: float = 0.0
     dropout: float = 0.1
     decay: float = 0.0
 
