@@ -8,11 +8,14 @@ are means over the users, computed as those boards compute them (`ranking.py`); 
 
 Every setting below was chosen on a validation part: a fifth of the training check-ins, cut by a hash of user and item,
 found by models that saw the other four fifths (`--validation` runs the rows there). The test part was run once after
-that. Our row is `graph_filter` of decalog.models.collaborative, full and as the 200 neighbours an item that serve.
+that, the two-tower's row twice: with 30 passes it had .1719 / .1357; as more passes were better on the validation
+part, it was run again with 60. What is to be found in the test part is more popular than what is learnt from
+(popularity finds half as much again there as in the validation part), which no cut of the training part shows. Our row
+is `graph_filter` of decalog.models.collaborative, whole and as the 200 neighbours an item that would serve.
 
 Keys: recall_20, ndcg_20 (ours), served_recall_20, served_ndcg_20 (its neighbours), two_tower_recall_20,
 two_tower_ndcg_20, peak_gib (memory of the whole run), ease_recall_20, gf_cf_recall_20. With `--short`, an eighth of the
-users, for which nothing is published.
+users and a quarter of the places, for which nothing is published.
 """
 
 from __future__ import annotations
@@ -36,15 +39,28 @@ from decalog.models.collaborative import Scorer
 from decalog.models.interactions import Csr, Interactions, Matrix, taken_of
 
 VALIDATION_SHARE = 0.2
-SHORT_SHARE = 1 / 8
+SHORT_SHARE = 1 / 8, 1 / 4
+"""Of users and of places."""
+
 K = 20
 
-KNN: dict[str, Any] = {"shrinkage": 10.0, "top": 200}
-ALS: dict[str, Any] = {"rank": 64, "confidence": 10.0, "l2": 10.0, "rounds": 8}
+KNN: dict[str, Any] = {"shrinkage": 50.0, "top": 1_000}
+ALS: dict[str, Any] = {"rank": 64, "confidence": 30.0, "l2": 10.0, "rounds": 8}
 EASE_L2 = 200.0
+"""The greatest validation recall on a quarter of the users, of 4 to 8 settings each, for the sake of time; EASE's best
+penalty was 50 to 100 on an eighth of them, 100 to 200 on a quarter, and its recall there within .001 between."""
+
 LOW_PASS: dict[str, Any] = {"rank": 256, "share": 0.3}
+"""As its paper printed them."""
+
 FILTER: dict[str, Any] = {"rank": 512, "share": 0.2, "sharpness": 0.7, "powers": (0.1, 0.4)}
-TWO_TOWER = two_tower.Settings(epochs=40, user_power=0.0)
+"""Of some 60 settings on the validation part (2,000 users judged); recall there .2126, and of `LOW_PASS` .197."""
+
+TWO_TOWER = two_tower.Settings(epochs=60, user_power=0.0)
+"""Of 14 settings on the validation part (6,000 users judged): recall .200 with 60 passes, .194 with 30, .191 with 15;
+15 from a start at random .186, and from there with a user_power of .5 .182, with a rate of .03 or .003, a temperature
+of .07 or .15, or a quarter as targets .162 to .178. With 30 passes, a rate of .005 gave .192, a temperature of .085
+.193."""
 
 OURS, SERVED, TOWERS, EASE, GF_CF = "ours: graph filter", "ours: 200 neighbours", "two-tower", "EASE", "GF-CF"
 PUBLISHED = {
@@ -83,8 +99,10 @@ def gowalla(*, is_short: bool, is_validation: bool) -> Split:
     users, items, is_test = (np.ma.getdata(columns[name]) for name in "uit")
     shape = int(users.max()) + 1, int(items.max()) + 1
     if is_short:
-        kept = hashed_share(users, np.zeros_like(users)) < SHORT_SHARE
-        users, items, is_test = users[kept], items[kept], is_test[kept]
+        nothing = np.zeros_like(users)
+        kept = (hashed_share(users, nothing) < SHORT_SHARE[0]) & (hashed_share(nothing, items) < SHORT_SHARE[1])
+        users, items = (np.unique(names[kept], return_inverse=True)[1] for names in (users, items))
+        is_test, shape = is_test[kept], (int(users.max()) + 1, int(items.max()) + 1)
     if is_validation:
         users, items = users[~is_test], items[~is_test]
         is_test = hashed_share(users, items) < VALIDATION_SHARE
@@ -143,7 +161,7 @@ def main() -> int:
     """Runs the rows and prints the table; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one last line of JSON")
-    parser.add_argument("--short", action="store_true", help="an eighth of the users")
+    parser.add_argument("--short", action="store_true", help="an eighth of the users, a quarter of the places")
     parser.add_argument("--validation", action="store_true", help="on the validation part, for choosing settings")
     parser.add_argument("--rows", default="", help="names of rows, commas between; all without")
     wanted = parser.parse_args()
@@ -153,11 +171,12 @@ def main() -> int:
         return 0
     split = gowalla(is_short=wanted.short, is_validation=wanted.validation)
     part = "validation part" if wanted.validation else "published split"
-    print(f"Gowalla_m1, {part}{', an eighth of the users' if wanted.short else ''}: ", end="")
+    print(f"Gowalla_m1, {part}{', a thirty-second of it' if wanted.short else ''}: ", end="")
     print(f"{split.seen.taken.nnz:,} check-ins to learn from, {split.wanted.nnz:,} to find\n")
     print(f"{'':24}{'recall@20 (95 %)':>26}{'NDCG@20 (95 %)':>26}{'wall s':>8}{'CPU s':>8}   published")
     chosen = wanted.rows.split(",") if wanted.rows else list(rows())
-    figures = {name: run(name, rows()[name], split) for name in chosen}
+    published = {} if wanted.short or wanted.validation else PUBLISHED
+    figures = {name: run(name, rows()[name], split, published=published.get(name, "")) for name in chosen}
     keys = {key: figures[name][place] for key, (name, place) in KEYS.items() if name in figures}
     keys["peak_gib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"\nPeak memory {keys['peak_gib']:.1f} GiB")
@@ -166,14 +185,14 @@ def main() -> int:
     return 0
 
 
-def run(name: str, fit: Callable[[Interactions], Score], split: Split) -> tuple[float, float]:
+def run(name: str, fit: Callable[[Interactions], Score], split: Split, *, published: str) -> tuple[float, float]:
     """Fits and judges a row, prints it, and returns recall and NDCG."""
     began = time.perf_counter(), time.process_time()
     found = ranked(fit(split.seen), seen=split.seen.taken, wanted=split.wanted, k=K)
     took = time.perf_counter() - began[0], time.process_time() - began[1]
     recall, ndcg = over_users(found.recall), over_users(found.ndcg)
     cells = f"{text(recall, 4):>26}{text(ndcg, 4):>26}{took[0]:>8.0f}{took[1]:>8.0f}"
-    print(f"{name:24}{cells}   {PUBLISHED.get(name, '')}", flush=True)
+    print(f"{name:24}{cells}   {published}", flush=True)
     return recall.value, ndcg.value
 
 

@@ -100,7 +100,7 @@ def test_history_and_targets_are_all_that_a_user_took_up() -> None:
     seen = checkerboard()
     bags = sparse.csr_array(np.ones((SIZE, 2))), sparse.csr_array(np.ones((SIZE, 1)))
     step = two_tower._draw(
-        seen, bags, users=np.arange(10), settings=Settings(negatives=0), rng=np.random.default_rng(1)
+        seen, bags, users=np.arange(10), settings=Settings(negatives=0, user_power=0.5), rng=np.random.default_rng(1)
     )
     targets = np.zeros((10, SIZE))
     targets[step.owner, step.candidates[step.column]] = 1

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     negatives: int = 2_048
     learning_rate: float = 0.01
     target_share: float = 0.5
-    user_power: float = 0.5
+    user_power: float = 0.0
     dropout: float = 0.1
     decay: float = 0.0
 
@@ -200,8 +200,8 @@ def loss_and_slopes(params: Params, step: Step, *, temperature: float) -> tuple[
     pooled = step.history @ (vectors * gates[:, None])
     users, user_lengths = _unit(pooled @ params["mix"] + step.user_bag @ params["users"])
     found = vectors[step.candidates]
-    scaled: Any = users / np.float32(temperature)
-    loss, errors = _softmax(scaled @ found.T, step, most=1 / temperature)
+    scaled: Matrix = users / np.float32(temperature)
+    loss, errors = _softmax(np.asarray(scaled @ found.T), step, most=1 / temperature)
 
     by_user = _unit_slope(errors @ found / np.float32(temperature), users, user_lengths)
     by_gated = step.history.T @ (by_user @ params["mix"].T)
