@@ -30,7 +30,6 @@ EARLIER = 0.5
 """Share of the slates, the earlier, that towers and neighbours learn from."""
 SCORES = {f.name: f.missing_value for f in FEATURES.features if f.name in ("two_tower", "neighbours", "similar")}
 """Features that hold what towers and neighbours say, and what stands for none."""
-_L2 = 100.0
 _RATE = "post_clicks_of_shown_7d"
 
 
@@ -79,7 +78,7 @@ def _taste(data: SlateSet, date: int, seed: int) -> tuple[two_tower.TwoTower, co
     known = None if data.told is None else data.told.followed(date)
     sides = _item_sides(known, seen.items), _user_sides(known, seen.users)
     towers = two_tower.fit(seen, item_sides=sides[0], user_sides=sides[1], settings=TOWERS, seed=seed)
-    return towers, collaborative.neighbours(collaborative.ease(seen.taken, l2=_L2), seen.items)
+    return towers, collaborative.neighbours(collaborative.graph_filter(seen, seed=seed), seen.items)
 
 
 def _item_sides(known: Any, refs: Sequence[str]) -> Mapping[str, Sequence[Sequence[str]]]:
