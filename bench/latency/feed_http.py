@@ -52,6 +52,8 @@ RATES = (10, 25, 50)
 QUERIES, K = 200, 100
 BAR_MS = 30.0
 _ROWS = 500
+_TIE = 1e-6
+"""Posts of one author on one topic have one vector until their own clicks tell them apart: any of equals is found."""
 
 
 def bodies(posts: int, seed: int = 1) -> Iterator[tuple[int, str, dict[str, Any]]]:
@@ -177,8 +179,8 @@ def _reader(model: Any, vectors: Any, rng: np.random.Generator) -> Any:
 def _recall(fast: Any, exact: Any, queries: Any, *, allowed: Any) -> float:
     hits = 0
     for query in queries:
-        found, truth = (set(index.search(query[None], K, allowed=allowed)[1][0].tolist()) for index in (fast, exact))
-        hits += len(found & truth)
+        found, truth = (index.search(query[None], K, allowed=allowed)[0][0] for index in (fast, exact))
+        hits += int(np.sum(found >= truth[-1] - _TIE))
     return hits / (K * len(queries))
 
 
