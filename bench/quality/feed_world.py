@@ -182,6 +182,13 @@ def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
     return found
 
 
+def print_rules(seeds: range) -> None:
+    """Prints what each rule of the world brings, and ranking by the true probability of a click, and the oracle."""
+    for name in (*RULES, "clicks"):
+        every = total(by_rule(seed, POLICIES[name], scale=SCALE) for seed in seeds)
+        print(f"  {name:14} {every.minor / len(seeds):10,.0f} minor  {every}", flush=True)
+
+
 def headroom(found: dict[str, Totals]) -> float:
     """Returns the share of what can be had beyond the best trivial policy."""
     trivial = max(found[name].minor for name in TRIVIAL)
@@ -199,7 +206,11 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="one seed, a smaller world")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--first", type=int, default=FIRST_SEED)
+    parser.add_argument("--rules", action="store_true", help="only what rules of the world bring, and the true clicks")
     given = parser.parse_args()
+    if given.rules:
+        print_rules(range(given.first, given.first + given.seeds))
+        return
     count, scale = (SHORT, SCALE / 2) if given.short else (given.seeds, SCALE)
     seeds = range(given.first, given.first + count)
     every = []
