@@ -215,18 +215,17 @@ def gathered(candidates: Sequence[Candidate] | Candidates) -> Candidates:
     if isinstance(candidates, Candidates):
         return candidates
     rows = sorted(candidates, key=lambda one: bool(one.dropped))
-    first = sum(not one.dropped for one in rows)
-    kept = tuple(place for place, one in enumerate(rows) if one.features)
+    told: dict[str, list[Any]] = {name: [getattr(one, name) for one in rows] for name in Candidate.__struct_fields__}
     made = Candidates(
-        refs=tuple(one.ref for one in rows),
-        sources=Column.of([one.source for one in rows]),
-        entities=_columns([one.entities for one in rows]),
-        attributes=_columns([one.attributes for one in rows]),
-        dropped=tuple(one.dropped for one in rows[first:]),
-        kept=kept,
-        features=b"".join(rows[place].features for place in kept),
+        refs=tuple(told["ref"]),
+        sources=Column.of(told["source"]),
+        entities=_columns(told["entities"]),
+        attributes=_columns(told["attributes"]),
+        dropped=tuple(filter(None, told["dropped"])),
+        kept=tuple(place for place, values in enumerate(told["features"]) if values),
+        features=b"".join(told["features"]),
     )
-    return made.predicted(*_table([one.predictions for one in rows[:first]]))
+    return made.predicted(*_table(told["predictions"][: made.competing]))
 
 
 def named(candidates: Sequence[Candidate] | Candidates, refs: Iterable[str]) -> dict[str, Candidate]:
