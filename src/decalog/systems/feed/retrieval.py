@@ -140,6 +140,10 @@ class FeedRetrieval:
         slot = self.catalogue.slot(ref)
         return "removed" if slot < 0 else self._filter(slot, self._understood(request))
 
+    def question(self, request: Event) -> tuple[Sight, Asked]:
+        """Returns what the sources look into, and what a request asks them."""
+        return self._settled(), self._understood(request)
+
     def _understood(self, request: Event) -> Asked:
         said, catalogue = request.attributes, self.catalogue
         person = self.people.person(request.entities.get("user", 0))
