@@ -26,6 +26,7 @@ from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
+from decalog.systems.feed.slate.competitors import SENSITIVE
 from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, probed, taste
 
 MOST = 500
@@ -213,7 +214,7 @@ class FeedRetrieval:
         self, sight: Sight, asked: Asked, slots: Ints, bits: Ints, found: Mapping[str, Found]
     ) -> list[Candidate]:
         vectors = None if sight.index is None else sight.index.vectors(slots)
-        facts = self._facts(slots, asked.now_us, vectors)
+        facts = self._facts(slots, asked, vectors)
         follows = self.catalogue.author.mask(asked.person.follow)
         _lay(facts, "in_network", follows[self.catalogue.posts["author"][slots]])
         for name in ("two_tower", "similar"):
@@ -255,7 +256,7 @@ class FeedRetrieval:
         # Token 0 stands for all there is, and not for none.
         return [{kind: token for kind, token in one.items() if token} for one in named]
 
-    def _facts(self, slots: Ints, now_us: int, vectors: Floats | None) -> list[dict[str, Any]]:
+    def _facts(self, slots: Ints, asked: Asked, vectors: Floats | None) -> list[dict[str, Any]]:
         catalogue = self.catalogue
         posts, authors = catalogue.posts, catalogue.authors
         author = posts["author"][slots]
@@ -263,9 +264,9 @@ class FeedRetrieval:
             catalogue.author.named(author),
             catalogue.topic.named(posts["topic"][slots]),
             catalogue.language.named(posts["language"][slots]),
-            _age_s(posts["created"][slots], now_us),
+            _age_s(posts["created"][slots], asked.now_us),
             authors["followers"][author].tolist(),
-            _age_s(authors["since"][author], now_us),
+            _age_s(authors["since"][author], asked.now_us),
             authors["posts"][author].tolist(),
             strict=True,
         )
@@ -284,6 +285,7 @@ class FeedRetrieval:
         # Most have neither: what is empty is left out of the record.
         for fact, verdict, slot in zip(facts, catalogue.integrity(slots), slots.tolist(), strict=True):
             fact.update({"integrity": verdict} if verdict else {})
+            fact.update({"reader_is_adult": True} if verdict == SENSITIVE and asked.is_adult else {})
             fact.update({"labels": catalogue.labels[slot]} if catalogue.labels[slot] else {})
         if vectors is not None and vectors.shape[1] == _SKETCHED:
             _lay(facts, "sketch", np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
