@@ -14,7 +14,7 @@ from tests.http.callers import Client, replay_nothing
 from typer.testing import CliRunner
 
 from decalog.clock import DAY, HOUR, MINUTE, ManualClock, rfc3339
-from decalog.deployment import Deployment
+from decalog.deployment import Deployment, run_aside
 from decalog.errors import ReplayError, UnknownRecordError
 from decalog.home import Home
 from decalog.host import Host
@@ -91,7 +91,6 @@ class Feed:
 @pytest.fixture
 def feed(tmp_path: Path, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> Iterator[Feed]:
     made = Feed(tmp_path / "home", runner)
-    run_aside = why.run_aside
 
     async def counted(*words: str) -> tuple[bytes, bytes, int | None]:
         made.asides += 1
