@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from decalog.candidates import gathered
 from decalog.evaluation import measure
 from decalog.models.base import Model, SlateSet
 from decalog.models.ranking import Floats, Lists
@@ -91,8 +92,8 @@ def _slates(model: Model, test: SlateSet, *, name: str, seed: int) -> Iterator[_
         is_wanted[slots[slots >= 0]] = True
         is_wanted &= asked.allowed
         if is_wanted.any():
-            refs = [one.ref for one in retrieval.retrieve(request).candidates if not one.dropped]
-            lists = {**_lists(sight, asked), name: _slots(sight, refs)}
+            chosen = gathered(retrieval.retrieve(request).candidates)
+            lists = {**_lists(sight, asked), name: _slots(sight, chosen.refs[: chosen.competing])}
             found = {row: _hits(slots, is_wanted) for row, slots in lists.items()}
             chance = _by_chance(is_wanted, asked.allowed)
             user, slate = int(test.users[rows[held[0]]]), int(test.slates[rows[held[0]]])
