@@ -274,8 +274,9 @@ class FeedRetrieval:
         }
         # Most have neither: what is empty is left out of the record.
         labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
-        if asked.is_adult and SENSITIVE in verdicts:
-            facts["reader_is_adult"] = Column.of([True if verdict == SENSITIVE else None for verdict in verdicts])
+        is_told = np.array(verdicts) == SENSITIVE
+        if asked.is_adult and is_told.any():
+            facts["reader_is_adult"] = Column.numbers(is_told, is_told)
         for name, words in (("integrity", verdicts), ("labels", labels)):
             if any(words):
                 facts[name] = Column.of([word or None for word in words])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from decalog.features.definition import FeatureSet
 from decalog.features.online import OnlineState
 from decalog.folding import changes
 from decalog.home import Home
+from decalog.host import Host
 from decalog.log import Log
 from decalog.systems.feed.policy import FeedPolicy, FeedWeights
 from decalog.systems.feed.system import SYSTEM
@@ -61,10 +63,10 @@ def why_folded(log: Log, *, request: str, post: str) -> Why:
     features = FeatureSet.from_json(msgspec.json.encode(declared)) if declared else SYSTEM.features
     state = OnlineState(features)
     state.apply_many(changes(log.read(0, decision.state_seq), SYSTEM.name, past=log, reads=features.reads))
-    return why_seen(log, record, decision, post=post, state=state)[0]
+    return why_seen(log, record, decision=decision, post=post, state=state)[0]
 
 
-def why_seen(log: Log, record: Record, decision: Decision, *, post: str, state: Any) -> tuple[Why, bool]:
+def why_seen(log: Log, record: Record, *, decision: Decision, post: str, state: Any) -> tuple[Why, bool]:
     """Returns a post's way through a decision by the policy that decided, and whether views told what it had seen.
 
     Args:
@@ -78,6 +80,27 @@ def why_seen(log: Log, record: Record, decision: Decision, *, post: str, state: 
     policy = FeedPolicy(msgspec.convert(params or {}, FeedWeights))
     columns = remembered(decision, state, root=record.seq)
     return why(decision, post, policy=policy, columns=columns), columns is not None
+
+
+async def why_logged(host: Host, request: str, *, post: str, alone: asyncio.Semaphore) -> tuple[Why, Decision]:
+    """Returns a post's way through a slate that a server logged, and its decision.
+
+    Args:
+        host: of the server.
+        request: id of the request, or of its decision.
+        post: by the caller's name for it.
+        alone: lets one fold the log at a time: so many at once would take the machine from the decisions.
+
+    Raises:
+        UnknownRecordError: no slate has that id.
+        ReplayError: what live views do not tell any more could not be folded anew.
+    """
+    record, decision = await host.logged(SYSTEM.name, request)
+    found, is_whole = why_seen(host.log, record, decision=decision, post=post, state=host.services[SYSTEM.name].state)
+    if not is_whole and host.folder is not None:
+        async with alone:
+            found = await why_aside(host.folder.parent, request=decision.id, post=post)
+    return found, decision
 
 
 async def why_aside(root: Path, *, request: str, post: str) -> Why:

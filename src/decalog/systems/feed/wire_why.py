@@ -15,7 +15,7 @@ from decalog.http.wires import Asked, JsonWire, WireRoute
 from decalog.policy import Columns
 from decalog.serving import Service, Underway
 from decalog.systems.feed.trace import Why, why
-from decalog.systems.feed.why import why_aside, why_seen
+from decalog.systems.feed.why import why_logged
 from decalog.systems.feed.wire_messages import told
 
 
@@ -42,14 +42,7 @@ class WhyWire(JsonWire):
 
     async def _logged(self, asked: Asked) -> Answer:
         id_, post = asked.ids
-        record, decision = await self._host.logged(self._system, id_)
-        state, folder = self._host.services[self._system].state, self._host.folder
-        found, is_whole = why_seen(self._host.log, record, decision, post=post, state=state)
-        if not is_whole and folder is not None:
-            # One at a time: each folds the log anew, and so many at once would take the machine from the decisions.
-            async with self._alone:
-                found = await why_aside(folder.parent, request=decision.id, post=post)
-        return _answer(found, decision)
+        return _answer(*await why_logged(self._host, id_, post=post, alone=self._alone))
 
     async def _now(self, asked: Asked) -> Answer:
         """Answers for `?user=…&post=…`: the slate is chosen as for a request, and neither logged nor shown."""
