@@ -146,7 +146,7 @@ def served(seen: Interactions) -> Score:
 
 
 def towers(seen: Interactions) -> Score:
-    """Returns the cosines of two towers that know nothing but ids."""
+    """Returns the products of two towers that know nothing but ids."""
     fitted = two_tower.fit(seen, item_sides={}, user_sides={}, settings=TWO_TOWER, seed=0)
     vectors = fitted.item_vectors(seen.items, {})
 

@@ -35,8 +35,9 @@ _TINY = 1e-12
 
 Ints = npt.NDArray[np.intp]
 Params = dict[str, Matrix]
-"""ids (items, dim) · sides (1 + side values, dim), row 0 of every item · users (1 + side values, dim − 1), row 0 of every
-user · mix (dim, dim − 1), from pooled vectors to the user's direction · gate (dim,), what an item weighs in the pool."""
+"""ids (items, dim) · sides (1 + side values, dim), row 0 of every item · users (1 + side values, dim − 1), row 0 of
+every user · mix (dim, dim − 1), from pooled vectors to the user's direction · gate (dim,), what an item weighs in the
+pool."""
 Sides = Mapping[str, Sequence[Sequence[str]]]
 """Side → values of each row; a row may have none, or several."""
 
@@ -116,7 +117,7 @@ class TwoTower:
         if len(vectors):
             share = weights / np.sum(weights) ** self.names.settings.pool_power
             own = own + ((share * np.exp(vectors @ self.params["gate"])) @ vectors) @ self.params["mix"]
-        return _asking(_unit(own[None])[0])[0]
+        return np.asarray(_asking(_unit(own[None])[0])[0], np.float32)
 
     def save(self, folder: Path) -> None:
         """Writes the towers' two files."""

@@ -26,6 +26,8 @@ HEAD = "+".join(signal.head for signal in SCHEMA.signals)
 RANKER = HeadsParams(trees=200, learning_rate=0.05, leaves=31, rows_a_leaf=50, l2=2.0, feature_share=0.7)
 """The tree budget that serving 500 posts in 8 ms of CPU allows (`bench/latency/feed_ranker.py`)."""
 TOWERS = two_tower.Settings(epochs=20, batch=512, negatives=1_024)
+KNN_SHRINKAGE = 0.0
+"""Of 0 to 50 the one that found most of what readers of a simulated town liked on the next day; on another town too."""
 EARLIER = 0.5
 """Share of the slates, the earlier, that towers and neighbours learn from."""
 SCORES = {f.name: f.missing_value for f in FEATURES.features if f.name in ("two_tower", "neighbours", "similar")}
@@ -78,7 +80,8 @@ def _taste(data: SlateSet, date: int, seed: int) -> tuple[two_tower.TwoTower, co
     known = None if data.told is None else data.told.followed(date)
     sides = _item_sides(known, seen.items), _user_sides(known, seen.users)
     towers = two_tower.fit(seen, item_sides=sides[0], user_sides=sides[1], settings=TOWERS, seed=seed)
-    return towers, collaborative.neighbours(collaborative.graph_filter(seen, seed=seed), seen.items)
+    kinds = (partial(collaborative.graph_filter, seed=seed), partial(collaborative.item_knn, shrinkage=KNN_SHRINKAGE))
+    return towers, collaborative.neighbours(collaborative.best_of(seen, kinds, seed=seed), seen.items)
 
 
 def _item_sides(known: Any, refs: Sequence[str]) -> Mapping[str, Sequence[Sequence[str]]]:
