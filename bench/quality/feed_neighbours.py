@@ -48,7 +48,7 @@ from decalog.systems.feed.system import SYSTEM
 FIRST_SEED, SEEDS, SHORT = 101, 2, 1
 SCALE, DAYS, FROM = 0.4, 14, 4
 EASE_L2 = 100.0
-_, _, K = SOURCES["neighbours"]
+K = SOURCES["neighbours"][2]
 CHOSEN, KNN, EASE, GF_CF, FILTER = "chosen", "item-kNN", "EASE", "GF-CF", "graph filter"
 _FILTER, _KNN = (partial(fit, **settings) for fit, settings in NEAR)
 
