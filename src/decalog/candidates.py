@@ -6,6 +6,7 @@ makes columns, features and policies read them, the log holds them, and a candid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -143,7 +144,7 @@ class Candidates(msgspec.Struct, frozen=True):
         attributes: name → values.
         dropped: of the last ones the name of the filter that took each out.
         heads: what is predicted of those that compete.
-        predictions: float64, candidates × heads.
+        predictions: float64, candidates × heads; NaN where there is none.
         kept: places of the candidates whose features are kept.
         features: of these, float64 little endian in the feature set's order, one candidate after the other.
     """
@@ -189,7 +190,7 @@ class Candidates(msgspec.Struct, frozen=True):
             Candidate(
                 self.refs[place],
                 str(sources[n]),
-                dict(zip(self.heads, rows[place].tolist(), strict=True)) if place < len(rows) and self.heads else {},
+                self._predicted(rows[place]) if place < len(rows) else {},
                 kept.get(place, b""),
                 entities[n],
                 attributes[n],
@@ -197,6 +198,10 @@ class Candidates(msgspec.Struct, frozen=True):
             )
             for n, place in enumerate(places)
         ]
+
+    def _predicted(self, row: Floats) -> dict[str, float]:
+        predicted = zip(self.heads, row.tolist(), strict=True)
+        return {head: value for head, value in predicted if not math.isnan(value)}
 
 
 def gathered(candidates: Sequence[Candidate] | Candidates) -> Candidates:
