@@ -22,6 +22,7 @@ from decalog.host import Host
 from decalog.http import App, HttpSettings
 from decalog.meter import Meter
 from decalog.models.base import Floats
+from decalog.systems.feed.retrieval import FeedRetrieval
 from decalog.systems.feed.schema import SCHEMA
 from decalog.systems.feed.system import SYSTEM
 from decalog.systems.feed.why import app, why_logged
@@ -53,6 +54,8 @@ class Feed:
         self.log = Home(root).writer(self.clock)
         self.deployment = Deployment(Home(root), SYSTEM, self.log)
         service = self.deployment.service()
+        assert isinstance(service.retrieval, FeedRetrieval)
+        service.retrieval.deadline_ms = 60_000.0  # on a busy machine sources are late, and nothing is found
         service.adopt(msgspec.structs.replace(service.serving, model=ByAge()))
         self.host = Host(self.log, {"feed": service}, replay=replay_nothing, meter=Meter())
         self.client = Client(runner, App(self.host, HttpSettings(tokens=False), access=None), {})
