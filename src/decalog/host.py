@@ -18,11 +18,11 @@ from decalog.committing import Committer
 from decalog.decisions import Decision, decode_decision
 from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError, near
 from decalog.events import Record
+from decalog.freshness import Freshness
 from decalog.ingest import Ingest, RowResult
 from decalog.log import Log
 from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
-from decalog.monitoring import Freshness
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import Schema
 from decalog.serving import Service, Underway, named_features, reply

@@ -129,6 +129,8 @@ class Judge:
             return
         try:
             values = model.predict(draft.features[:, self._columns]).reshape(len(draft.features), len(self.heads))
+            if isinstance(draft.candidates, Candidates):
+                values = values.astype(np.float32).astype(np.float64)  # hundreds are logged: half the bytes
         except Exception:  # noqa: BLE001  # the edge of an engine: whatever a model raises is a recorded fallback
             draft.fallback = "model_error"
         else:
@@ -142,7 +144,7 @@ class Judge:
         self, draft: Underway, decision_id: str, *, draw_secret: bytes
     ) -> tuple[Verdict, tuple[Candidate, ...] | Candidates]:
         """Returns the policy's verdict on a draft, and the candidates as they are logged."""
-        candidates, features = predicted(draft.candidates, self.heads, draft.predictions), draft.features
+        candidates, features = _predicted(draft.candidates, self.heads, rows=draft.predictions), draft.features
         values: Mapping[str, float] = {} if features is None else Values(self._places, features[0])
         columns: Mapping[str, Floats] = {} if features is None else Columns(self._places, features)
 
@@ -162,14 +164,14 @@ class Judge:
         return policy.fall_back(case, draft.fallback)
 
 
-def predicted(
-    candidates: tuple[Candidate, ...] | Candidates, heads: Sequence[str], rows: Floats | None
+def _predicted(
+    candidates: tuple[Candidate, ...] | Candidates, heads: Sequence[str], *, rows: Floats | None
 ) -> tuple[Candidate, ...] | Candidates:
     """Returns the candidates with what is predicted of those that compete, (candidates, heads); None for nothing."""
     if rows is None:
         return candidates
     if isinstance(candidates, Candidates):
-        return msgspec.structs.replace(candidates, heads=tuple(heads), predictions=rows.astype("<f8").tobytes())
+        return candidates.predicted(heads, rows)
     (alone,) = candidates
     (row,) = rows.tolist()
     return (msgspec.structs.replace(alone, predictions=dict(zip(heads, row, strict=True))),)
@@ -359,8 +361,7 @@ class Service:
 
     def fold(self, record: Record, body: Event | Decision | Outcome | None = None) -> None:
         """Folds an admitted record into the live views."""
-        for change in changes_of(record, body, past=self._log, reads=self._reads):
-            self.state.apply(change)
+        self.state.apply(*changes_of(record, body, past=self._log, reads=self._reads))
         if self.retrieval is not None and body is not None:
             self.retrieval.follow(record, body)
 

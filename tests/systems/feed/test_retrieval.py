@@ -228,7 +228,14 @@ class TestFilters:
         assert {"mature", "sensitive"} <= set(refs(found))
         assert get(found, "sensitive").attributes["integrity"] == "sensitive"
         told.event("profile", {"user": "uma"}, is_adult=True)
-        assert {"mature", "sensitive"} <= set(refs(feed.retrieve(request("uma"))))
+        found = feed.retrieve(request("uma"))
+        assert {"mature", "sensitive"} <= set(refs(found))
+        noted = [one.ref for one in found.candidates if "reader_is_adult" in one.attributes]
+        assert noted == ["sensitive"], "the policy is told where it asks, and nowhere else"
+        (described,) = feed.describe(request("uma"), ["sensitive"])
+        assert described.attributes["reader_is_adult"] is True
+        (withheld,) = feed.describe(request("uma", is_adult=False), ["sensitive"])
+        assert "reader_is_adult" not in withheld.attributes
         assert "mature" not in refs(feed.retrieve(request("uma", is_adult=False)))
 
     def test_a_region_that_a_post_names_is_the_only_one(self, feed: FeedRetrieval, told: Told) -> None:

@@ -29,6 +29,7 @@ from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
+from decalog.systems.feed.slate.competitors import SENSITIVE
 from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, probed, taste
 
 MOST = 500
@@ -147,6 +148,10 @@ class FeedRetrieval:
         """Returns the filter that keeps a post from this reader now, or "" where it may be shown."""
         slot, asked = self.catalogue.slot(ref), self._understood(request)
         return "removed" if slot < 0 else self._filter(slot, asked, set(asked.seen.tolist()))
+
+    def question(self, request: Event) -> tuple[Sight, Asked]:
+        """Returns what the sources look into, and what a request asks them."""
+        return self._settled(), self._understood(request)
 
     def _understood(self, request: Event) -> Asked:
         said, catalogue = request.attributes, self.catalogue
@@ -269,8 +274,11 @@ class FeedRetrieval:
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
         }
         # Most have neither: what is empty is left out of the record.
-        labels = [catalogue.labels[slot] for slot in slots.tolist()]
-        for name, words in (("integrity", catalogue.integrity(slots)), ("labels", labels)):
+        labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
+        is_told = np.array(verdicts) == SENSITIVE
+        if asked.is_adult and is_told.any():
+            facts["reader_is_adult"] = Column.numbers(is_told, is_told)
+        for name, words in (("integrity", verdicts), ("labels", labels)):
             if any(words):
                 facts[name] = Column.of([word or None for word in words])
         if vectors is not None and vectors.shape[1] == _SKETCHED:
