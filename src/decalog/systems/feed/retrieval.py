@@ -22,6 +22,7 @@ from decalog.candidates import Candidate, Candidates, Column, named
 from decalog.decisions import Decision
 from decalog.events import Event, Record
 from decalog.models.base import Model
+from decalog.models.two_tower import bare
 from decalog.outcomes import Outcome
 from decalog.retrieval import Retrieved
 from decalog.stores.table import open_index
@@ -281,7 +282,9 @@ class FeedRetrieval:
             if any(words):
                 facts[name] = Column.of([word or None for word in words])
         if vectors is not None and vectors.shape[1] == _SKETCHED:
-            facts["sketch"] = Column.numbers(np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
+            facts["sketch"] = Column.numbers(
+                np.packbits(bare(vectors) >= 0, axis=1, bitorder="little").view("<i8")[:, 0]
+            )
         return facts
 
     def _reindex(self, sight: Sight, slots: Ints) -> None:
