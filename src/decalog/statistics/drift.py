@@ -17,7 +17,7 @@ import numpy.typing as npt
 from decalog.errors import DataError
 from decalog.metrics import Floats, Int64s
 from decalog.statistics.columns import column
-from decalog.statistics.distributions import chi_squared_tail, kolmogorov_tail
+from decalog.statistics.distributions import chi_squared_tail, kolmogorov_tail, log_gamma
 
 Kind = Literal["distribution", "nulls", "new values"]
 
@@ -138,11 +138,14 @@ def numbers(name: str, values: npt.ArrayLike, *, cells: int = _CELLS) -> Numbers
 def categories(name: str, values: Iterable[str | None], *, cells: int = _CELLS) -> Categories:
     """Returns the grid that keeps the most frequent reference categories.
 
+    One that was seen once is not kept: its like are as many as of those that were not yet seen at all (Good, Biometrika
+    40, 1953), so that the cell of all others expects what is new to come at that pace.
+
     Raises:
         DataError: no row has one.
 
     >>> categories("country", ["de", "fr", "de", None]).values
-    ('de', 'fr')
+    ('de',)
     """
     counts = Counter(value for value in values if value)
     if not counts:
@@ -152,7 +155,8 @@ def categories(name: str, values: Iterable[str | None], *, cells: int = _CELLS) 
             expected="at least one",
             fix="Take the reference from rows that have the feature.",
         )
-    most = sorted(counts, key=lambda value: (-counts[value], value))[:cells]
+    often = [value for value, rows in counts.items() if rows > 1]
+    most = sorted(often, key=lambda value: (-counts[value], value))[:cells]
     return Categories(name, tuple(sorted(most)))
 
 
@@ -261,15 +265,36 @@ def _share(
     before, now = (np.array([np.sum(side[list(cells)]), np.sum(side)], np.float64) for side in (reference, current))
     was, is_now = before[0] / rows, now[0] / more
     statistic, freedom = _likelihood_ratio(before - [0, before[0]], now - [0, now[0]], few=0.0)
+    p_value = float(chi_squared_tail(statistic / inflation, freedom))
+    if kind == "new values" and before[0] == 0:
+        p_value = _beyond(now[0] / inflation, reference=rows / inflation, current=more / inflation)
     return Shift(
         feature=feature,
         kind=kind,
         effect=float(abs(is_now - was)),
-        p_value=float(chi_squared_tail(statistic / inflation, freedom)),
+        p_value=p_value,
         reference=rows,
         current=more,
         measures={"reference": float(was), "current": float(is_now)},
     )
+
+
+def _beyond(found: float, *, reference: float, current: float) -> float:
+    """Returns how likely at least so many current rows lie beyond all reference rows, where both are alike.
+
+    As many as lie above the reference's second largest: of the largest found + 1 of both together one is the
+    reference's, or none. That the reference has none there proves nothing, its own ends being the borders.
+    """
+    drawn = min(found + 1, current)
+    whole = _log_choose(reference + current, drawn)
+    none = np.exp(_log_choose(current, drawn) - whole)
+    one = reference * np.exp(_log_choose(current, drawn - 1) - whole)
+    return float(min(none + one, 1.0))
+
+
+def _log_choose(n: float, k: float) -> float:
+    parts = log_gamma([n + 1, k + 1, n - k + 1])
+    return float(parts[0] - parts[1] - parts[2])
 
 
 def population_stability(reference: Floats, current: Floats) -> float:
@@ -312,7 +337,10 @@ def _likelihood_ratio(before: Floats, now: Floats, *, few: float = _FEW) -> tupl
 
 
 def _wasserstein(grid: Numbers, reference: Floats, *, gaps: Floats) -> float:
-    """Returns ∫ |F − G| over the reference's range, in its interquartile ranges; 0 where those have no width."""
+    """Returns ∫ |F − G| over the reference's range, in its interquartile ranges; 0 where those have no width.
+
+    Linear inside cells, so the outer ones count too much: an eighth too much for half a deviation between normals.
+    """
     ends = grid.edges[:-1]
     quartiles = np.interp([0.25, 0.75], np.cumsum(reference)[:-1] / np.sum(reference), ends)
     width = float(quartiles[1] - quartiles[0])

@@ -159,11 +159,12 @@ def estimate(
     earned = ratio(logged.rewards, np.ones(n), rows=rows, where=_WHERE)
     overlap = _overlap(logged, rows, full=full, weights=weights, contributions=target.contributions)
     might = unseen(target.value, logged.bounds, effective=overlap.effective)
+    might_have = unseen(earned.value, logged.bounds, effective=rows.count)
     return Estimate(
         estimator=estimator,
         value=within(target.measured(might), logged.bounds),
-        logged=within(earned.measured(unseen(earned.value, logged.bounds, effective=rows.count)), logged.bounds),
-        lift=target.minus(earned).measured(might),
+        logged=within(earned.measured(might_have), logged.bounds),
+        lift=target.minus(earned).measured(tuple(np.subtract(might, might_have))),
         overlap=overlap,
         doubts=(*([_MODEL_ALONE] if estimator == "dm" else []), *_doubts(overlap, standards or Standards())),
     )
