@@ -69,9 +69,9 @@ def test_the_evidence_is_the_mixture_that_it_is_said_to_be() -> None:
     control, treatment = rng.normal(size=900), rng.normal(0.1, 1, size=300)
     found = look(control, treatment, best_at=400)
     clock = 900 * 300 / 1200
-    pooled = (np.var(control) * 900 + np.var(treatment) * 300) / 1198
-    square = sum(max(float(np.var(x, ddof=1)), pooled) / len(x) for x in (control, treatment))
-    z = (treatment.mean() - control.mean()) / math.sqrt(square)
+    pooled = float(control.var() * 900 + treatment.var() * 300) / 1198
+    square = max(float(control.var(ddof=1)), pooled) / 900 + max(float(treatment.var(ddof=1)), pooled) / 300
+    z = float(treatment.mean() - control.mean()) / math.sqrt(square)
     spread = math.sqrt((-2 * math.log(ALPHA) + math.log(1 - 2 * math.log(ALPHA))) / 400)
 
     def density(slope: float) -> float:

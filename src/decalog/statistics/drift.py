@@ -22,6 +22,7 @@ from decalog.statistics.distributions import chi_squared_tail, kolmogorov_tail, 
 Kind = Literal["distribution", "nulls", "new values"]
 
 _CELLS = 32
+_MANY = 100.0  # rows above which a share's likelihood ratio is as good as the exact test
 _FEW = 5.0  # expected rows below which a cell's count is no χ² (Cochran, Biometrics 10, 1954)
 
 
@@ -138,14 +139,11 @@ def numbers(name: str, values: npt.ArrayLike, *, cells: int = _CELLS) -> Numbers
 def categories(name: str, values: Iterable[str | None], *, cells: int = _CELLS) -> Categories:
     """Returns the grid that keeps the most frequent reference categories.
 
-    One that was seen once is not kept: its like are as many as of those that were not yet seen at all (Good, Biometrika
-    40, 1953), so that the cell of all others expects what is new to come at that pace.
-
     Raises:
         DataError: no row has one.
 
     >>> categories("country", ["de", "fr", "de", None]).values
-    ('de',)
+    ('de', 'fr')
     """
     counts = Counter(value for value in values if value)
     if not counts:
@@ -155,9 +153,34 @@ def categories(name: str, values: Iterable[str | None], *, cells: int = _CELLS) 
             expected="at least one",
             fix="Take the reference from rows that have the feature.",
         )
-    often = [value for value, rows in counts.items() if rows > 1]
-    most = sorted(often, key=lambda value: (-counts[value], value))[:cells]
+    most = sorted(counts, key=lambda value: (-counts[value], value))[:cells]
     return Categories(name, tuple(sorted(most)))
+
+
+def reference_of_numbers(name: str, values: npt.ArrayLike, *, cells: int = _CELLS) -> tuple[Numbers, Int64s]:
+    """Returns a grid laid by the reference, and the counts of the reference on it.
+
+    Raises:
+        DataError: no value is a number, or one is infinite.
+    """
+    grid = numbers(name, values, cells=cells)
+    return grid, grid.count(values)
+
+
+def reference_of_categories(
+    name: str, values: Iterable[str | None], *, cells: int = _CELLS
+) -> tuple[Categories, Int64s]:
+    """Returns a grid laid by every second row of the reference, and the counts of the other rows on it.
+
+    Rows that choose which categories are kept have more of them than any others will: counted themselves, they would
+    make drift out of nothing. (Quantiles of numbers have no such error: what falls between them is as random as a row.)
+
+    Raises:
+        DataError: no row has one.
+    """
+    rows = list(values)
+    grid = categories(name, rows[::2], cells=cells)
+    return grid, grid.count(rows[1::2])
 
 
 def compare(grid: Grid, reference: Int64s, *, current: Int64s, inflation: float = 1.0) -> tuple[Shift, ...]:
@@ -180,19 +203,20 @@ def compare(grid: Grid, reference: Int64s, *, current: Int64s, inflation: float 
             raise DataError(
                 where=where, given="no rows", expected="at least one", fix="Compare when there are rows to compare."
             )
-    nulls = _share(grid.name, "nulls", reference=reference, current=current, cells=(-1,), inflation=inflation)
+    nulls = _share(grid, "nulls", reference=reference, current=current, cells=(-1,), inflation=inflation)
     before, now = reference[: grid.known].astype(np.float64), current[: grid.known].astype(np.float64)
     if not (np.any(before) and np.any(now)):
         return (nulls,)
-    new = _share(grid.name, "new values", reference=before, current=now, cells=grid.new, inflation=inflation)
+    new = _share(grid, "new values", reference=before, current=now, cells=grid.new, inflation=inflation)
     return _distribution(grid, before, current=now, inflation=inflation), nulls, new
 
 
 def overdispersion(parts: npt.ArrayLike) -> float:
     """Returns how much more counts vary from part to part (day to day, say) than those of independent rows; ≥ 1.
 
-    χ² of homogeneity over its degrees of freedom. Rows of one customer hang together and Mondays are no Sundays;
-    measured on the reference, that is what `compare` needs to expect of any day.
+    Rows of one customer hang together and Mondays are no Sundays; measured on the reference, that is what `compare`
+    needs to expect of any day. The larger of χ² of homogeneity over its degrees of freedom, and of the same for sums of
+    cells up to each: a customer's rows lie in neighbouring cells, so that sums vary more than each.
 
     Args:
         parts: parts × cells, counts of the reference.
@@ -219,7 +243,11 @@ def overdispersion(parts: npt.ArrayLike) -> float:
     filled = np.sum(pooled, axis=0) > 0
     freedom = (len(counts) - 1) * (int(np.sum(filled)) - 1)
     square = float(np.sum((together[:, filled] - pooled[:, filled]) ** 2 / pooled[:, filled]))
-    return max(square / freedom, 1.0) if freedom else 1.0
+    rows = np.sum(counts, axis=1)
+    shares = np.cumsum(np.sum(counts, axis=0)) / np.sum(counts)
+    strays = np.sum((np.cumsum(counts, axis=1) - np.outer(rows, shares)) ** 2 / rows[:, None])
+    usual = (len(counts) - 1) * float(np.sum(shares * (1 - shares)))
+    return max(square / freedom, float(strays) / usual, 1.0) if freedom else 1.0
 
 
 def _distribution(grid: Grid, reference: Floats, *, current: Floats, inflation: float) -> Shift:
@@ -253,7 +281,7 @@ def _distribution(grid: Grid, reference: Floats, *, current: Floats, inflation: 
 
 
 def _share(
-    feature: str,
+    grid: Grid,
     kind: Kind,
     *,
     reference: npt.NDArray[Any],
@@ -264,12 +292,11 @@ def _share(
     rows, more = int(np.sum(reference)), int(np.sum(current))
     before, now = (np.array([np.sum(side[list(cells)]), np.sum(side)], np.float64) for side in (reference, current))
     was, is_now = before[0] / rows, now[0] / more
-    statistic, freedom = _likelihood_ratio(before - [0, before[0]], now - [0, now[0]], few=0.0)
-    p_value = float(chi_squared_tail(statistic / inflation, freedom))
-    if kind == "new values" and before[0] == 0:
+    p_value = _equal_shares(before / inflation, now / inflation)
+    if kind == "new values" and isinstance(grid, Numbers) and before[0] == 0:
         p_value = _beyond(now[0] / inflation, reference=rows / inflation, current=more / inflation)
     return Shift(
-        feature=feature,
+        feature=grid.name,
         kind=kind,
         effect=float(abs(is_now - was)),
         p_value=p_value,
@@ -279,22 +306,39 @@ def _share(
     )
 
 
+def _equal_shares(before: Floats, now: Floats) -> float:
+    """Returns the p-value of two shares, given as (rows that have it, rows): exact for few of such rows (Fisher)."""
+    held = before[0] + now[0]
+    if held > _MANY:
+        statistic, freedom = _likelihood_ratio(before - [0, before[0]], now - [0, now[0]], few=0.0)
+        return float(chi_squared_tail(statistic, freedom))
+    ours = np.arange(int(held) + 1)
+    chances = np.exp(
+        _log_choose(now[1], ours)
+        + _log_choose(before[1], int(held) - ours)
+        - _log_choose(before[1] + now[1], int(held))
+    )
+    at = min(int(now[0]), int(held))
+    return min(1.0, 2 * min(float(np.sum(chances[: at + 1])), float(np.sum(chances[at:]))))
+
+
 def _beyond(found: float, *, reference: float, current: float) -> float:
     """Returns how likely at least so many current rows lie beyond all reference rows, where both are alike.
 
     As many as lie above the reference's second largest: of the largest found + 1 of both together one is the
     reference's, or none. That the reference has none there proves nothing, its own ends being the borders.
     """
-    drawn = min(found + 1, current)
+    drawn = found + 1
     whole = _log_choose(reference + current, drawn)
     none = np.exp(_log_choose(current, drawn) - whole)
     one = reference * np.exp(_log_choose(current, drawn - 1) - whole)
-    return float(min(none + one, 1.0))
+    return min(float(none + one), 1.0)
 
 
-def _log_choose(n: float, k: float) -> float:
-    parts = log_gamma([n + 1, k + 1, n - k + 1])
-    return float(parts[0] - parts[1] - parts[2])
+def _log_choose(n: float, k: npt.ArrayLike) -> Floats:
+    """Returns ln of n over k; −∞ where k is more than n."""
+    chosen = np.asarray(k, np.float64)
+    return log_gamma(n + 1) - log_gamma(chosen + 1) - log_gamma(np.maximum(n - chosen, -1) + 1)
 
 
 def population_stability(reference: Floats, current: Floats) -> float:
