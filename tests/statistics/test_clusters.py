@@ -117,6 +117,15 @@ def test_a_spread_that_rests_on_three_rows_says_so() -> None:
     assert found.contributions == pytest.approx(3.0, abs=0.01)
 
 
+def test_a_spread_of_four_rows_has_the_quantile_of_few_degrees_of_freedom() -> None:
+    rows = np.zeros(1_000)
+    rows[:4] = (1.0, -1.0, 1.0, -1.0)
+    found = ratio(rows, np.ones(1_000), rows=clusters(ALONE, n=1_000, where=""), where="").measured()
+    # κ = n Σu⁴ / (Σu²)² = 250, and 2 n / (κ − 1) is eight where n − 1 would be all but normal.
+    half = float(stats.t.ppf(0.975, 2_000 / 249)) * float(np.sqrt(4 / (999 * 1_000)))
+    assert (found.low, found.high) == pytest.approx((-half, half), rel=1e-6)
+
+
 def test_what_two_values_share_cancels_in_their_difference() -> None:
     rng = np.random.default_rng(9)
     shared, own = rng.normal(size=500) * 100, rng.normal(size=500)

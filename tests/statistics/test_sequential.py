@@ -179,6 +179,37 @@ def test_a_bounded_mean_and_effect_are_within_their_intervals_from_the_first_row
     assert (found.low, found.high, found.n) == (-2.0, 2.0, 1)
 
 
+def wealth(values: list[float], told: list[float], farthest: list[float], *, strays: list[float], at: float) -> float:
+    """Returns ln of what betting on a mean above `at` has made of 1, row by row, with what was known before each."""
+    made, known, squares = 0.0, 0.0, 0.25
+    for place, (value, weight, far, stray) in enumerate(zip(values, told, farthest, strays, strict=True), 1):
+        known += weight
+        bet = weight * math.sqrt(2 * math.log(2 / ALPHA) / (squares / place * known * math.log(1 + place)))
+        made += math.log(1 + min(bet, 0.5 / (far + 1)) * (value - at))
+        squares += stray**2 * weight
+    return made
+
+
+def test_bounds_are_where_a_bettor_who_looks_only_back_has_made_two_over_alpha() -> None:
+    rng = np.random.default_rng(8)
+    values = [round(value, 3) for value in rng.beta(2, 5, size=60).tolist()]
+    before = [(0.5 + sum(values[:n])) / (n + 1) for n in range(60)]
+    ones, strays = [1.0] * 60, [value - mean for value, mean in zip(values, before, strict=True)]
+    mean = bounded_mean(values, bounds=(0.0, 1.0))
+    assert wealth(values, ones, ones, strays=strays, at=mean.low) == pytest.approx(math.log(2 / ALPHA))
+    flipped = [-value for value in values]
+    assert wealth(flipped, ones, ones, strays=strays, at=-mean.high) == pytest.approx(math.log(2 / ALPHA))
+    shares = [0.3, 0.6] * 30
+    arms = [float(draw < share) for draw, share in zip(rng.random(60), shares, strict=True)]
+    rows = list(zip(values, before, arms, shares, strict=True))
+    contrasts = [(arm / share - (1 - arm) / (1 - share)) * (value - mean) for value, mean, arm, share in rows]
+    told = [share * (1 - share) for share in shares]
+    farthest = [1 / min(share, 1 - share) for share in shares]
+    found = bounded_effect(values, arms, shares=shares, bounds=(0.0, 1.0))
+    assert -1 < found.low < found.high < 1
+    assert wealth(contrasts, told, farthest, strays=contrasts, at=found.low) == pytest.approx(math.log(2 / ALPHA))
+
+
 def test_intervals_of_bounded_rewards_hold_at_all_looks_and_close_in() -> None:
     missed, widths = [0, 0], []
     looks = (1, 3, 10, 30, 100, 200, 400, 600, 800, 1_000)
