@@ -4,7 +4,8 @@
 
 The published split of NGCF, LightGCN and BARS-Matching (`Gowalla_m1`): 29,858 users, 810,128 check-ins to learn from
 and 217,242 to find, without times. What a user has in the training part is left out of the list. Recall@20 and NDCG@20
-are means over the users, computed as those boards compute them (`ranking.py`); published figures stand beside.
+are means over the users, computed as those boards compute them (`decalog.models.ranking`); published figures stand
+beside.
 
 Every setting below was chosen on a validation part: a fifth of the training check-ins, cut by a hash of user and item,
 found by models that saw the other four fifths (`--validation` runs the rows there). The test part was run once after
@@ -31,12 +32,14 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 from paired import shared_data, text
-from ranking import Int64s, Score, hashed_share, over_users, ranked
 from scipy import sparse
+from splits import hashed_share
 
 from decalog.models import collaborative, two_tower
 from decalog.models.collaborative import Scorer
 from decalog.models.interactions import Csr, Interactions, Matrix, taken_of
+from decalog.models.ranking import Int64s, Score, ranked
+from decalog.systems.feed.metrics import over_readers
 
 VALIDATION_SHARE = 0.2
 SHORT_SHARE = 1 / 8, 1 / 4
@@ -190,7 +193,7 @@ def run(name: str, fit: Callable[[Interactions], Score], split: Split, *, publis
     began = time.perf_counter(), time.process_time()
     found = ranked(fit(split.seen), seen=split.seen.taken, wanted=split.wanted, k=K)
     took = time.perf_counter() - began[0], time.process_time() - began[1]
-    recall, ndcg = over_users(found.recall), over_users(found.ndcg)
+    recall, ndcg = over_readers(found.recall(K)), over_readers(found.ndcg(K))
     cells = f"{text(recall, 4):>26}{text(ndcg, 4):>26}{took[0]:>8.0f}{took[1]:>8.0f}"
     print(f"{name:24}{cells}   {published}", flush=True)
     return recall.value, ndcg.value

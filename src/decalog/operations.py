@@ -18,7 +18,7 @@ from decalog.changeover import Follower
 from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
 from decalog.deployment import Deployment, Setup, admission, replay_aside
 from decalog.errors import ConfigError, LogUnavailableError
-from decalog.features.catalog import Catalog, catalog, measure
+from decalog.feature_catalog import Catalog, catalog, measure
 from decalog.features.facts import Point
 from decalog.features.online import OnlineState
 from decalog.features.snapshot import Manifest

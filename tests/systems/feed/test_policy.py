@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.systems.feed.slates import case, post, random_posts
 
-from decalog.decisions import Candidate, Choice, Decision, Versions, decode_decision, draw
+from decalog.candidates import Candidate
+from decalog.decisions import Choice, Decision, Versions, decode_decision, draw
 from decalog.errors import ConfigError
 from decalog.events import encode
 from decalog.policy import Case, Verdict
@@ -185,6 +186,15 @@ def test_what_a_rule_takes_out_or_moves_down_is_recorded_with_the_rule() -> None
     assert [(one.name, one.after, one.why) for one in adult.guardrails] == [
         ("sensitive_first_slots", "plain-0", "slot 0: sensitive posts are shown from slot 2 on")
     ]
+
+
+def test_an_adult_by_the_profile_alone_is_one_for_the_rules_too() -> None:
+    plain = tuple(post(f"plain-{number}", {"p_share": 0.1}) for number in range(4))
+    graphic = post("graphic", {"p_share": 0.8}, integrity="sensitive", reader_is_adult=True)
+    policy = FeedPolicy(msgspec.structs.replace(PLAIN, sensitive_from=2))
+    verdict = policy.decide(case((graphic, *plain)))
+    assert refs(verdict) == ["plain-0", "plain-1", "graphic", "plain-2", "plain-3"]
+    assert [one.name for one in verdict.guardrails] == ["sensitive_first_slots"]
 
 
 def test_a_reader_of_unknown_age_counts_as_none_that_may_see_sensitive_posts() -> None:

@@ -22,7 +22,7 @@ from tests.systems.feed.catalogued import (
     token,
 )
 
-from decalog.decisions import Candidate
+from decalog.candidates import Candidate
 from decalog.errors import ModelError
 from decalog.retrieval import Retrieval, Retrieved
 from decalog.systems.feed import retrieval as module
@@ -76,7 +76,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
 
 def test_it_is_a_retrieval(feed: FeedRetrieval) -> None:
     contract: Retrieval = feed
-    assert contract.retrieve(request("uma")).candidates == ()
+    assert len(contract.retrieve(request("uma")).candidates) == 0
 
 
 class TestSources:
@@ -227,7 +227,14 @@ class TestFilters:
         assert {"mature", "sensitive"} <= set(refs(found))
         assert get(found, "sensitive").attributes["integrity"] == "sensitive"
         told.event("profile", {"user": "uma"}, is_adult=True)
-        assert {"mature", "sensitive"} <= set(refs(feed.retrieve(request("uma"))))
+        found = feed.retrieve(request("uma"))
+        assert {"mature", "sensitive"} <= set(refs(found))
+        noted = [one.ref for one in found.candidates if "reader_is_adult" in one.attributes]
+        assert noted == ["sensitive"], "the policy is told where it asks, and nowhere else"
+        (described,) = feed.describe(request("uma"), ["sensitive"])
+        assert described.attributes["reader_is_adult"] is True
+        (withheld,) = feed.describe(request("uma", is_adult=False), ["sensitive"])
+        assert "reader_is_adult" not in withheld.attributes
         assert "mature" not in refs(feed.retrieve(request("uma", is_adult=False)))
 
     def test_a_region_that_a_post_names_is_the_only_one(self, feed: FeedRetrieval, told: Told) -> None:
@@ -262,7 +269,7 @@ class TestFilters:
         found = feed.retrieve(request("uma", only_topic="tea"))
         assert set(refs(found)) == {f"p{n}" for n in range(1, 40, 4)}
         assert not dropped(found)
-        assert feed.retrieve(request("uma", only_topic="unheard")).candidates == ()
+        assert len(feed.retrieve(request("uma", only_topic="unheard")).candidates) == 0
 
     def test_no_more_than_a_hundred_of_the_ruled_out_are_kept(self, feed: FeedRetrieval, told: Told) -> None:
         fill(told, 600)
@@ -435,7 +442,7 @@ class TestDeadline:
         for name in SOURCES:
             source(name, lambda sight, asked, *, k: 1 / 0)
         found = feed.retrieve(request("uma"))
-        assert found.candidates == ()
+        assert len(found.candidates) == 0
         assert found.late == tuple(SOURCES)
 
 

@@ -23,8 +23,11 @@ from decalog.systems.feed.schema import DWELL, SCHEMA
 
 HEAD = "+".join(signal.head for signal in SCHEMA.signals)
 
-RANKER = HeadsParams(trees=200, learning_rate=0.05, leaves=31, rows_a_leaf=50, l2=2.0, feature_share=0.7)
+GIVEN = {"p_dwell": "p_click"}
+"""One stays on what one opened: a dwell is a click that lasted."""
+RANKER = HeadsParams(trees=200, learning_rate=0.05, leaves=31, rows_a_leaf=50, l2=2.0, feature_share=0.7, given=GIVEN)
 """The tree budget that serving 500 posts in 8 ms of CPU allows (`bench/latency/feed_ranker.py`)."""
+PLAIN = HeadsParams(given=GIVEN)
 TOWERS = two_tower.Settings(epochs=20, batch=512, negatives=1_024)
 EARLIER = 0.5
 """Share of the slates, the earlier, that towers and neighbours learn from."""
@@ -35,17 +38,17 @@ _RATE = "post_clicks_of_shown_7d"
 
 def fit_prior(data: SlateSet, seed: int) -> SimpleHeads:
     """Returns the base rate of each head."""
-    return heads.fit_logistic_heads(_learnt(data), seed, params=HeadsParams(least=data.n + 1))
+    return heads.fit_logistic_heads(_learnt(data), seed, params=HeadsParams(least=data.n + 1, given=GIVEN))
 
 
 def fit_popularity(data: SlateSet, seed: int) -> SimpleHeads:
     """Returns what a post's own click rate says."""
-    return heads.fit_logistic_heads(_learnt(data), seed, columns=(_RATE,))
+    return heads.fit_logistic_heads(_learnt(data), seed, params=PLAIN, columns=(_RATE,))
 
 
 def fit_logistic(data: SlateSet, seed: int) -> SimpleHeads:
     """Returns a logistic regression a head over all features."""
-    return heads.fit_logistic_heads(_learnt(data), seed)
+    return heads.fit_logistic_heads(_learnt(data), seed, params=PLAIN)
 
 
 def fit_ranker(data: SlateSet, seed: int) -> Heads:

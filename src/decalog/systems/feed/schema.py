@@ -135,6 +135,7 @@ CANDIDATE = (
     _fact("topic", "text", "What it is about, by the caller's name."),
     _fact("post_language", "text", "ISO 639-1 code of the post; `language` is the reader's."),
     _fact("integrity", "text", "Moderation's verdict, empty where it is clear."),
+    _fact("reader_is_adult", "flag", "Of a sensitive post: the reader is known to be one, maybe from the profile."),
     _fact("labels", "text", "Further labels, spaces between."),
     _fact("age_s", "int", "Seconds since it appeared."),
     _fact("in_network", "flag", "The reader follows its author."),

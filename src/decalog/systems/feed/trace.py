@@ -1,21 +1,26 @@
 """Why a post was shown, or why it was not: every stage of one decision, from its record.
 
 Values, multipliers and the race for each slot are computed again by the policy that decided, with the draws that were
-logged. Of more than 20 candidates a record holds no features, so what readers saw before has to be given where it
-counts (replay computes it); where the slate that comes out is not the one that was logged, the trace says so.
+logged. Of more than 20 candidates a record holds no features, so what readers saw before is read again from the views:
+live ones where they still say what the policy saw, or else those that are folded anew. Where the slate that comes out
+is not the one that was logged, the trace says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from decalog.decisions import Candidate, Decision, Slot
+from decalog.candidates import Candidate, gathered
+from decalog.decisions import Decision, Slot, unpack_features
+from decalog.errors import DataError
 from decalog.features.kernel import Float64s
-from decalog.policy import Case
-from decalog.systems.feed.policy import FeedPolicy, Weighed
+from decalog.folding import point
+from decalog.policy import Case, Columns
+from decalog.systems.feed.policy import REPEATS, FeedPolicy, Weighed
 from decalog.systems.feed.slate import exploration, kernel
 from decalog.systems.feed.slate.competitors import HEADS, Competitors
 
@@ -81,7 +86,7 @@ class _Race:
 
     @property
     def refs(self) -> list[str]:
-        return [self.posts.posts[pick].ref for pick in self.found.picks]
+        return [self.posts.refs[pick] for pick in self.found.picks]
 
     def explained(self, post: int) -> Explained:
         """Returns what became of the post of a place."""
@@ -90,7 +95,7 @@ class _Race:
         if weighed is not None:
             value, adjusted = float(weighed.value[post] / _NANO), float(weighed.adjusted[post] / _NANO)
             factors = {name: int(m[post]) / 10_000 for name, m in weighed.multipliers.items() if m[post] != 10_000}  # noqa: PLR2004 - 1 in hundredths of a percent
-        ref, rank = self.posts.posts[post].ref, int(self.ranks[post])
+        ref, rank = self.posts.refs[post], int(self.ranks[post])
         if post in self.found.picks:
             return Explained(ref, rank, value, adjusted, factors, self.found.picks.index(post))
         return Explained(ref, rank, value, adjusted, factors, None, *self._beaten(post))
@@ -118,6 +123,34 @@ class _Race:
         return _BARRIERS.get(int(barrier)) or self.seen.rules[post][1]
 
 
+def remembered(decision: Decision, state: Any, *, root: int = -1) -> Columns | None:
+    """Returns what the readers of competing posts had seen before, as the policy saw it; empty where it did not look.
+
+    None where the views cannot tell: they are of another set of features, do not reach back so far, or count what was
+    told after the decision of the time before it, as those features show that the record holds.
+
+    Args:
+        decision: logged.
+        state: views that are as far as the decision, or farther.
+        root: seq of the decision's record, where the views hold it: it never sees itself.
+    """
+    candidates, names = gathered(decision.candidates), state.features.names
+    if not candidates.predictions:
+        return Columns({}, np.empty((candidates.competing, 0)))
+    if decision.versions.features != state.features.version or not set(REPEATS) <= set(names):
+        return None
+    asked = point(decision.request, max(decision.state_seq, state.position), root=root)
+    try:
+        rows = state.vectors(asked, candidates)
+    except DataError:
+        return None
+    places = {name: names.index(name) for name in REPEATS}
+    looked = list(places.values())
+    logged = [unpack_features(one.features)[looked] for one in candidates.some(candidates.kept)]
+    is_told = np.array_equal(rows[np.ix_(candidates.kept, looked)], np.reshape(logged, (-1, len(looked))))
+    return Columns(places, rows) if is_told else None
+
+
 def explain(
     decision: Decision, policy: FeedPolicy, *, columns: Mapping[str, Float64s] | None = None
 ) -> tuple[Explained, ...]:
@@ -129,7 +162,7 @@ def explain(
         columns: feature name → value of each competing post.
     """
     race = _Race(decision, policy, columns or {})
-    return tuple(race.explained(post) for post in range(len(race.posts.posts)))
+    return tuple(race.explained(post) for post in range(len(race.posts.refs)))
 
 
 def why(decision: Decision, ref: str, *, policy: FeedPolicy, columns: Mapping[str, Float64s] | None = None) -> Why:
@@ -162,15 +195,15 @@ def _stages(
 
 
 def _raced(decision: Decision, candidate: Candidate, race: _Race) -> Iterator[tuple[str, str]]:
-    one = race.explained(race.posts.posts.index(candidate))
+    one = race.explained(race.posts.refs.index(candidate.ref))
     if race.weighed is None:
         yield "score", f"nothing predicted: {decision.fallback or 'no_prediction'}"
-        yield "rank", f"{one.rank} of {len(race.posts.posts)} by the ranks of retrieval in turn"
+        yield "rank", f"{one.rank} of {len(race.posts.refs)} by the ranks of retrieval in turn"
     else:
         yield "score", ", ".join(f"{head} {candidate.predictions.get(head, 0.0):.4g}" for head in HEADS)
         factors = "".join(f", {name} × {factor:.4g}" for name, factor in one.multipliers.items())
         yield "value", f"{one.value_minor:.4g} minor units{factors}: {one.adjusted_minor:.4g}"
-        yield "rank", f"{one.rank} of {len(race.posts.posts)} by adjusted value"
+        yield "rank", f"{one.rank} of {len(race.posts.refs)} by adjusted value"
     if one.because:
         yield "slate", one.because + (f"; {one.beaten_by} has it" if one.beaten_by else "")
     if race.refs != [slot.ref for slot in decision.choice.slots]:
