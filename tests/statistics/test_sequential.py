@@ -192,15 +192,15 @@ def wealth(values: list[float], told: list[float], farthest: list[float], *, str
 
 def test_bounds_are_where_a_bettor_who_looks_only_back_has_made_two_over_alpha() -> None:
     rng = np.random.default_rng(8)
-    values = [round(value, 3) for value in rng.beta(2, 5, size=60).tolist()]
-    before = [(0.5 + sum(values[:n])) / (n + 1) for n in range(60)]
-    ones, strays = [1.0] * 60, [value - mean for value, mean in zip(values, before, strict=True)]
+    values = [round(value, 3) for value in rng.beta(0.5, 0.5, size=400).tolist()]
+    before = [(0.5 + sum(values[:n])) / (n + 1) for n in range(400)]
+    ones, strays = [1.0] * 400, [value - mean for value, mean in zip(values, before, strict=True)]
     mean = bounded_mean(values, bounds=(0.0, 1.0))
     assert wealth(values, ones, ones, strays=strays, at=mean.low) == pytest.approx(math.log(2 / ALPHA))
     flipped = [-value for value in values]
     assert wealth(flipped, ones, ones, strays=strays, at=-mean.high) == pytest.approx(math.log(2 / ALPHA))
-    shares = [0.3, 0.6] * 30
-    arms = [float(draw < share) for draw, share in zip(rng.random(60), shares, strict=True)]
+    shares = [0.3, 0.6] * 200
+    arms = [float(draw < share) for draw, share in zip(rng.random(400), shares, strict=True)]
     rows = list(zip(values, before, arms, shares, strict=True))
     contrasts = [(arm / share - (1 - arm) / (1 - share)) * (value - mean) for value, mean, arm, share in rows]
     told = [share * (1 - share) for share in shares]
