@@ -123,6 +123,27 @@ def test_intervals_cover_what_the_metric_is(name: str, setting: dict[str, int]) 
     assert np.mean([one.is_verdict for one in found]) > 0.9
 
 
+def test_an_error_of_predictions_too_small_to_be_seen_is_in_the_interval() -> None:
+    """A quarter of the labels has matured, and log odds are off by an eighth: the check seldom notices."""
+    truth, hits, verdicts, final = truth_of("rate", -2.0), [], [], []
+    for seed in range(200):
+        awaited, _ = world(seed, moved=0.125)
+        few = awaited.matured & (np.arange(2_000) % 2 == 0)
+        early = msgspec.structs.replace(awaited, matured=few, labels=awaited.labels * few, arrived=np.empty(0))
+        found = expected(rate(np.ones(2_000)), early)
+        hits.append(found.value.low <= truth <= found.value.high)
+        verdicts.append(found.is_verdict)
+        said = float(np.mean(np.random.default_rng(seed).random(2_000) < expit(_odds(awaited) - 0.125)))
+        final.append(found.value.low <= said <= found.value.high)
+    assert np.mean(verdicts) > 0.5
+    assert np.mean(hits) > 0.93
+    assert np.mean(final) > 0.93
+
+
+def _odds(awaited: Awaited) -> Floats:
+    return np.asarray(np.log(awaited.predictions / (1 - awaited.predictions)), np.float64)
+
+
 def test_it_knows_more_than_matured_rows_alone_and_than_the_bounds() -> None:
     awaited, caught = world(0)
     metric = metric_of("precision", caught)

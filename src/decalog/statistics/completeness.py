@@ -16,11 +16,9 @@ import numpy.typing as npt
 from decalog.metrics import Floats, Int64s, Measurement, need
 from decalog.statistics.clusters import Clustered, Clusters, clusters, ratio, unseen, within
 from decalog.statistics.columns import column
-from decalog.statistics.distributions import normal_quantile
 
 _WHERE = "awaited labels"
 _ROUNDS = 50  # of a search that took at most six in any simulation
-_Z95 = normal_quantile(0.975)
 
 
 class Awaited(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +120,7 @@ class Expected(msgspec.Struct, frozen=True):
     """What a metric is expected to be.
 
     Args:
-        value: with the interval of rows, of labels that will come, and of what is known of the predictions.
+        value: with the interval of rows and of what is known of the predictions.
         gap: expected − observed, of the same metric where both are known.
         unknown: share of what counts that rests on predictions, in [0, 1].
         doubts: why not to trust it, one sentence each.
@@ -217,11 +215,11 @@ def expected(metric: Fraction, awaited: Awaited, *, tolerance: float = 0.1) -> E
     told = metric.clustered(labels, rows)
     below = metric.below_by_label * labels + metric.below
     rests = float(np.sum(below[unknown]) / np.sum(below))
-    gap, observed, inflation = _check_on_matured(metric, awaited, p)
-    pull = (metric.by_label - told.value * metric.below_by_label)[unknown] / float(np.sum(below))
-    noise = inflation * float(np.sum(pull**2 * (labels * (1 - labels))[unknown]))
+    gap, observed = _gap(metric, awaited, p)
     measured = told.measured(unseen(told.value, (0.0, 1.0), effective=rows.effective(below)))
-    wider = (_Z95**2 * noise) + (rests * (gap.high - gap.low) / 2) ** 2
+    # So it covers what these rows will show, too: where few labels are known, this is wider than the noise of those to
+    # come, and where many are, the rows' own interval is.
+    wider = (rests * (gap.high - gap.low) / 2) ** 2
     low = told.value - float(np.sqrt((told.value - measured.low) ** 2 + wider))
     high = told.value + float(np.sqrt((measured.high - told.value) ** 2 + wider))
     is_off = not gap.low <= 0 <= gap.high and abs(gap.value) > tolerance * observed
@@ -230,19 +228,15 @@ def expected(metric: Fraction, awaited: Awaited, *, tolerance: float = 0.1) -> E
     return Expected(value, gap, rests, (doubt,) if is_off else ())
 
 
-def _check_on_matured(metric: Fraction, awaited: Awaited, p: Floats) -> tuple[Measurement, float, float]:
-    """Returns (predicted − observed, observed, how much more labels of one entity vary together) of matured rows."""
+def _gap(metric: Fraction, awaited: Awaited, p: Floats) -> tuple[Measurement, float]:
+    """Returns (predicted − observed, observed) of matured rows."""
     told = awaited.matured
     need(bool(np.any(told)), f"{_WHERE}, matured", expected="rows whose labels have matured, to check predictions on")
     tokens = awaited.entities[told] if len(awaited.entities) else awaited.entities
     rows = clusters(tokens, n=int(np.sum(told)), where=f"{_WHERE}, entities")
-    part, y, said = metric.take(told), awaited.labels[told], p[told]
-    observed = part.clustered(y, rows)
-    gap = part.clustered(said, rows).minus(observed)
-    pull = part.by_label - observed.value * part.below_by_label
-    alone = float(np.sum(pull**2 * said * (1 - said)))
-    together = float(np.sum(rows.sums(pull * (y - said)) ** 2))
-    return gap.measured(), observed.value, max(together / alone, 1.0) if alone else 1.0
+    part = metric.take(told)
+    observed = part.clustered(awaited.labels[told], rows)
+    return part.clustered(p[told], rows).minus(observed).measured(), observed.value
 
 
 def _check(metric: Fraction, awaited: Awaited) -> Clusters:
