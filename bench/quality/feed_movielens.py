@@ -9,8 +9,11 @@ those judged were unknown at the split. Nothing that happened after a person's o
 
 The last fifth of the ratings is the test part. The fifth before it is validation: every setting was chosen there, and
 the ranker learns there, from models that saw the first three fifths; then all is fitted again on the first four and
-tested once. The funnel takes the best films of each stage and lets boosted trees order them by the stages' scores and
-ranks, popularity over windows, age of the film, and how far its genres are those of the history.
+tested. The funnel has seen the test part three times: NDCG .291, then .295, then .290 with towers that set popularity
+apart, which was a little better on the validation part.
+
+The funnel takes the best films of each stage and lets boosted trees order them by the stages' scores and ranks,
+popularity over windows, age of the film, and how far its genres are those of the history.
 
 `decalog data fetch movielens-100k` and `… movielens-100k-films` get the files; so does this script, into
 `$DECALOG_HOME/data` (default `var/data`). Research use only.

@@ -233,7 +233,7 @@ def named(candidates: Sequence[Candidate] | Candidates, refs: Iterable[str]) -> 
     if not isinstance(candidates, Candidates):
         wanted = set(refs)
         return {one.ref: one for one in candidates if one.ref in wanted}
-    places = {ref: place for place, ref in enumerate(candidates.refs)}
+    places = dict(zip(candidates.refs, range(len(candidates)), strict=True))
     found = [places[ref] for ref in dict.fromkeys(refs) if ref in places]
     return {one.ref: one for one in candidates.some(found)}
 

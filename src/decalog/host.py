@@ -270,7 +270,8 @@ class Host:
         else:
             service.predict(draft)
         record, decision = service.finish(draft)
-        predictions = decision.lead.predictions if decision.lead else {}
+        lead = decision.lead
+        predictions = {} if lead is None else lead.predictions
         counted = Decided(decision.choice.action, decision.mode, decision.fallback, draft.stages_us, predictions)
         self.meter.decided(service.system.name, counted)
         return record, decision

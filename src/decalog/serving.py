@@ -466,7 +466,8 @@ def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str
         decision: logged there.
         now: the set in force, whose names are at hand.
     """
-    packed = decision.lead.features if decision.lead else b""
+    lead = decision.lead
+    packed = b"" if lead is None else lead.features
     names, version = now.names, decision.versions.features
     if packed and version != now.version:
         declared = Tables(log).version(now.system, "features", version=version)
@@ -477,12 +478,13 @@ def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str
 def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
     """Returns what a caller is told about a decision; the same for a retry, nothing personal in it."""
     slots = {"slots": _slots(decision)} if decision.choice.verb else {}
+    lead = decision.lead
     return {
         "decision_id": decision.id,
         noun: decision.request.id,
         "action": decision.choice.action,
         **slots,
-        "predictions": decision.lead.predictions if decision.lead else {},
+        "predictions": {} if lead is None else lead.predictions,
         "reasons": list(decision.choice.reasons),
         "expected_minor": decision.expected_minor,
         "currency": decision.currency,

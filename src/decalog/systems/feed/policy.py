@@ -177,7 +177,7 @@ class FeedPolicy:
 
     >>> from decalog.candidates import Candidate
     >>> posts = (
-    ...     Candidate("bait", predictions={"p_click": 0.9, "p_hide": 0.2}),
+    ...     Candidate("bait", predictions={"p_click": 0.9, "p_dwell": 0.05, "p_hide": 0.2}),
     ...     Candidate("essay", predictions={"p_click": 0.2, "p_dwell": 0.15, "p_hide": 0.001}),
     ... )
     >>> case = Case(Event("f1", "feed_request", 0, 7, {"user": 7}, {"size": 2}), posts, {}, lambda name: 0.5)

@@ -22,6 +22,7 @@ from decalog.candidates import Candidate, Candidates, Column, named
 from decalog.decisions import Decision
 from decalog.events import Event, Record
 from decalog.models.base import Model
+from decalog.models.two_tower import bare
 from decalog.outcomes import Outcome
 from decalog.retrieval import Retrieved
 from decalog.stores.table import open_index
@@ -281,7 +282,9 @@ class FeedRetrieval:
             if any(words):
                 facts[name] = Column.of([word or None for word in words])
         if vectors is not None and vectors.shape[1] == _SKETCHED:
-            facts["sketch"] = Column.numbers(np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
+            facts["sketch"] = Column.numbers(
+                np.packbits(bare(vectors) >= 0, axis=1, bitorder="little").view("<i8")[:, 0]
+            )
         return facts
 
     def _reindex(self, sight: Sight, slots: Ints) -> None:
@@ -318,11 +321,11 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
     turns = np.concatenate([np.arange(len(part)) / SOURCES[name][2] for name, part in found.items()])
     bits = np.repeat([_BITS[name] for name in found], [len(part) for part in found.values()])
     order = np.argsort(turns, kind="stable")
-    unique, first, place = np.unique(slots[order], return_index=True, return_inverse=True)
-    joined = np.zeros(len(unique), np.int64)
-    np.bitwise_or.at(joined, place, bits[order])
-    ranking = np.argsort(first)[:most]
-    return unique[ranking], joined[ranking]
+    joined: dict[int, int] = {}
+    for slot, bit in zip(slots[order].tolist(), bits[order].tolist(), strict=True):
+        joined[slot] = joined.get(slot, 0) | bit
+    first = list(joined)[:most]
+    return np.array(first, np.int64), np.array([joined[slot] for slot in first], np.int64)
 
 
 def _worded(codes: Ints, names: Sequence[str]) -> Column:

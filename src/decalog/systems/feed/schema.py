@@ -142,10 +142,10 @@ CANDIDATE = (
     _fact("author_followers", "int", "Readers who follow its author."),
     _fact("author_age_s", "int", "Seconds since its author's first post."),
     _fact("author_posts", "int", "Posts of its author."),
-    _fact("two_tower", "float", "Cosine of the reader's and the post's vectors."),
+    _fact("two_tower", "float", "Cosine of the reader's and the post's directions, and the post's popularity."),
     _fact("neighbours", "float", "Score of collaborative filtering."),
     _fact("similar", "float", "Cosine with what was read last."),
-    _fact("sketch", "int", "Signs of the post's vector, a bit each."),
+    _fact("sketch", "int", "Signs of the post's direction, a bit each."),
     _fact("explored", "flag", "Its slot drew it, where it was shown."),
     *(
         _fact(f"{retriever}_rank", "int", f"Its place from 1 on in what `{retriever}` found.")
