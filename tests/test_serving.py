@@ -210,7 +210,7 @@ class Broken:
             raise self.problem
         return np.full(len(FEATURES.names), self.problem)
 
-    def apply(self, change: Change) -> None:
+    def apply(self, *changes: Change) -> None:
         """Takes anything."""
 
 
