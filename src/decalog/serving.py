@@ -266,7 +266,14 @@ class Service:
         return (*self.finish(begun), False)
 
     def begin(self, raw: bytes | Mapping[str, Any], form: bytes = b"") -> Underway | tuple[Record, Decision]:
-        """Admits a request and computes its features; a retry gives what was logged instead.
+        """Admits a request and computes its features: `arrive`, then `see`."""
+        begun = self.arrive(raw, form)
+        if isinstance(begun, Underway):
+            self.see(begun)
+        return begun
+
+    def arrive(self, raw: bytes | Mapping[str, Any], form: bytes = b"") -> Underway | tuple[Record, Decision]:
+        """Admits a request and finds its candidates; a retry gives what was logged instead.
 
         `form` is what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
         """
@@ -289,8 +296,12 @@ class Service:
         )
         _stage(draft, "parse", started)
         self._retrieve(draft)
-        self._featurise(draft)
         return draft
+
+    def see(self, draft: Underway) -> None:
+        """Adds the features of the candidates, as the views are now."""
+        draft.state_seq, draft.judge = self._log.position, self.judge
+        self._featurise(draft)
 
     def logged(self, id_: str, mark: bytes) -> tuple[Record, Decision] | None:
         """Returns the decision that was logged for a request of the same id and body, or None.
