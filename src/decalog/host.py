@@ -26,7 +26,7 @@ from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import Schema
-from decalog.serving import Service, Underway, named_features, reply
+from decalog.serving import Service, Underway, described, named_features, reply
 
 _ROWS_AT_ONCE = 100
 """Rows of a batch between two looks at the event loop: a batch must not stop the decisions beside it."""
@@ -226,7 +226,7 @@ class Host:
             position=self.log.position,
             durable=self.log.durable,
             systems={
-                name: {**service.describe(), "stale": ", ".join(self._fresh[name].stale())}
+                name: {**described(service), "stale": ", ".join(self._fresh[name].stale())}
                 for name, service in self.services.items()
             },
         )
@@ -264,13 +264,13 @@ class Host:
         A slate keeps the loop for 10 ms and more. So slates are made one at a time, and between two stages replies
         whose decisions became durable go out, and what was stamped is written: in a burst nobody waits for the last.
         """
-        begun, takes_long = service.arrive(raw, form), service.retrieval is not None
+        takes_long = service.retrieval is not None
+        begun = service.begin(raw, form, sees=not takes_long)
         if not isinstance(begun, Underway):
             return (*begun, True)
         if takes_long:
             await _others()
-        service.see(begun)
-        if takes_long:
+            service.see(begun)
             await _others()
             logged = service.logged(begun.event.id, begun.mark)  # it may have come as a plain event meanwhile
             if logged is not None:
