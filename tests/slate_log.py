@@ -75,10 +75,10 @@ class Shelf:
         elif body.kind == "block":
             self.blocked.add((body.entities["user"], body.entities["author"]))
 
-    def adopt(self, model: Model | None) -> None:
-        self.adopted.append(model)
+    def adopt(self, model: Model | None, *, aside: bool = False) -> None:
+        self.adopted.append((model, aside) if aside else model)
 
-    def retrieve(self, request: Event) -> Retrieved:
+    def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         if self.error is not None:
             raise self.error
         newest = sorted(self.posts, key=lambda ref: (-self.posts[ref].event_time, ref))

@@ -25,6 +25,8 @@ from decalog.policy import Policy, policy_version, with_rates
 from decalog.registry import Artefact, Registry
 from decalog.replay import Replayer
 from decalog.retrieval import Retrieval
+from decalog.rollout import TABLE as ROLLOUT
+from decalog.rollout import TRIED, Rollout
 from decalog.runtime import runtime
 from decalog.schema import Field
 from decalog.serving import Service, Serving
@@ -150,8 +152,42 @@ class Deployment:
             entropy=self._entropy,
             retrieval=self.retrieval,
         )
-        made.problem = self.problem
+        made.problem, made.challenger = self.problem, self.challenger
+        self._resume(made)
         return made
+
+    def challenger(self, rollout: Rollout, champion: Serving) -> Serving:
+        """Returns what the challenger of a rollout decides with.
+
+        Raises:
+            ModelError: its model is missing, damaged, or was trained on another feature set than the champion.
+            ConfigError: its policy's parameters are out of range.
+        """
+        model, version = champion.model, champion.versions.model
+        if rollout.model:
+            model, head = self.model(rollout.model, champion.versions.features)
+            version = self._artefact(rollout.model).id[:12]
+            if head != champion.head:
+                raise _predicts_otherwise(rollout.model, head, champion.head)
+        policy, params = champion.policy, champion.versions.policy
+        if rollout.policy is not None:
+            given = with_rates(msgspec.convert(rollout.policy, self.system.policy_params), self.rates())
+            policy, params = self.system.policy(given), policy_version(given)
+        versions = msgspec.structs.replace(champion.versions, model=version, policy=params)
+        return msgspec.structs.replace(champion, model=model, policy=policy, versions=versions)
+
+    def _resume(self, service: Service) -> None:
+        """Goes on with the rollout that the log's last step left under way."""
+        stored = self.tables.get(self.system.name, ROLLOUT)
+        if stored is None:
+            return
+        rollout = msgspec.convert(stored, Rollout)
+        try:
+            serving = service.ready(rollout)
+        except (ModelError, ConfigError) as error:
+            service.problem = f"rollout {rollout.name}: {error}"
+        else:
+            service.roll(rollout, serving)
 
     def as_served(self) -> Deployment:
         """Returns it as it decides: on the feature set of its champion; on the code's own where that cannot be used."""
@@ -202,8 +238,25 @@ class Deployment:
         policy = self.system.policy(params)
         return Serving(model=model, head=head, policy=policy, versions=versions, shadow=self.setup.shadow)
 
-    def refresh(self, service: Service) -> bool:
-        """Gives the service the champion of now; returns whether it changed.
+    def make_ready(self, service: Service) -> Serving | None:
+        """Returns what the champion of now decides with, ready to retrieve; None where nothing changed.
+
+        It may take seconds and runs beside decisions in another thread.
+        """
+        current = self.registry.current(self.system.name) or ""
+        if current[:12] == service.serving.versions.model:
+            return None
+        found = self.serving()
+        if service.retrieval is not None and found.model is not None:
+            try:
+                service.retrieval.adopt(found.model, aside=True)
+            except ModelError as error:
+                self.problem = f"champion {current[:12]}: {error}"
+                return msgspec.structs.replace(found, model=None)
+        return found
+
+    def refresh(self, service: Service, found: Serving | None = None) -> bool:
+        """Gives the service the champion of now, which `make_ready` may have found; returns whether it changed.
 
         A champion that cannot be used replaces none that works: the old one goes on, and `problem` says why.
         """
@@ -212,7 +265,7 @@ class Deployment:
             if current:
                 self.problem = service.problem = ""
             return False
-        found = self.serving()
+        found = found or self.serving()
         service.problem = self.problem
         if found.model is None and service.serving.model is not None:
             return False
@@ -362,7 +415,7 @@ class _Past:
         deployment = self._deployment
         system = deployment.system
         features = self._table("features", versions.features)
-        params = self._table("policy", versions.policy)
+        params = self._table("policy", versions.policy, TRIED)
         past = msgspec.structs.replace(system, features=FeatureSet.from_json(msgspec.json.encode(features)))
         policy = system.policy(msgspec.convert(params, system.policy_params))
         model, head = None, system.models[-1].head
@@ -373,11 +426,12 @@ class _Past:
                 raise _gone(system.name, f"model {versions.model}", f"{error.where}: {error.given}") from None
         return past, Serving(model=model, head=head, policy=policy, versions=versions)
 
-    def _table(self, name: str, version: str) -> Any:
-        content = self._deployment.tables.version(self._deployment.system.name, name, version=version)
-        if content is None:
-            raise _gone(self._deployment.system.name, f"{name} {version}", "the log holds no table of that version")
-        return content
+    def _table(self, name: str, version: str, *others: str) -> Any:
+        for table in (name, *others):
+            content = self._deployment.tables.version(self._deployment.system.name, table, version=version)
+            if content is not None:
+                return content
+        raise _gone(self._deployment.system.name, f"{name} {version}", "the log holds no table of that version")
 
 
 def _gone(system: str, what: str, why: str) -> ReplayError:
@@ -386,6 +440,15 @@ def _gone(system: str, what: str, why: str) -> ReplayError:
         given=f"a decision made with {what}, which is gone: {why}",
         expected="every version that a decision names",
         fix="Restore it from a backup.",
+    )
+
+
+def _predicts_otherwise(model: str, head: str, expected: str) -> ModelError:
+    return ModelError(
+        where=f"challenger {model[:12]}",
+        given=f"a model of {head}",
+        expected=f"one of {expected}, as the champion",
+        fix="Train the same kind of model again, or promote this one without a rollout.",
     )
 
 

@@ -40,6 +40,7 @@ from decalog.models.base import Floats, Model
 from decalog.outcomes import Outcome
 from decalog.policy import Case, Columns, Policy, Values, Verdict, policy_version
 from decalog.retrieval import Retrieval
+from decalog.rollout import CHALLENGER, TABLE, TRIED, Rollout
 from decalog.system import System
 from decalog.tables import Tables
 
@@ -81,6 +82,7 @@ class Underway(msgspec.Struct):
         fallback: why there is no prediction, or "".
         judge: the one in force when it began; None in a replay, which has its own.
         slots: what another system showed.
+        arm: of a rollout, or "".
     """
 
     event: Event
@@ -95,6 +97,7 @@ class Underway(msgspec.Struct):
     fallback: str = ""
     judge: Judge | None = None
     slots: tuple[str, ...] = ()
+    arm: str = ""
 
 
 class Judge:
@@ -191,6 +194,22 @@ def _with_features(
     return msgspec.structs.replace(candidates, kept=kept, features=pack_features(features[list(kept)]))
 
 
+class Trial(msgspec.Struct, frozen=True):
+    """A rollout whose challenger decides something, and what that decides with."""
+
+    rollout: Rollout
+    judge: Judge
+
+    def beside(self, champion: Serving, system: System) -> Trial:
+        """Returns it beside a champion of other parameters: where the challenger has none of its own, it has those."""
+        if self.rollout.policy is not None:
+            return self
+        serving = self.judge.serving
+        versions = msgspec.structs.replace(serving.versions, policy=champion.versions.policy)
+        changed = msgspec.structs.replace(serving, policy=champion.policy, versions=versions)
+        return Trial(self.rollout, Judge(system, changed))
+
+
 class Service:
     """One system's decide call over live views.
 
@@ -205,6 +224,10 @@ class Service:
 
     problem: str = ""
     """Why the champion of now cannot be used, or ""."""
+    challenger: Callable[[Rollout, Serving], Serving] | None = None
+    """Makes of a rollout and of what decides now what its challenger decides with; may take its time."""
+    trial: Trial | None = None
+    """The rollout under way, where its challenger decides anything."""
     _adopted: Model | None = None
 
     def __init__(
@@ -249,7 +272,46 @@ class Service:
         if self.retrieval is not None and (self._adopted is None or self._adopted is not serving.model):
             self.retrieval.adopt(serving.model)
             self._adopted = serving.model
+        trial, self.trial = self.trial, None
+        if trial is not None and serving.versions.model == self.serving.versions.model:
+            self.trial = trial.beside(serving, self.system)
+        elif trial is not None:
+            won = serving.versions.model == trial.judge.serving.versions.model
+            stage, why = ("champion", "promoted") if won else ("stopped", "another champion was promoted")
+            ended = msgspec.structs.replace(trial.rollout, stage=stage, share_bp=0, why=why, evidence={})
+            Tables(self._log).put(self.system.name, TABLE, content=ended)
         self.judge = Judge(self.system, serving)
+
+    def ready(self, rollout: Rollout) -> Serving | None:
+        """Returns what a challenger decides with, loaded and ready to retrieve; None where it decides nothing.
+
+        It may take seconds and runs beside decisions in another thread.
+
+        Raises:
+            ModelError: its model is missing, damaged, or of another feature set.
+            ConfigError: its policy's parameters are out of range.
+        """
+        if not rollout.is_live or self.challenger is None:
+            return None
+        serving = self.challenger(rollout, self.serving)
+        if self.retrieval is not None:
+            self.retrieval.adopt(serving.model, aside=True)
+        return serving
+
+    def roll(self, rollout: Rollout, serving: Serving | None, *, by: str = "") -> int:
+        """Appends a step of a rollout and decides by it from the next request on; returns its seq.
+
+        Args:
+            rollout: the step.
+            serving: what `ready` made of it.
+            by: who takes it.
+        """
+        tables = Tables(self._log)
+        if serving is not None and rollout.policy is not None:
+            tables.put(self.system.name, TRIED, content=serving.policy.params)
+        seq = tables.put(self.system.name, TABLE, content=rollout, by=by, what=f"{rollout.name}: {rollout.stage}")
+        self.trial = None if serving is None else Trial(rollout, Judge(self.system, serving))
+        return seq
 
     def decide(self, raw: bytes | Mapping[str, Any]) -> tuple[Record, Decision, bool]:
         """Decides one request; returns its stamped record, the decision, and whether it repeats a logged one.
@@ -287,6 +349,10 @@ class Service:
         draft = Underway(
             event, mark, parsed.taken, self._log.position, started, {}, judge=self.judge, slots=parsed.slots
         )
+        if self.trial is not None:
+            arm = self.trial.rollout.arm(event)
+            draft.arm = self.trial.rollout.named(arm)
+            draft.judge = self.trial.judge if arm == CHALLENGER else self.judge
         _stage(draft, "parse", started)
         self._retrieve(draft)
         self._featurise(draft)
@@ -357,6 +423,7 @@ class Service:
             "features": versions.features,
             "mode": mode,
             "problem": self.problem,
+            "rollout": "" if self.trial is None else self.trial.rollout.told,
         }
 
     def fold(self, record: Record, body: Event | Decision | Outcome | None = None) -> None:
@@ -375,7 +442,7 @@ class Service:
             return
         started = time.perf_counter_ns()
         try:
-            found = self.retrieval.retrieve(draft.event)
+            found = self.retrieval.retrieve(draft.event, self._judge_of(draft).serving.model)
         except Exception:  # noqa: BLE001  # the edge of an engine, as for models
             draft.fallback = "retrieval_error"
         else:
@@ -421,6 +488,7 @@ class Service:
             guardrails=verdict.guardrails,
             expected_minor=verdict.expected_minor,
             currency=self.ingest.rates.base,
+            arm=draft.arm,
             taken=draft.taken,
             stages_us=draft.stages_us,
             theirs=made_elsewhere(draft.taken, draft.slots) if serving.shadow and draft.slots else None,

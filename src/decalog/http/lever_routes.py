@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from decalog.errors import RequestError
+from decalog.errors import ConfigError, ModelError, RequestError
 from decalog.host import Host
 from decalog.http.problems import Answer
 from decalog.http.routes import JSON, Call, Paths, Route, read_one, refused
@@ -38,6 +38,10 @@ class LeverRoutes:
             (b"policy",): (
                 Route("policy", "GET", "admin", self.policy),
                 Route("put_policy", "PUT", "admin", self.put_policy),
+            ),
+            (b"rollout",): (
+                Route("rollout", "GET", "admin", self.rollout),
+                Route("put_rollout", "PUT", "admin", self.put_rollout),
             ),
             (b"changes",): (Route("changes", "GET", "admin", self.changes),),
         }
@@ -99,6 +103,24 @@ class LeverRoutes:
             raise refused(error, raw) from error
         await self._host.operate(call.system, lambda service: service.put_policy(policy, by=call.caller))
         return await self._told(call, lambda levers: levers.policy())
+
+    async def rollout(self, call: Call) -> Answer:
+        """Returns the last step of a rollout."""
+        return await self._told(call, lambda levers: levers.rollout())
+
+    async def put_rollout(self, call: Call) -> Answer:
+        """Takes a step of a rollout; the challenger is loaded beside, and the next request is decided by it."""
+        raw = await read_one(call, self._settings.decide_bytes)
+        try:
+            step = self._levers[call.system].read_rollout(raw)
+            serving = await asyncio.to_thread(self._host.services[call.system].ready, step)
+        except RequestError as error:
+            raise refused(error, raw) from error
+        except (ModelError, ConfigError) as error:
+            unusable = RequestError(where=error.where, given=error.given, expected=error.expected, fix=error.fix)
+            raise refused(unusable, raw) from error
+        await self._host.operate(call.system, lambda service: service.roll(step, serving, by=call.caller))
+        return await self._told(call, lambda levers: levers.rollout())
 
     async def changes(self, call: Call) -> Answer:
         """Returns who changed tables and policy."""
