@@ -61,6 +61,7 @@ class Shelf:
         self.posts: dict[str, Event] = {}
         self.blocked: set[tuple[int, int]] = set()
         self.adopted: list[Model | None] = []
+        self.aside: list[Model | None] = []
         self.error: Exception | None = None
         self.followed: list[str] = []
 
@@ -76,7 +77,7 @@ class Shelf:
             self.blocked.add((body.entities["user"], body.entities["author"]))
 
     def adopt(self, model: Model | None, *, aside: bool = False) -> None:
-        self.adopted.append((model, aside) if aside else model)
+        (self.aside if aside else self.adopted).append(model)
 
     def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         if self.error is not None:

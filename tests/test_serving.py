@@ -210,7 +210,7 @@ class Broken:
             raise self.problem
         return np.full(len(FEATURES.names), self.problem)
 
-    def apply(self, change: Change) -> None:
+    def apply(self, *changes: Change) -> None:
         """Takes anything."""
 
 
@@ -264,6 +264,7 @@ def test_a_model_is_adopted_from_the_next_request_on(log: FraudLog) -> None:
         "features": FEATURES.version,
         "mode": "live",
         "problem": "",
+        "rollout": "",
     }
 
 

@@ -96,8 +96,9 @@ class Follower:
         other = self._deployment.as_served()
         self._next = None if other is self._deployment else other
         if self._next is None:
+            is_new = champion[:12] != self._service.serving.versions.model
             # What a retrieval makes of a model takes seconds: not in the loop. Where the set cannot be, it says why.
-            found = await asyncio.to_thread(self._deployment.make_ready, self._service)
+            found = await asyncio.to_thread(self._deployment.serving) if is_new else None
             self._deployment.refresh(self._service, found)
         self._champion = champion
 
@@ -126,7 +127,7 @@ class Follower:
             return
         before = self._service.state
         other.tables.put(self._name, "features", content=msgspec.Raw(other.system.features.to_json()))
-        self._service.change(other.system, views.state, serving=serving)
+        self._service.change(other.system, views.state, serving=serving.under(self._service.serving))
         if other is self._deployment:
             # A state that is lost again and again must not keep the machine busy.
             self._not_before = self._monotonic() + _PAUSE_S

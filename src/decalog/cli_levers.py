@@ -115,17 +115,18 @@ def rollout(
     import json
 
     where = _Where(system, url, token, home)
-    told = where.ask("rollout", lambda levers: levers.rollout())
+    told = where.ask("rollout", lambda levers: levers.rollouts.stored())
     if act != "show":
-        last = told["content"] or {}
-        is_same = name in ("", last.get("name"))
-        step = {key: last[key] for key in ("name", "model", "policy") if is_same and key in last}
-        step |= {"name": name} if name else {}
-        step |= {"model": model} if model else {}
+        name = name or (told["content"] or {}).get("name", "")
+        step = {"name": name, "stage": _STAGES[act], "model": model, "share_bp": round(100 * share), "why": why}
         step |= {"policy": json.loads(_toml(file))} if file is not None else {}
-        raw = json.dumps(step | {"stage": _STAGES[act], "share_bp": round(100 * share), "why": why}).encode()
-        told = where.put("rollout", lambda levers, by: levers.put_rollout(raw, by=by), raw=raw)
+        raw = json.dumps(step).encode()
+        told = where.put("rollout", lambda levers, by: _stepped(levers, raw, by), raw=raw)
     print_json(told) if as_json else print_text(_rollout_text(told["content"]))
+
+
+def _stepped(levers: Levers, raw: bytes, by: str) -> object:
+    return levers.rollouts.put(levers.rollouts.read(raw, levers.read_policy), by=by)
 
 
 _STAGES = {"shadow": "shadow", "canary": "canary", "stop": "stopped"}

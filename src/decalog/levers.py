@@ -18,8 +18,7 @@ from decalog.features.definition import lookups, table_keys
 from decalog.ingest import Rates
 from decalog.log import Log
 from decalog.policy import Policy, with_rates
-from decalog.rollout import TABLE as ROLLOUT
-from decalog.rollout import Rollout
+from decalog.rollout import Rollouts
 from decalog.system import System
 from decalog.tables import Stored, TableChange, Tables, Version
 
@@ -73,6 +72,7 @@ class Levers:
     def __init__(self, system: System, log: Log) -> None:
         self._system, self._log = system, log
         self._tables = Tables(log)
+        self.rollouts = Rollouts(log, system.name)
         self._entities = table_keys(system.features, system.schema)
         self._lengths = {entity.name: entity.max_length for entity in system.schema.request.entities}
 
@@ -205,45 +205,6 @@ class Levers:
             expected=f"parameters of {kind.__name__}",
             fix="Mend all of them; the policy of before stays in force.",
         )
-
-    def rollout(self) -> Stored:
-        """Returns the last step of a rollout; an empty one where there was none."""
-        return self._tables.stored(self._system.name, ROLLOUT)
-
-    def read_rollout(self, raw: bytes) -> Rollout:
-        """Returns a step of a rollout in JSON.
-
-        Raises:
-            RequestError: it is none, contradicts itself, or does not go on from the last step.
-        """
-        try:
-            step = msgspec.json.decode(raw, type=Rollout)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._no_step(str(error), "a step of a rollout as JSON", "Mend it") from None
-        if step.stage == "canary" and not (step.share_bp and (step.model or step.policy is not None)):
-            given = "a canary without a challenger, or with share_bp 0"
-            raise self._no_step(given, "`model`, `policy` or both, and share_bp of 1 to 10,000", "Give both")
-        if step.policy is not None:
-            self.read_policy(msgspec.json.encode(step.policy))
-        stored = self.rollout().content
-        last = None if stored is None else msgspec.convert(stored, Rollout)
-        if last is not None and last.name == step.name and (last.model, last.policy) != (step.model, step.policy):
-            given = f"another challenger under the name {step.name}"
-            raise self._no_step(given, "one challenger a name, which draws its people", "Take a new name")
-        if last is not None and last.is_live and last.name != step.name:
-            given = f"rollout {step.name} while {last.name} is under way"
-            raise self._no_step(given, "one rollout at a time", f"Stop {last.name} first")
-        return step
-
-    def put_rollout(self, raw: bytes, *, by: str) -> Stored:
-        """Puts a step of a rollout where no server runs, and returns it as stored; see `read_rollout`."""
-        step = self.read_rollout(raw)
-        self._tables.put(self._system.name, ROLLOUT, content=step, by=by, what=f"{step.name}: {step.stage}")
-        return self.rollout()
-
-    def _no_step(self, given: str, expected: str, fix: str) -> RequestError:
-        where = f"{self._system.name} rollout"
-        return RequestError(where=where, given=given, expected=expected, fix=f"{fix}; all goes on as before.")
 
     def put_table(self, name: str, raw: bytes, *, by: str) -> TableState:
         """Puts a table in JSON where no server runs, and returns its new version; see `entries`."""

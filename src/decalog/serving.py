@@ -40,7 +40,7 @@ from decalog.models.base import Floats, Model
 from decalog.outcomes import Outcome
 from decalog.policy import Case, Columns, Policy, Values, Verdict, policy_version
 from decalog.retrieval import Retrieval
-from decalog.rollout import CHALLENGER, TABLE, TRIED, Rollout
+from decalog.rollout import CHALLENGER, Rollout, Rollouts
 from decalog.system import System
 from decalog.tables import Tables
 
@@ -61,6 +61,11 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy
     versions: Versions
     shadow: bool = False
+
+    def under(self, other: Serving) -> Serving:
+        """Returns it with another's policy."""
+        versions = msgspec.structs.replace(self.versions, policy=other.versions.policy)
+        return msgspec.structs.replace(self, policy=other.policy, versions=versions)
 
 
 KEPT = 20
@@ -202,12 +207,8 @@ class Trial(msgspec.Struct, frozen=True):
 
     def beside(self, champion: Serving, system: System) -> Trial:
         """Returns it beside a champion of other parameters: where the challenger has none of its own, it has those."""
-        if self.rollout.policy is not None:
-            return self
-        serving = self.judge.serving
-        versions = msgspec.structs.replace(serving.versions, policy=champion.versions.policy)
-        changed = msgspec.structs.replace(serving, policy=champion.policy, versions=versions)
-        return Trial(self.rollout, Judge(system, changed))
+        own = self.rollout.policy is not None
+        return self if own else Trial(self.rollout, Judge(system, self.judge.serving.under(champion)))
 
 
 class Service:
@@ -225,7 +226,7 @@ class Service:
     problem: str = ""
     """Why the champion of now cannot be used, or ""."""
     challenger: Callable[[Rollout, Serving], Serving] | None = None
-    """Makes of a rollout and of what decides now what its challenger decides with; may take its time."""
+    """Loads what a rollout's challenger decides with, beside what decides now; None where nobody can."""
     trial: Trial | None = None
     """The rollout under way, where its challenger decides anything."""
     _adopted: Model | None = None
@@ -245,6 +246,7 @@ class Service:
         self._entropy = entropy
         self._log: Log = ingest.log
         self._draw_secret = self._log.vault.secret("draws")
+        self.rollouts = Rollouts(self._log, system.name)
         self.change(system, state, serving=serving)
         ingest.on_record = self.fold
 
@@ -272,46 +274,8 @@ class Service:
         if self.retrieval is not None and (self._adopted is None or self._adopted is not serving.model):
             self.retrieval.adopt(serving.model)
             self._adopted = serving.model
-        trial, self.trial = self.trial, None
-        if trial is not None and serving.versions.model == self.serving.versions.model:
-            self.trial = trial.beside(serving, self.system)
-        elif trial is not None:
-            won = serving.versions.model == trial.judge.serving.versions.model
-            stage, why = ("champion", "promoted") if won else ("stopped", "another champion was promoted")
-            ended = msgspec.structs.replace(trial.rollout, stage=stage, share_bp=0, why=why, evidence={})
-            Tables(self._log).put(self.system.name, TABLE, content=ended)
         self.judge = Judge(self.system, serving)
-
-    def ready(self, rollout: Rollout) -> Serving | None:
-        """Returns what a challenger decides with, loaded and ready to retrieve; None where it decides nothing.
-
-        It may take seconds and runs beside decisions in another thread.
-
-        Raises:
-            ModelError: its model is missing, damaged, or of another feature set.
-            ConfigError: its policy's parameters are out of range.
-        """
-        if not rollout.is_live or self.challenger is None:
-            return None
-        serving = self.challenger(rollout, self.serving)
-        if self.retrieval is not None:
-            self.retrieval.adopt(serving.model, aside=True)
-        return serving
-
-    def roll(self, rollout: Rollout, serving: Serving | None, *, by: str = "") -> int:
-        """Appends a step of a rollout and decides by it from the next request on; returns its seq.
-
-        Args:
-            rollout: the step.
-            serving: what `ready` made of it.
-            by: who takes it.
-        """
-        tables = Tables(self._log)
-        if serving is not None and rollout.policy is not None:
-            tables.put(self.system.name, TRIED, content=serving.policy.params)
-        seq = tables.put(self.system.name, TABLE, content=rollout, by=by, what=f"{rollout.name}: {rollout.stage}")
-        self.trial = None if serving is None else Trial(rollout, Judge(self.system, serving))
-        return seq
+        self.trial = self._tried()
 
     def decide(self, raw: bytes | Mapping[str, Any]) -> tuple[Record, Decision, bool]:
         """Decides one request; returns its stamped record, the decision, and whether it repeats a logged one.
@@ -431,6 +395,16 @@ class Service:
         self.state.apply(*changes_of(record, body, past=self._log, reads=self._reads))
         if self.retrieval is not None and body is not None:
             self.retrieval.follow(record, body)
+
+    def _tried(self) -> Trial | None:
+        """Returns the trial beside what decides now, if that does not end it."""
+        step = self.rollouts.last()
+        if step is not None and not step.is_over:
+            step = step.beside(self.serving.versions.model, self.serving.policy.params)
+            if step.is_over:
+                self.rollouts.put(step, by="the server")
+        is_over = step is None or step.is_over
+        return None if is_over or self.trial is None else self.trial.beside(self.serving, self.system)
 
     def _judge_of(self, draft: Underway) -> Judge:
         # While a slow model thinks, another may be adopted: what predicted is what decides and what is logged.

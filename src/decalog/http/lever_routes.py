@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
+from decalog.challengers import ready, roll
 from decalog.errors import ConfigError, ModelError, RequestError
 from decalog.host import Host
 from decalog.http.problems import Answer
@@ -106,21 +107,22 @@ class LeverRoutes:
 
     async def rollout(self, call: Call) -> Answer:
         """Returns the last step of a rollout."""
-        return await self._told(call, lambda levers: levers.rollout())
+        return await self._told(call, lambda levers: levers.rollouts.stored())
 
     async def put_rollout(self, call: Call) -> Answer:
         """Takes a step of a rollout; the challenger is loaded beside, and the next request is decided by it."""
         raw = await read_one(call, self._settings.decide_bytes)
+        service, levers = self._host.services[call.system], self._levers[call.system]
         try:
-            step = self._levers[call.system].read_rollout(raw)
-            serving = await asyncio.to_thread(self._host.services[call.system].ready, step)
+            step = levers.rollouts.read(raw, levers.read_policy)
+            # An end loads nothing: it waits for no thread, and no other step comes between.
+            made = ready(service, step) if step.is_over else await asyncio.to_thread(ready, service, step)
         except RequestError as error:
             raise refused(error, raw) from error
         except (ModelError, ConfigError) as error:
-            unusable = RequestError(where=error.where, given=error.given, expected=error.expected, fix=error.fix)
-            raise refused(unusable, raw) from error
-        await self._host.operate(call.system, lambda service: service.roll(step, serving, by=call.caller))
-        return await self._told(call, lambda levers: levers.rollout())
+            raise RequestError(where=error.where, given=error.given, expected=error.expected, fix=error.fix) from error
+        stored = await self._host.operate(call.system, lambda service: roll(service, made, by=call.caller))
+        return Answer(200, msgspec.json.encode(stored), JSON)
 
     async def changes(self, call: Call) -> Answer:
         """Returns who changed tables and policy."""

@@ -33,11 +33,12 @@ PARTS: Json = {
             "name": _TEXT | {"description": "Of the rollout: one name, one challenger, one division of the people."},
             "stage": {"enum": ["shadow", "canary", "champion", "stopped"]},
             "model": _TEXT
-            | {"description": "The challenger's id, or its first 12 digits; \"\" for the champion's own."},
+            | {"description": "The challenger's id, or at least its first 12 digits; \"\" for the champion's own."},
             "policy": {"type": ["object", "null"], "description": "Its parameters, whole; null for those in force."},
             "share_bp": {"type": "integer", "minimum": 0, "maximum": 10_000},
             "why": _TEXT,
             "evidence": {"type": "object"},
+            "champion": {"type": ["string", "null"], "description": "Decides for all others; the server writes it."},
         },
         ["name", "stage"],
         meaning="A step of a rollout: whose requests a challenger decides.",

@@ -85,21 +85,22 @@ class FeedRetrieval:
         Raises:
             ModelError: it gives vectors that are not finite; what was adopted before stays.
         """
-        sight = None if model is None else self._sights.get(model)
+        sight = self._sight_of(model)
         if sight is None:
-            with self._adopting:
-                sight = self._seen_with(model)
-        if model is not None:
-            self._sights[model] = sight
+            with self._adopting:  # what changes meanwhile is noted for one at a time
+                sight = self._sight_of(model) or self._seen_with(model)
         if not aside:
             self._sight = sight
 
-    def _seen_with(self, model: Model | None) -> Sight:
-        self._settled()  # what came before is in the old indexes; the new one is made of all there is
-        towers = getattr(model, "towers", None)
-        sight = Sight(self.catalogue, self.popularity, towers, getattr(model, "neighbours", None))
-        if towers is not None:
-            sight.index = open_index(towers.dim, self._engine)
+    def _sight_of(self, model: Model | None) -> Sight | None:
+        """Returns what a model looks into; None for one that finds posts and was not adopted."""
+        has_parts = any(getattr(model, part, None) is not None for part in ("towers", "neighbours"))
+        return self._sights.get(model) if has_parts else Sight(self.catalogue, self.popularity)
+
+    def _seen_with(self, model: Any) -> Sight:
+        sight = Sight(self.catalogue, self.popularity, model.towers, model.neighbours)
+        if sight.towers is not None:
+            sight.index = open_index(sight.towers.dim, self._engine)
         with self._swapping:
             self._changed = []
             slots = np.arange(len(self.catalogue.refs))
@@ -107,6 +108,7 @@ class FeedRetrieval:
             self._index(sight, slots)
             with self._swapping:
                 self._reindex(sight, np.unique(np.array(self._changed, np.int64)))
+                self._sights[model] = sight
         finally:
             self._changed = None
         return sight
@@ -116,7 +118,7 @@ class FeedRetrieval:
         started = time.perf_counter_ns()
         sight, asked = self._settled(), self._understood(request)
         if model is not None:
-            sight = self._sights.get(model, sight)
+            sight = self._sight_of(model) or sight
         stages_us = {"filters": _since(started)}
         found = self._found(sight, asked, stages_us)
         started = time.perf_counter_ns()
@@ -145,7 +147,7 @@ class FeedRetrieval:
                 slots = np.unique(touched)
                 if self._changed is not None:
                     self._changed.extend(slots.tolist())
-                for sight in {id(sight): sight for sight in (self._sight, *self._sights.values())}.values():
+                for sight in {self._sight, *self._sights.values()}:
                     self._reindex(sight, slots)
         return self._sight
 
