@@ -307,7 +307,7 @@ class Deployment:
                 where=f"model {version[:12]}",
                 given="a model whose files are gone",
                 expected="its folder in models/",
-                fix="Restore it from a backup, or promote another.",
+                fix="Mend the id, restore it from a backup, or promote another.",
             ) from None
 
     def _logged_set(self, version: str) -> FeatureSet | None:
