@@ -3,7 +3,7 @@
     python bench/faults/spine_rollback.py [--events 20000] [--drills 20] [--json] [--short]
 
 A server of fraud with `events` synthetic payments in its log runs in a process of its own, and six callers ask it over
-HTTP for one decision after another. In each drill a challenger is given all people, and stopped once it decides. Counted
+HTTP for one decision after another. In each drill a challenger gets all people, and is stopped once it decides. Counted
 is from before `PUT /v1/fraud/rollout` is sent to the last reply that the challenger made or the first that the champion
 made, whichever comes later. After each stop the champion has to decide the same payment as before the drill: to the
 same prediction, action and expected cost.
@@ -32,11 +32,12 @@ from typing import Any, NamedTuple, Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.latency.spine_changeover import GAP, START, SYSTEM, fill, payment, put
+from bench.latency.spine_changeover import GAP, START, fill, payment, put
 
 from decalog.clock import ManualClock, rfc3339
 from decalog.home import Home
 from decalog.registry import Registry
+from decalog.systems.fraud.system import SYSTEM
 
 CALLERS, PATIENCE_S, BAR_S = 6, 120, 5.0
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
