@@ -28,7 +28,7 @@ from decalog.levers import Levers
 from decalog.models.linear import Prior, Threshold
 from decalog.registry import Registry
 from decalog.rollout import CHALLENGER, TABLE, TRIED, Rollout, Rollouts
-from decalog.serving import Service, Serving
+from decalog.serving import Service, Serving, described
 from decalog.systems.fraud.system import SYSTEM
 from decalog.tables import Stored, Tables
 from decalog.testing.stage import Chance
@@ -175,7 +175,7 @@ def test_each_arm_is_decided_by_its_own_and_says_so_and_all_replays(home: Home) 
             assert {one.candidates[0].predictions["p_fraud"] for one in decisions} == {p_fraud}
         assert {one.choice.action for one in during["r1/champion"]} == {"allow"}
         assert "allow" not in {one.choice.action for one in during["r1/challenger"]}
-        assert made.service.describe()["rollout"] == f"r1: canary, {second[:12]} at 50 %"
+        assert described(made.service)["rollout"] == f"r1: canary, {second[:12]} at 50 %"
         made.check_all_identical()
 
 
@@ -264,6 +264,22 @@ def test_a_decision_under_way_ends_with_the_arm_it_began_in(home: Home) -> None:
         decision = made.service.finish(begun)[1]
         assert (decision.arm, decision.versions.model) == ("r1/challenger", second[:12])
         made.check_all_identical()
+
+
+def test_a_decision_that_sees_its_candidates_later_keeps_its_arm_unless_other_views_came(home: Home) -> None:
+    second = add_model(home.root, rule(limit=100.0), promote=False)
+    with served(home) as made:
+        made.take("canary", model=second, share_bp=10_000)
+        begun = [made.service.begin(payment(name, 0, event_time=None), sees=False) for name in ("kept", "turned")]
+        made.take("stopped")
+        for draft, arm, model in zip(begun, ("r1/challenger", ""), (second[:12], "other"), strict=True):
+            assert not isinstance(draft, tuple)
+            made.service.see(draft)
+            made.service.predict(draft)
+            decision = made.service.finish(draft)[1]
+            assert (decision.arm, decision.versions.model) == (arm, model)
+            versions = msgspec.structs.replace(made.service.serving.versions, model="other", features="other")
+            made.service.adopt(msgspec.structs.replace(made.service.serving, versions=versions))
 
 
 def test_a_rollout_goes_on_after_a_restart_with_the_same_people(home: Home) -> None:

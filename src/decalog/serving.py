@@ -291,10 +291,15 @@ class Service:
         self.predict(begun)
         return (*self.finish(begun), False)
 
-    def begin(self, raw: bytes | Mapping[str, Any], form: bytes = b"") -> Underway | tuple[Record, Decision]:
-        """Admits a request and computes its features; a retry gives what was logged instead.
+    def begin(
+        self, raw: bytes | Mapping[str, Any], form: bytes = b"", *, sees: bool = True
+    ) -> Underway | tuple[Record, Decision]:
+        """Admits a request, finds its candidates and computes their features; a retry gives what was logged instead.
 
-        `form` is what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
+        Args:
+            raw: the request.
+            form: what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
+            sees: whether features are computed now; else `see` is to be called.
         """
         started = time.perf_counter_ns()
         parsed = self.ingest.parser.request(raw)
@@ -319,8 +324,16 @@ class Service:
             draft.judge = self.trial.judge if arm == CHALLENGER else self.judge
         _stage(draft, "parse", started)
         self._retrieve(draft)
-        self._featurise(draft)
+        if sees:
+            self._featurise(draft)
         return draft
+
+    def see(self, draft: Underway) -> None:
+        """Adds the features of the candidates, as the views are now; it may be later than the request was admitted."""
+        draft.state_seq = self._log.position
+        if self._judge_of(draft).serving.versions.features != self.serving.versions.features:
+            draft.judge, draft.arm = self.judge, ""  # other views came meanwhile: what it began with cannot read them
+        self._featurise(draft)
 
     def logged(self, id_: str, mark: bytes) -> tuple[Record, Decision] | None:
         """Returns the decision that was logged for a request of the same id and body, or None.
@@ -376,19 +389,6 @@ class Service:
         versions = msgspec.structs.replace(self.serving.versions, policy=policy_version(policy.params))
         self.adopt(msgspec.structs.replace(self.serving, policy=policy, versions=versions))
         return seq
-
-    def describe(self) -> dict[str, str]:
-        """Returns what it decides with: versions, mode, and why the champion of now cannot be used, or ""."""
-        versions = self.serving.versions
-        mode = "shadow" if self.serving.shadow else "live"
-        return {
-            "model": versions.model,
-            "policy": versions.policy,
-            "features": versions.features,
-            "mode": mode,
-            "problem": self.problem,
-            "rollout": "" if self.trial is None else self.trial.rollout.told,
-        }
 
     def fold(self, record: Record, body: Event | Decision | Outcome | None = None) -> None:
         """Folds an admitted record into the live views."""
@@ -479,6 +479,20 @@ class Service:
                 fix="Ask for the decision before sending the event; the decision logs the request by itself.",
             )
         return decision
+
+
+def described(service: Service) -> dict[str, str]:
+    """Returns what a service decides with: versions, mode, and why the champion of now cannot be used, or ""."""
+    versions = service.serving.versions
+    mode = "shadow" if service.serving.shadow else "live"
+    return {
+        "model": versions.model,
+        "policy": versions.policy,
+        "features": versions.features,
+        "mode": mode,
+        "problem": service.problem,
+        "rollout": "" if service.trial is None else service.trial.rollout.told,
+    }
 
 
 def _finite(candidates: Candidates, names: tuple[str, ...]) -> Candidates:
