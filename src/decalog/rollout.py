@@ -79,7 +79,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
         >>> canary = Rollout(name="r1", stage="canary", model="3f9a61c27d04", share_bp=5_000)
         >>> [canary.arm(Event("q", "payment", 0, person, {}, {})) for person in range(1, 6)]
-        ['champion', 'challenger', 'challenger', 'champion', 'challenger']
+        ['champion', 'challenger', 'champion', 'champion', 'champion']
         """
         whose = event.subject.to_bytes(8, "big", signed=True) if event.subject else event.id.encode()
         drawn = int.from_bytes(blake2b(whose, digest_size=8, key=self.name.encode()).digest(), "big")
