@@ -45,6 +45,7 @@ Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
 _JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
+_PARTS = ("towers", "neighbours")  # of a model, what finds posts
 _RANKED = {"popular", "fresh", "following"}
 _SKETCHED = 64
 _EMBEDDED = 50_000  # posts whose vectors are made at a time
@@ -94,11 +95,12 @@ class FeedRetrieval:
 
     def _sight_of(self, model: Model | None) -> Sight | None:
         """Returns what a model looks into; None for one that finds posts and was not adopted."""
-        has_parts = any(getattr(model, part, None) is not None for part in ("towers", "neighbours"))
+        has_parts = any(getattr(model, part, None) is not None for part in _PARTS)
         return self._sights.get(model) if has_parts else Sight(self.catalogue, self.popularity)
 
     def _seen_with(self, model: Any) -> Sight:
-        sight = Sight(self.catalogue, self.popularity, model.towers, model.neighbours)
+        parts = (getattr(model, part, None) for part in _PARTS)
+        sight = Sight(self.catalogue, self.popularity, *parts)
         if sight.towers is not None:
             sight.index = open_index(sight.towers.dim, self._engine)
         with self._swapping:
