@@ -50,10 +50,10 @@ class Gallery:
             ref = str(body.attributes["post"])
             self.clicks[ref] = self.clicks.get(ref, 0) + 1
 
-    def adopt(self, model: Model | None) -> None:
+    def adopt(self, model: Model | None, *, aside: bool = False) -> None:
         """Learns nothing."""
 
-    def retrieve(self, request: Event) -> Retrieved:
+    def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         newest = sorted(self.posts, key=lambda ref: (-self.posts[ref].event_time, ref))
         found = self.describe(request, newest)
         dropped = [msgspec.structs.replace(c, dropped=self._dropped(request, c.ref)) for c in found]

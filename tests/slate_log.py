@@ -61,6 +61,7 @@ class Shelf:
         self.posts: dict[str, Event] = {}
         self.blocked: set[tuple[int, int]] = set()
         self.adopted: list[Model | None] = []
+        self.aside: list[Model | None] = []
         self.error: Exception | None = None
         self.followed: list[str] = []
 
@@ -75,10 +76,10 @@ class Shelf:
         elif body.kind == "block":
             self.blocked.add((body.entities["user"], body.entities["author"]))
 
-    def adopt(self, model: Model | None) -> None:
-        self.adopted.append(model)
+    def adopt(self, model: Model | None, *, aside: bool = False) -> None:
+        (self.aside if aside else self.adopted).append(model)
 
-    def retrieve(self, request: Event) -> Retrieved:
+    def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         if self.error is not None:
             raise self.error
         newest = sorted(self.posts, key=lambda ref: (-self.posts[ref].event_time, ref))

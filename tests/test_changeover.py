@@ -26,7 +26,7 @@ from decalog import changeover, operations, views
 from decalog import host as hosts
 from decalog.clock import ManualClock, rfc3339
 from decalog.decisions import Decision, decode_decision, unpack_features
-from decalog.deployment import Setup, run_aside
+from decalog.deployment import Deployment, Setup, run_aside
 from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.features.online import OnlineState
 from decalog.home import Home
@@ -37,6 +37,7 @@ from decalog.models.linear import Threshold
 from decalog.registry import Registry
 from decalog.serving import Service, described
 from decalog.system import System
+from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.simulate import START_US
 from decalog.systems.fraud.system import SYSTEM
 
@@ -377,6 +378,56 @@ def test_a_set_that_the_schema_does_not_know_is_refused(home: Home) -> None:
 
     played.run(scenario)
     assert declared(home) == [A_SET]
+
+
+def test_decisions_go_on_while_a_champion_is_loaded(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a retrieval makes of a model takes seconds; parameters that come meanwhile are kept."""
+    played = Played(home)
+    loading, may_go = threading.Event(), threading.Event()
+    honest = Deployment.model
+
+    def held(self: Deployment, *parts: Any) -> Any:
+        loading.set()
+        assert may_go.wait(PATIENCE_S), "whoever waited, held up the loop"
+        return honest(self, *parts)
+
+    monkeypatch.setattr(Deployment, "model", held)
+
+    async def scenario(_: Host) -> None:
+        before = described(played.service)["model"]
+        second = add_model(home.root, rule(limit=7.0))
+        await played.until(loading.is_set)
+        assert (await played.decide())["versions"]["model"] == before
+        played.service.put_policy(FraudPolicy(FraudCosts(goodwill_minor=7)))
+        policy = described(played.service)["policy"]
+        may_go.set()
+        await played.until(lambda: described(played.service)["model"] == second[:12])
+        assert (await played.decide())["versions"]["policy"] == policy
+
+    played.run(scenario)
+    check_all_identical(home)
+
+
+def test_parameters_that_come_while_views_are_built_are_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(views, "_STEP", 3)
+    played = Played(home)
+    honest, changed = views.catch_up, asyncio.Event()
+
+    def noted(*parts: Any) -> Iterator[None]:
+        played.service.put_policy(FraudPolicy(FraudCosts(goodwill_minor=7)))
+        changed.set()
+        return honest(*parts)
+
+    monkeypatch.setattr(changeover, "catch_up", noted)
+
+    async def scenario(_: Host) -> None:
+        add_model(home.root, system=B)
+        await played.until(lambda: described(played.service)["features"] == B_SET)
+        assert changed.is_set()
+        assert played.service.serving.policy.params == FraudCosts(goodwill_minor=7)
+
+    played.run(scenario)
+    check_all_identical(home)
 
 
 def test_a_process_that_dies_leaves_the_set_in_force_and_is_not_tried_at_once(

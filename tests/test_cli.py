@@ -553,6 +553,26 @@ def test_the_policy_is_shown_as_it_can_be_set(run: Shell, home: Path, tmp_path: 
     assert_sentence(run("policy", "fraud", "--home", "nowhere"), 2, "a folder without a log")
 
 
+def test_a_rollout_is_begun_grown_and_stopped(run: Shell, home: Path, tmp_path: Path) -> None:
+    assert run("rollout", "fraud").out == "No rollout yet.\n"
+    model = add_model(home, rule(limit=7.0), promote=False)[:12]
+    ran = run("rollout", "fraud", "shadow", "r1", "--model", model, "--why", "newer")
+    assert ran.out == f"r1: shadow; model {model}: newer\n"
+    ran = run("rollout", "fraud", "canary", "--share", "2.5")
+    assert ran.out == f"r1: canary; 2.5 % of the people are decided for by model {model}\n"
+    asked = '{"id": "x", "amount_minor": 100, "currency": "EUR", "card": "card-2"}'
+    decided = json.loads(run("decide", "fraud", asked).out)
+    told = json.loads(run("rollout", "fraud", "--json").out)["content"]
+    assert (told["share_bp"], told["champion"] in decided["versions"]["model"]) == (250, True)
+    assert_sentence(run("rollout", "fraud", "canary", "r2", "--model", model, "--share", "1"), 2, "Stop r1 first")
+    assert run("rollout", "fraud", "stop", "--why", "disputes").out == f"r1: stopped; model {model}: disputes\n"
+    (tmp_path / "policy.toml").write_text("goodwill_minor = 7")
+    ran = run("rollout", "fraud", "canary", "r2", "--policy", "policy.toml", "--model", model, "--share", "100")
+    assert ran.out == f"r2: canary; 100 % of the people are decided for by model {model} and parameters of its own\n"
+    assert_sentence(run("rollout", "fraud", "canary"), 2, "fraud rollout: canary with share_bp 0. Expected 1 to 10,000")
+    assert "rollout" in run("tables", "fraud", "--changes").out
+
+
 def test_tables_and_policy_go_to_a_running_server_too(
     run: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -561,7 +581,8 @@ def test_tables_and_policy_go_to_a_running_server_too(
     def answer(method: str, url: str, *, raw: bytes | None = None, token: str = "") -> Any:
         asked.append((method, url, raw, token))
         state = {"table": "lists", "key": "card", "version": "v", "seq": 1, "known_time": "now", "by": "me", "what": ""}
-        told = state | {"entries": 0, "content": {"a": 1}}
+        step = {"name": "r1", "stage": "stopped", "model": "", "policy": None, "share_bp": 0, "why": ""}
+        told = state | {"entries": 0, "content": step if url.endswith("rollout") else {"a": 1}}
         return [told] if url.endswith(("tables", "changes")) else told
 
     monkeypatch.setattr("decalog.admin.call", answer)
@@ -574,6 +595,8 @@ def test_tables_and_policy_go_to_a_running_server_too(
     run("tables", "fraud", "remove", "lists", "-", "--list", "stolen", *there, stdin=b"c-1")
     assert run("policy", "fraud", *there).out == "# version v, record 1, now\na = 1\n"
     run("policy", "fraud", "set", "own.toml", *there)
+    run("rollout", "fraud", "stop", "r1", *there)
+    step = b'{"name": "r1", "stage": "stopped", "model": "", "share_bp": 0, "why": ""}'
     assert asked == [
         ("GET", "http://there/v1/fraud/tables", None, "t"),
         ("GET", "http://there/v1/fraud/changes", None, "t"),
@@ -582,4 +605,6 @@ def test_tables_and_policy_go_to_a_running_server_too(
         ("PATCH", "http://there/v1/fraud/tables/lists", b'{"list": "stolen", "remove": ["c-1"]}', "t"),
         ("GET", "http://there/v1/fraud/policy", None, "t"),
         ("PUT", "http://there/v1/fraud/policy", b'{"a": 1}', "t"),
+        ("GET", "http://there/v1/fraud/rollout", None, "t"),
+        ("PUT", "http://there/v1/fraud/rollout", step, "t"),
     ]

@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 import pytest
 from tests.fraud_log import payment
+from tests.gallery import SYSTEM as GALLERY
 from tests.homes import LATER, add_model, decide_live, fill_home, opened, records, rule
+from tests.slate_log import HEADS
+from tests.slate_log import SYSTEM as SLATES
 
 from decalog.clock import ManualClock
 from decalog.decisions import Decision, decode_decision
@@ -21,6 +24,7 @@ from decalog.errors import ConfigError, ModelError, ReplayError
 from decalog.features.definition import FeatureSet
 from decalog.home import Home
 from decalog.ingest import Rates
+from decalog.models.base import Model
 from decalog.models.linear import Prior
 from decalog.policy import policy_version
 from decalog.registry import Registry
@@ -283,6 +287,28 @@ def test_a_start_with_a_damaged_champion_says_so_and_falls_back(deployment: Depl
     service = deployment.service()
     assert described(service)["model"] == ""
     assert model[:12] in described(service)["problem"]
+
+
+def test_a_champion_is_made_ready_for_retrieval_aside_and_one_that_cannot_be_replaces_none(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(home) as (plain, _):
+        system = msgspec.structs.replace(SLATES, models=GALLERY.models)
+        deployment = Deployment(home, system, plain.log)
+        add_model(home.root, Prior(0.1, width=9), system=SLATES, head="+".join(HEADS))
+        service = deployment.service()
+        shelf: Any = service.retrieval
+        first = service.serving
+        assert (shelf.aside, shelf.adopted, deployment.problem) == ([first.model], [first.model], "")
+
+        def refuse(model: Model | None, *, aside: bool = False) -> None:
+            raise ModelError(where="towers", given="nan", expected="numbers", fix="Train again.")
+
+        monkeypatch.setattr(shelf, "adopt", refuse)
+        second = add_model(home.root, Prior(0.2, width=9), system=SLATES, head="+".join(HEADS))
+        assert not deployment.refresh(service)
+        assert service.serving is first
+        assert service.problem == f"champion {second[:12]}: towers: nan. Expected numbers. Train again."
 
 
 def test_a_shadow_decides_beside_another_system(home: Home) -> None:

@@ -566,7 +566,15 @@ def test_the_state_says_what_decides_and_by_which_clock(log: FraudLog) -> None:
     host = Host(log.log, {"fraud": log.service}, replay=replayed, meter=Meter())
     state = host.state()
     assert state.systems == {
-        "fraud": {"model": "m", "policy": "p", "features": FEATURES.version, "mode": "live", "problem": "", "stale": ""}
+        "fraud": {
+            "model": "m",
+            "policy": "p",
+            "features": FEATURES.version,
+            "mode": "live",
+            "problem": "",
+            "rollout": "",
+            "stale": "",
+        }
     }
     assert (state.now, state.failed, state.position) == ("2024-10-04T00:00:00Z", "", 0)
 

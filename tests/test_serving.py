@@ -264,6 +264,7 @@ def test_a_model_is_adopted_from_the_next_request_on(log: FraudLog) -> None:
         "features": FEATURES.version,
         "mode": "live",
         "problem": "",
+        "rollout": "",
     }
 
 

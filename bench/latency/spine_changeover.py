@@ -77,10 +77,10 @@ def fill(home: Home, events: int, *, clock: ManualClock) -> None:
     log.close()
 
 
-def put(registry: Registry, system: System) -> str:
-    """Registers a rule of a system's feature set and returns its id."""
+def put(registry: Registry, system: System, *, limit: float = 3_000.0) -> str:
+    """Registers a rule of a system's feature set, which finds payments above a limit dear, and returns its id."""
     names = system.features.names_for("model")
-    model = Threshold(names.index("amount"), 3_000.0, above=0.3, below=0.001, width=len(names))
+    model = Threshold(names.index("amount"), limit, above=0.3, below=0.001, width=len(names))
 
     def write(folder: Path) -> dict[str, object]:
         (folder / DECLARED).write_bytes(system.features.to_json())

@@ -77,7 +77,7 @@ class Follower:
     async def _step(self) -> None:
         champion = self._followed.current() or ""
         if champion != self._champion:
-            self._begin(champion)
+            await self._begin(champion)
         if self._next is None and self._service.state.is_lost:
             self._next = self._deployment  # a server that lost its state gets it anew in the same way
         if self._next is not None and self._monotonic() >= self._not_before:
@@ -88,7 +88,7 @@ class Follower:
                 self._not_before = self._monotonic() + _PAUSE_S
                 self._service.problem = f"champion {champion[:12]}: {why}"
 
-    def _begin(self, champion: str) -> None:
+    async def _begin(self, champion: str) -> None:
         """Forgets the champion of before; takes the one of now, or says what is to be built for it."""
         if self._process is not None:
             self._process.cancel()
@@ -96,7 +96,10 @@ class Follower:
         other = self._deployment.as_served()
         self._next = None if other is self._deployment else other
         if self._next is None:
-            self._deployment.refresh(self._service)  # where the champion's set cannot be, it says why
+            is_new = champion[:12] != self._service.serving.versions.model
+            # What a retrieval makes of a model takes seconds: not in the loop. Where the set cannot be, it says why.
+            found = await asyncio.to_thread(self._deployment.serving) if is_new else None
+            self._deployment.refresh(self._service, found)
         self._champion = champion
 
     async def _go_on(self, other: Deployment) -> None:
@@ -124,7 +127,7 @@ class Follower:
             return
         before = self._service.state
         other.tables.put(self._name, "features", content=msgspec.Raw(other.system.features.to_json()))
-        self._service.change(other.system, views.state, serving=serving)
+        self._service.change(other.system, views.state, serving=serving.under(self._service.serving))
         if other is self._deployment:
             # A state that is lost again and again must not keep the machine busy.
             self._not_before = self._monotonic() + _PAUSE_S

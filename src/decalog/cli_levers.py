@@ -97,6 +97,51 @@ def policy(
     print_json(told) if as_json else print_text(_policy_text(told))
 
 
+@levers_app.command(epilog=example_of("decalog rollout fraud canary r1 --model 3f9a61c27d04 --share 5"))
+def rollout(
+    system: SystemArgument,
+    act: Annotated[Literal["show", "shadow", "canary", "stop"], typer.Argument(help="The step.")] = "show",
+    name: Annotated[str, typer.Argument(help="Of a new rollout; of the last one, if nothing is said.")] = "",
+    model: Annotated[str, typer.Option(help="The challenger: its id, or 12 of its digits.")] = "",
+    file: Annotated[Path | None, typer.Option("--policy", help="TOML of the challenger's parameters.")] = None,
+    share: Annotated[float, typer.Option(help="Percent of the people whose requests it decides.")] = 0.0,
+    why: Annotated[str, typer.Option(help="For the log.")] = "",
+    url: UrlOption = "",
+    token: TokenOption = "",
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a challenger decide for a share of the people, raise the share, or stop it; the next request sees it."""
+    import json
+
+    where = _Where(system, url, token, home)
+    told = where.ask("rollout", lambda levers: levers.rollouts.stored())
+    if act != "show":
+        name = name or (told["content"] or {}).get("name", "")
+        step = {"name": name, "stage": _STAGES[act], "model": model, "share_bp": round(100 * share), "why": why}
+        step |= {"policy": json.loads(_toml(file))} if file is not None else {}
+        raw = json.dumps(step).encode()
+        told = where.put("rollout", lambda levers, by: _stepped(levers, raw, by), raw=raw)
+    print_json(told) if as_json else print_text(_rollout_text(told["content"]))
+
+
+def _stepped(levers: Levers, raw: bytes, by: str) -> object:
+    return levers.rollouts.put(levers.rollouts.read(raw, levers.read_policy), by=by)
+
+
+_STAGES = {"shadow": "shadow", "canary": "canary", "stop": "stopped"}
+
+
+def _rollout_text(step: dict[str, Any] | None) -> str:
+    if step is None:
+        return "No rollout yet."
+    whom = f"{step['share_bp'] / 100:g} % of the people are decided for by " if step["stage"] == "canary" else ""
+    challenger = " and ".join(
+        [f"model {step['model'][:12]}"] * bool(step["model"]) + ["parameters of its own"] * (step["policy"] is not None)
+    )
+    return f"{step['name']}: {step['stage']}; {whom}{challenger}{': ' * bool(step['why'])}{step['why']}"
+
+
 class _Where:
     """Where a system's levers are: behind a server's address, or in a home."""
 

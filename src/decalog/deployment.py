@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from decalog.challengers import resume
 from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
 from decalog.features.definition import FeatureSet, lookups
@@ -25,6 +26,7 @@ from decalog.policy import Policy, policy_version, with_rates
 from decalog.registry import Artefact, Registry
 from decalog.replay import Replayer
 from decalog.retrieval import Retrieval
+from decalog.rollout import Rollout, params_of
 from decalog.runtime import runtime
 from decalog.schema import Field
 from decalog.serving import Service, Serving
@@ -150,7 +152,8 @@ class Deployment:
             entropy=self._entropy,
             retrieval=self.retrieval,
         )
-        made.problem = self.problem
+        made.problem, made.challenger = self.problem, self._challenger
+        resume(made)
         return made
 
     def as_served(self) -> Deployment:
@@ -202,21 +205,25 @@ class Deployment:
         policy = self.system.policy(params)
         return Serving(model=model, head=head, policy=policy, versions=versions, shadow=self.setup.shadow)
 
-    def refresh(self, service: Service) -> bool:
+    def refresh(self, service: Service, found: Serving | None = None) -> bool:
         """Gives the service the champion of now; returns whether it changed.
 
         A champion that cannot be used replaces none that works: the old one goes on, and `problem` says why.
+
+        Args:
+            service: that decides.
+            found: what `serving` gave in another thread, where that was asked.
         """
         current = self.registry.current(self.system.name) or ""
         if current[:12] == service.serving.versions.model:
             if current:
                 self.problem = service.problem = ""
             return False
-        found = self.serving()
+        found = found or self.serving()
         service.problem = self.problem
         if found.model is None and service.serving.model is not None:
             return False
-        service.adopt(found)
+        service.adopt(found.under(service.serving))  # other parameters may have come while the model was loaded
         return True
 
     def replayer(self) -> Replayer:
@@ -245,11 +252,38 @@ class Deployment:
         try:
             self.on_set_of(current)  # where the set is what is wrong, it says how
             model, head = self.model(current)
+            if self.retrieval is not None:
+                self.retrieval.adopt(model, aside=True)
         except (ModelError, ConfigError) as error:
             self.problem = f"champion {current[:12]}: {error}"
             return None, head, ""
         self.problem = ""
         return model, head, current[:12]
+
+    def _challenger(self, step: Rollout, champion: Serving) -> Serving:
+        """Returns what the challenger of a rollout decides with.
+
+        Raises:
+            ModelError: its model is missing, damaged, of another feature set than the champion, or of other heads.
+            ConfigError: its parameters do not fit, or the policy refuses them.
+        """
+        model, version = champion.model, champion.versions.model
+        if step.model:
+            model, head = self.model(step.model, champion.versions.features)
+            version = self._artefact(step.model).id[:12]
+            if head != champion.head:
+                raise _predicts_otherwise(version, head, champion.head)
+        versions = msgspec.structs.replace(champion.versions, model=version)
+        made = msgspec.structs.replace(champion, model=model, versions=versions)
+        if step.policy is None:
+            return made
+        try:
+            params = with_rates(msgspec.convert(step.policy, self.system.policy_params), self.rates())
+        except msgspec.ValidationError as error:
+            raise _parameters_misfit(self.system, str(error)) from None
+        policy = self.system.policy(params)
+        versions = msgspec.structs.replace(versions, policy=policy_version(params))
+        return msgspec.structs.replace(made, policy=policy, versions=versions)
 
     def model(self, version: str, features: str | None = None) -> tuple[Model, str]:
         """Returns a stored model and what it predicts.
@@ -273,7 +307,7 @@ class Deployment:
                 where=f"model {version[:12]}",
                 given="a model whose files are gone",
                 expected="its folder in models/",
-                fix="Restore it from a backup, or promote another.",
+                fix="Mend the id, restore it from a backup, or promote another.",
             ) from None
 
     def _logged_set(self, version: str) -> FeatureSet | None:
@@ -361,8 +395,12 @@ class _Past:
     def _load(self, versions: Versions) -> tuple[System, Serving]:
         deployment = self._deployment
         system = deployment.system
-        features = self._table("features", versions.features)
-        params = self._table("policy", versions.policy)
+        features = deployment.tables.version(system.name, "features", version=versions.features)
+        if features is None:
+            raise _lost(system.name, f"features {versions.features}")
+        params = params_of(deployment.tables, system.name, version=versions.policy)
+        if params is None:
+            raise _lost(system.name, f"policy {versions.policy}")
         past = msgspec.structs.replace(system, features=FeatureSet.from_json(msgspec.json.encode(features)))
         policy = system.policy(msgspec.convert(params, system.policy_params))
         model, head = None, system.models[-1].head
@@ -373,11 +411,9 @@ class _Past:
                 raise _gone(system.name, f"model {versions.model}", f"{error.where}: {error.given}") from None
         return past, Serving(model=model, head=head, policy=policy, versions=versions)
 
-    def _table(self, name: str, version: str) -> Any:
-        content = self._deployment.tables.version(self._deployment.system.name, name, version=version)
-        if content is None:
-            raise _gone(self._deployment.system.name, f"{name} {version}", "the log holds no table of that version")
-        return content
+
+def _lost(system: str, what: str) -> ReplayError:
+    return _gone(system, what, "the log holds no table of that version")
 
 
 def _gone(system: str, what: str, why: str) -> ReplayError:
@@ -386,6 +422,24 @@ def _gone(system: str, what: str, why: str) -> ReplayError:
         given=f"a decision made with {what}, which is gone: {why}",
         expected="every version that a decision names",
         fix="Restore it from a backup.",
+    )
+
+
+def _predicts_otherwise(model: str, head: str, expected: str) -> ModelError:
+    return ModelError(
+        where=f"challenger {model}",
+        given=f"a model of {head}",
+        expected=f"one of {expected}, as the champion",
+        fix="Train the same kind of model again, or promote this one without a rollout.",
+    )
+
+
+def _parameters_misfit(system: System, why: str) -> ConfigError:
+    return ConfigError(
+        where=f"{system.name} rollout, policy",
+        given=why,
+        expected=f"parameters of {system.policy_params.__name__}",
+        fix="Begin another rollout with parameters of the running code.",
     )
 
 

@@ -179,6 +179,7 @@ class Host:
         told["event_time"] = rfc3339(decision.request.event_time)
         told["state_seq"] = decision.state_seq
         told["taken"] = decision.taken
+        told["arm"] = decision.arm
         return told
 
     async def logged(self, system: str, id_: str) -> tuple[Record, Decision]:
@@ -280,7 +281,7 @@ class Host:
         return record, decision, decision.request is not begun.event
 
     async def _finish(self, service: Service, draft: Underway) -> tuple[Record, Decision]:
-        model = service.serving.model
+        model = (draft.judge or service.judge).serving.model
         if model is not None and is_blocking(model) and not draft.fallback:
             await self._predict_aside(service, draft)
             # While the model thought, the same request may have been logged: by a retry, or as a plain event.

@@ -18,6 +18,7 @@ from decalog.features.definition import lookups, table_keys
 from decalog.ingest import Rates
 from decalog.log import Log
 from decalog.policy import Policy, with_rates
+from decalog.rollout import Rollouts
 from decalog.system import System
 from decalog.tables import Stored, TableChange, Tables, Version
 
@@ -71,6 +72,7 @@ class Levers:
     def __init__(self, system: System, log: Log) -> None:
         self._system, self._log = system, log
         self._tables = Tables(log)
+        self.rollouts = Rollouts(log, system.name)
         self._entities = table_keys(system.features, system.schema)
         self._lengths = {entity.name: entity.max_length for entity in system.schema.request.entities}
 

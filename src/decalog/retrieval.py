@@ -40,11 +40,18 @@ class Retrieval(Protocol):
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes an admitted record of the system, in the order of the log; tables and quarantined rows never come."""
 
-    def adopt(self, model: Model | None) -> None:
-        """Retrieves with what a model learnt from the next request on; with None, without."""
+    def adopt(self, model: Model | None, *, aside: bool = False) -> None:
+        """Retrieves with what a model learnt from the next request on; with None, without.
 
-    def retrieve(self, request: Event) -> Retrieved:
-        """Returns the candidates of a request, as things stand after the last record that was followed."""
+        With `aside` only where that very model is asked for, as long as somebody holds it. It may run in another thread
+        than all else.
+        """
+
+    def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
+        """Returns the candidates of a request, as things stand after the last record that was followed.
+
+        Those that a model finds, where it was adopted; else those of the last that was adopted and not aside.
+        """
 
     def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
         """Returns things by their names as `retrieve` would describe them; a bare candidate where one is unknown."""

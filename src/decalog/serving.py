@@ -40,6 +40,7 @@ from decalog.models.base import Floats, Model
 from decalog.outcomes import Outcome
 from decalog.policy import Case, Columns, Policy, Values, Verdict, policy_version
 from decalog.retrieval import Retrieval
+from decalog.rollout import CHALLENGER, Rollout, Rollouts
 from decalog.system import System
 from decalog.tables import Tables
 
@@ -61,6 +62,11 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     versions: Versions
     shadow: bool = False
 
+    def under(self, other: Serving) -> Serving:
+        """Returns it with another's policy."""
+        versions = msgspec.structs.replace(self.versions, policy=other.versions.policy)
+        return msgspec.structs.replace(self, policy=other.policy, versions=versions)
+
 
 KEPT = 20
 """Candidates of a decision whose feature values are logged: those that were chosen, then the first of the others."""
@@ -81,6 +87,7 @@ class Underway(msgspec.Struct):
         fallback: why there is no prediction, or "".
         judge: the one in force when it began; None in a replay, which has its own.
         slots: what another system showed.
+        arm: of a rollout, or "".
     """
 
     event: Event
@@ -95,6 +102,7 @@ class Underway(msgspec.Struct):
     fallback: str = ""
     judge: Judge | None = None
     slots: tuple[str, ...] = ()
+    arm: str = ""
 
 
 class Judge:
@@ -191,6 +199,18 @@ def _with_features(
     return msgspec.structs.replace(candidates, kept=kept, features=pack_features(features[list(kept)]))
 
 
+class Trial(msgspec.Struct, frozen=True):
+    """A rollout whose challenger decides something, and what that decides with."""
+
+    rollout: Rollout
+    judge: Judge
+
+    def beside(self, champion: Serving, system: System) -> Trial:
+        """Returns it beside a champion of other parameters: where the challenger has none of its own, it has those."""
+        own = self.rollout.policy is not None
+        return self if own else Trial(self.rollout, Judge(system, self.judge.serving.under(champion)))
+
+
 class Service:
     """One system's decide call over live views.
 
@@ -205,6 +225,10 @@ class Service:
 
     problem: str = ""
     """Why the champion of now cannot be used, or ""."""
+    challenger: Callable[[Rollout, Serving], Serving] | None = None
+    """Loads what a rollout's challenger decides with, beside what decides now; None where nobody can."""
+    trial: Trial | None = None
+    """The rollout under way, where its challenger decides anything."""
     _adopted: Model | None = None
 
     def __init__(
@@ -222,6 +246,7 @@ class Service:
         self._entropy = entropy
         self._log: Log = ingest.log
         self._draw_secret = self._log.vault.secret("draws")
+        self.rollouts = Rollouts(self._log, system.name)
         self.change(system, state, serving=serving)
         ingest.on_record = self.fold
 
@@ -250,6 +275,7 @@ class Service:
             self.retrieval.adopt(serving.model)
             self._adopted = serving.model
         self.judge = Judge(self.system, serving)
+        self.trial = self._tried()
 
     def decide(self, raw: bytes | Mapping[str, Any]) -> tuple[Record, Decision, bool]:
         """Decides one request; returns its stamped record, the decision, and whether it repeats a logged one.
@@ -292,6 +318,10 @@ class Service:
         draft = Underway(
             event, mark, parsed.taken, self._log.position, started, {}, judge=self.judge, slots=parsed.slots
         )
+        if self.trial is not None:
+            arm = self.trial.rollout.arm(event)
+            draft.arm = self.trial.rollout.named(arm)
+            draft.judge = self.trial.judge if arm == CHALLENGER else self.judge
         _stage(draft, "parse", started)
         self._retrieve(draft)
         if sees:
@@ -300,7 +330,9 @@ class Service:
 
     def see(self, draft: Underway) -> None:
         """Adds the features of the candidates, as the views are now; it may be later than the request was admitted."""
-        draft.state_seq, draft.judge = self._log.position, self.judge
+        draft.state_seq = self._log.position
+        if self._judge_of(draft).serving.versions.features != self.serving.versions.features:
+            draft.judge, draft.arm = self.judge, ""  # other views came meanwhile: what it began with cannot read them
         self._featurise(draft)
 
     def logged(self, id_: str, mark: bytes) -> tuple[Record, Decision] | None:
@@ -364,6 +396,16 @@ class Service:
         if self.retrieval is not None and body is not None:
             self.retrieval.follow(record, body)
 
+    def _tried(self) -> Trial | None:
+        """Returns the trial beside what decides now, if that does not end it."""
+        step = self.rollouts.last()
+        if step is not None and not step.is_over:
+            step = step.beside(self.serving.versions.model, self.serving.policy.params)
+            if step.is_over:
+                self.rollouts.put(step, by="the server")
+        is_over = step is None or step.is_over
+        return None if is_over or self.trial is None else self.trial.beside(self.serving, self.system)
+
     def _judge_of(self, draft: Underway) -> Judge:
         # While a slow model thinks, another may be adopted: what predicted is what decides and what is logged.
         return draft.judge or self.judge
@@ -374,7 +416,7 @@ class Service:
             return
         started = time.perf_counter_ns()
         try:
-            found = self.retrieval.retrieve(draft.event)
+            found = self.retrieval.retrieve(draft.event, self._judge_of(draft).serving.model)
         except Exception:  # noqa: BLE001  # the edge of an engine, as for models
             draft.fallback = "retrieval_error"
         else:
@@ -420,6 +462,7 @@ class Service:
             guardrails=verdict.guardrails,
             expected_minor=verdict.expected_minor,
             currency=self.ingest.rates.base,
+            arm=draft.arm,
             taken=draft.taken,
             stages_us=draft.stages_us,
             theirs=made_elsewhere(draft.taken, draft.slots) if serving.shadow and draft.slots else None,
@@ -448,6 +491,7 @@ def described(service: Service) -> dict[str, str]:
         "features": versions.features,
         "mode": mode,
         "problem": service.problem,
+        "rollout": "" if service.trial is None else service.trial.rollout.told,
     }
 
 

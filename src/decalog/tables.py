@@ -85,10 +85,13 @@ class Tables:
                 return msgspec.json.decode(table.content)
         return None
 
+    def history(self, system: str, name: str) -> list[Stored]:
+        """Returns every version, oldest first."""
+        return [_stored(self._log.get(seq)) for seq in self._log.find("table", f"{system}/{name}")]
+
     def changes(self, system: str) -> list[TableChange]:
         """Returns who changed the system's tables, oldest first."""
-        seqs = self._log.find("table", f"{system}/{CHANGES}")
-        return [msgspec.convert(_stored(self._log.get(seq)).content, TableChange) for seq in seqs]
+        return [msgspec.convert(stored.content, TableChange) for stored in self.history(system, CHANGES)]
 
 
 def _stored(record: Record) -> Stored:

@@ -74,6 +74,8 @@ def test_every_route_of_the_application_is_in_the_document(standing: Client) -> 
         ("patch", "/v1/fraud/tables/{name}"),
         ("get", "/v1/fraud/policy"),
         ("put", "/v1/fraud/policy"),
+        ("get", "/v1/fraud/rollout"),
+        ("put", "/v1/fraud/rollout"),
         ("get", "/v1/fraud/changes"),
         ("get", "/healthz"),
         ("get", "/readyz"),

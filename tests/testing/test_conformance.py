@@ -13,12 +13,15 @@ import msgspec
 import pytest
 from tests.own_tables import SYSTEM as WITH_LISTS
 
+from decalog import challengers, serving
 from decalog.decisions import Choice, Slot
 from decalog.errors import ConfigError
 from decalog.levers import Levers
 from decalog.log import Log
 from decalog.outcomes import LabelBook, Outcome
 from decalog.policy import Case, Verdict
+from decalog.rollout import CHAMPION, Rollout
+from decalog.serving import Judge
 from decalog.system import System
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.simulate import World
@@ -86,6 +89,24 @@ def test_a_policy_that_decides_by_something_outside_the_case_does_not_replay(tmp
     found = replayed.check(trial(with_policy(Forgetful), tmp_path))
     assert not found.holds
     assert "choice: logged" in found.text()
+
+
+def test_a_challenger_that_decides_under_the_champions_name_does_not_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def misnamed(step: Rollout, judge: Judge) -> serving.Trial:
+        versions = msgspec.structs.replace(judge.serving.versions, model=step.champion or "")
+        return serving.Trial(step, Judge(SYSTEM, msgspec.structs.replace(judge.serving, versions=versions)))
+
+    monkeypatch.setattr(challengers, "Trial", misnamed)
+    found = replayed.check(trial(SYSTEM, tmp_path))
+    assert re.search(r"first: seq \d+, p_fraud: logged", found.text())
+
+
+def test_a_rollout_that_nobody_is_in_is_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rollout, "arm", lambda _step, _event: CHAMPION)
+    found = replayed.check(trial(SYSTEM, tmp_path))
+    assert found.breaches == ("no challenger of a rollout decided anything",)
 
 
 def test_a_policy_that_draws_otherwise_than_it_says_is_caught(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from decalog.decisions import Slot
 from decalog.errors import UnknownRecordError
 from decalog.events import Event
-from decalog.models.base import Floats, ModelSpec, SlateSet
+from decalog.models.base import Floats, Model, ModelSpec, SlateSet
 from decalog.outcomes import LabelBook, Outcome
 from decalog.policy import Case, Verdict
 from decalog.retrieval import Hurried, Retrieved
@@ -234,8 +234,8 @@ def test_a_slate_policy_without_a_sound_fallback_is_caught(policy: type[FeedPoli
 class Talkative(FeedRetrieval):
     """Describes every post by something that nobody declared."""
 
-    def retrieve(self, request: Event) -> Retrieved:
-        found = super().retrieve(request)
+    def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
+        found = super().retrieve(request, model)
         told = [msgspec.structs.replace(one, attributes={**one.attributes, "mood": 1}) for one in found.candidates]
         return msgspec.structs.replace(found, candidates=tuple(told))
 

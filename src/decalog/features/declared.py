@@ -23,7 +23,7 @@ Part = Literal["hour_of_day", "day_of_week"]
 Test = Literal["==", "!=", "<", "<=", ">", ">=", "in"]
 
 ORDERED = ("<", "<=", ">", ">=")
-RESERVED_TABLES = frozenset({"changes", "features", "policy", "rates", "runtime", "signals"})
+RESERVED_TABLES = frozenset({"changes", "features", "policy", "policy_tried", "rates", "rollout", "runtime", "signals"})
 """Tables of the log that decalog itself keeps."""
 
 _LONGEST_US = 3_660 * DAY

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
-from decalog.errors import RequestError
+from decalog.challengers import ready, roll
+from decalog.errors import ConfigError, ModelError, RequestError
 from decalog.host import Host
 from decalog.http.problems import Answer
 from decalog.http.routes import JSON, Call, Paths, Route, read_one, refused
@@ -38,6 +39,10 @@ class LeverRoutes:
             (b"policy",): (
                 Route("policy", "GET", "admin", self.policy),
                 Route("put_policy", "PUT", "admin", self.put_policy),
+            ),
+            (b"rollout",): (
+                Route("rollout", "GET", "admin", self.rollout),
+                Route("put_rollout", "PUT", "admin", self.put_rollout),
             ),
             (b"changes",): (Route("changes", "GET", "admin", self.changes),),
         }
@@ -99,6 +104,25 @@ class LeverRoutes:
             raise refused(error, raw) from error
         await self._host.operate(call.system, lambda service: service.put_policy(policy, by=call.caller))
         return await self._told(call, lambda levers: levers.policy())
+
+    async def rollout(self, call: Call) -> Answer:
+        """Returns the last step of a rollout."""
+        return await self._told(call, lambda levers: levers.rollouts.stored())
+
+    async def put_rollout(self, call: Call) -> Answer:
+        """Takes a step of a rollout; the challenger is loaded beside, and the next request is decided by it."""
+        raw = await read_one(call, self._settings.decide_bytes)
+        service, levers = self._host.services[call.system], self._levers[call.system]
+        try:
+            step = levers.rollouts.read(raw, levers.read_policy)
+            # An end loads nothing: it waits for no thread, and no other step comes between.
+            made = ready(service, step) if step.is_over else await asyncio.to_thread(ready, service, step)
+        except RequestError as error:
+            raise refused(error, raw) from error
+        except (ModelError, ConfigError) as error:
+            raise RequestError(where=error.where, given=error.given, expected=error.expected, fix=error.fix) from error
+        stored = await self._host.operate(call.system, lambda service: roll(service, made, by=call.caller))
+        return Answer(200, msgspec.json.encode(stored), JSON)
 
     async def changes(self, call: Call) -> Answer:
         """Returns who changed tables and policy."""

@@ -259,6 +259,7 @@ def _decision(schema: Schema, *, told: bool) -> Json:
             "event_time": {"type": "string", "format": "date-time"},
             "state_seq": {"type": "integer", "minimum": 0},
             "taken": text,
+            "arm": text | {"description": "Of a rollout that was under way."},
         }
     return {"type": "object", "properties": properties, "required": sorted(properties)}
 

@@ -28,6 +28,24 @@ PARTS: Json = {
         meaning="A version of a lookup table.",
     ),
     "Policy": object_of(_VERSION | {"content": {"type": "object"}}, ["content"], meaning="Parameters of the policy."),
+    "Step": object_of(
+        {
+            "name": _TEXT | {"description": "Of the rollout: one name, one challenger, one division of the people."},
+            "stage": {"enum": ["shadow", "canary", "champion", "stopped"]},
+            "model": _TEXT
+            | {"description": "The challenger's id, or at least its first 12 digits; \"\" for the champion's own."},
+            "policy": {"type": ["object", "null"], "description": "Its parameters, whole; null for those in force."},
+            "share_bp": {"type": "integer", "minimum": 0, "maximum": 10_000},
+            "why": _TEXT,
+            "evidence": {"type": "object"},
+            "champion": {"type": ["string", "null"], "description": "Decides for all others; the server writes it."},
+        },
+        ["name", "stage"],
+        meaning="A step of a rollout: whose requests a challenger decides.",
+    ),
+    "Rollout": object_of(
+        _VERSION | {"content": {"anyOf": [ref("Step"), {"type": "null"}]}}, ["content"], meaning="The last step."
+    ),
     "Changes": {
         "type": "array",
         "items": object_of(
@@ -72,6 +90,14 @@ def lever_paths(system: str, settings: HttpSettings) -> Json:
                 "put_policy",
                 _call("Put the policy's parameters, whole; the next request is decided by them.", ref("Policy"), put)
                 | {"requestBody": body_of({"type": "object"}, {})},
+            ),
+        },
+        "rollout": {
+            "get": ("rollout", _call("Read the last step of a rollout.", ref("Rollout"))),
+            "put": (
+                "put_rollout",
+                _call("Take a step of a rollout; the next request is decided by it.", ref("Rollout"), put)
+                | {"requestBody": body_of(ref("Step"), {"name": "r1", "stage": "stopped", "why": "hides rose"})},
             ),
         },
         "changes": {"get": ("changes", _call("List who changed tables and policy.", ref("Changes")))},

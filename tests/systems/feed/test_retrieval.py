@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -24,6 +26,7 @@ from tests.systems.feed.catalogued import (
 
 from decalog.candidates import Candidate
 from decalog.errors import ModelError
+from decalog.models.linear import Prior
 from decalog.models.two_tower import bare
 from decalog.retrieval import Retrieval, Retrieved
 from decalog.systems.feed import retrieval as module
@@ -46,8 +49,12 @@ def told(feed: FeedRetrieval) -> Told:
     return Told(feed)
 
 
+def funnel(towers: object = None, **pairs: Any) -> Any:
+    return Funnel(towers or Towers(TOPICS), Neighbours(pairs))
+
+
 def adopt(feed: FeedRetrieval, towers: object = None, **pairs: Any) -> None:
-    feed.adopt(cast("Any", Funnel(towers or Towers(TOPICS), Neighbours(pairs))))
+    feed.adopt(funnel(towers, **pairs))
 
 
 def fill(told: Told, count: int = 200) -> None:
@@ -383,6 +390,87 @@ class TestAtOnce:
             adopt(feed, Broken(TOPICS))
         assert by(feed.retrieve(request("uma")), "two_tower")
         assert feed._changed is None
+
+    def test_each_model_finds_with_its_own_and_both_follow(self, feed: FeedRetrieval, told: Told) -> None:
+        fill(told, 40)
+        gone = told.post("gone", topic="tea")
+        champion, challenger = funnel(p1=[("p7", 0.5)]), funnel(p1=[("p2", 0.25)])
+        feed.adopt(champion)
+        feed.adopt(challenger, aside=True)
+        told.event("click", {"user": "uma", "post": "p1"})
+        told.post("new", topic="tea")
+        told.withdraw(gone, "post")
+        for model, neighbour in ((champion, "p7"), (challenger, "p2"), (None, "p7"), (funnel(), "p7")):
+            found = feed.retrieve(request("uma"), model)
+            assert by(found, "neighbours") == [neighbour]
+            assert "two_tower" in get(found, "new").source
+            assert "gone" not in {candidate.ref for candidate in found.candidates}
+        assert by(feed.retrieve(request("uma"), cast("Any", object())), "two_tower") == []
+
+    def test_a_sight_goes_when_nobody_holds_its_model(self, feed: FeedRetrieval, told: Told) -> None:
+        fill(told, 20)
+        champion, challenger = funnel(), funnel()
+        feed.adopt(champion)
+        feed.adopt(challenger, aside=True)
+        index = weakref.ref(cast("Any", feed._sights[challenger].index))
+        assert index() is not None
+        del challenger
+        gc.collect()
+        assert index() is None
+        assert list(feed._sights) == [champion]
+
+    def test_what_was_made_aside_is_adopted_without_being_made_again(self, feed: FeedRetrieval, told: Told) -> None:
+        class Counted(Towers):
+            made = 0
+
+            def item_vectors(self, ids: Any, sides: Any) -> Any:
+                Counted.made += len(ids)
+                return super().item_vectors(ids, sides)
+
+        fill(told, 20)
+        model = funnel(Counted(TOPICS))
+        feed.adopt(model, aside=True)
+        assert (Counted.made, feed._sight.index) == (20, None)
+        feed.adopt(model)
+        assert Counted.made == 20
+        assert feed._sight.index is not None
+
+    def test_what_happens_while_models_are_made_ready_at_once_is_in_each(self, feed: FeedRetrieval, told: Told) -> None:
+        """A promotion does not wait for a challenger that is being loaded, and neither misses a post."""
+        begun, may_go = threading.Event(), threading.Event()
+
+        class Slow(Towers):
+            def item_vectors(self, ids: Any, sides: Any) -> Any:
+                made = super().item_vectors(ids, sides)
+                if len(ids) > 10:
+                    begun.set()
+                    assert may_go.wait(60)
+                return made
+
+        fill(told, 20)
+        champion, challenger = funnel(), funnel(Slow(TOPICS))
+        feed.adopt(champion, aside=True)
+        loading = threading.Thread(target=lambda: feed.adopt(challenger, aside=True))
+        loading.start()
+        try:
+            assert begun.wait(60)
+            told.post("new", topic="tea")
+            assert "two_tower" not in get(feed.retrieve(request("uma"), challenger), "new").source
+            feed.adopt(champion)
+            assert "two_tower" in get(feed.retrieve(request("uma"), champion), "new").source
+        finally:
+            may_go.set()
+            loading.join()
+        for model in (champion, challenger):
+            assert "two_tower" in get(feed.retrieve(request("uma"), model), "new").source
+
+    def test_a_model_that_finds_nothing_itself_is_a_challenger_too(self, feed: FeedRetrieval, told: Told) -> None:
+        fill(told, 20)
+        champion, ranker = funnel(), Prior(0.1, width=3)
+        feed.adopt(champion)
+        feed.adopt(ranker, aside=True)
+        assert by(feed.retrieve(request("uma"), champion), "two_tower")
+        assert not by(feed.retrieve(request("uma"), ranker), "two_tower")
 
     def test_a_post_that_goes_while_it_is_asked_for_is_not_shown(
         self, feed: FeedRetrieval, told: Told, source: Any

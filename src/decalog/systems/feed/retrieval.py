@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import msgspec
 import numpy as np
@@ -44,6 +45,7 @@ Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
 _JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
+_PARTS = ("towers", "neighbours")  # of a model, what finds posts
 _RANKED = {"popular", "fresh", "following"}
 _SKETCHED = 64
 _EMBEDDED = 50_000  # posts whose vectors are made at a time
@@ -68,7 +70,8 @@ class FeedRetrieval:
         self._sight = Sight(self.catalogue, self.popularity)
         self._pool = ThreadPoolExecutor(len(SOURCES) * AT_ONCE, "decalog-feed")
         self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
-        self._swapping = threading.Lock()
+        self._sights = WeakKeyDictionary[Any, Sight]()
+        self._swapping, self._adopting = threading.Lock(), threading.Lock()
         self._changed: list[int] | None = None
         self._touched: list[int] = []  # since the last request: their vectors are made together when it comes
 
@@ -77,17 +80,29 @@ class FeedRetrieval:
         self._touched.extend(self.catalogue.follow(record, body))
         self.people.follow(record, body)
 
-    def adopt(self, model: Model | None) -> None:
+    def adopt(self, model: Model | None, *, aside: bool = False) -> None:
         """Makes the vectors of all posts with a model, and searches among them from the next request on.
 
         Raises:
             ModelError: it gives vectors that are not finite; what was adopted before stays.
         """
-        self._settled()  # what came before is in the old index; the new one is made of all there is
-        towers = getattr(model, "towers", None)
-        sight = Sight(self.catalogue, self.popularity, towers, getattr(model, "neighbours", None))
-        if towers is not None:
-            sight.index = open_index(towers.dim, self._engine)
+        sight = self._sight_of(model)
+        if sight is None:
+            with self._adopting:  # what changes meanwhile is noted for one at a time
+                sight = self._sight_of(model) or self._seen_with(model)
+        if not aside:
+            self._sight = sight
+
+    def _sight_of(self, model: Model | None) -> Sight | None:
+        """Returns what a model looks into; None for one that finds posts and was not adopted."""
+        has_parts = any(getattr(model, part, None) is not None for part in _PARTS)
+        return self._sights.get(model) if has_parts else Sight(self.catalogue, self.popularity)
+
+    def _seen_with(self, model: Any) -> Sight:
+        parts = (getattr(model, part, None) for part in _PARTS)
+        sight = Sight(self.catalogue, self.popularity, *parts)
+        if sight.towers is not None:
+            sight.index = open_index(sight.towers.dim, self._engine)
         with self._swapping:
             self._changed = []
             slots = np.arange(len(self.catalogue.refs))
@@ -95,14 +110,17 @@ class FeedRetrieval:
             self._index(sight, slots)
             with self._swapping:
                 self._reindex(sight, np.unique(np.array(self._changed, np.int64)))
-                self._sight = sight
+                self._sights[model] = sight
         finally:
             self._changed = None
+        return sight
 
-    def retrieve(self, request: Event) -> Retrieved:
+    def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         """Returns the candidates of a request, and what was ruled out."""
         started = time.perf_counter_ns()
         sight, asked = self._settled(), self._understood(request)
+        if model is not None:
+            sight = self._sight_of(model) or sight
         stages_us = {"filters": _since(started)}
         found = self._found(sight, asked, stages_us)
         started = time.perf_counter_ns()
@@ -131,7 +149,8 @@ class FeedRetrieval:
                 slots = np.unique(touched)
                 if self._changed is not None:
                     self._changed.extend(slots.tolist())
-                self._reindex(self._sight, slots)
+                for sight in {self._sight, *self._sights.values()}:
+                    self._reindex(sight, slots)
         return self._sight
 
     def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:

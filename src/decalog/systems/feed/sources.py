@@ -75,7 +75,7 @@ class Found(msgspec.Struct):
     probes: Floats | None = None
 
 
-class Sight(msgspec.Struct):
+class Sight(msgspec.Struct, eq=False):
     """What the sources look into; `towers`, `neighbours` and `index` are None without a model."""
 
     catalogue: Catalogue

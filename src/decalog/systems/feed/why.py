@@ -20,6 +20,7 @@ from decalog.folding import changes
 from decalog.home import Home
 from decalog.host import Host
 from decalog.log import Log
+from decalog.rollout import params_of
 from decalog.systems.feed.policy import FeedPolicy, FeedWeights
 from decalog.systems.feed.system import SYSTEM
 from decalog.systems.feed.trace import Why, remembered, why
@@ -76,7 +77,7 @@ def why_seen(log: Log, record: Record, *, decision: Decision, post: str, state: 
         post: by the caller's name for it.
         state: views that are as far as the decision, or farther.
     """
-    params = Tables(log).version(SYSTEM.name, "policy", version=decision.versions.policy)
+    params = params_of(Tables(log), SYSTEM.name, version=decision.versions.policy)
     policy = FeedPolicy(msgspec.convert(params or {}, FeedWeights))
     columns = remembered(decision, state, root=record.seq)
     return why(decision, post, policy=policy, columns=columns), columns is not None

@@ -63,20 +63,21 @@ def _asked(service: Service, body: Mapping[str, Any], post: str) -> tuple[Why, D
     drafted = service.begin({**body, "id": f"why {service.ingest.log.position}"})
     assert isinstance(drafted, Underway)  # noqa: S101 - its id is new
     service.predict(drafted)
-    verdict, candidates = service.judge.choose(drafted, "", draw_secret=b"")
+    judge = drafted.judge or service.judge  # a rollout's challenger, where it decides for the reader
+    verdict, candidates = judge.choose(drafted, "", draw_secret=b"")
     decision = Decision(
         "",
         drafted.event,
         drafted.state_seq,
         candidates,
         verdict.choice,
-        service.serving.versions,
+        judge.serving.versions,
         fallback=drafted.fallback,
         guardrails=verdict.guardrails,
     )
     places = {name: place for place, name in enumerate(service.system.features.names)}
     columns = None if drafted.features is None else Columns(places, drafted.features)
-    policy: Any = service.serving.policy
+    policy: Any = judge.serving.policy
     return why(decision, post, policy=policy, columns=columns), decision
 
 

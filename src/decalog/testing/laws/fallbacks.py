@@ -368,9 +368,9 @@ class Retrieving:
         self._honest, self._change = honest, change
         self.follow, self.adopt, self.describe = honest.follow, honest.adopt, honest.describe
 
-    def retrieve(self, request: Event) -> Retrieved:
+    def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         """See `Retrieval.retrieve`."""
-        return self._change(self._honest.retrieve(request))
+        return self._change(self._honest.retrieve(request, model))
 
 
 def _lost(found: Retrieved) -> Retrieved:

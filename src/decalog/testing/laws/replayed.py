@@ -1,4 +1,7 @@
-"""Law 3: logged decisions replay to the same actions, after late, doubled, corrected and deleted events."""
+"""Law 3: logged decisions replay to the same actions, after late, doubled, corrected and deleted events.
+
+So do those of a rollout, by whichever arm they were made.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,18 @@ import msgspec
 import numpy as np
 
 from decalog.candidates import Candidate
+from decalog.challengers import ready, roll
 from decalog.decisions import Choice, Decision, Slot, decode_decision, pack_features, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import DecalogError
 from decalog.events import Record, decode_table, encode
 from decalog.log import Log
 from decalog.replay import Range
+from decalog.rollout import CHALLENGER, Rollout, plain
 from decalog.system import System
 from decalog.testing import traffic
 from decalog.testing.laws.law import Verdict, proven
-from decalog.testing.stage import Stage, Trial, parts_of
+from decalog.testing.stage import Stage, Step, Trial, parts_of
 
 
 def check(trial: Trial) -> Verdict:
@@ -35,18 +40,37 @@ def check(trial: Trial) -> Verdict:
 
 
 def _live(stage: Stage) -> None:
-    """Plays history, then live traffic in equal parts: without a champion, and under each kind of model.
+    """Plays history, then live traffic in equal parts: without a champion, under each kind of model, and in a rollout.
 
     Between parts the server restarts, so that views folded live meet views folded from the log.
     """
     trial = stage.trial
     stage.play(traffic.history(trial))
     models = trial.system.models
-    for number, steps in enumerate(parts_of(traffic.live(trial), len(models) + 1)):
+    *parts, last = parts_of(traffic.live(trial), len(models) + 2)
+    for number, steps in enumerate(parts):
         if number:
             stage.crown(models[number - 1])
             stage.open()
         stage.play(steps)
+    _roll_out(stage, last)
+
+
+def _roll_out(stage: Stage, steps: list[Step]) -> None:
+    """Plays traffic while another model and other parameters decide half, then all of it, with a restart between."""
+    name = stage.system.name
+    crowned = [change.model for change in stage.deployment.registry.history(name)]
+    params = next(_changed_params(stage.system), None)
+    policy = None if params is None else plain(params)
+    for share_bp, part in zip((5_000, 10_000), parts_of(steps, 2), strict=True):
+        step = Rollout(name="trial", stage="canary", model=crowned[-2], policy=policy, share_bp=share_bp)
+        roll(stage.service, ready(stage.service, step))
+        stage.open()
+        stage.play(part)
+
+
+def _tried(stage: Stage) -> list[Decision]:
+    return [decision for decision in stage.decided if decision.arm == f"trial/{CHALLENGER}"]
 
 
 def _breaches(stage: Stage, found: Range) -> Iterator[str]:
@@ -59,6 +83,9 @@ def _breaches(stage: Stage, found: Range) -> Iterator[str]:
         if all(under):
             yield f"every decision under model {model} is a fallback, the first for {under[0]}: no model was replayed"
 
+    if all(decision.fallback for decision in _tried(stage)):
+        yield "no challenger of a rollout decided anything"
+
 
 def _named(found: Range) -> str:
     differences = found.first.differences if found.first is not None else ()
@@ -70,7 +97,8 @@ def _sabotages(stage: Stage) -> dict[str, list[str]]:
     aim = next(decision for decision in reversed(stage.decided) if _is_whole(decision))
     place = kept_places(aim)[-1]
     head = stage.system.models[-1].head.split("+")[-1]
-    ref = f"{aim.candidates[place].ref}: " if len(aim.candidates) > 1 else ""
+    ref = _prefix(aim, place)
+    tried, theirs = next(d for d in reversed(_tried(stage)) if _is_whole(d)), stage.service.serving.versions
     found = {
         "the last bit of a feature": _tampered(
             stage, aim, ref + stage.system.features.names[-1], change=partial(_bit_flipped, place=place)
@@ -79,12 +107,22 @@ def _sabotages(stage: Stage) -> dict[str, list[str]]:
             stage, aim, ref + head, change=partial(_prediction_moved, place=place, head=head)
         ),
         "another action": _tampered(stage, aim, "choice", change=_acted_otherwise),
+        "the champion's name on what a challenger decided": _tampered(
+            stage,
+            tried,
+            _prefix(tried, kept_places(tried)[-1]) + head,
+            change=lambda decision: msgspec.structs.replace(decision, versions=theirs),
+        ),
     }
     if stage.system.schema.slate_of:
         found["another order of the slots"] = _tampered(stage, aim, "choice", change=_ordered_otherwise)
     if msgspec.structs.fields(stage.system.policy_params):
         found["other parameters of the policy"] = _other_policy(stage)
     return found
+
+
+def _prefix(decision: Decision, place: int) -> str:
+    return f"{decision.candidates[place].ref}: " if len(decision.candidates) > 1 else ""
 
 
 def _tampered(stage: Stage, aim: Decision, name: str, *, change: Callable[[Decision], Decision]) -> list[str]:
