@@ -106,11 +106,11 @@ def _quotient(name: str, numerator: str, denominator: str) -> Ratio:
 def _together(pair: str) -> tuple[Feature, ...]:
     """Returns what a reader did with an author or a topic."""
     return (
-        *_counts(pair, "shown", "7d"),
+        *_counts(pair, "shown", "7d", "30d"),
         *_counts(pair, "clicks", "7d", "30d"),
-        *_in(pair, "30d", "likes", "hides"),
+        *_in(pair, "30d", "reads", "likes", "hides"),
         _since(pair, "clicks", "30d"),
-        _rate(pair.replace("+", "_"), "clicks", "7d"),
+        *(_rate(pair.replace("+", "_"), counted, "30d") for counted in ("clicks", "reads")),
     )
 
 
@@ -129,6 +129,16 @@ _USER: tuple[Feature, ...] = (
     *_in("user", "7d", "shown", "reads"),
     _since("user", "clicks", "30d"),
     _rate("user", "clicks", "7d"),
+    _over(
+        "user",
+        "clicks",
+        "30d",
+        name="user_languages_30d",
+        meaning="different languages of the posts that the reader opened in 30 d",
+        unit="languages",
+        aggregate="distinct",
+        column="post_language",
+    ),
 )
 _POST: tuple[Feature, ...] = (
     *_counts("post", "shown", "1h", "1d", "7d"),
@@ -138,34 +148,37 @@ _POST: tuple[Feature, ...] = (
     _rate("post", "clicks", "1h"),
     _rate("post", "clicks", "1d"),
     _rate("post", "clicks", "7d"),
-    _rate("post", "likes", "7d"),
-    _rate("post", "hides", "7d"),
+    *(_rate("post", counted, "7d") for counted in ("reads", "likes", "hides")),
     _rate("post", "reads", "7d", of="clicks"),
     _quotient("post_clicks_pace", "post_clicks_1h", "post_clicks_1d"),
 )
 _AUTHOR: tuple[Feature, ...] = (
     *_in("author", "1d", "shown", "clicks"),
-    *_in("author", "30d", "shown", "clicks", "likes", "hides"),
+    *_in("author", "7d", "shown", "clicks", "reads", "likes", "hides"),
     _over(
         "author",
         "clicks",
-        "30d",
-        name="author_readers_30d",
-        meaning="different readers who opened a post of the author in 30 d",
+        "7d",
+        name="author_readers_7d",
+        meaning="different readers who opened a post of the author in 7 d",
         unit="readers",
         aggregate="distinct",
         column="user",
     ),
     _rate("author", "clicks", "1d"),
-    *(_rate("author", counted, "30d") for counted in ("clicks", "likes", "hides")),
+    *(_rate("author", counted, "7d") for counted in ("clicks", "reads", "likes", "hides")),
+    _rate("author", "reads", "7d", of="clicks"),
 )
 _TOPIC: tuple[Feature, ...] = (
     *_counts("topic", "clicks", "1h", "1d"),
+    *_in("topic", "1d", "shown"),
+    _rate("topic", "clicks", "1d"),
     _quotient("topic_clicks_pace", "topic_clicks_1h", "topic_clicks_1d"),
 )
 _TOGETHER: tuple[Feature, ...] = (
     *_together("user+author"),
     *_together("user+topic"),
+    *_counts("user+topic", "shown", "1d"),
     _over("user+post", "shown", "7d", name="shown_to_user_7d"),
     _since("user+post", "shown", "7d"),
 )
