@@ -12,7 +12,8 @@ import msgspec
 from tests.slate_log import HEADS, Params
 from tests.slate_log import SYSTEM as SLATES
 
-from decalog.decisions import Candidate, Choice, Decision, Slot
+from decalog.candidates import Candidate
+from decalog.decisions import Choice, Decision, Slot
 from decalog.events import Event, Record
 from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.models.base import Floats, Model, ModelSpec, SlateSet

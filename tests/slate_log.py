@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from decalog.candidates import Candidate
 from decalog.clock import DAY, HOUR, ManualClock, rfc3339
-from decalog.decisions import Candidate, Choice, Decision, Slot, Versions
+from decalog.decisions import Choice, Decision, Slot, Versions
 from decalog.events import Event, Record
 from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.features.online import OnlineState

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from decalog.candidates import Candidate
 from decalog.clock import DAY, HOUR, MINUTE, SECOND, ManualClock
 from decalog.crypto import seal, unseal
 from decalog.decisions import (
-    Candidate,
     Choice,
     Decision,
     GuardrailVerdict,

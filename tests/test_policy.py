@@ -4,7 +4,8 @@ import re
 
 import msgspec
 
-from decalog.decisions import Candidate, Choice, Slot
+from decalog.candidates import Candidate
+from decalog.decisions import Choice, Slot
 from decalog.events import Event, make_table
 from decalog.policy import Case, Policy, Verdict, policy_version
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tests.slate_log import FEATURES, HEADS, SYSTEM, Clicks, Shelf, SlateLog, posts
 
+from decalog.candidates import Candidate
 from decalog.clock import HOUR
-from decalog.decisions import Candidate, Decision, decode_decision, unpack_features
+from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.deployment import admission
 from decalog.errors import RequestError
 from decalog.events import Event
@@ -66,7 +67,7 @@ def test_a_slate_holds_every_candidate_with_its_predictions_and_what_was_ruled_o
     assert (decision.choice.action, decision.acted, decision.mode) == ("show", "show", "live")
     assert decision.choice.slots[0].ref == "p5"
     assert [slot.propensity for slot in decision.choice.slots] == [1.0, 0.5, 1.0]
-    assert decision.lead is by_ref["p5"]
+    assert decision.lead == by_ref["p5"]
     assert decision.stages_us["towers late"] == 9
     assert all(not c.features and not c.predictions for c in decision.candidates if c.dropped)
 

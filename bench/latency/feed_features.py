@@ -29,8 +29,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from decalog.candidates import Candidate, gathered
 from decalog.clock import DAY, SECOND
-from decalog.decisions import Candidate
 from decalog.features.definition import SHOWN, Aggregate, Derived, FeatureSet
 from decalog.features.facts import Change, Fact, Point, Value, laid_over
 from decalog.features.online import OnlineState
@@ -149,7 +149,7 @@ def measure(*, short: bool) -> dict[str, float]:
     state, point = asked_of(FEATURES, facts)
     gc.collect()
     gc.freeze()
-    at_once = state.vectors(point, found)
+    at_once = state.vectors(point, gathered(found))
     one_by_one = np.array([state.vector(laid_over(point, each)) for each in found])
     costs = {
         "features_cpu_ms": vectors_ms((state, point), found, times),
@@ -176,8 +176,9 @@ def measure(*, short: bool) -> dict[str, float]:
 def vectors_ms(of: tuple[OnlineState, Point], found: list[Candidate], times: int) -> float:
     """Returns what the features of all candidates cost, ms."""
     state, point = of
-    state.vectors(point, found)
-    return cpu_us(lambda: state.vectors(point, found), times) / 1_000
+    columns = gathered(found)
+    state.vectors(point, columns)
+    return cpu_us(lambda: state.vectors(point, columns), times) / 1_000
 
 
 def apply(state: OnlineState, changes: list[Change]) -> None:

@@ -18,7 +18,8 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from decalog.decisions import Candidate, Decision, Versions
+from decalog.candidates import Candidate, gathered
+from decalog.decisions import Decision, Versions
 from decalog.events import Event
 from decalog.policy import Case
 from decalog.systems.feed.policy import FeedPolicy, FeedWeights
@@ -61,7 +62,7 @@ def case() -> Case:
     rng = random.Random(7)
     request = Event("f1", "feed_request", 0, 7, {"user": 7}, {"size": SLOTS, "is_adult": True})
     columns = {name: np.array([rng.randrange(3) for _ in range(POSTS)], np.float64) for name in REPEATS}
-    return Case(request, tuple(post(number, rng) for number in range(POSTS)), {}, lambda _name: 0.05, columns)
+    return Case(request, gathered(tuple(post(number, rng) for number in range(POSTS))), {}, lambda _name: 0.05, columns)
 
 
 def cost_ms(work: Callable[[], object], times: int) -> float:
@@ -95,9 +96,7 @@ def costs(times: int) -> dict[str, float]:
         "value_cpu_ms": cost_ms(lambda: policy.weighed(posts, asked.columns), times),
         "fill_cpu_ms": cost_ms(lambda: policy.filled(asked, posts, weighed=weighed), times),
         "loop_cpu_ms": cost_ms(loop(), times),
-        "why_cpu_ms": cost_ms(
-            lambda: why(decision, posts.posts[hidden].ref, policy=policy, columns=asked.columns), times
-        ),
+        "why_cpu_ms": cost_ms(lambda: why(decision, posts.refs[hidden], policy=policy, columns=asked.columns), times),
         "slots": float(len(verdict.choice.slots)),
         "decision_bytes": float(len(msgspec.msgpack.encode(decision))),
     }

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from decalog.decisions import Candidate
+from decalog.candidates import Candidate
 from decalog.events import Event
 from decalog.ingest import Rates
 from decalog.policy import Case, Values

@@ -13,34 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from decalog.candidates import Candidate, Candidates, named
 from decalog.crypto import digest
 from decalog.events import Event, plain_body
 
 _DAY_MS = 86_400_000
 
 Mode = Literal["live", "shadow", "fallback", "imported"]
-
-
-class Candidate(msgspec.Struct, frozen=True, array_like=True):
-    """Something that could be chosen.
-
-    Args:
-        ref: its name: a post, an ad, a price, the payment itself; never a person's, whose token stands in `entities`.
-        source: which retriever or list it came from; several are joined by "+".
-        predictions: head → calibrated value, for the ones that the policy saw.
-        features: float64 little endian in the feature set's order, for up to 20 candidates; else empty.
-        entities: entity name → token, of the candidate itself: its post, its author, its campaign.
-        attributes: public facts that the policy saw and that no earlier record holds: a bid, a rank in each leg.
-        dropped: name of the filter or rule that took it out before the choice; "" where it competed.
-    """
-
-    ref: str
-    source: str = ""
-    predictions: dict[str, float] = {}
-    features: bytes = b""
-    entities: dict[str, int] = {}
-    attributes: dict[str, int | float | str | bool] = {}
-    dropped: str = ""
 
 
 class Slot(msgspec.Struct, frozen=True, array_like=True):
@@ -120,7 +99,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
         id: time-ordered, unique.
         request: what was asked; it is an event, folded into the views at this record's seq.
         state_seq: the decision saw the views at this log position: records with a smaller seq.
-        candidates: what could be chosen.
+        candidates: what could be chosen; of slates as columns.
         choice: what was.
         versions: what decided.
         mode: live; shadow (logged, not acted on); fallback (the declared one); imported (another system's).
@@ -144,7 +123,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     id: str
     request: Event
     state_seq: int
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...] | Candidates
     choice: Choice
     versions: Versions
     mode: Mode = "live"
@@ -166,8 +145,8 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     def lead(self) -> Candidate | None:
         """The candidate that stands for the decision where one is asked for: the first slot's, or else the first."""
         first = self.choice.slots[0].ref if self.choice.verb and self.choice.slots else ""
-        named = (candidate for candidate in self.candidates if candidate.ref == first)
-        return next(named, self.candidates[0] if self.candidates else None)
+        found = named(self.candidates, (first,)) if first else {}
+        return found.get(first, self.candidates[0] if len(self.candidates) else None)
 
     @property
     def happened(self) -> Choice | None:

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from decalog.decisions import Candidate
+from decalog.candidates import Candidate
 from decalog.errors import DataError
 from decalog.examples import NEVER, NO_ENTITY, UNTOLD, Bools, Examples, Floats, History, Int64s
 from decalog.features.definition import Aggregate, FeatureSet

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from decalog.decisions import Candidate, Decision, decode_decision
+from decalog.candidates import Candidate, named
+from decalog.decisions import Decision, decode_decision
 from decalog.events import Event, Record, decode_event, decode_table
 from decalog.features.definition import SHOWN, Reads
 from decalog.features.facts import Change, Fact, Point, TableVersion, about, laid_over
@@ -115,7 +116,7 @@ def _shown(decision: Decision, acted: Fact) -> Iterator[Fact]:
     happened = decision.happened
     if happened is None or not happened.verb:
         return
-    by_ref = {candidate.ref: candidate for candidate in decision.candidates}
+    by_ref = named(decision.candidates, (slot.ref for slot in happened.slots))
     for place, slot in enumerate(happened.slots):
         over = about(acted, by_ref[slot.ref]) if slot.ref in by_ref else acted
         # A microsecond apart, in the order of the slate: one author may stand in several slots, and rows of an entity
@@ -181,7 +182,7 @@ def _remembered(body: bytes, root: int) -> tuple[Fact, dict[str, Fact]]:
     decision = decode_decision(body)
     asked, happened = fact(decision.request, root), decision.happened
     shown = {slot.ref for slot in happened.slots} if happened is not None and happened.verb else set[str]()
-    return asked, {one.ref: about(asked, one) for one in decision.candidates if one.ref in shown}
+    return asked, {ref: about(asked, one) for ref, one in named(decision.candidates, shown).items()}
 
 
 def body_of(record: Record) -> Event | Decision | Outcome | None:

@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from decalog.decisions import Candidate, Decision, Slot, unpack_features
+from decalog.candidates import Candidate, named
+from decalog.decisions import Decision, Slot, unpack_features
 from decalog.events import Event, Record
 from decalog.examples import NO_ENTITY, Bools, Floats, Int64s, changes_read
 from decalog.features.columnar import write_requests
@@ -195,7 +196,7 @@ def _slim(body: Event | Decision | Outcome | None) -> Event | Decision | Outcome
     if happened is None or not isinstance(body, Decision):
         return body
     shown = {slot.ref for slot in happened.slots}
-    return msgspec.structs.replace(body, candidates=tuple(c for c in body.candidates if c.ref in shown))
+    return msgspec.structs.replace(body, candidates=tuple(named(body.candidates, shown).values()))
 
 
 def subject_of(request: Event, schema: Schema) -> int:
@@ -273,7 +274,7 @@ def _shown(records: Sequence[Record], bodies: Mapping[int, object]) -> Iterator[
         decision = bodies.get(record.seq)
         if not isinstance(decision, Decision) or decision.happened is None or not decision.happened.verb:
             continue
-        by_ref = {candidate.ref: candidate for candidate in decision.candidates}
+        by_ref = named(decision.candidates, (slot.ref for slot in decision.happened.slots))
         # A live decision cannot be older than its record, whatever the sender's clock said.
         decided = decision.request.event_time if decision.mode == "imported" else record.known_time
         for slot in decision.happened.slots:

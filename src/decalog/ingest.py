@@ -13,17 +13,9 @@ from typing import Any, Literal
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from decalog.candidates import Candidate
 from decalog.crypto import digest, new_token, seal
-from decalog.decisions import (
-    Candidate,
-    Choice,
-    Decision,
-    Slot,
-    Versions,
-    decode_decision,
-    made_elsewhere,
-    new_decision_id,
-)
+from decalog.decisions import Choice, Decision, Slot, Versions, decode_decision, made_elsewhere, new_decision_id
 from decalog.errors import ConflictError, RequestError
 from decalog.events import Event, Record, decode_event, encode, encode_body
 from decalog.log import FUTURE_TOLERANCE_US, Draft, Log

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from decalog.candidates import kept
 from decalog.clock import rfc3339
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.errors import ConfigError, ReplayError
@@ -215,12 +216,12 @@ class Parity:
             if record.kind != "decision" or record.system != self._system:
                 continue
             decision = decode_decision(record.body)
-            kept = [candidate for candidate in decision.candidates if candidate.features]
-            if decision.mode == "imported" or not kept:
+            lead = kept(decision.candidates)
+            if decision.mode == "imported" or not lead:
                 skipped[_why_not(decision)] += 1
                 continue
             notes.update(self._notes_for(decision))
-            for candidate in kept:
+            for candidate in lead:
                 at = point(decision.request, decision.state_seq, of=candidate)
                 version, packed = decision.versions.features, candidate.features
                 asked.append(Asked(record.seq, decision.id, decision.mode, version, at, packed))

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from decalog.decisions import Candidate, Choice, GuardrailVerdict
+from decalog.candidates import Candidate, Candidates
+from decalog.decisions import Choice, GuardrailVerdict
 from decalog.events import Event
 from decalog.ingest import Rates
 
@@ -72,7 +73,7 @@ class Case(msgspec.Struct, frozen=True):
     """
 
     request: Event
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...] | Candidates
     features: Mapping[str, float]
     draw: Callable[[str], float]
     columns: Mapping[str, npt.NDArray[np.float64]] = {}

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from decalog.decisions import Candidate, Decision, decode_decision, pack_features, unpack_features
+from decalog.candidates import Candidate, gathered
+from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
 from decalog.errors import ReplayError
 from decalog.events import Record, decode_table
 from decalog.explanations import Because, explain
@@ -169,7 +170,7 @@ class Replayer:
 
     def _trace(self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState) -> Trace:
         draft = _draft(record, decision)
-        logged, refolded = decision.candidates[: len(draft.candidates)], None
+        logged, refolded = list(decision.candidates), None
         if any(candidate.features for candidate in logged):
             refolded = vectors(state, decision.request, state_seq=decision.state_seq, candidates=draft.candidates)
             draft.features = _as_logged(logged, refolded)
@@ -179,7 +180,7 @@ class Replayer:
         draft.fallback = draft.fallback or decision.fallback
         verdict, candidates = judge.choose(draft, decision.id, draw_secret=self._draw_secret)
         names, lead = system.features.names, decision.lead
-        place = decision.candidates.index(lead) if lead else 0
+        place = logged.index(lead) if lead else 0
         differences = (
             *_candidate_differences(names, logged, candidates, refolded=refolded),
             *_differ("fallback", decision.fallback, draft.fallback),
@@ -248,12 +249,11 @@ def _reads_of(log: Log, system: str) -> Reads:
 def _draft(record: Record, decision: Decision) -> Underway:
     """Returns a decision as it was before features and predictions: what was retrieved is an input."""
     draft = Underway(decision.request, record.digest, decision.taken, decision.state_seq, 0, {})
-    draft.candidates = tuple(
-        msgspec.structs.replace(candidate, predictions={}, features=b"")
-        for candidate in decision.candidates
-        if not candidate.dropped
-    )
-    draft.ruled_out = decision.candidates[len(draft.candidates) :]
+    found = decision.candidates
+    if len(found) == 1 and not (found[0].entities or found[0].attributes):
+        draft.candidates = (msgspec.structs.replace(found[0], predictions={}, features=b""),)
+    elif len(found):
+        draft.candidates = msgspec.structs.replace(gathered(found), heads=(), predictions=b"", kept=(), features=b"")
     return draft
 
 
@@ -267,7 +267,7 @@ def _as_logged(logged: Sequence[Candidate], refolded: Floats) -> Floats:
 
 
 def _candidate_differences(
-    names: Sequence[str], logged: Sequence[Candidate], replayed: Sequence[Candidate], *, refolded: Floats | None
+    names: Sequence[str], logged: Sequence[Candidate], replayed: Iterable[Candidate], *, refolded: Floats | None
 ) -> Iterator[Difference]:
     """Yields what differs of each candidate, under its name where there are several."""
     for place, (was, now) in enumerate(zip(logged, replayed, strict=False)):

@@ -23,7 +23,8 @@ from typing import Any
 
 import msgspec
 
-from decalog.decisions import Candidate, Decision, Slot, decode_decision, unpack_features
+from decalog.candidates import Candidate
+from decalog.decisions import Decision, Slot, decode_decision, unpack_features
 from decalog.events import Event, Record, decode_event, decode_table
 from decalog.ingest import Rejected
 from decalog.log import checked

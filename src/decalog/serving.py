@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from decalog.candidates import Candidate, Candidates, gathered, named
 from decalog.clock import rfc3339
 from decalog.decisions import (
-    Candidate,
     Choice,
     Decision,
     Mode,
@@ -75,8 +75,7 @@ class Underway(msgspec.Struct):
         state_seq: log position of the views.
         started_ns: by the monotonic clock; 0 in a replay.
         stages_us: stage → microseconds.
-        candidates: what can be chosen; in a replay, without what was logged of it.
-        ruled_out: candidates that a filter took out.
+        candidates: what can be chosen, and what a filter took out; in a replay, without what was logged of it.
         features: float64, candidates × features.
         predictions: float64, candidates × heads.
         fallback: why there is no prediction, or "".
@@ -90,8 +89,7 @@ class Underway(msgspec.Struct):
     state_seq: int
     started_ns: int
     stages_us: dict[str, int]
-    candidates: tuple[Candidate, ...] = ()
-    ruled_out: tuple[Candidate, ...] = ()
+    candidates: tuple[Candidate, ...] | Candidates = ()
     features: Floats | None = None
     predictions: Floats | None = None
     fallback: str = ""
@@ -140,26 +138,19 @@ class Judge:
                 draft.fallback = "model_not_finite"
         _stage(draft, "model", started)
 
-    def choose(self, draft: Underway, decision_id: str, *, draw_secret: bytes) -> tuple[Verdict, tuple[Candidate, ...]]:
+    def choose(
+        self, draft: Underway, decision_id: str, *, draw_secret: bytes
+    ) -> tuple[Verdict, tuple[Candidate, ...] | Candidates]:
         """Returns the policy's verdict on a draft, and the candidates as they are logged."""
-        candidates, features = self._predicted(draft), draft.features
+        candidates, features = predicted(draft.candidates, self.heads, draft.predictions), draft.features
         values: Mapping[str, float] = {} if features is None else Values(self._places, features[0])
         columns: Mapping[str, Floats] = {} if features is None else Columns(self._places, features)
 
         def drawn(name: str) -> float:
             return draw(draw_secret, decision_id, name=name)
 
-        verdict = self._verdict(draft, Case(draft.event, candidates + draft.ruled_out, values, drawn, columns))
-        return verdict, _with_features(candidates, draft.features, verdict.choice) + draft.ruled_out
-
-    def _predicted(self, draft: Underway) -> tuple[Candidate, ...]:
-        if draft.predictions is None:
-            return draft.candidates
-        rows = draft.predictions.tolist()
-        return tuple(
-            Candidate(c.ref, c.source, dict(zip(self.heads, row, strict=True)), b"", c.entities, c.attributes)
-            for c, row in zip(draft.candidates, rows, strict=True)
-        )
+        verdict = self._verdict(draft, Case(draft.event, candidates, values, drawn, columns))
+        return verdict, _with_features(candidates, features, verdict.choice)
 
     def _verdict(self, draft: Underway, case: Case) -> Verdict:
         policy = self.serving.policy
@@ -171,19 +162,31 @@ class Judge:
         return policy.fall_back(case, draft.fallback)
 
 
-def _with_features(candidates: tuple[Candidate, ...], features: Floats | None, choice: Choice) -> tuple[Candidate, ...]:
+def predicted(
+    candidates: tuple[Candidate, ...] | Candidates, heads: Sequence[str], rows: Floats | None
+) -> tuple[Candidate, ...] | Candidates:
+    """Returns the candidates with what is predicted of those that compete, (candidates, heads); None for nothing."""
+    if rows is None:
+        return candidates
+    if isinstance(candidates, Candidates):
+        return msgspec.structs.replace(candidates, heads=tuple(heads), predictions=rows.astype("<f8").tobytes())
+    (alone,) = candidates
+    (row,) = rows.tolist()
+    return (msgspec.structs.replace(alone, predictions=dict(zip(heads, row, strict=True))),)
+
+
+def _with_features(
+    candidates: tuple[Candidate, ...] | Candidates, features: Floats | None, choice: Choice
+) -> tuple[Candidate, ...] | Candidates:
     """Returns the candidates with the feature values of up to `KEPT` of them: the chosen ones first."""
     if features is None:
         return candidates
-    kept = list(range(len(candidates)))
-    if len(candidates) > KEPT:
-        places = {candidate.ref: place for place, candidate in enumerate(candidates)}
-        chosen = [places[slot.ref] for slot in choice.slots if slot.ref in places]
-        kept = list(dict.fromkeys([*chosen, *kept]))[:KEPT]
-    whole = list(candidates)
-    for place in kept:
-        whole[place] = msgspec.structs.replace(whole[place], features=pack_features(features[place]))
-    return tuple(whole)
+    if not isinstance(candidates, Candidates):
+        return (msgspec.structs.replace(candidates[0], features=pack_features(features[0])),)
+    places = dict(zip(candidates.refs[: candidates.competing], range(candidates.competing), strict=True))
+    chosen = [places[slot.ref] for slot in choice.slots[:KEPT] if slot.ref in places]
+    kept = tuple(dict.fromkeys((*chosen, *range(min(KEPT, candidates.competing)))))[:KEPT]
+    return msgspec.structs.replace(candidates, kept=kept, features=pack_features(features[list(kept)]))
 
 
 class Service:
@@ -375,10 +378,8 @@ class Service:
         except Exception:  # noqa: BLE001  # the edge of an engine, as for models
             draft.fallback = "retrieval_error"
         else:
-            candidates = _finite(found.candidates, self._measured)
-            draft.candidates = tuple(c for c in candidates if not c.dropped)
-            draft.ruled_out = candidates[len(draft.candidates) :]
-            if not draft.candidates:
+            draft.candidates = _finite(gathered(found.candidates), self._measured)
+            if not draft.candidates.competing:
                 draft.fallback = "no_candidates"
             draft.stages_us.update(found.stages_us)
             draft.stages_us.update({f"{name} late": found.stages_us.get(name, 0) for name in found.late})
@@ -437,23 +438,23 @@ class Service:
         return decision
 
 
-def _finite(candidates: tuple[Candidate, ...], names: tuple[str, ...]) -> tuple[Candidate, ...]:
+def _finite(candidates: Candidates, names: tuple[str, ...]) -> Candidates:
     """Returns the candidates without measures that are no numbers: they are missing, as features take them to be."""
-    # Inline, for it runs over every candidate: what is no number is not 0 when taken from itself.
-    if not any(type(v := c.attributes.get(name)) is float and v - v for c in candidates for name in names):
+    measures = {name: candidates.attributes[name] for name in names if name in candidates.attributes}
+    mended = {name: made for name, column in measures.items() if (made := column.finite()) is not column}
+    if not mended:
         return candidates
-    facts = [{name: v for name, v in c.attributes.items() if type(v) is not float or v - v == 0} for c in candidates]
-    return tuple(msgspec.structs.replace(c, attributes=kept) for c, kept in zip(candidates, facts, strict=True))
+    return msgspec.structs.replace(candidates, attributes=candidates.attributes | mended)
 
 
-def vectors(state: Any, request: Event, *, state_seq: int, candidates: Sequence[Candidate]) -> Floats:
-    """Returns the features of a request's candidates as the views have them, float64, candidates × features."""
+def vectors(state: Any, request: Event, *, state_seq: int, candidates: tuple[Candidate, ...] | Candidates) -> Floats:
+    """Returns the features of what competes as the views have them, float64, candidates × features."""
     asked = point(request, state_seq)
-    if len(candidates) == 1 and not (candidates[0].entities or candidates[0].attributes):
-        vector: Floats = state.vector(asked)
-        return vector[None, :]
-    matrix: Floats = state.vectors(asked, candidates)
-    return matrix
+    if isinstance(candidates, Candidates):
+        matrix: Floats = state.vectors(asked, candidates)
+        return matrix
+    vector: Floats = state.vector(asked)
+    return vector[None, :]
 
 
 def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str, float]:
@@ -495,7 +496,7 @@ def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
 
 def _slots(decision: Decision) -> list[dict[str, Any]]:
     """Returns what was chosen, in order, where slots hold things: what, from where, and what was predicted."""
-    by_ref = {candidate.ref: candidate for candidate in decision.candidates}
+    by_ref = named(decision.candidates, (slot.ref for slot in decision.choice.slots))
     told = []
     for slot in decision.choice.slots:
         candidate = by_ref.get(slot.ref, Candidate(slot.ref))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.features.logs import VALUES, Writer, features, retains, steps
 from tests.features.test_engines_agree import assert_same_bits
 
+from decalog.candidates import Candidate, gathered
 from decalog.errors import DataError, ReplayError
 from decalog.features.candidates import firsts
 from decalog.features.definition import Aggregate, Attribute, FeatureSet
@@ -22,22 +23,20 @@ from decalog.features.online import OnlineState
 from decalog.features.plan import pair_token, pair_tokens
 
 
-class Laid(msgspec.Struct, frozen=True):
-    """What stands for a candidate here: it has an overlay's two names and nothing else."""
-
-    entities: dict[str, int]
-    attributes: dict[str, Value] = {}
+def laid(entities: dict[str, int], attributes: dict[str, Value] | None = None) -> Candidate:
+    """Returns a candidate of which nothing else is known."""
+    return Candidate("c", entities=entities, attributes=attributes or {})
 
 
 _tokens = st.fixed_dictionaries({}, optional={"card": st.integers(1, 3), "device": st.integers(1, 4)})
 _values = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()})
-_candidates = st.lists(st.builds(Laid, _tokens, _values), max_size=40)
-_alike = st.lists(st.builds(Laid, _tokens), max_size=40)
+_candidates = st.lists(st.builds(laid, _tokens, _values), max_size=40)
+_alike = st.lists(st.builds(laid, _tokens), max_size=40)
 
 
 @given(steps, retains, _candidates | _alike, st.booleans())
 def test_all_at_once_are_one_by_one(
-    drawn: list[tuple[object, ...]], retain: int, candidates: list[Laid], rested: bool
+    drawn: list[tuple[object, ...]], retain: int, candidates: list[Candidate], rested: bool
 ) -> None:
     declared, log, done = features(retain=retain), Writer().write(drawn), 0
     state = OnlineState(declared)
@@ -51,7 +50,7 @@ def test_all_at_once_are_one_by_one(
             state._tables = tables
         if state.refused(point):
             continue
-        got = state.vectors(point, candidates)
+        got = state.vectors(point, gathered(candidates))
         assert got.shape == (len(candidates), len(declared.names))
         points = [laid_over(point, candidate) for candidate in candidates]
         for asked, vector in zip(points, got, strict=True):
@@ -108,12 +107,12 @@ def _seen(root: int, post: int, user: int = 1) -> Fact:
 def test_each_candidate_brings_its_own_row_and_its_own_facts() -> None:
     state = _state(_seen(0, 7), _seen(1, 7, user=2), _seen(2, 8))
     candidates = [
-        Laid({"post": 7}, {"score": 2}),
-        Laid({"post": 9}, {"bid": 3}),
-        Laid({}),
-        Laid({"user": 2, "post": 7}),
+        laid({"post": 7}, {"score": 2}),
+        laid({"post": 9}, {"bid": 3}),
+        laid({}),
+        laid({"user": 2, "post": 7}),
     ]
-    assert state.vectors(_asked(state, score=0.5), candidates).tolist() == [
+    assert state.vectors(_asked(state, score=0.5), gathered(candidates)).tolist() == [
         [3, 2, 2, 2, 2, 1e300],
         [3, 0, 3, 1, 0.5, 3],
         [3, 0, 2, 0, 0.5, 1e300],
@@ -124,23 +123,23 @@ def test_each_candidate_brings_its_own_row_and_its_own_facts() -> None:
 @pytest.mark.parametrize("odd", ["7", 2**63, -(2**63) - 1, 10**400, math.nan, math.inf])
 def test_a_value_that_is_no_number_is_missing_and_spoils_no_other(odd: Value) -> None:
     state = _state()
-    candidates = [Laid({}, {"score": odd}), Laid({}, {"score": 2**62}), Laid({}, {"score": True}), Laid({})]
-    got = state.vectors(_asked(state), candidates)[:, DECLARED.names.index("score")]
+    candidates = [laid({}, {"score": odd}), laid({}, {"score": 2**62}), laid({}, {"score": True}), laid({})]
+    got = state.vectors(_asked(state), gathered(candidates))[:, DECLARED.names.index("score")]
     assert got.tolist() == [-1, 2.0**62, 1, -1]
 
 
 def test_no_candidates_have_no_features() -> None:
     state = _state(_seen(0, 7))
-    assert state.vectors(_asked(state), []).shape == (0, len(DECLARED.names))
+    assert state.vectors(_asked(state), gathered(())).shape == (0, len(DECLARED.names))
 
 
-@pytest.mark.parametrize("candidates", [[], [Laid({"post": 7})]])
-def test_a_late_point_and_one_before_the_state_are_refused_as_for_one(candidates: list[Laid]) -> None:
+@pytest.mark.parametrize("candidates", [[], [laid({"post": 7})]])
+def test_a_late_point_and_one_before_the_state_are_refused_as_for_one(candidates: list[Candidate]) -> None:
     state = _state(Fact(0, 10**12, "seen", {"user": 1}, {}))
     with pytest.raises(DataError, match="before the watermark") as late:
-        state.vectors(_asked(state, time=5), candidates)
+        state.vectors(_asked(state, time=5), gathered(candidates))
     with pytest.raises(DataError) as one:
         state.vector(_asked(state, time=5))
     assert str(late.value) == str(one.value)
     with pytest.raises(ReplayError, match="a point at position 0"):
-        state.vectors(msgspec.structs.replace(_asked(state), state_seq=0), candidates)
+        state.vectors(msgspec.structs.replace(_asked(state), state_seq=0), gathered(candidates))

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.features.logs import Writer, features, retains, steps
 from tests.features.test_engines_agree import assert_same_bits, online, reference
 
+from decalog.candidates import Candidate, gathered
 from decalog.errors import DataError, ReplayError, StateError
 from decalog.features import remote
 from decalog.features.definition import FeatureSet
@@ -132,7 +133,8 @@ def test_remote_online_offline_and_reference_agree_bit_for_bit(
 def test_candidates_read_there_have_the_bits_of_memory(fresh: Fresh, drawn: Drawn, behind: int, retain: int) -> None:
     declared, log = features(retain=retain), Writer().write(drawn)
     memory, state, done = OnlineState(declared), opened(fresh()(), behind, declared), 0
-    candidates = [point.own for point in log.points if point.own is not None]
+    owns = [point.own for point in log.points if point.own is not None]
+    candidates = gathered([Candidate("c", entities=dict(o.entities), attributes=dict(o.attributes)) for o in owns])
     for point in in_order(log.points):
         while done < len(log.changes) and log.changes[done].seq < point.state_seq:
             state.apply(log.changes[done])

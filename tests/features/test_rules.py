@@ -317,6 +317,7 @@ def test_stats_count_rows_bytes_and_unusable_values() -> None:
 
 SCRIPT = """
 import hashlib, sys
+from decalog.candidates import Candidate, gathered
 from decalog.features.facts import Point, laid_over
 from decalog.features.offline import fold
 from decalog.features.online import OnlineState
@@ -331,8 +332,9 @@ for change, point in zip(changes, points):
     state.apply(change)
 folded = fold(declared, changes, points=points).tobytes()
 assert folded == b"".join(vectors)
-last, laid = Point(state.position, points[-1].time, own=points[-1].own), [point.own for point in points[:9]]
-at_once = state.vectors(last, laid).tobytes()
+last = Point(state.position, points[-1].time, own=points[-1].own)
+laid = [Candidate("c", entities=dict(p.own.entities), attributes=dict(p.own.attributes)) for p in points[:9]]
+at_once = state.vectors(last, gathered(laid)).tobytes()
 assert at_once == b"".join(state.vector(laid_over(last, each)).tobytes() for each in laid)
 print("numba" in sys.modules, hashlib.sha256(folded).hexdigest())
 """

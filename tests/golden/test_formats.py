@@ -11,9 +11,9 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from decalog.candidates import Candidate
 from decalog.crypto import digest, seal, unseal
 from decalog.decisions import (
-    Candidate,
     Choice,
     Decision,
     GuardrailVerdict,

@@ -9,9 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from decalog.candidates import Candidate
 from decalog.clock import SECOND, ManualClock
 from decalog.crypto import seal
-from decalog.decisions import Candidate, Choice, Decision, GuardrailVerdict, Slot, Versions, pack_features
+from decalog.decisions import Choice, Decision, GuardrailVerdict, Slot, Versions, pack_features
 from decalog.events import Event, encode, make_table
 from decalog.ingest import Rejected
 from decalog.log import Draft, Log

@@ -7,24 +7,23 @@ after the other gives.
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import compress
 from typing import Protocol
 
 import numpy as np
 
+from decalog.candidates import Candidates, Column
 from decalog.compiling import compiled
 from decalog.features import kernel
-from decalog.features.definition import Attribute
-from decalog.features.facts import ALL, ALL_TOKEN, Overlay, Point, Value, laid_over
+from decalog.features.definition import Attribute, Feature
+from decalog.features.facts import ALL, ALL_TOKEN, Point, laid_over
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up, pair_tokens
 
 _MANY = 32
 """Row arrays that go to the kernel at a time: a call for each would cost more than most scans."""
-_INT64 = 2.0**63
 _TABLE, _JOBS, _PLACES, _OUT = "int64[:, ::1]", "int64[:, :, ::1]", "int64[::1]", "float64[:, ::1]"
 
 
@@ -79,15 +78,14 @@ class Crowd:
     Args:
         plan: of the features.
         point: the request's.
-        candidates: laid over it, one after the other (`facts.laid_over`); at least one.
+        candidates: laid over it, those that compete, one after the other (`facts.laid_over`); at least one.
     """
 
-    def __init__(self, plan: Plan, point: Point, candidates: Sequence[Overlay]) -> None:
+    def __init__(self, plan: Plan, point: Point, candidates: Candidates) -> None:
         self._plan, self._point, self._candidates = plan, point, candidates
-        self._entities = [candidate.entities for candidate in candidates]
         # Without a request of its own a point has no values, and nothing to lay others over.
-        self._attributes = [candidate.attributes if point.own else {} for candidate in candidates]
-        self._places = np.arange(len(candidates))
+        self._laid: Mapping[str, Column] = candidates.attributes if point.own else {}
+        self._places = np.arange(candidates.competing)
         self._tokens: dict[str, Int64s] = {}
         self._jobs = self._made_jobs()
 
@@ -107,7 +105,7 @@ class Crowd:
     @cached_property
     def _points(self) -> list[Point]:
         """One a candidate: many objects, for what no column stands for."""
-        return [laid_over(self._point, candidate) for candidate in self._candidates]
+        return [laid_over(self._point, candidate) for candidate in self._candidates.some(self._places.tolist())]
 
     def _made_jobs(self) -> Int64s:
         """Returns the kernel's job of each candidate: its own row may say what the candidate does."""
@@ -141,18 +139,17 @@ class Crowd:
     def _tokens_of(self, name: str) -> Int64s:
         if name not in self._tokens:
             asked = ALL_TOKEN if name == ALL else self._point.subjects.get(name, MISSING)
-            self._tokens[name] = np.array([entities.get(name, asked) for entities in self._entities], np.int64)
+            column, count = self._candidates.entities.get(name), len(self._places)
+            self._tokens[name] = np.full(count, asked) if column is None else column.filled(count, asked)
         return self._tokens[name]
 
     def _write_requests(self, out: Float64s, tables: Versions) -> None:
         """Writes what candidates say themselves; what the request says stands in `out`."""
-        laid = frozenset[str]().union(*self._attributes)
         for place, read in self._plan.request_readers:
             feature = self._plan.features.features[place]
             names = [getattr(feature, part) for part in ("attribute", "left", "right") if hasattr(feature, part)]
-            if laid.intersection(names):
-                numbers = self._numbers(feature) if isinstance(feature, Attribute) else None
-                out[:, place] = self._read(read, names) if numbers is None else numbers
+            if laid := [name for name in names if name in self._laid]:
+                self._write_laid(out[:, place], feature, read, laid=laid)
         for place, lookup in self._plan.lookups:
             if known := tables.get(lookup.table):
                 out[:, place] = [
@@ -160,25 +157,28 @@ class Crowd:
                     for asked in self._points
                 ]
 
-    def _values(self, name: str, absent: Value | None) -> list[Value | None]:
-        otherwise = self._point.attributes.get(name, absent)
-        return [attributes.get(name, otherwise) for attributes in self._attributes]
-
-    def _numbers(self, feature: Attribute) -> Float64s | None:
-        """Returns an attribute that is a number of every candidate; None where one has to be looked at more closely."""
-        values = self._values(feature.attribute, feature.missing_value)
-        try:
-            column = np.frombuffer(struct.pack(f"{len(values)}d", *values))
-        except (struct.error, OverflowError):  # a text, or an int that no float holds
-            return None
-        return column if (np.abs(column) < _INT64).all() else None
+    def _write_laid(self, out: Float64s, feature: Feature, read: RequestReader, *, laid: Sequence[str]) -> None:
+        """Writes one feature that candidates say themselves; a reader is asked once for a word."""
+        column, said = self._laid[laid[0]], dict(self._point.attributes)
+        if len(laid) > 1 or not (column.words or isinstance(feature, Attribute)):
+            out[:] = self._read(read, laid)
+            return
+        values = column.array[: len(out)]
+        if column.words:
+            numbers = np.array([read({**said, laid[0]: word}, self._point.time) for word in column.words])[values]
+        else:
+            numbers = values.astype(np.float64)
+            numbers[~np.isfinite(numbers)] = feature.missing_value
+        np.copyto(out[: len(values)], numbers, where=column.has(len(values)))
 
     def _read(self, read: RequestReader, names: Sequence[str]) -> list[float]:
         """Returns what a reader says of every candidate; it is asked once for the same values of the same types."""
-        columns = [self._values(name, None) for name in names]
+        said = dict(self._point.attributes)
+        columns = [self._laid[name].at(self._places) for name in names]
         keys = list(zip(*columns, *(map(type, column) for column in columns), strict=True))
-        said = {key: read(dict(zip(names, key, strict=False)), self._point.time) for key in set(keys)}
-        return [said[key] for key in keys]
+        told = {key: {n: v for n, v in zip(names, key, strict=False) if v is not None} for key in set(keys)}
+        answers = {key: read({**said, **laid}, self._point.time) for key, laid in told.items()}
+        return [answers[key] for key in keys]
 
 
 def _absent_once(

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from decalog.candidates import Candidates
 from decalog.errors import ReplayError
 from decalog.features import kernel
 from decalog.features.candidates import Crowd
 from decalog.features.columnar import live_rows
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Change, Fact, Overlay, Point, TableVersion
+from decalog.features.facts import Change, Fact, Point, TableVersion
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.packed import NEVER, PackedRows, Rest, Resting, View, merge, pack
 from decalog.features.plan import EntityPlan, Plan
@@ -259,8 +260,8 @@ class OnlineState:
         self.plan.write_request(point, out, tables=self._tables)
         return out
 
-    def vectors(self, point: Point, candidates: Sequence[Overlay]) -> Float64s:
-        """Returns the features of each candidate of a request, float64 of shape (candidates, features).
+    def vectors(self, point: Point, candidates: Candidates) -> Float64s:
+        """Returns the features of each competing candidate of a request, float64 of shape (candidates, features).
 
         Each row is, bit for bit, the `vector` of the candidate laid over the request's point (`facts.laid_over`).
 
@@ -273,7 +274,7 @@ class OnlineState:
             ReplayError: as for `vector`.
         """
         self._check(point)
-        if not candidates:
+        if not candidates.competing:
             return np.empty((0, len(self.plan.blank)))
         return Crowd(self.plan, point, candidates).vectors(self._entities, self._tables)
 

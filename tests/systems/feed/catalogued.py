@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from decalog.decisions import Candidate, Choice, Decision, Slot, Versions
+from decalog.candidates import Candidate
+from decalog.decisions import Choice, Decision, Slot, Versions
 from decalog.events import Event, Record
 from decalog.outcomes import Outcome
 from decalog.retrieval import Retrieved

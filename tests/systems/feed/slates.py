@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from decalog.decisions import Candidate
+from decalog.candidates import Candidate
 from decalog.events import Event
 from decalog.policy import Case
 from decalog.systems.feed.slate import kernel

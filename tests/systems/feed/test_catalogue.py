@@ -190,5 +190,5 @@ def test_a_name_keeps_its_number_when_its_token_changes() -> None:
     codes = module.Codes()
     assert [codes.add("ann", 7), codes.add("bob"), codes.add("ann", 8), codes.add("", 9)] == [1, 2, 1, 0]
     assert [codes.code(key) for key in ("ann", 7, 8, "bob", "eve", 9, 0)] == [1, 1, 1, 2, 0, 0, 0]
-    assert codes.tokens == [0, 8, 0]
+    assert codes.tokens[:3].tolist() == [0, 8, 0]
     assert codes.mask((8, "eve")).tolist() == [False, True, False]

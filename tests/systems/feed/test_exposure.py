@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.systems.feed.slates import case, post
 
-from decalog.decisions import Candidate, Choice, Decision, Slot, Versions
+from decalog.candidates import Candidate
+from decalog.decisions import Choice, Decision, Slot, Versions
 from decalog.slate_metrics import gini
 from decalog.systems.feed.exposure import ESTABLISHED, NEW, SMALL, discount, exposure, group_of
 from decalog.systems.feed.policy import FeedPolicy, FeedWeights

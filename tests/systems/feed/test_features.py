@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from decalog.candidates import Candidate, gathered
 from decalog.clock import DAY, HOUR, MINUTE, SECOND
-from decalog.decisions import Candidate
 from decalog.features.definition import SHOWN
 from decalog.features.facts import Change, Fact, Point, Value, laid_over
 from decalog.features.online import OnlineState
@@ -164,7 +164,7 @@ def test_all_candidates_at_once_have_the_bits_of_the_reference() -> None:
     state = OnlineState(FEATURES)
     state.apply_many(changes)
     wanted = [evaluate(FEATURES, changes, point=laid_over(point, candidate)) for candidate in found]
-    assert state.vectors(point, found).tobytes() == np.array(wanted, np.float64).tobytes()
+    assert state.vectors(point, gathered(found)).tobytes() == np.array(wanted, np.float64).tobytes()
 
 
 @pytest.mark.parametrize("use", ["model", "policy"])

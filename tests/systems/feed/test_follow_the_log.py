@@ -100,7 +100,7 @@ def test_what_the_log_admits_is_what_retrieval_knows(home: Home) -> None:
     assert set(refs(found)) == {"p9", "p11"}
     hidden = {f"p{n}": "muted" for n in range(0, 12, 2)} | {"p1": "seen", "p3": "seen", "p5": "removed"}
     assert dropped(found) == hidden
-    assert {c.ref: c.attributes["in_network"] for c in found.candidates[:2]} == {"p9": False, "p11": False}
+    assert {c.ref: c.attributes["in_network"] for c in list(found.candidates)[:2]} == {"p9": False, "p11": False}
 
     home.event(kind="mute", deletes=muted)
     home.outcome(deletes=liked)

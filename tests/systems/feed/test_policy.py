@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.systems.feed.slates import case, post, random_posts
 
-from decalog.decisions import Candidate, Choice, Decision, Versions, decode_decision, draw
+from decalog.candidates import Candidate
+from decalog.decisions import Choice, Decision, Versions, decode_decision, draw
 from decalog.errors import ConfigError
 from decalog.events import encode
 from decalog.policy import Case, Verdict

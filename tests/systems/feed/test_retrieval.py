@@ -22,7 +22,7 @@ from tests.systems.feed.catalogued import (
     token,
 )
 
-from decalog.decisions import Candidate
+from decalog.candidates import Candidate
 from decalog.errors import ModelError
 from decalog.retrieval import Retrieval, Retrieved
 from decalog.systems.feed import retrieval as module
@@ -76,7 +76,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
 
 def test_it_is_a_retrieval(feed: FeedRetrieval) -> None:
     contract: Retrieval = feed
-    assert contract.retrieve(request("uma")).candidates == ()
+    assert len(contract.retrieve(request("uma")).candidates) == 0
 
 
 class TestSources:
@@ -262,7 +262,7 @@ class TestFilters:
         found = feed.retrieve(request("uma", only_topic="tea"))
         assert set(refs(found)) == {f"p{n}" for n in range(1, 40, 4)}
         assert not dropped(found)
-        assert feed.retrieve(request("uma", only_topic="unheard")).candidates == ()
+        assert len(feed.retrieve(request("uma", only_topic="unheard")).candidates) == 0
 
     def test_no_more_than_a_hundred_of_the_ruled_out_are_kept(self, feed: FeedRetrieval, told: Told) -> None:
         fill(told, 600)
@@ -435,7 +435,7 @@ class TestDeadline:
         for name in SOURCES:
             source(name, lambda sight, asked, *, k: 1 / 0)
         found = feed.retrieve(request("uma"))
-        assert found.candidates == ()
+        assert len(found.candidates) == 0
         assert found.late == tuple(SOURCES)
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.systems.feed.slates import case, post, random_posts
 
-from decalog.decisions import Candidate, Decision, Mode, Versions, decode_decision, draw
+from decalog.candidates import Candidate
+from decalog.decisions import Decision, Mode, Versions, decode_decision, draw
 from decalog.events import encode
 from decalog.policy import Case
 from decalog.systems.feed.policy import FeedPolicy, FeedWeights

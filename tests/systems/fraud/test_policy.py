@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decalog.decisions import Candidate, Slot
+from decalog.candidates import Candidate
+from decalog.decisions import Slot
 from decalog.errors import ConfigError
 from decalog.events import Event
 from decalog.policy import Case, Verdict, policy_version

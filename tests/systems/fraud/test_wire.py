@@ -15,8 +15,8 @@ from tests.fraud_log import FraudLog
 from tests.http.callers import Client, started_host
 
 from decalog.access import Access, TokenStore
+from decalog.candidates import Candidate
 from decalog.clock import ManualClock
-from decalog.decisions import Candidate
 from decalog.errors import LogUnavailableError, RequestError
 from decalog.host import Host
 from decalog.http import App, HttpSettings

@@ -71,7 +71,8 @@ class Codes:
 
     def __init__(self) -> None:
         self.names: list[str] = [""]
-        self.tokens: list[int] = [0]
+        self._numbers = Columns({"token": np.int64})
+        self._numbers.reserve(1)
         self._codes: dict[int | str, int] = {"": 0, 0: 0}
 
     def code(self, key: int | str) -> int:
@@ -83,10 +84,16 @@ class Codes:
         code = self._codes.setdefault(name, len(self.names))
         if code == len(self.names):
             self.names.append(name)
-            self.tokens.append(token)
+            self._numbers.reserve(code + 1)
+            self.tokens[code] = token
         if token and code:
             self._codes[token], self.tokens[code] = code, token
         return code
+
+    @property
+    def tokens(self) -> Ints:
+        """The token that each number goes by; 0 for none."""
+        return self._numbers["token"]
 
     def named(self, codes: npt.NDArray[Any]) -> list[str]:
         """Returns the names of numbers."""

@@ -75,9 +75,9 @@ def exposure(decisions: Sequence[Decision], policy: FeedPolicy) -> Exposure:
     attention, merit, groups = dict[str, float](), dict[str, float](), dict[str, str]()
     for decision in decisions:
         posts = Competitors.of(decision.candidates)
-        values = np.maximum(policy.weighed(posts, {}).value, 0).tolist() if posts.posts else []
+        values = np.maximum(policy.weighed(posts, {}).value, 0).tolist() if posts.refs else []
         at = {slot.ref: float(discount(slot.position)) for slot in decision.choice.slots}
-        for post, value in zip(posts.posts, values, strict=True):
+        for post, value in zip(posts.candidates.some(range(len(posts.refs))), values, strict=True):
             author = str(post.attributes.get("author") or "")
             if author:
                 attention[author] = attention.get(author, 0.0) + at.get(post.ref, 0.0)

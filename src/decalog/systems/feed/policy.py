@@ -173,7 +173,7 @@ class FeedPolicy:
     Raises:
         ConfigError: parameters are out of range or contradict each other; all are named.
 
-    >>> from decalog.decisions import Candidate
+    >>> from decalog.candidates import Candidate
     >>> posts = (
     ...     Candidate("bait", predictions={"p_click": 0.9, "p_hide": 0.2}),
     ...     Candidate("essay", predictions={"p_click": 0.2, "p_dwell": 0.15, "p_hide": 0.001}),
@@ -198,7 +198,7 @@ class FeedPolicy:
         weighed = self.weighed(posts, case.columns)
         found, seen = self.filled(case, posts, weighed=weighed)
         reasons = (
-            f"{len(found.picks)} of {_size(case.request)} slots from {len(posts.posts)} posts, by {self.params.rerank}",
+            f"{len(found.picks)} of {_size(case.request)} slots from {len(posts.refs)} posts, by {self.params.rerank}",
             *self._worded(posts, weighed, picks=found.picks[:_EXPLAINED]),
         )
         expected = round(Fraction(int(weighed.value[found.picks].sum()), _NANO))
@@ -212,7 +212,7 @@ class FeedPolicy:
     def fall_back(self, case: Case, reason: str) -> Verdict:
         """Returns followed, popular and fresh posts in turn, by the ranks that retrieval gave them, within the caps."""
         posts = Competitors.of(case.candidates)
-        if not posts.posts:
+        if not posts.refs:
             return Verdict(Choice((), (f"{reason}: no post was found that may be shown",), SHOW))
         found, seen = self.filled(case, posts)
         words = f"{reason}: no prediction, so followed, popular and fresh posts in turn"
@@ -244,7 +244,7 @@ class FeedPolicy:
         gain = (ppb * np.maximum(self._worth, 0)).sum(axis=1) // 1_000
         harm = (ppb * np.maximum(-self._worth, 0)).sum(axis=1) // 1_000
         multipliers = dict(_multipliers(self.params, posts, columns))
-        product = np.full(len(posts.posts), _BP, np.int64)
+        product = np.full(len(posts.refs), _BP, np.int64)
         for multiplier in multipliers.values():
             product = product * multiplier // _BP
         return Weighed(gain, harm, multipliers, gain * product // _BP - harm)
@@ -265,19 +265,19 @@ class FeedPolicy:
         seen, knobs, draws = visibility(posts, rules), self._knobs(case.request), dict[int, float]()
         facts = self._facts(posts, seen)
         if weighed is None:
-            facts[kernel.VOID], worth = 0, np.zeros((2, len(posts.posts)))
-            worth[kernel.GAIN, _in_turn(posts)] = np.arange(len(posts.posts), 0, -1)
+            facts[kernel.VOID], worth = 0, np.zeros((2, len(posts.refs)))
+            worth[kernel.GAIN, _in_turn(posts)] = np.arange(len(posts.refs), 0, -1)
             knobs[[kernel.RERANK, kernel.AUTHOR_FLOOR, kernel.TOPIC_FLOOR]] = kernel.NONE, 1.0, 1.0
         else:
             distances = np.abs(weighed.adjusted - _median(weighed.adjusted))
-            spread = max(int(distances.sum()) // len(posts.posts), 1)
+            spread = max(int(distances.sum()) // len(posts.refs), 1)
             worth = np.stack([weighed.adjusted + weighed.harm, weighed.harm]) / spread
             explored = self.params.explore_slots if self.params.explore_bp else ()
             draws = {slot: case.draw(f"slot {slot}") for slot in explored if slot < knobs[kernel.SLOTS]}
         return filled(facts, worth, knobs=knobs, draws=draws, tells=tells or bool(seen.rules)), seen
 
     def _facts(self, posts: Competitors, seen: Visibility) -> Int64s:
-        facts = np.empty((kernel.FACTS, len(posts.posts)), np.int64)
+        facts = np.empty((kernel.FACTS, len(posts.refs)), np.int64)
         facts[kernel.AUTHOR], facts[kernel.TOPIC] = posts.groups("author"), posts.groups("topic")
         facts[kernel.OUTSIDE], facts[kernel.FIRST], facts[kernel.VOID] = ~posts.in_network, seen.first, ~posts.usable
         facts[kernel.SKETCH], facts[kernel.SKETCHED] = posts.sketches()
@@ -321,24 +321,24 @@ class FeedPolicy:
     def _slot(self, posts: Competitors, found: Filled, position: int) -> Slot:
         pick, pool = found.picks[position], found.pools.get(position)
         if pool is None:
-            return Slot(posts.posts[pick].ref, position)
+            return Slot(posts.refs[pick], position)
         place, explore_bp = pool.index(pick), self.params.explore_bp
         return Slot(
-            posts.posts[pick].ref,
+            posts.refs[pick],
             position,
             exploration.propensity(place, size=len(pool), explore_bp=explore_bp),
-            attributes=exploration.logged([posts.places[post] for post in pool], place=place, explore_bp=explore_bp),
+            attributes=exploration.logged(pool, place=place, explore_bp=explore_bp),
         )
 
     def _worded(self, posts: Competitors, weighed: Weighed, *, picks: list[int]) -> Iterator[str]:
         """Yields why the first posts are shown: what they are worth, and by what."""
-        by_head = self.params.by_head
-        for pick in picks:
+        by_head, sources = self.params.by_head, posts.candidates.sources.at(np.array(picks, np.int64))
+        for pick, source in zip(picks, sources, strict=True):
             heads = dict(zip(HEADS, posts.predictions[pick].tolist(), strict=True))
             weights = sorted(zip(HEADS, by_head, strict=True), key=lambda one: -abs(heads[one[0]] * one[1]))
             words = ", ".join([f"{head} {heads[head]:.3g}" for head, _ in weights[:2]])
-            post, value = posts.posts[pick], int(weighed.value[pick]) / _NANO
-            yield f"{post.ref}: {post.source or 'request'}; worth {value:.3g} minor units: {words}"
+            value = int(weighed.value[pick]) / _NANO
+            yield f"{posts.refs[pick]}: {source or 'request'}; worth {value:.3g} minor units: {words}"
 
 
 POLICY = FeedPolicy

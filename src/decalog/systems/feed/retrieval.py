@@ -9,15 +9,17 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from decalog.decisions import Candidate, Decision
+from decalog.candidates import Candidate, Candidates, Column, named
+from decalog.decisions import Decision
 from decalog.events import Event, Record
 from decalog.models.base import Model
 from decalog.outcomes import Outcome
@@ -41,7 +43,6 @@ Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
 _JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
 _RANKED = {"popular", "fresh", "following"}
-_SIDES = ("author", "topic", "language")
 _SKETCHED = 64
 _EMBEDDED = 50_000  # posts whose vectors are made at a time
 _SECOND_US = 1_000_000
@@ -107,13 +108,18 @@ class FeedRetrieval:
         # The mask lets posts pass that became too old within the hour, and some may have gone since it was made.
         is_open = self.catalogue.posts["created"][slots] >= asked.now_us - TOO_OLD_US
         is_open &= self._eligible(asked)[slots]
-        chosen = self._chosen(sight, asked, slots[is_open], bits[is_open], found)
-        passed = {name: part.passed for name, part in found.items() if part.passed is not None}
-        ruled_out = self._ruled_out(asked, slots[~is_open], bits[~is_open])
-        ruled_out += self._ruled_out(asked, *_merged(passed, DROPPED - len(ruled_out[:DROPPED])))
+        passed = _merged({name: part.passed for name, part in found.items() if part.passed is not None}, DROPPED)
+        closed = (np.concatenate(both) for both in zip((slots[~is_open], bits[~is_open]), passed, strict=True))
+        gone, gone_bits, dropped = self._ruled_out(asked, *closed)
+        slots, bits = slots[is_open], bits[is_open]
+        candidates = msgspec.structs.replace(
+            self._named(np.concatenate([slots, gone]), np.concatenate([bits, gone_bits])),
+            attributes=self._described(sight, asked, slots, found),
+            dropped=dropped,
+        )
         stages_us["merge"] = _since(started)
         late = tuple(name for name in SOURCES if name not in found)
-        return Retrieved((*chosen, *ruled_out[:DROPPED]), late, stages_us)
+        return Retrieved(candidates, late, stages_us)
 
     def _settled(self) -> Sight:
         """Returns what sources look into, with the vectors of the posts that came or went since it was asked for."""
@@ -131,14 +137,15 @@ class FeedRetrieval:
         sight, asked = self._settled(), self._understood(request)
         slots = np.array([self.catalogue.slot(ref) for ref in refs], np.int64)
         known = slots[slots >= 0]
-        chosen = self._chosen(sight, asked, known, np.zeros_like(known), probed(sight, asked))
-        described = {candidate.ref: candidate for candidate in chosen}
-        return tuple(described.get(ref) or Candidate(ref) for ref in refs)
+        facts = self._described(sight, asked, known, probed(sight, asked))
+        described = msgspec.structs.replace(self._named(known, np.zeros_like(known)), attributes=facts)
+        by_ref = named(described, refs)
+        return tuple(by_ref.get(ref) or Candidate(ref) for ref in refs)
 
     def why_hidden(self, request: Event, ref: str) -> str:
         """Returns the filter that keeps a post from this reader now, or "" where it may be shown."""
-        slot = self.catalogue.slot(ref)
-        return "removed" if slot < 0 else self._filter(slot, self._understood(request))
+        slot, asked = self.catalogue.slot(ref), self._understood(request)
+        return "removed" if slot < 0 else self._filter(slot, asked, set(asked.seen.tolist()))
 
     def _understood(self, request: Event) -> Asked:
         said, catalogue = request.attributes, self.catalogue
@@ -205,84 +212,68 @@ class FeedRetrieval:
         self._turns[name].release()
         answers.put((name, found, _since(started)))
 
-    def _chosen(
-        self, sight: Sight, asked: Asked, slots: Ints, bits: Ints, found: Mapping[str, Found]
-    ) -> list[Candidate]:
+    def _described(self, sight: Sight, asked: Asked, slots: Ints, found: Mapping[str, Found]) -> dict[str, Column]:
+        """Returns what is known of posts, as columns."""
         vectors = None if sight.index is None else sight.index.vectors(slots)
-        facts = self._facts(slots, asked.now_us, vectors)
-        follows = self.catalogue.author.mask(asked.person.follow)
-        _lay(facts, "in_network", follows[self.catalogue.posts["author"][slots]])
+        facts = self._facts(slots, asked, vectors)
         for name in ("two_tower", "similar"):
             part = found.get(name)
             if vectors is not None and part is not None and part.probes is not None:
-                _lay(facts, name, (vectors @ part.probes.T).max(axis=1))
-        places = dict(zip(slots.tolist(), facts, strict=True))
-        for name in found.keys() & _RANKED:
-            _note(places, f"{name}_rank", found[name].slots.tolist(), range(1, len(found[name].slots) + 1))
-        part = found.get("neighbours")
-        if part is not None and part.scores is not None:
-            _note(places, "neighbours", part.slots.tolist(), part.scores.tolist())
-        rows = zip(slots.tolist(), bits.tolist(), self._entities(slots), facts, strict=True)
-        refs = self.catalogue.refs
-        return [Candidate(refs[slot], _JOINED[found_by], {}, b"", named, fact) for slot, found_by, named, fact in rows]
+                facts[name] = Column.numbers((vectors @ part.probes.T).max(axis=1).astype(np.float64))
+        for name, part in found.items():
+            if name in _RANKED:
+                facts[f"{name}_rank"] = _noted(slots, part.slots, np.arange(1, len(part.slots) + 1))
+            if name == "neighbours" and part.scores is not None:
+                facts[name] = _noted(slots, part.slots, part.scores)
+        return facts
 
-    def _ruled_out(self, asked: Asked, slots: Ints, bits: Ints) -> list[Candidate]:
-        rows = zip(slots.tolist(), bits.tolist(), self._entities(slots), strict=True)
-        why = ((slot, _JOINED[found_by], named, self._filter(slot, asked)) for slot, found_by, named in rows)
-        refs = self.catalogue.refs
-        return [Candidate(refs[slot], source, {}, b"", named, {}, name) for slot, source, named, name in why if name]
+    def _ruled_out(self, asked: Asked, slots: Ints, bits: Ints) -> tuple[Ints, Ints, tuple[str, ...]]:
+        """Returns what a filter took out, and which one."""
+        seen = set(asked.seen.tolist())
+        names = [self._filter(slot, asked, seen) for slot in slots.tolist()]
+        places = [place for place, name in enumerate(names) if name][:DROPPED]
+        return slots[places], bits[places], tuple([names[place] for place in places])
 
-    def _filter(self, slot: int, asked: Asked) -> str:
+    def _named(self, slots: Ints, bits: Ints) -> Candidates:
+        refs, catalogue, posts = self.catalogue.refs, self.catalogue, self.catalogue.posts
+        tokens = {
+            "post": posts["token"][slots],
+            "author": catalogue.author.tokens[posts["author"][slots]],
+            "topic": catalogue.topic.tokens[posts["topic"][slots]],
+        }
+        # Token 0 stands for all there is, and not for none.
+        entities = {name: Column.numbers(column, column != 0) for name, column in tokens.items()}
+        return Candidates(tuple([refs[slot] for slot in slots.tolist()]), _worded(bits, _JOINED), entities)
+
+    def _filter(self, slot: int, asked: Asked, seen: set[int]) -> str:
         catalogue = self.catalogue
         name = catalogue.ruled_out(slot, asked.region, is_adult=asked.is_adult, now_us=asked.now_us)
         author = catalogue.author.tokens[catalogue.posts["author"][slot]]
         topic = catalogue.topic.tokens[catalogue.posts["topic"][slot]]
         for verb, ties in (("blocked", asked.person.block), ("muted", asked.person.mute)):
             name = name or (verb if author in ties or topic in ties else "")
-        return name or ("seen" if slot in asked.seen else "")
+        return name or ("seen" if slot in seen else "")
 
-    def _entities(self, slots: Ints) -> list[dict[str, int]]:
-        posts, authors, topics = self.catalogue.posts, self.catalogue.author.tokens, self.catalogue.topic.tokens
-        columns = [posts[name][slots] for name in ("token", "author", "topic")]
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        named = [{"post": token, "author": authors[author], "topic": topics[topic]} for token, author, topic in rows]
-        if all(column.all() for column in columns):
-            return named
-        # Token 0 stands for all there is, and not for none.
-        return [{kind: token for kind, token in one.items() if token} for one in named]
-
-    def _facts(self, slots: Ints, now_us: int, vectors: Floats | None) -> list[dict[str, Any]]:
-        catalogue = self.catalogue
-        posts, authors = catalogue.posts, catalogue.authors
+    def _facts(self, slots: Ints, asked: Asked, vectors: Floats | None) -> dict[str, Column]:
+        catalogue, posts, authors = self.catalogue, self.catalogue.posts, self.catalogue.authors
         author = posts["author"][slots]
-        rows = zip(
-            catalogue.author.named(author),
-            catalogue.topic.named(posts["topic"][slots]),
-            catalogue.language.named(posts["language"][slots]),
-            _age_s(posts["created"][slots], now_us),
-            authors["followers"][author].tolist(),
-            _age_s(authors["since"][author], now_us),
-            authors["posts"][author].tolist(),
-            strict=True,
-        )
-        facts: list[dict[str, Any]] = [
-            {
-                "author": writer,
-                "topic": topic,
-                "post_language": language,
-                "age_s": age_s,
-                "author_followers": followers,
-                "author_age_s": since_s,
-                "author_posts": written,
-            }
-            for writer, topic, language, age_s, followers, since_s, written in rows
-        ]
+        facts = {
+            "author": _worded(author, catalogue.author.names),
+            "topic": _worded(posts["topic"][slots], catalogue.topic.names),
+            "post_language": _worded(posts["language"][slots], catalogue.language.names),
+            "age_s": _age_s(posts["created"][slots], asked.now_us),
+            "author_followers": Column.numbers(authors["followers"][author]),
+            "author_age_s": _age_s(authors["since"][author], asked.now_us),
+            "author_posts": Column.numbers(authors["posts"][author]),
+            "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
+        }
         # Most have neither: what is empty is left out of the record.
-        for fact, verdict, slot in zip(facts, catalogue.integrity(slots), slots.tolist(), strict=True):
-            fact.update({"integrity": verdict} if verdict else {})
-            fact.update({"labels": catalogue.labels[slot]} if catalogue.labels[slot] else {})
+        labels = [catalogue.labels[slot] for slot in slots.tolist()]
+        for name, words in (("integrity", catalogue.integrity(slots)), ("labels", labels)):
+            if any(words):
+                facts[name] = Column.of([word or None for word in words])
         if vectors is not None and vectors.shape[1] == _SKETCHED:
-            _lay(facts, "sketch", np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
+            facts["sketch"] = Column.numbers(np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
         return facts
 
     def _reindex(self, sight: Sight, slots: Ints) -> None:
@@ -326,21 +317,22 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
     return unique[ranking], joined[ranking]
 
 
-def _lay(facts: list[dict[str, Any]], name: str, values: npt.NDArray[Any]) -> None:
-    for fact, value in zip(facts, values.tolist(), strict=True):
-        fact[name] = value
+def _worded(codes: Ints, names: Sequence[str]) -> Column:
+    used, places = np.unique(codes, return_inverse=True)
+    return Column.coded(places, [names[code] for code in used.tolist()])
 
 
-def _note(places: Mapping[int, dict[str, Any]], name: str, slots: Iterable[int], values: Iterable[float]) -> None:
-    for slot, value in zip(slots, values, strict=True):
-        fact = places.get(slot)
-        if fact is not None:
-            fact[name] = value
+def _noted(slots: Ints, found: Ints, values: npt.NDArray[Any]) -> Column:
+    """Returns the values of some slots, where a source found them."""
+    if not len(found):
+        return Column("|u1", b"")
+    order = np.argsort(found)
+    places = order[np.minimum(np.searchsorted(found[order], slots), len(found) - 1)]
+    return Column.numbers(values[places], found[places] == slots)
 
 
-def _age_s(created_us: Ints, now_us: int) -> list[int]:
-    ages: list[int] = (np.maximum(now_us - created_us, 0) // _SECOND_US).tolist()
-    return ages
+def _age_s(created_us: Ints, now_us: int) -> Column:
+    return Column.numbers(np.maximum(now_us - created_us, 0) // _SECOND_US)
 
 
 def _since(started_ns: int) -> int:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import numpy as np
 
-from decalog.decisions import Candidate, Decision, Slot
+from decalog.candidates import Candidate
+from decalog.decisions import Decision, Slot
 from decalog.features.kernel import Float64s
 from decalog.policy import Case
 from decalog.systems.feed.policy import FeedPolicy, Weighed
@@ -81,7 +82,7 @@ class _Race:
 
     @property
     def refs(self) -> list[str]:
-        return [self.posts.posts[pick].ref for pick in self.found.picks]
+        return [self.posts.refs[pick] for pick in self.found.picks]
 
     def explained(self, post: int) -> Explained:
         """Returns what became of the post of a place."""
@@ -90,7 +91,7 @@ class _Race:
         if weighed is not None:
             value, adjusted = float(weighed.value[post] / _NANO), float(weighed.adjusted[post] / _NANO)
             factors = {name: int(m[post]) / 10_000 for name, m in weighed.multipliers.items() if m[post] != 10_000}  # noqa: PLR2004 - 1 in hundredths of a percent
-        ref, rank = self.posts.posts[post].ref, int(self.ranks[post])
+        ref, rank = self.posts.refs[post], int(self.ranks[post])
         if post in self.found.picks:
             return Explained(ref, rank, value, adjusted, factors, self.found.picks.index(post))
         return Explained(ref, rank, value, adjusted, factors, None, *self._beaten(post))
@@ -129,7 +130,7 @@ def explain(
         columns: feature name → value of each competing post.
     """
     race = _Race(decision, policy, columns or {})
-    return tuple(race.explained(post) for post in range(len(race.posts.posts)))
+    return tuple(race.explained(post) for post in range(len(race.posts.refs)))
 
 
 def why(decision: Decision, ref: str, *, policy: FeedPolicy, columns: Mapping[str, Float64s] | None = None) -> Why:
@@ -162,15 +163,15 @@ def _stages(
 
 
 def _raced(decision: Decision, candidate: Candidate, race: _Race) -> Iterator[tuple[str, str]]:
-    one = race.explained(race.posts.posts.index(candidate))
+    one = race.explained(race.posts.refs.index(candidate.ref))
     if race.weighed is None:
         yield "score", f"nothing predicted: {decision.fallback or 'no_prediction'}"
-        yield "rank", f"{one.rank} of {len(race.posts.posts)} by the ranks of retrieval in turn"
+        yield "rank", f"{one.rank} of {len(race.posts.refs)} by the ranks of retrieval in turn"
     else:
         yield "score", ", ".join(f"{head} {candidate.predictions.get(head, 0.0):.4g}" for head in HEADS)
         factors = "".join(f", {name} × {factor:.4g}" for name, factor in one.multipliers.items())
         yield "value", f"{one.value_minor:.4g} minor units{factors}: {one.adjusted_minor:.4g}"
-        yield "rank", f"{one.rank} of {len(race.posts.posts)} by adjusted value"
+        yield "rank", f"{one.rank} of {len(race.posts.refs)} by adjusted value"
     if one.because:
         yield "slate", one.because + (f"; {one.beaten_by} has it" if one.beaten_by else "")
     if race.refs != [slot.ref for slot in decision.choice.slots]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from decalog.candidates import gathered
 from decalog.decisions import Decision, decode_decision
 from decalog.deployment import Deployment
 from decalog.errors import UnknownRecordError
@@ -61,11 +62,10 @@ def why_logged(log: Log, deployment: Deployment, *, request: str, post: str) -> 
 
 def _seen(log: Log, decision: Decision) -> Columns | None:
     """Returns the features of all that competed, as they were."""
-    competing = [candidate for candidate in decision.candidates if not candidate.dropped]
-    features = SYSTEM.features
-    if not competing or decision.versions.features != features.version:
+    candidates, features = gathered(decision.candidates), SYSTEM.features
+    if not candidates.competing or decision.versions.features != features.version:
         return None
     state = OnlineState(features)
     state.apply_many(changes(log.read(0, decision.state_seq), SYSTEM.name, past=log, reads=features.reads))
     places = {name: place for place, name in enumerate(features.names)}
-    return Columns(places, vectors(state, decision.request, state_seq=decision.state_seq, candidates=competing))
+    return Columns(places, vectors(state, decision.request, state_seq=decision.state_seq, candidates=candidates))

@@ -13,8 +13,8 @@ from itertools import accumulate
 
 import msgspec
 
+from decalog.candidates import Candidate
 from decalog.clock import time_us
-from decalog.decisions import Candidate
 from decalog.errors import RequestError, UnknownRecordError, near
 from decalog.host import Host
 from decalog.http.problems import Answer

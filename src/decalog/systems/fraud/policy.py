@@ -117,7 +117,7 @@ class FraudPolicy:
     Raises:
         ConfigError: a cost, share or capacity is out of its range, or lines of the rules are wrong; all are named.
 
-    >>> from decalog.decisions import Candidate
+    >>> from decalog.candidates import Candidate
     >>> from decalog.events import Event
     >>> payment = Event("p1", "payment", 0, 7, {"card": 7}, {"amount_base_minor": 25_000})
     >>> scored = Candidate("p1", predictions={"p_fraud": 0.02})

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import msgspec
 import numpy as np
 
-from decalog.decisions import Candidate, Decision, Slot, decode_decision, unpack_features
+from decalog.candidates import Candidate, Candidates
+from decalog.decisions import Decision, Slot, decode_decision, unpack_features
 from decalog.errors import DecalogError
 from decalog.events import Event, Record, decode_event
 from decalog.features.facts import Change, Point
@@ -300,11 +301,13 @@ class _Leaking(Judge):
 
 class _Writing(Judge):
     def predict(self, draft: Underway) -> None:
-        draft.predictions = np.full((len(draft.candidates), len(self.heads)), math.nan)
+        draft.predictions = np.full((1 if draft.features is None else len(draft.features), len(self.heads)), math.nan)
 
 
 class _Inventing(Judge):
-    def choose(self, draft: Underway, decision_id: str, *, draw_secret: bytes) -> tuple[Chosen, tuple[Candidate, ...]]:
+    def choose(
+        self, draft: Underway, decision_id: str, *, draw_secret: bytes
+    ) -> tuple[Chosen, tuple[Candidate, ...] | Candidates]:
         verdict, candidates = super().choose(draft, decision_id, draw_secret=draw_secret)
         choice = msgspec.structs.replace(verdict.choice, slots=(Slot("what was not there"),))
         return msgspec.structs.replace(verdict, choice=choice), candidates

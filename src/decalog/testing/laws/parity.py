@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from decalog.candidates import Candidate
 from decalog.clock import rfc3339
-from decalog.decisions import Candidate, Decision, decode_decision, pack_features, unpack_features
+from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import DataError
 from decalog.events import Record, decode_event, encode

@@ -8,7 +8,8 @@ from functools import partial
 import msgspec
 import numpy as np
 
-from decalog.decisions import Candidate, Choice, Decision, Slot, decode_decision, pack_features, unpack_features
+from decalog.candidates import Candidate
+from decalog.decisions import Choice, Decision, Slot, decode_decision, pack_features, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import DecalogError
 from decalog.events import Record, decode_table, encode

@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from tests.homes import add_model, fill_home, live_messages, opened
 
-from decalog.decisions import Candidate, Decision, GuardrailVerdict
+from decalog.candidates import Candidate
+from decalog.decisions import Decision, GuardrailVerdict
 from decalog.deployment import Setup
 from decalog.errors import ConfigError
 from decalog.events import Event

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.systems.fraud.rules.trees import conditions, some
 
-from decalog.decisions import Candidate
+from decalog.candidates import Candidate
 from decalog.events import Event
 from decalog.ingest import Rates
 from decalog.policy import Case

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from decalog.decisions import Candidate
+from decalog.candidates import Candidate, Candidates, Column, gathered
 from decalog.features.kernel import Float64s, Int64s
 
 HEADS = ("p_click", "p_dwell", "p_like", "p_reply", "p_share", "p_hide", "p_report")
@@ -25,62 +23,79 @@ _OLD = 2**40
 """Seconds, and posts, of an author of whom nothing is known: no new one."""
 
 Bools = npt.NDArray[np.bool_]
-_of_heads = itemgetter(*HEADS)
 
 
 class Competitors(msgspec.Struct, frozen=True):
-    """Posts that no filter took out, one place a post, in the order of the candidates.
+    """Posts that no filter took out, one place a post, in the order of the candidates: they come first there.
 
     Args:
-        posts: the candidates themselves.
-        places: where each stands among all candidates.
+        candidates: all of them.
+        refs: the posts' names.
         predictions: shape (posts, heads); NaN where there is none.
         usable: shape (posts,), of which every prediction is a probability.
         in_network: shape (posts,), by an author whom the reader follows.
     """
 
-    posts: tuple[Candidate, ...]
-    places: tuple[int, ...]
+    candidates: Candidates
+    refs: tuple[str, ...]
     predictions: Float64s
     usable: Bools
     in_network: Bools
 
     @classmethod
-    def of(cls, candidates: Sequence[Candidate]) -> Competitors:
+    def of(cls, candidates: Sequence[Candidate] | Candidates) -> Competitors:
         """Returns those that compete."""
-        places = tuple([place for place, candidate in enumerate(candidates) if not candidate.dropped])
-        posts = tuple([candidates[place] for place in places])
-        predictions = _predictions([post.predictions for post in posts])
+        candidates = gathered(candidates)
+        count = candidates.competing
+        predictions = _predictions(candidates)
         usable = np.all((predictions >= 0.0) & (predictions <= 1.0), axis=1)
-        followed = np.array([bool(post.attributes.get("in_network")) for post in posts], np.bool_)
-        return cls(posts, places, predictions, usable, followed)
+        followed = candidates.attributes.get("in_network", _NOWHERE).filled(count, 0).astype(np.bool_)
+        return cls(candidates, candidates.refs[:count], predictions, usable, followed)
 
     def numbers(self, name: str, missing: int) -> Int64s:
         """Returns a whole-numbered attribute."""
-        return np.array([post.attributes.get(name, missing) for post in self.posts], np.int64)
+        return self._column(name).filled(len(self.refs), missing).astype(np.int64)
 
     def sketches(self) -> tuple[Int64s, Bools]:
         """Returns the sketches of the item vectors, and which posts have one."""
-        found = [post.attributes.get("sketch") for post in self.posts]
-        return np.array([one or 0 for one in found], np.int64), np.array([one is not None for one in found], np.bool_)
+        return self.numbers("sketch", 0), self._column("sketch").has(len(self.refs))
 
     def groups(self, name: str) -> Int64s:
         """Returns a number for each value of a text attribute, from 0; a post without it has one of its own."""
-        numbers: dict[object, int] = {}
-        named = [post.attributes.get(name) or (post.ref,) for post in self.posts]
-        return np.array([numbers.setdefault(value, len(numbers)) for value in named], np.int64)
+        column, own = self._column(name), np.arange(len(self.refs))
+        codes = column.filled(len(self.refs), -1)
+        is_named = np.array([bool(word) for word in column.words] + [False])[codes]
+        return np.where(is_named, codes, len(column.words) + own)
 
     def from_sources(self, names: frozenset[str]) -> Bools:
         """Returns which posts one of some retrievers found."""
-        known = {source: not names.isdisjoint(source.split("+")) for source in {post.source for post in self.posts}}
-        return np.array([known[post.source] for post in self.posts], np.bool_)
+        sources = self.candidates.sources
+        known = np.array([not names.isdisjoint(str(source).split("+")) for source in sources.words], np.bool_)
+        found: Bools = known[sources.array[: len(self.refs)]]
+        return found
+
+    def marked(self, *names: str) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yields the place, and some text attributes, of the posts that have one of them; "" where it is missing."""
+        columns = [self._column(name) for name in names]
+        places = np.flatnonzero(np.any([column.has(len(self.refs)) for column in columns], axis=0))
+        rows = zip(*(column.at(places) for column in columns), strict=True)
+        for place, row in zip(places.tolist(), rows, strict=True):
+            yield place, tuple(str(text or "") for text in row)
+
+    def _column(self, name: str) -> Column:
+        return self.candidates.attributes.get(name, _NOWHERE)
 
 
-def _predictions(of_posts: Sequence[Mapping[str, float]]) -> Float64s:
-    rows: Iterable[Any]
-    try:
-        rows = [_of_heads(heads) for heads in of_posts]
-    except KeyError:  # a model of fewer heads: what it does not predict is worth nothing
-        absent = 0.0
-        rows = [[heads.get(head, absent) if heads else np.nan for head in HEADS] for heads in of_posts]
-    return np.array(rows, np.float64).reshape(len(of_posts), len(HEADS))
+_NOWHERE = Column("|u1", b"")
+
+
+def _predictions(candidates: Candidates) -> Float64s:
+    made = np.full((candidates.competing, len(HEADS)), np.nan)
+    rows = candidates.rows
+    if len(rows):
+        # A model of fewer heads: what it does not predict is worth nothing.
+        made[:] = 0.0
+    for place, head in enumerate(HEADS):
+        if head in candidates.heads:
+            made[:, place] = rows[:, candidates.heads.index(head)]
+    return made

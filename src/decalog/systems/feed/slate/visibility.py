@@ -40,8 +40,8 @@ class Visibility(msgspec.Struct, frozen=True):
         return tuple(
             GuardrailVerdict(
                 self.rules[post][0],
-                posts.posts[post].ref,
-                posts.posts[found.picks[slot]].ref if slot < len(found.picks) else "",
+                posts.refs[post],
+                posts.refs[found.picks[slot]] if slot < len(found.picks) else "",
                 f"slot {slot}: {self.rules[post][1]}",
             )
             for post, slot in barred
@@ -75,12 +75,9 @@ class Rules(msgspec.Struct, frozen=True):
 
 def visibility(posts: Competitors, rules: Rules) -> Visibility:
     """Returns where each post may stand."""
-    first, ruled = np.zeros(len(posts.posts), np.int64), dict[int, tuple[str, str]]()
-    for place, post in enumerate(posts.posts):
-        integrity, labels = post.attributes.get("integrity"), post.attributes.get("labels")
-        if integrity or labels:
-            is_outside = not posts.in_network[place]
-            first[place], name, why = rules.of(integrity, str(labels or ""), is_outside=is_outside)
-            if first[place]:
-                ruled[place] = (name, why)
+    first, ruled = np.zeros(len(posts.refs), np.int64), dict[int, tuple[str, str]]()
+    for place, (integrity, labels) in posts.marked("integrity", "labels"):
+        first[place], name, why = rules.of(integrity, labels, is_outside=not posts.in_network[place])
+        if first[place]:
+            ruled[place] = (name, why)
     return Visibility(first, ruled)
