@@ -188,6 +188,7 @@ _CANDIDATE: tuple[Feature, ...] = (
     _fact("similar", "cosine with what was read last", missing=_NO_COSINE),
     *(_fact(f"{name}_rank", f"place in what `{name}` found", "place") for name in ("popular", "fresh", "following")),
     _fact("in_network", "the reader follows the author"),
+    _fact("readable", "the post is in a language that the reader reads"),
     _fact("age_s", "time since the post appeared", "s"),
     _fact("author_followers", "readers who follow the author", "readers"),
     _fact("author_age_s", "time since the author's first post", "s"),

@@ -69,6 +69,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dwell_per_1000_minor: 1,000 posts that were stayed on for 10 s.
         like_per_1000_minor: 1,000 likes; and so on for replies, shares, hides and reports.
         out_of_network_bp: multiplier of posts by authors that the reader does not follow.
+        foreign_bp: multiplier of posts in a language that the reader is not known to read.
         new_author_bp: multiplier of posts by new authors.
         new_author_posts: an author is new up to so many posts …
         new_author_age_s: … and up to this age.
@@ -106,10 +107,11 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     hide_per_1000_minor: Worth = -10_000
     report_per_1000_minor: Worth = -100_000
     out_of_network_bp: Share = 8_000
+    foreign_bp: Share = 2_000
     new_author_bp: Annotated[int, Meta(ge=0, le=5 * _BP)] = 12_000
     new_author_posts: Annotated[int, Meta(ge=0, le=10**6)] = 10
     new_author_age_s: Seconds = 7 * 86_400
-    half_gain_age_s: Seconds = 0
+    half_gain_age_s: Seconds = 2 * 86_400
     repeat_post_bp: Share = 5_000
     repeat_author_bp: Share = 9_500
     repeat_topic_bp: Share = 9_900
@@ -380,6 +382,7 @@ def _multipliers(
 ) -> Iterator[tuple[str, Int64s]]:
     """Yields each multiplier by the name under which a trace shows it, in hundredths of a percent."""
     yield "out_of_network", np.where(posts.in_network, _BP, params.out_of_network_bp)
+    yield "foreign", np.where(posts.numbers("readable", 1), _BP, params.foreign_bp)
     is_young = posts.numbers("author_age_s", _OLD) <= params.new_author_age_s
     is_new = is_young & (posts.numbers("author_posts", _OLD) <= params.new_author_posts)
     yield "new_author", np.where(is_new, params.new_author_bp, _BP)

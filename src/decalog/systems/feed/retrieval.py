@@ -28,7 +28,7 @@ from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
-from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, probed, taste
+from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, languages, probed, taste
 
 MOST = 500
 """How many posts compete."""
@@ -155,17 +155,19 @@ class FeedRetrieval:
         session = np.array([slot for slot in read if slot >= 0], np.int64)
         engaged, weights = taste(person, catalogue, session=session)
         seen = catalogue.standing(person.seen(request.event_time))
+        language = str(said.get("language", "")) or profile.language
         asked = Asked(
             request=request,
             now_us=request.event_time,
             person=person,
             region=str(said.get("region", "")) or profile.region,
-            language=str(said.get("language", "")) or profile.language,
+            language=language,
             is_adult=bool(said.get("is_adult", profile.is_adult)),
             engaged=engaged,
             weights=weights,
             seen=np.concatenate([seen[seen >= 0], session]),
             topics=catalogue.topic.mask((*person.follow, *profile.interests)),
+            languages=languages(catalogue, language, engaged=engaged, weights=weights),
         )
         asked.allowed = self._allowed(asked, str(said.get("only_topic", "")))
         return asked
@@ -266,6 +268,7 @@ class FeedRetrieval:
             "author_age_s": _age_s(authors["since"][author], asked.now_us),
             "author_posts": Column.numbers(authors["posts"][author]),
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
+            "readable": Column.numbers(asked.languages[posts["language"][slots]]),
         }
         # Most have neither: what is empty is left out of the record.
         labels = [catalogue.labels[slot] for slot in slots.tolist()]

@@ -138,6 +138,7 @@ CANDIDATE = (
     _fact("labels", "text", "Further labels, spaces between."),
     _fact("age_s", "int", "Seconds since it appeared."),
     _fact("in_network", "flag", "The reader follows its author."),
+    _fact("readable", "flag", "The reader reads its language, as far as is known."),
     _fact("author_followers", "int", "Readers who follow its author."),
     _fact("author_age_s", "int", "Seconds since its author's first post."),
     _fact("author_posts", "int", "Posts of its author."),

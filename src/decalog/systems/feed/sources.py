@@ -28,6 +28,8 @@ LIKENED = 2
 """Of how many posts, the last ones engaged with, others are sought that are like them."""
 AUTHORS, OF_EACH = 200, 10
 """How many followed authors, those who wrote last, and how many posts of each are looked through."""
+READ = 0.1
+"""A language is a reader's where a larger share of what they took up is in it; one post may be a slip."""
 LITTLE_SHOWN = 20
 """A post shown less often is given a chance."""
 
@@ -46,6 +48,7 @@ class Asked(msgspec.Struct, kw_only=True):
         weights: what each says of their taste, > 0.
         seen: slots of what they were shown or read lately.
         topics: for each topic's code whether the reader follows or chose it.
+        languages: for each language's code whether they read it.
         allowed: for each slot whether its post may be shown.
     """
 
@@ -59,6 +62,7 @@ class Asked(msgspec.Struct, kw_only=True):
     weights: npt.NDArray[np.float64]
     seen: Ints
     topics: Mask
+    languages: Mask
     allowed: Mask = np.zeros(0, np.bool_)
 
 
@@ -221,6 +225,25 @@ def taste(person: Person, catalogue: Catalogue, *, session: Ints) -> tuple[Ints,
     return np.array(list(weights), np.int64), np.array(list(weights.values())) * fading
 
 
+def languages(catalogue: Catalogue, own: str, *, engaged: Ints, weights: npt.NDArray[np.float64]) -> Mask:
+    """Returns for each language's code whether a reader reads it: their own, and those of what they took up.
+
+    All, where neither is known; and a post without a language is for everybody.
+
+    Args:
+        catalogue: for the posts' languages.
+        own: as they say; "" where they do not.
+        engaged: slots of what they liked last.
+        weights: what each says of them.
+    """
+    code = catalogue.language.code(own)
+    shares = np.bincount(catalogue.posts["language"][engaged], weights, minlength=len(catalogue.language.names))
+    shares[0] = 0.0
+    reads: Mask = shares > READ * shares.sum()
+    reads[[0, code]] = True
+    return reads if code or reads[1:].any() else np.ones_like(reads)
+
+
 def _nearest(index: VectorIndex, probes: Floats, asked: Asked, k: int) -> Found:
     scores, slots = index.search(probes, k, allowed=asked.allowed)
     is_found = slots >= 0
@@ -243,11 +266,9 @@ def _newest_first(sight: Sight, slots: Ints) -> Ints:
 
 
 def _suits(sight: Sight, asked: Asked, slots: Ints) -> Ints:
-    """Returns 2 where a post is on one of the reader's topics, and 1 more where its language is not another's."""
+    """Returns 2 where a post is on one of the reader's topics, and 1 more where they read its language."""
     posts = sight.catalogue.posts
-    language = posts["language"][slots]
-    is_readable = (language == 0) | (language == sight.catalogue.language.code(asked.language)) | (not asked.language)
-    suits: Ints = 2 * asked.topics[posts["topic"][slots]] + is_readable
+    suits: Ints = 2 * asked.topics[posts["topic"][slots]] + asked.languages[posts["language"][slots]]
     return suits
 
 
