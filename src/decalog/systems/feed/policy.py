@@ -104,7 +104,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     like_per_1000_minor: Worth = 1_500
     reply_per_1000_minor: Worth = 2_000
     share_per_1000_minor: Worth = 3_000
-    hide_per_1000_minor: Worth = -10_000
+    hide_per_1000_minor: Worth = -20_000
     report_per_1000_minor: Worth = -100_000
     out_of_network_bp: Share = 8_000
     foreign_bp: Share = 2_000
@@ -113,18 +113,18 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     new_author_age_s: Seconds = 7 * 86_400
     half_gain_age_s: Seconds = 2 * 86_400
     repeat_post_bp: Share = 5_000
-    repeat_author_bp: Share = 9_500
+    repeat_author_bp: Share = 9_900
     repeat_topic_bp: Share = 9_900
     rerank: Literal["dpp", "mmr", "none"] = "dpp"
-    theta_bp: Share = 5_000
+    theta_bp: Share = 9_000
     like_sketch_bp: Share = 5_000
     like_author_bp: Share = 1_500
     like_topic_bp: Share = 2_500
-    author_decay_bp: Share = 6_000
-    author_floor_bp: Share = 2_500
-    topic_decay_bp: Share = 9_000
+    author_decay_bp: Share = 9_000
+    author_floor_bp: Share = 5_000
+    topic_decay_bp: Share = 9_700
     topic_floor_bp: Share = 5_000
-    author_cap: Annotated[int, Meta(ge=1, le=MOST_SLOTS)] = 3
+    author_cap: Annotated[int, Meta(ge=1, le=MOST_SLOTS)] = 4
     topic_cap_bp: Annotated[int, Meta(ge=1, le=_BP)] = 4_000
     out_least_bp: Share = 1_000
     out_most_bp: Share = _BP
