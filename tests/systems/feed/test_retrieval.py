@@ -494,6 +494,7 @@ class TestFacts:
             "post_language": "de",
             "age_s": 90,
             "in_network": True,
+            "readable": True,
             "integrity": "limited",
             "labels": "long read",
             "author_followers": 2,
