@@ -129,16 +129,6 @@ _USER: tuple[Feature, ...] = (
     *_in("user", "7d", "shown", "reads"),
     _since("user", "clicks", "30d"),
     _rate("user", "clicks", "7d"),
-    _over(
-        "user",
-        "clicks",
-        "30d",
-        name="user_languages_30d",
-        meaning="different languages of the posts that the reader opened in 30 d",
-        unit="languages",
-        aggregate="distinct",
-        column="post_language",
-    ),
 )
 _POST: tuple[Feature, ...] = (
     *_counts("post", "shown", "1h", "1d", "7d"),
