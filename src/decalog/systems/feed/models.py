@@ -23,7 +23,9 @@ from decalog.systems.feed.schema import DWELL, SCHEMA
 
 HEAD = "+".join(signal.head for signal in SCHEMA.signals)
 
-RANKER = HeadsParams(trees=200, learning_rate=0.05, leaves=16, rows_a_leaf=200, l2=2.0, feature_share=0.3)
+RANKER = HeadsParams(
+    trees=200, learning_rate=0.05, leaves=16, rows_a_leaf=200, l2=50.0, feature_share=0.3, held_out=0.1
+)
 """The tree budget that serving 500 posts in 8 ms of CPU allows (`bench/latency/feed_ranker.py`)."""
 TOWERS = two_tower.Settings(epochs=20, batch=512, negatives=1_024)
 EARLIER = 0.5

@@ -73,7 +73,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         new_author_bp: multiplier of posts by new authors.
         new_author_posts: an author is new up to so many posts …
         new_author_age_s: … and up to this age.
-        half_gain_age_s: age at which a post earns half; 0: age is left to the model.
+        half_gain_age_s: a post earns half as much each time it has grown older by this; 0: age is left to the model.
         repeat_post_bp: multiplier for each time the reader was shown the post in 7 days.
         repeat_author_bp: for each time they were shown its author in a day.
         repeat_topic_bp: for each time they were shown its topic in a day.
@@ -388,7 +388,8 @@ def _multipliers(
     yield "new_author", np.where(is_new, params.new_author_bp, _BP)
     half = params.half_gain_age_s
     if half:
-        yield "age", _BP * half // (half + np.maximum(posts.numbers("age_s", 0), 0))
+        halvings = np.maximum(posts.numbers("age_s", 0), 0) / half
+        yield "age", (_BP * np.exp2(-halvings)).astype(np.int64)
     repeats = {
         "shown_to_user_7d": params.repeat_post_bp,
         "author_shown_to_user_1d": params.repeat_author_bp,
