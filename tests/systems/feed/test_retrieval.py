@@ -495,6 +495,7 @@ class TestFacts:
             "age_s": 90,
             "in_network": True,
             "readable": True,
+            "leaning": 0.5,
             "integrity": "limited",
             "labels": "long read",
             "author_followers": 2,

@@ -178,6 +178,8 @@ _CANDIDATE: tuple[Feature, ...] = (
     _fact("similar", "cosine with what was read last", missing=_NO_COSINE),
     *(_fact(f"{name}_rank", f"place in what `{name}` found", "place") for name in ("popular", "fresh", "following")),
     _fact("in_network", "the reader follows the author"),
+    _fact("interest", "the post is on a topic that the reader follows or chose; −1 where they did neither"),
+    _fact("leaning", "share of the post's topic in what the authors wrote last whom the reader follows"),
     _fact("readable", "the post is in a language that the reader reads"),
     _fact("age_s", "time since the post appeared", "s"),
     _fact("author_followers", "readers who follow the author", "readers"),

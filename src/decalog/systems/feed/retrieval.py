@@ -28,7 +28,7 @@ from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
-from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, languages, probed, taste
+from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, languages, leanings, probed, taste
 
 MOST = 500
 """How many posts compete."""
@@ -167,6 +167,7 @@ class FeedRetrieval:
             weights=weights,
             seen=np.concatenate([seen[seen >= 0], session]),
             topics=catalogue.topic.mask((*person.follow, *profile.interests)),
+            leanings=leanings(catalogue, person),
             languages=languages(catalogue, language, engaged=engaged, weights=weights),
         )
         asked.allowed = self._allowed(asked, str(said.get("only_topic", "")))
@@ -270,6 +271,10 @@ class FeedRetrieval:
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
             "readable": Column.numbers(asked.languages[posts["language"][slots]]),
         }
+        topics = posts["topic"][slots]
+        facts["leaning"] = Column.numbers(asked.leanings[topics])
+        if asked.topics.any():
+            facts["interest"] = Column.numbers(asked.topics[topics])
         # Most have neither: what is empty is left out of the record.
         labels = [catalogue.labels[slot] for slot in slots.tolist()]
         for name, words in (("integrity", catalogue.integrity(slots)), ("labels", labels)):

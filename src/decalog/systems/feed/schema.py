@@ -138,6 +138,8 @@ CANDIDATE = (
     _fact("labels", "text", "Further labels, spaces between."),
     _fact("age_s", "int", "Seconds since it appeared."),
     _fact("in_network", "flag", "The reader follows its author."),
+    _fact("interest", "flag", "Its topic is one that the reader follows or chose, where they did."),
+    _fact("leaning", "float", "Its topic's share of what the authors wrote last whom the reader follows."),
     _fact("readable", "flag", "The reader reads its language, as far as is known."),
     _fact("author_followers", "int", "Readers who follow its author."),
     _fact("author_age_s", "int", "Seconds since its author's first post."),

@@ -49,6 +49,7 @@ class Asked(msgspec.Struct, kw_only=True):
         seen: slots of what they were shown or read lately.
         topics: for each topic's code whether the reader follows or chose it.
         languages: for each language's code whether they read it.
+        leanings: for each topic's code its share of what the authors they follow wrote last.
         allowed: for each slot whether its post may be shown.
     """
 
@@ -63,6 +64,7 @@ class Asked(msgspec.Struct, kw_only=True):
     seen: Ints
     topics: Mask
     languages: Mask
+    leanings: npt.NDArray[np.float64]
     allowed: Mask = np.zeros(0, np.bool_)
 
 
@@ -148,14 +150,23 @@ def following(sight: Sight, asked: Asked, *, k: int) -> Found:
     catalogue, ties = sight.catalogue, asked.person.follow
     if not ties and not asked.person.profile.interests:
         return NOTHING
-    codes = np.array([code for code in map(catalogue.author.code, ties) if code], np.int64)
-    newest = catalogue.authors["newest"][codes] if len(codes) else codes
-    active = codes[np.argsort(-newest, kind="stable")[:AUTHORS]].tolist()
-    written = [slot for code in active for slot in catalogue.by_author.get(code, ())[-OF_EACH:]]
     latest = catalogue.latest()
     on_topic = latest[asked.topics[catalogue.posts["topic"][latest]]]
-    slots = np.unique(np.concatenate([np.array(written, np.int64), on_topic]))
+    slots = np.unique(np.concatenate([_written(catalogue, asked.person), on_topic]))
     return _picked(_newest_first(sight, slots), asked, k)
+
+
+def leanings(catalogue: Catalogue, person: Person) -> npt.NDArray[np.float64]:
+    """Returns each topic's share of what the authors wrote last whom a reader follows; 0 where they follow none."""
+    topics = catalogue.posts["topic"][_written(catalogue, person)]
+    return np.bincount(topics, minlength=len(catalogue.topic.names)) / max(len(topics), 1)
+
+
+def _written(catalogue: Catalogue, person: Person) -> Ints:
+    codes = np.array([code for code in map(catalogue.author.code, person.follow) if code], np.int64)
+    newest = catalogue.authors["newest"][codes] if len(codes) else codes
+    active = codes[np.argsort(-newest, kind="stable")[:AUTHORS]].tolist()
+    return np.array([slot for code in active for slot in catalogue.by_author.get(code, ())[-OF_EACH:]], np.int64)
 
 
 def fresh(sight: Sight, asked: Asked, *, k: int) -> Found:
