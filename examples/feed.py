@@ -11,7 +11,7 @@ from decalog.deployment import Deployment
 from decalog.home import Home
 from decalog.ingest import Ingest
 from decalog.operations import train_on_log
-from decalog.systems.feed.why import why_logged
+from decalog.systems.feed.why import why_folded
 
 TOPICS = ("jazz", "chess", "baking", "trains")
 
@@ -48,8 +48,7 @@ def main(folder: Path) -> None:
     write_history(Deployment(home, "feed", log).prepare(), clock, random.Random(7))  # noqa: S311 - nobody's clicks
     log.commit()
     print(train_on_log(home, "feed", seed=1).text())
-    deployment = Deployment(home, "feed", log)
-    service = deployment.service()
+    service = Deployment(home, "feed", log).service()
     asked = {"user": "ada", "size": 12, "region": "AT", "language": "en"}
 
     # Ada is new. She opens and likes what is about chess, and the next slate knows.
@@ -69,7 +68,7 @@ def main(folder: Path) -> None:
     muted = next(candidate.ref for candidate in decision.candidates if candidate.dropped == "muted")
     log.commit()
     for post in (decision.choice.slots[0].ref, muted):
-        print(why_logged(log, deployment, request="ask-3", post=post).text())
+        print(why_folded(log, request="ask-3", post=post).text())
     log.close()
 
 

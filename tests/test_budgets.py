@@ -45,6 +45,12 @@ ENGINE = ("features", "stores/redis.py")
 MODEL_LINES = 3_000
 INDEXES = ("stores/flat.py", "stores/faiss.py")
 """Models that systems share, `models/`, with the indexes of their vectors; docs/decisions/0033 says why apart."""
+LOOP_LINES = 6_000
+LOOP = (
+    *("statistics", "examples", "impressions", "training", "slate_training", "evaluation", "slate_metrics", "reports"),
+    "monitoring",
+)
+"""What closes the loop, off the way of a decision; docs/decisions/0038 says why it is counted apart from the spine."""
 EDGE_LINES = 8_000
 EDGES = (
     *("data", "http", "testing", "control_room", "drafts"),
@@ -57,6 +63,8 @@ WIRE_LINES = 1_000
 WORLD_LINES = 1_000
 """A system's world, `simulate.py` and `world*`; docs/decisions/0036 says why it is counted apart from the system."""
 APART = {"wire": WIRE_LINES, "world": WORLD_LINES}
+PARTS = {"", "edges", "feature engine", "shared models", "loop"}
+"""What is no system; "" is the spine."""
 WHOLE_LINES = 40_000
 COPIED_PERCENT = 10
 COPIED_RUN = 4
@@ -216,7 +224,7 @@ def judge_module(source: Source) -> Iterator[Finding]:
 
 
 def system_of(source: Source) -> str:
-    """Returns the system that a module belongs to, its wire, "edges", "feature engine", "shared models", or ""."""
+    """Returns the system that a module belongs to, its wire, its world, or one of PARTS."""
     parts = Path(source.module).parts
     if parts[0] in EDGES:
         return "edges"
@@ -224,6 +232,8 @@ def system_of(source: Source) -> str:
         return "feature engine"
     if parts[0] == "models" or source.module in INDEXES:
         return "shared models"
+    if parts[0].removesuffix(".py") in LOOP:
+        return "loop"
     if len(parts) == 2 or parts[0] != "systems":
         return ""
     if parts[2].startswith("wire"):
@@ -244,6 +254,7 @@ def judge_package(sources: list[Source]) -> Iterator[Finding]:
         ("edge lines", sizes.pop("edges", 0), EDGE_LINES),
         ("feature engine lines", sizes.pop("feature engine", 0), ENGINE_LINES),
         ("shared model lines", sizes.pop("shared models", 0), MODEL_LINES),
+        ("loop lines", sizes.pop("loop", 0), LOOP_LINES),
         ("median function lines", statistics.median(lengths or [0]), FUNCTION_LINES_MEDIAN),
     ]
     yield from over_budget(package, "", measured)
@@ -256,7 +267,7 @@ def judge_package(sources: list[Source]) -> Iterator[Finding]:
 def judge_copies(package: Source, sources: list[Source]) -> Iterator[Finding]:
     shapes: dict[str, list[str]] = {}
     for source in sources:
-        if system_of(source) not in {"", "edges", "feature engine", "shared models"}:
+        if system_of(source) not in PARTS:
             shapes.setdefault(system_of(source), []).extend(skeleton(source.tree))
     for one, other in itertools.combinations(sorted(shapes), 2):
         share = copied_percent(shapes[one], shapes[other])
@@ -368,6 +379,17 @@ def test_sizes_of_spine_and_system_are_counted_apart() -> None:
 def test_the_feature_engine_is_counted_apart() -> None:
     engine = [source_of(lines_of(2_001), module=f"features/m{number}.py") for number in range(3)]
     assert [finding.budget for finding in judge_package(engine)] == ["feature engine lines"]
+
+
+def test_the_loop_is_counted_apart_whether_a_room_is_a_file_or_a_folder() -> None:
+    rooms = ["statistics/drift.py", "monitoring/alerts.py", "training.py"]
+    assert not list(judge_package([source_of(lines_of(2_000), module=room) for room in rooms]))
+    loop = [source_of(lines_of(2_001), module=room) for room in rooms]
+    assert [finding.budget for finding in judge_package(loop)] == ["loop lines"]
+
+
+def test_every_room_of_the_loop_is_there() -> None:
+    assert set(LOOP) <= {path.stem for path in PACKAGE.iterdir()}
 
 
 def test_a_whole_that_grew_too_big_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,10 @@ from tests.fraud_log import FraudLog
 
 from decalog.clock import DAY, HOUR, ManualClock
 from decalog.features.definition import Aggregate, FeatureSet
+from decalog.freshness import Freshness
 from decalog.host import Host, HostState
 from decalog.meter import Meter
-from decalog.monitoring import Freshness, monitors_of
+from decalog.monitoring import monitors_of
 from decalog.systems.fraud.monitors import MONITORS
 from decalog.systems.fraud.system import SYSTEM
 

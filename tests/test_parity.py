@@ -42,8 +42,9 @@ WIDTH = len(SYSTEM.features.names)
 class ForgetsCorrections(OnlineState):
     """A state as a fault would have it: it takes what is new and nothing that changes what was there."""
 
-    def apply(self, change: Change) -> None:
-        super().apply(msgspec.structs.replace(change, minus=None, plus=None if change.minus else change.plus))
+    def apply(self, *changes: Change) -> None:
+        for change in changes:
+            super().apply(msgspec.structs.replace(change, minus=None, plus=None if change.minus else change.plus))
 
 
 class Lags(OnlineState):
@@ -51,10 +52,11 @@ class Lags(OnlineState):
 
     waiting: Change | None = None
 
-    def apply(self, change: Change) -> None:
-        if self.waiting is not None:
-            super().apply(self.waiting)
-        self.waiting = change
+    def apply(self, *changes: Change) -> None:
+        for change in changes:
+            if self.waiting is not None:
+                super().apply(self.waiting)
+            self.waiting = change
 
 
 class OtherLog(Log):

@@ -17,7 +17,7 @@ import json
 import msgspec
 
 from decalog.clock import DAY
-from decalog.features.catalog import Cost, measure
+from decalog.feature_catalog import Cost, measure
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.online import OnlineState
 from decalog.systems.fraud.features import FEATURES

@@ -8,7 +8,7 @@ what it is judged by: readers who are fed well come back, others do not. All pol
 
 Ours is the system as shipped: trained on the log of the history, then again every `RETRAINED` days on its own log, with
 the default policy, retrieval, exploration and delayed outcomes, decided by the real service. None of it sees a truth.
-Single-stage is the same retrieval with the towers' cosine alone as the order; pure CTR the same funnel with a weight on
+Single-stage is the same retrieval in the order of the towers' product alone; pure CTR the same funnel with a weight on
 clicks alone: it is what optimises engagement. Random, newest and popularity are rules of the world. The best of these
 five is the best trivial. The oracle ranks by the true value of a post in the long run.
 
@@ -87,8 +87,8 @@ PLAIN = msgspec.structs.replace(
 )
 
 
-class Cosine:
-    """A funnel whose ranker is the towers' cosine alone."""
+class Product:
+    """A funnel whose ranker is the towers' product alone."""
 
     blocking = False
 
@@ -99,7 +99,7 @@ class Cosine:
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`."""
         made = np.zeros((len(rows), len(HEADS)))
-        made[:, HEADS.index("p_click")] = np.clip((1 + rows[:, self._place]) / 2, 0.0, 1.0)
+        made[:, HEADS.index("p_click")] = np.clip((2 + rows[:, self._place]) / 4, 0.0, 1.0)
         return made
 
     def save(self, folder: Path) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def live(world: World, service: Service, clock: ManualClock, *, until_us: int) -
 def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
     """Returns what each policy brings on one seed."""
     found = {name: by_rule(seed, POLICIES[name], scale=scale) for name in RULES}
-    found["single-stage"] = by_service(seed, PLAIN, scale=scale, ranker=Cosine)
+    found["single-stage"] = by_service(seed, PLAIN, scale=scale, ranker=Product)
     found["pure CTR"] = by_service(seed, CLICKS, scale=scale)
     found["ours"] = by_service(seed, FeedWeights(), scale=scale)
     return found

@@ -44,7 +44,7 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
     """One value of each candidate, from the first on; those beyond its end have none.
 
     Args:
-        kind: numpy's name of the type of `data`: `|b1`, `<i1` to `<i8`, `<f8`; with `words`, `|u1` to `<u4`.
+        kind: numpy's name of the type of `data`: `|b1`, `|i1` to `<i8`, `<f4`, `<f8`; with `words`, `|u1` to `<u4`.
         data: the values as they lie in memory, or their places among the words.
         words: the different values, where they are texts, or of several types.
         there: one byte a value, 0 where there is none; empty where there is one everywhere.
@@ -57,15 +57,12 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def numbers(cls, values: npt.NDArray[Any], there: Mask | None = None) -> Column:
-        """Returns a column of bools, int64 or float64; ints lie in as few bytes as the largest needs."""
-        if values.dtype.kind == "i" and len(values):
-            low, high = int(values.min()), int(values.max())
-            size = next(size for size in (1, 2, 4, 8) if -(1 << 8 * size - 1) <= low <= high < 1 << 8 * size - 1)
-            values = values.astype(f"<i{size}")
+        """Returns a column of bools, int64 or float64, in as few bytes as hold all that they are."""
+        values = _narrow(values)
         return cls(values.dtype.str, values.tobytes(), (), _mask(there))
 
     @classmethod
-    def coded(cls, codes: npt.NDArray[np.integer[Any]], words: Sequence[Value], there: Mask | None = None) -> Column:
+    def coded(cls, codes: npt.NDArray[np.integer[Any]], words: Sequence[Value], *, there: Mask | None = None) -> Column:
         """Returns a column of places among words."""
         kind = "|u1" if len(words) <= 1 << 8 else "<u2" if len(words) <= 1 << 16 else "<u4"
         return cls(kind, codes.astype(kind).tobytes(), tuple(words), _mask(there))
@@ -74,19 +71,14 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
     def of(cls, values: Sequence[Value | None]) -> Column:
         """Returns a column of values as they are, type and all; None is none."""
         there = np.array([value is not None for value in values], np.bool_)
-        types = {type(value) for value in values if value is not None}
-        plain = types.pop() if len(types) == 1 else str
-        if plain in _NUMBERS:
-            try:
-                made = np.array([0 if value is None else value for value in values], _NUMBERS[plain])
-            except OverflowError:  # beyond int64: it is kept as it is
-                pass
-            else:
-                return cls.numbers(made, there)
+        numbers = _numbers(values)
+        if numbers is not None:
+            return cls.numbers(numbers, there)
         keys = [(type(value), repr(value)) for value in values]  # 0.0 and -0.0 are two
         words = {key: value for key, value in zip(keys, values, strict=True) if value is not None}
         codes = {key: code for code, key in enumerate(words)}
-        return cls.coded(np.array([codes.get(key, 0) for key in keys], np.int64), tuple(words.values()), there)
+        places = np.array([codes.get(key, 0) for key in keys], np.int64)
+        return cls.coded(places, tuple(words.values()), there=there)
 
     @property
     def array(self) -> npt.NDArray[Any]:
@@ -120,15 +112,18 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
 
     def at(self, places: npt.NDArray[np.int64]) -> list[Value | None]:
         """Returns the values of some candidates, None where there is none."""
-        inside = places < len(self.array)
-        found = self.array[places[inside]].tolist()
+        array = self.array
+        inside = places < len(array)
+        is_whole = bool(inside.all())
+        known = places if is_whole else places[inside]
+        found: list[Any] = array[known].tolist()
         if self.words:
             found = [self.words[code] for code in found]
         if self.there:
-            there = self.has(len(self.array))[places[inside]].tolist()
+            there = np.frombuffer(self.there, np.bool_)[known].tolist()
             found = [value if has else None for value, has in zip(found, there, strict=True)]
-        if len(found) == len(places):
-            return list(found)
+        if is_whole:
+            return found
         some = iter(found)
         return [next(some) if has else None for has in inside.tolist()]
 
@@ -143,7 +138,7 @@ class Candidates(msgspec.Struct, frozen=True):
         attributes: name → values.
         dropped: of the last ones the name of the filter that took each out.
         heads: what is predicted of those that compete.
-        predictions: float64, candidates × heads.
+        predictions: candidates × heads, NaN where there is none; float32 where that loses nothing, else float64.
         kept: places of the candidates whose features are kept.
         features: of these, float64 little endian in the feature set's order, one candidate after the other.
     """
@@ -175,7 +170,13 @@ class Candidates(msgspec.Struct, frozen=True):
     @property
     def rows(self) -> Floats:
         """What is predicted, (candidates, heads); no rows where nothing is."""
-        return np.frombuffer(self.predictions, "<f8").reshape(-1, max(1, len(self.heads)))
+        count = self.competing * len(self.heads)
+        kind = "<f4" if len(self.predictions) == 4 * count else "<f8"
+        return np.frombuffer(self.predictions, kind).astype(np.float64).reshape(-1, max(1, len(self.heads)))
+
+    def predicted(self, heads: Sequence[str], rows: Floats) -> Candidates:
+        """Returns them with what is predicted of those that compete, (candidates, heads)."""
+        return msgspec.structs.replace(self, heads=tuple(heads), predictions=_narrow(rows).tobytes())
 
     def some(self, places: Sequence[int]) -> list[Candidate]:
         """Returns the candidates of some places."""
@@ -189,7 +190,7 @@ class Candidates(msgspec.Struct, frozen=True):
             Candidate(
                 self.refs[place],
                 str(sources[n]),
-                dict(zip(self.heads, rows[place].tolist(), strict=True)) if place < len(rows) and self.heads else {},
+                dict(zip(self.heads, rows[place].tolist(), strict=True)) if place < len(rows) else {},
                 kept.get(place, b""),
                 entities[n],
                 attributes[n],
@@ -200,7 +201,7 @@ class Candidates(msgspec.Struct, frozen=True):
 
 
 def gathered(candidates: Sequence[Candidate] | Candidates) -> Candidates:
-    """Returns candidates as columns: those that compete come first, in their order.
+    """Returns candidates as columns: those that compete come first, in their order; heads that one lacks are NaN.
 
     >>> made = gathered((Candidate("p1", "fresh", attributes={"age_s": 60}), Candidate("p2", dropped="seen")))
     >>> made.competing, made[0].attributes, made[1].dropped
@@ -209,21 +210,17 @@ def gathered(candidates: Sequence[Candidate] | Candidates) -> Candidates:
     if isinstance(candidates, Candidates):
         return candidates
     rows = sorted(candidates, key=lambda one: bool(one.dropped))
-    first = sum(not one.dropped for one in rows)
-    heads = tuple(dict.fromkeys(head for one in rows[:first] for head in one.predictions))
-    predicted = [[one.predictions.get(head, np.nan) for head in heads] for one in rows[:first]] if heads else []
-    kept = tuple(place for place, one in enumerate(rows) if one.features)
-    return Candidates(
-        tuple(one.ref for one in rows),
-        Column.of([one.source for one in rows]),
-        _columns([one.entities for one in rows]),
-        _columns([one.attributes for one in rows]),
-        tuple(one.dropped for one in rows[first:]),
-        heads,
-        np.array(predicted, "<f8").tobytes(),
-        kept,
-        b"".join(rows[place].features for place in kept),
+    told: dict[str, list[Any]] = {name: [getattr(one, name) for one in rows] for name in Candidate.__struct_fields__}
+    made = Candidates(
+        refs=tuple(told["ref"]),
+        sources=Column.of(told["source"]),
+        entities=_columns(told["entities"]),
+        attributes=_columns(told["attributes"]),
+        dropped=tuple(filter(None, told["dropped"])),
+        kept=tuple(place for place, values in enumerate(told["features"]) if values),
+        features=b"".join(told["features"]),
     )
+    return made.predicted(*_table(told["predictions"][: made.competing]))
 
 
 def named(candidates: Sequence[Candidate] | Candidates, refs: Iterable[str]) -> dict[str, Candidate]:
@@ -231,7 +228,7 @@ def named(candidates: Sequence[Candidate] | Candidates, refs: Iterable[str]) -> 
     if not isinstance(candidates, Candidates):
         wanted = set(refs)
         return {one.ref: one for one in candidates if one.ref in wanted}
-    places = {ref: place for place, ref in enumerate(candidates.refs)}
+    places = dict(zip(candidates.refs, range(len(candidates)), strict=True))
     found = [places[ref] for ref in dict.fromkeys(refs) if ref in places]
     return {one.ref: one for one in candidates.some(found)}
 
@@ -246,8 +243,39 @@ def kept(candidates: Sequence[Candidate] | Candidates) -> list[Candidate]:
 _NUMBERS: Mapping[type, Any] = {bool: np.bool_, int: np.int64, float: np.float64}
 
 
+def _numbers(values: Sequence[Value | None]) -> npt.NDArray[Any] | None:
+    """Returns values of one type of number, 0 for None; None where they are no such."""
+    types = {type(value) for value in values if value is not None}
+    kind = _NUMBERS.get(types.pop()) if len(types) == 1 else None
+    if kind is None:
+        return None
+    try:
+        return np.array([0 if value is None else value for value in values], kind)
+    except OverflowError:  # beyond int64
+        return None
+
+
+def _narrow(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Returns numbers in the fewest bytes, 1 to 8 of ints and 4 or 8 of floats, that hold them bit for bit."""
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            half = values.astype("<f4")
+        return half if half.astype("<f8").tobytes() == values.astype("<f8").tobytes() else values.astype("<f8")
+    if values.dtype.kind != "i" or not len(values):
+        return values
+    low, high = int(values.min()), int(values.max())
+    size = next(size for size in (1, 2, 4, 8) if -(1 << 8 * size - 1) <= low <= high < 1 << 8 * size - 1)
+    return values.astype(f"<i{size}")
+
+
 def _mask(there: Mask | None) -> bytes:
     return b"" if there is None or there.all() else there.tobytes()
+
+
+def _table(rows: Sequence[Mapping[str, float]]) -> tuple[tuple[str, ...], Floats]:
+    """Returns the names of what is in any of some rows, and all values, NaN where there is none."""
+    names = tuple(dict.fromkeys(name for row in rows for name in row))
+    return names, np.array([[row.get(name, np.nan) for name in names] for row in rows], np.float64)
 
 
 def _columns(rows: Sequence[Mapping[str, Value]]) -> dict[str, Column]:

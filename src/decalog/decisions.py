@@ -146,7 +146,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
         """The candidate that stands for the decision where one is asked for: the first slot's, or else the first."""
         first = self.choice.slots[0].ref if self.choice.verb and self.choice.slots else ""
         found = named(self.candidates, (first,)) if first else {}
-        return found.get(first, self.candidates[0] if len(self.candidates) else None)
+        return found[first] if found else self.candidates[0] if len(self.candidates) else None
 
     @property
     def happened(self) -> Choice | None:

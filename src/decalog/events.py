@@ -1,7 +1,8 @@
 """The log's record and the event: the two shapes everything else is made of.
 
 Formats are frozen: `tests/golden/` holds a file of each, and every later version must still read it. In format 2 a body
-of 16 KiB and more is deflated (RFC 1950): a slate of 500 candidates repeats their keys 500 times.
+of 16 KiB and more is deflated (RFC 1950): a slate of 500 candidates repeats their keys 500 times. In format 3 a
+decision's candidates may be columns (`candidates.Candidates`): there they do not.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 
 from decalog.errors import CorruptLogError
 
-FORMAT = 2
+FORMAT = 3
 _LARGE = 16_384
 """Bytes from which on a body is deflated."""
 _DEFLATED = 0x78

@@ -159,23 +159,26 @@ class _Told:
                 retrieval.follow(record, body)
         return retrieval
 
-    def redescribed(self, model: Any, places: npt.NDArray[np.intp]) -> Floats:
+    def revisited(self, model: Any, places: npt.NDArray[np.intp]) -> Iterator[tuple[Retrieval, Event, list[int]]]:
         wanted: dict[int, list[int]] = {}
         for row, place in enumerate(places.tolist()):
             wanted.setdefault(self._history.shown[place].record.seq, []).append(row)
-        points: list[Point | None] = [None] * len(places)
         retrieval = self._make()
         retrieval.adopt(model)
         for record, body in self._told:
-            rows = wanted.get(record.seq, [])
-            shown = [self._history.shown[places[row]] for row in rows]
-            if shown:
-                described = retrieval.describe(shown[0].decision.request, [one.slot.ref for one in shown])
-                for row, one, candidate in zip(rows, shown, described, strict=True):
-                    facts = {**one.candidate.attributes, **candidate.attributes}
-                    of = msgspec.structs.replace(one.candidate, attributes=facts)
-                    points[row] = point(one.decision.request, one.decision.state_seq, of=of)
+            if record.seq in wanted:
+                yield retrieval, body.request, wanted[record.seq]
             retrieval.follow(record, body)
+
+    def redescribed(self, model: Any, places: npt.NDArray[np.intp]) -> Floats:
+        points: list[Point | None] = [None] * len(places)
+        for retrieval, request, rows in self.revisited(model, places):
+            shown = [self._history.shown[places[row]] for row in rows]
+            described = retrieval.describe(request, [one.slot.ref for one in shown])
+            for row, one, candidate in zip(rows, shown, described, strict=True):
+                facts = {**one.candidate.attributes, **candidate.attributes}
+                of = msgspec.structs.replace(one.candidate, attributes=facts)
+                points[row] = point(request, one.decision.state_seq, of=of)
         return self._rewritten(places, [one for one in points if one is not None])
 
     def _rewritten(self, places: npt.NDArray[np.intp], points: Sequence[Point]) -> Floats:
@@ -186,8 +189,7 @@ class _Told:
         lookups = rows[:, kept]
         write_requests(plan, points, out=rows)
         rows[:, kept] = lookups
-        model_rows: Floats = rows[:, np.array(features.places_for("model"), np.intp)]
-        return model_rows
+        return np.asarray(rows[:, np.array(features.places_for("model"), np.intp)])
 
 
 def _slim(body: Event | Decision | Outcome | None) -> Event | Decision | Outcome | None:

@@ -218,6 +218,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 self._cell(contender.saved_per_1000, MINOR_UNITS),
             )[: len(head)]
             for contender in self.contenders
+            if contender.values.keys() & {first, money}
         ]
         widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]

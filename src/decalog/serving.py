@@ -129,6 +129,8 @@ class Judge:
             return
         try:
             values = model.predict(draft.features[:, self._columns]).reshape(len(draft.features), len(self.heads))
+            if isinstance(draft.candidates, Candidates):
+                values = values.astype(np.float32).astype(np.float64)  # hundreds are logged: half the bytes
         except Exception:  # noqa: BLE001  # the edge of an engine: whatever a model raises is a recorded fallback
             draft.fallback = "model_error"
         else:
@@ -142,7 +144,7 @@ class Judge:
         self, draft: Underway, decision_id: str, *, draw_secret: bytes
     ) -> tuple[Verdict, tuple[Candidate, ...] | Candidates]:
         """Returns the policy's verdict on a draft, and the candidates as they are logged."""
-        candidates, features = predicted(draft.candidates, self.heads, draft.predictions), draft.features
+        candidates, features = _predicted(draft.candidates, self.heads, rows=draft.predictions), draft.features
         values: Mapping[str, float] = {} if features is None else Values(self._places, features[0])
         columns: Mapping[str, Floats] = {} if features is None else Columns(self._places, features)
 
@@ -162,14 +164,14 @@ class Judge:
         return policy.fall_back(case, draft.fallback)
 
 
-def predicted(
-    candidates: tuple[Candidate, ...] | Candidates, heads: Sequence[str], rows: Floats | None
+def _predicted(
+    candidates: tuple[Candidate, ...] | Candidates, heads: Sequence[str], *, rows: Floats | None
 ) -> tuple[Candidate, ...] | Candidates:
     """Returns the candidates with what is predicted of those that compete, (candidates, heads); None for nothing."""
     if rows is None:
         return candidates
     if isinstance(candidates, Candidates):
-        return msgspec.structs.replace(candidates, heads=tuple(heads), predictions=rows.astype("<f8").tobytes())
+        return candidates.predicted(heads, rows)
     (alone,) = candidates
     (row,) = rows.tolist()
     return (msgspec.structs.replace(alone, predictions=dict(zip(heads, row, strict=True))),)
@@ -263,10 +265,15 @@ class Service:
         self.predict(begun)
         return (*self.finish(begun), False)
 
-    def begin(self, raw: bytes | Mapping[str, Any], form: bytes = b"") -> Underway | tuple[Record, Decision]:
-        """Admits a request and computes its features; a retry gives what was logged instead.
+    def begin(
+        self, raw: bytes | Mapping[str, Any], form: bytes = b"", *, sees: bool = True
+    ) -> Underway | tuple[Record, Decision]:
+        """Admits a request, finds its candidates and computes their features; a retry gives what was logged instead.
 
-        `form` is what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
+        Args:
+            raw: the request.
+            form: what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
+            sees: whether features are computed now; else `see` is to be called.
         """
         started = time.perf_counter_ns()
         parsed = self.ingest.parser.request(raw)
@@ -287,8 +294,14 @@ class Service:
         )
         _stage(draft, "parse", started)
         self._retrieve(draft)
-        self._featurise(draft)
+        if sees:
+            self._featurise(draft)
         return draft
+
+    def see(self, draft: Underway) -> None:
+        """Adds the features of the candidates, as the views are now; it may be later than the request was admitted."""
+        draft.state_seq, draft.judge = self._log.position, self.judge
+        self._featurise(draft)
 
     def logged(self, id_: str, mark: bytes) -> tuple[Record, Decision] | None:
         """Returns the decision that was logged for a request of the same id and body, or None.
@@ -345,22 +358,9 @@ class Service:
         self.adopt(msgspec.structs.replace(self.serving, policy=policy, versions=versions))
         return seq
 
-    def describe(self) -> dict[str, str]:
-        """Returns what it decides with: versions, mode, and why the champion of now cannot be used, or ""."""
-        versions = self.serving.versions
-        mode = "shadow" if self.serving.shadow else "live"
-        return {
-            "model": versions.model,
-            "policy": versions.policy,
-            "features": versions.features,
-            "mode": mode,
-            "problem": self.problem,
-        }
-
     def fold(self, record: Record, body: Event | Decision | Outcome | None = None) -> None:
         """Folds an admitted record into the live views."""
-        for change in changes_of(record, body, past=self._log, reads=self._reads):
-            self.state.apply(change)
+        self.state.apply(*changes_of(record, body, past=self._log, reads=self._reads))
         if self.retrieval is not None and body is not None:
             self.retrieval.follow(record, body)
 
@@ -438,6 +438,19 @@ class Service:
         return decision
 
 
+def described(service: Service) -> dict[str, str]:
+    """Returns what a service decides with: versions, mode, and why the champion of now cannot be used, or ""."""
+    versions = service.serving.versions
+    mode = "shadow" if service.serving.shadow else "live"
+    return {
+        "model": versions.model,
+        "policy": versions.policy,
+        "features": versions.features,
+        "mode": mode,
+        "problem": service.problem,
+    }
+
+
 def _finite(candidates: Candidates, names: tuple[str, ...]) -> Candidates:
     """Returns the candidates without measures that are no numbers: they are missing, as features take them to be."""
     measures = {name: candidates.attributes[name] for name in names if name in candidates.attributes}
@@ -465,7 +478,8 @@ def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str
         decision: logged there.
         now: the set in force, whose names are at hand.
     """
-    packed = decision.lead.features if decision.lead else b""
+    lead = decision.lead
+    packed = b"" if lead is None else lead.features
     names, version = now.names, decision.versions.features
     if packed and version != now.version:
         declared = Tables(log).version(now.system, "features", version=version)
@@ -476,12 +490,13 @@ def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str
 def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
     """Returns what a caller is told about a decision; the same for a retry, nothing personal in it."""
     slots = {"slots": _slots(decision)} if decision.choice.verb else {}
+    lead = decision.lead
     return {
         "decision_id": decision.id,
         noun: decision.request.id,
         "action": decision.choice.action,
         **slots,
-        "predictions": decision.lead.predictions if decision.lead else {},
+        "predictions": {} if lead is None else lead.predictions,
         "reasons": list(decision.choice.reasons),
         "expected_minor": decision.expected_minor,
         "currency": decision.currency,

@@ -64,8 +64,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             DataError: there is no such head.
         """
-        labels: Floats = self.labels[:, self._place(head)]
-        return labels
+        return np.asarray(self.labels[:, self._place(head)])
 
     def prediction(self, head: str) -> Floats:
         """Returns one head's predictions.
@@ -74,8 +73,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
             DataError: there is no such head, or nothing was predicted.
         """
         need(self.predictions.size > 0, "predictions", expected="a model's")
-        predictions: Floats = self.predictions[:, self._place(head)]
-        return predictions
+        return np.asarray(self.predictions[:, self._place(head)])
 
     def _place(self, head: str) -> int:
         need(head in self.heads, "metrics of slates", expected=f"the head {head}")

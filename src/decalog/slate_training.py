@@ -89,10 +89,8 @@ def train_slates(
     chosen = chosen_kind(system, plan)
     say("joining what was shown with its outcomes")
     with uncollected():
-        retrieval = load(system.retrieval) if system.retrieval else None
-        history = ImpressionHistory(
-            log.read(0, plan.position), system.schema, features=system.features, retrieval=retrieval
-        )
+        records, retrieval = log.read(0, plan.position), load(system.retrieval)
+        history = ImpressionHistory(records, system.schema, features=system.features, retrieval=retrieval)
         parts = split_slates(history, test_share=plan.test_share)
     _check_enough(parts, plan, system=system)
     policy: Any = system.policy(plan.policy if plan.policy is not None else system.policy_params())
@@ -102,6 +100,9 @@ def train_slates(
         models[spec.name] = spec.fit(parts.train, plan.seed)
     judge = _Judge(history, parts.test, policy=policy, system=system, model=models[chosen.name])
     contenders = [judge.as_shown(), *(judge.contender(spec, models[spec.name]) for spec in system.models)]
+    if system.found:
+        say("asking retrieval anew")
+        contenders = load(system.found)(contenders, name=chosen.name, model=models[chosen.name], test=parts.test)
     made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
     return registered(manifest, models[chosen.name], made=made, registry=registry, system=system, plan=plan)
@@ -166,8 +167,8 @@ class _Judge:
 
     def _measured(self, name: str, role: Role, rows: Ranked, *, tiers: tuple[str, ...]) -> Contender:
         values, missing = measure([metric for metric in self._metrics if metric.tier in tiers], rows)
-        missing = () if name == SHOWN else missing  # a slate as it was shown predicts nothing
-        return Contender(name=name, role=role, values=values, missing=missing)
+        # A slate as it was shown predicts nothing.
+        return Contender(name=name, role=role, values=values, missing=() if name == SHOWN else missing)
 
 
 def _check_enough(parts: Parts, plan: TrainingPlan, *, system: System) -> None:
@@ -189,7 +190,6 @@ def _completeness(part: SlateSet) -> Completeness:
 def _report(
     history: ImpressionHistory, parts: Parts, *, contenders: list[Contender], system: System, currency: str
 ) -> Report:
-    everything = history.part(np.ones(len(history.shown), np.bool_), known_by=history.known_time)
     return Report(
         system=system.name,
         noun=f"shown {system.schema.slate_of}",
@@ -200,7 +200,7 @@ def _report(
         test=_completeness(parts.test),
         gap=parts.gap,
         delay_left_out=True,
-        labels=_completeness(everything),
+        labels=_completeness(history.part(np.ones(len(history.shown), np.bool_), known_by=history.known_time)),
         support=Support(),
         late=history.late,
         currency=currency,

@@ -36,6 +36,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         tryout: days of history and size of its world that `decalog up` begins with.
         retrieval: dotted path `module:Class` of what finds the candidates (`retrieval.py`); "" where the request itself
             is the only one.
+        found: dotted path `module:function` of what adds to a report how well retrieval finds, (contenders; `name` and
+            `model` chosen, `test` part) → contenders with more; "" where nothing does.
         commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
     """
 
@@ -50,6 +52,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int = 100
     wire: str = ""
     retrieval: str = ""
+    found: str = ""
     tryout: tuple[int, float] = (180, 0.25)
     lead: float = 0.01
     commands: Mapping[str, str] = {}

@@ -25,8 +25,8 @@ from decalog.features.snapshot import write_snapshot
 class Eager(OnlineState):
     """Prunes all that it may at every change."""
 
-    def apply(self, change: Change) -> None:
-        super().apply(change)
+    def apply(self, *changes: Change) -> None:
+        super().apply(*changes)
         for entity in self._entities:
             for token, rows in entity.by_token.items():
                 entity.by_token[token] = kernel.refit(rows, self._watermark - self._kept_us)
@@ -35,17 +35,17 @@ class Eager(OnlineState):
 class Hoarder(OnlineState):
     """Never prunes."""
 
-    def apply(self, change: Change) -> None:
+    def apply(self, *changes: Change) -> None:
         kept, self._kept_us = self._kept_us, 2**61
-        super().apply(change)
+        super().apply(*changes)
         self._kept_us = kept
 
 
 class Silent(OnlineState):
     """A planted fault: lets rows go, and does not say so."""
 
-    def apply(self, change: Change) -> None:
-        super().apply(change)
+    def apply(self, *changes: Change) -> None:
+        super().apply(*changes)
         for entity in self._entities:
             for token, rows in entity.by_token.items():
                 entity.by_token[token] = kernel.refit(rows, kernel.BEFORE_ALL)
@@ -55,8 +55,8 @@ class Silent(OnlineState):
 class LeavesTies(OnlineState):
     """A planted fault: of the rows that go, those of the last microsecond stay."""
 
-    def apply(self, change: Change) -> None:
-        super().apply(change)
+    def apply(self, *changes: Change) -> None:
+        super().apply(*changes)
         for entity in self._entities:
             for rows in entity.by_token.values():
                 if rows[0, kernel.MARK] == rows[1, kernel.TIME]:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from decalog.candidates import Candidate
+from decalog.candidates import Candidate, Candidates, gathered
 from decalog.crypto import digest, seal, unseal
 from decalog.decisions import (
     Choice,
@@ -199,6 +199,34 @@ FORMAT_2 = [
         MANY,
     ),
 ]
+COLUMNS = msgspec.structs.replace(
+    DECISION,
+    candidates=gathered(
+        (
+            *DECISION.candidates,
+            *(
+                Candidate(
+                    f"post-{n}",
+                    "fresh+popular" if n % 3 else "",
+                    {"p_fraud": n / 512, "p_click": -0.0},
+                    entities={"author": n * n * n},
+                    attributes={"age_s": 60 * n, "mixed": n if n % 2 else "Zürich 東京", "new": n == 7}
+                    | ({"huge": 2**64 - n} if n > 500 else {"small": -n / 3}),
+                )
+                for n in range(512)
+            ),
+        )
+    ),
+)
+FORMAT_3 = [
+    *((msgspec.structs.replace(record, format=3), body) for record, body in FORMAT_2),
+    (
+        Record(
+            3, 0, 8, "decision", "feed", TIME + 9, PAYMENT.event_time, "f-2", b"j" * 16, 8, "", encode_body(COLUMNS)
+        ),
+        COLUMNS,
+    ),
+]
 
 
 def test_every_format_up_to_ours_has_its_file() -> None:
@@ -239,9 +267,23 @@ def test_format_2_deflates_what_is_large() -> None:
         decode_decision(torn.body)
 
 
-def test_format_1_is_written_bit_for_bit() -> None:
-    golden, previous = load(1), genesis(0)
-    for entry, (record, body) in zip(golden.entries, FORMAT_1, strict=True):
+def test_format_3_holds_candidates_as_columns() -> None:
+    records = [record for _, record in checked(load(3).entries)]
+    assert [read_body(record) for record in records] == [body for _, body in FORMAT_3]
+    read = decode_decision(records[-1].body).candidates
+    assert isinstance(read, Candidates)
+    assert [encode(one) for one in read] == [encode(one) for one in COLUMNS.candidates]
+    assert read[-1] == DECISION.candidates[2]
+    assert read[9].attributes == {"age_s": 420, "mixed": 7, "new": True, "small": -7 / 3}
+    assert read[512].attributes["huge"] == 2**64 - 510
+
+
+@pytest.mark.parametrize(("number", "records"), [(1, FORMAT_1), (FORMAT, FORMAT_3)])
+def test_the_first_format_and_ours_are_written_bit_for_bit(
+    number: int, records: list[tuple[Record, msgspec.Struct]]
+) -> None:
+    golden, previous = load(number), genesis(0)
+    for entry, (record, body) in zip(golden.entries, records, strict=True):
         assert encode(record) == entry.blob
         assert encode_body(body) == record.body
         assert encode(decode_record(entry.blob)) == entry.blob

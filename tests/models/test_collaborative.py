@@ -61,6 +61,37 @@ def test_the_same_seed_gives_the_same_bits(fit: Callable[[Interactions], Scorer]
     assert fit(seen).scores(seen.taken).tobytes() == fit(seen).scores(seen.taken).tobytes()
 
 
+@pytest.mark.parametrize("turn", [1, -1])
+def test_the_baseline_that_finds_what_was_held_out_is_fitted_to_all(turn: int) -> None:
+    seen, told = checkerboard(), list[Interactions]()
+
+    def knn(part: Interactions) -> Scorer:
+        told.append(part)
+        return collaborative.item_knn(part, shrinkage=0.0)
+
+    found = collaborative.best_of(seen, [collaborative.popularity, knn][::turn], k=3, seed=1)
+    assert isinstance(found, collaborative.ItemWeights)
+    held, whole = told
+    assert whole is seen
+    assert held.taken.sum() == pytest.approx(0.8 * seen.taken.sum(), rel=0.1)
+    assert (seen.taken - held.taken).min() == 0
+
+
+def test_among_baselines_that_find_the_same_the_first_is_taken() -> None:
+    lone = interactions([("a", "x")])
+    assert isinstance(
+        collaborative.best_of(lone, [collaborative.popularity, collaborative.item_knn]), collaborative.Popularity
+    )
+
+
+def test_what_was_found_is_a_share_of_each_users() -> None:
+    most = collaborative.Popularity(np.array([4, 3, 2, 1], np.float32))
+    told, held = (
+        sparse.csr_array(np.array(rows, np.float32)) for rows in ([[1, 0, 0, 0]] * 2, [[0, 1, 0, 1], [0, 0, 0, 1]])
+    )
+    assert [collaborative._found(most, told, held, k=k) for k in (1, 2, 3)] == [1 + 0, 1 / 2 + 0, 1 + 1]
+
+
 def test_popularity_counts_users_whoever_asks() -> None:
     seen = interactions([("a", "x"), ("b", "x"), ("b", "y"), ("b", "y")])
     assert collaborative.popularity(seen).scores(seen.taken).tolist() == [[2, 1], [2, 1]]

@@ -207,6 +207,68 @@ def test_only_rare_heads_still_make_a_model(tmp_path: Path) -> None:
     assert again.predict(data.rows[:2]).tobytes() == fitted.predict(data.rows[:2]).tobytes()
 
 
+GIVEN = msgspec.structs.replace(SMALL, given={"p_share": "p_click"})
+
+
+@functools.cache
+def within(slates: int = 2_000) -> World:
+    """A world where one shares what one clicked only: P(share | click) rises with taste."""
+    before = world(slates)
+    clicks = before.data.labels[:, 0]
+    chance = 1 / (1 + np.exp(-1.5 * before.data.rows[:, 1]))
+    shares = clicks * (np.random.default_rng(7).random(len(clicks)) < chance)
+    labels = np.column_stack([clicks, shares, before.data.labels[:, 2]])
+    return World(msgspec.structs.replace(before.data, labels=labels), before.logits)
+
+
+@pytest.mark.parametrize("fit", [heads.fit_heads, heads.fit_logistic_heads])
+def test_what_needs_another_action_is_never_likelier_than_it(
+    fit: Callable[..., Heads | SimpleHeads], tmp_path: Path
+) -> None:
+    rows = draw(np.random.default_rng(9), (1, 20_000))[0]
+    apart, fitted = (fit(within().data, 1, params=params) for params in (SMALL, GIVEN))
+    assert (apart.predict(rows)[:, 1] > apart.predict(rows)[:, 0]).any(), "heads that are fitted apart do not know it"
+    found = fitted.predict(rows)
+    assert (found[:, 1] < found[:, 0]).all()
+    assert found[:, 0].tobytes() == apart.predict(rows)[:, 0].tobytes()
+    assert found[:, 2].tobytes() == apart.predict(rows)[:, 2].tobytes()
+    assert_same_bits_alone_and_among_others(fitted, rows[:50])
+    again = load_model("heads", tmp_path, settings=msgspec.json.decode(msgspec.json.encode(fitted.save(tmp_path))))
+    assert again.predict(rows).tobytes() == found.tobytes()
+
+
+def test_what_needs_another_action_is_calibrated_and_owes_its_slot_nothing() -> None:
+    rows = draw(np.random.default_rng(9), (1, 20_000))[0]
+    truth = 1 / (1 + np.exp(-logits_of(rows)[:, 0])) / (1 + np.exp(-1.5 * rows[:, 1]))
+    apart, fitted = (heads.fit_heads(within().data, 1, params=params) for params in (SMALL, GIVEN))
+
+    def gap(model: Heads) -> float:
+        found = model.predict(rows)[:, 1]
+        bins = np.array_split(np.argsort(found), 10)
+        return float(np.mean([abs(found[one].mean() - truth[one].mean()) for one in bins]))
+
+    assert gap(fitted) < 0.03
+    assert gap(fitted) < gap(apart)
+    assert fitted.described[1].known == int(within().data.labels[:, 0].sum())
+    assert set(fitted.examination["p_share"]) == {1.0}
+    assert fitted.contributions_to(rows[:2], "p_share") is None
+
+
+def test_what_happened_says_that_the_action_it_needs_happened_too() -> None:
+    data = within(500).data
+    labels = data.labels.copy()
+    labels[labels[:, 1] == 1, 0] = 0.0  # told of the share alone
+    params = msgspec.structs.replace(GIVEN, least=30)
+    whole, some = (
+        heads.fit_heads(msgspec.structs.replace(data, labels=told), 1, params=params) for told in (data.labels, labels)
+    )
+    assert some.described == whole.described
+    unknown = labels.copy()
+    unknown[labels[:, 1] == 1, 0] = np.nan  # not yet matured: its positives alone would be no fair part
+    fewer = heads.fit_heads(msgspec.structs.replace(data, labels=unknown), 1, params=params)
+    assert fewer.described[0].known == int(np.sum(labels[:, 1] != 1))
+
+
 def test_unknown_labels_teach_nothing() -> None:
     data = world().data
     labels = data.labels.copy()
@@ -270,6 +332,9 @@ def test_rows_of_another_width_are_refused(model: Heads) -> None:
     ("params", "message"),
     [
         (HeadsParams(examined=("p_clik",)), r"heads parameters, examined: 'p_clik'. Expected 'p_click' \(closest"),
+        (HeadsParams(given={"p_shar": "p_click"}), r"heads parameters, given: 'p_shar'. Expected 'p_share' \(closest"),
+        (HeadsParams(given={"p_share": "p_clik"}), r"heads parameters, given, p_share: 'p_clik'. Expected 'p_click'"),
+        (HeadsParams(given={"p_click": "p_share"}), r"heads parameters, given, p_click: 'p_share'. Expected "),
         (HeadsParams(leaves=65), r"heads parameters, leaves: 65. Expected at most 64. Grow smaller trees"),
         (HeadsParams(rising=("qualty",)), r"boosted parameters, rising: feature 'qualty'"),
     ],

@@ -36,7 +36,7 @@ def user_of(history: list[int], **sides: list[str]) -> npt.NDArray[np.float32]:
 def small_step() -> tuple[Params, Step]:
     """Three users, five items and a side each, in float64 so that differences are exact."""
     rng = np.random.default_rng(5)
-    shapes = {"ids": (5, 3), "sides": (3, 3), "users": (2, 3), "mix": (3, 3), "gate": (3,)}
+    shapes = {"ids": (5, 3), "sides": (3, 3), "users": (2, 2), "mix": (3, 2), "gate": (3,)}
     params = {name: rng.normal(size=shape) for name, shape in shapes.items()}
     step = Step(
         item_bag=sparse.csr_array(np.array([[1, 1, 0], [1, 0, 1], [1, 0.5, 0.5], [1, 0, 0], [1, 1, 0]])),
@@ -123,26 +123,44 @@ def test_the_one_item_that_was_withheld_is_found() -> None:
     assert found == list(range(SIZE))
 
 
-def test_vectors_have_length_1_and_a_new_user_is_placed_by_sides() -> None:
-    assert np.linalg.norm(VECTORS, axis=1) == pytest.approx(1, abs=1e-6)
+def test_directions_have_length_1_and_a_new_user_is_placed_by_sides() -> None:
+    assert np.linalg.norm(VECTORS[:, :-1], axis=1) == pytest.approx(1, abs=1e-6)
     is_odd = np.arange(SIZE) % 2 == 1
     for taste, wanted in (("odd", is_odd), ("even", ~is_odd)):
         alone = user_of([], taste=[taste, "any"])
         assert alone.dtype == np.float32
         assert alone.shape == (8,)
-        assert np.linalg.norm(alone) == pytest.approx(1, abs=1e-6)
+        assert np.linalg.norm(alone[:-1]) == pytest.approx(1, abs=1e-6)
+        assert alone[-1] == 1
         scores = VECTORS @ alone
         assert scores[wanted].min() > scores[~wanted].max()
-    assert np.linalg.norm(user_of([])) == pytest.approx(1, abs=1e-6)
+    assert np.linalg.norm(user_of([])[:-1]) == pytest.approx(1, abs=1e-6)
     assert np.array_equal(user_of([], taste=["new"], planet=["mars"]), user_of([]))
 
 
 def test_a_new_item_stands_where_its_sides_put_it() -> None:
     new = FITTED.item_vectors(["new", "newer", "newest"], {"colour": ["odd", "even", "green"], "planet": ["mars"] * 3})
-    assert np.linalg.norm(new, axis=1) == pytest.approx(1, abs=1e-6)
+    assert np.linalg.norm(new[:, :-1], axis=1) == pytest.approx(1, abs=1e-6)
     odd = user_of([1, 3, 5])
     assert new[0] @ odd > 0.5 > new[1] @ odd
     assert np.array_equal(new[2:], FITTED.item_vectors(["?"], {}))
+
+
+def test_popularity_stands_apart_from_taste() -> None:
+    """Two tastes that never mix; within each, every second item is taken up four times as often."""
+    rng = np.random.default_rng(3)
+    chances = [0.8 if item % 4 < 2 else 0.2 for item in range(24)]
+    fitting = [(user, item) for user in range(80) for item in range(24) if user % 2 == item % 2]
+    seen = interactions([(f"u{user:02}", f"i{item:02}") for user, item in fitting if rng.random() < chances[item]])
+    found = two_tower.fit(seen, item_sides={}, user_sides={}, settings=SMALL, seed=1)
+    vectors = found.item_vectors(seen.items, {})
+    popular, kind = np.arange(24) % 4 < 2, np.arange(24) % 2
+    assert vectors[popular, -1].mean() > vectors[~popular, -1].mean() + 0.1
+    likeness = two_tower.bare(vectors) @ vectors.T
+    assert likeness == pytest.approx(vectors[:, :-1] @ vectors[:, :-1].T, abs=1e-6)
+    assert likeness[kind == 0][:, kind == 0].mean() > likeness[kind == 0][:, kind == 1].mean() + 0.5
+    reader = found.user_vector(vectors[[0, 4]], np.ones(2, np.float32), sides={})
+    assert set(np.argsort(-(vectors @ reader))[:6]) == set(np.flatnonzero(popular & (kind == 0)))
 
 
 def test_an_item_alone_and_among_others_gets_the_same_bits() -> None:

@@ -22,8 +22,6 @@ from decalog.features.facts import ALL, ALL_TOKEN, Point, laid_over
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up, pair_tokens
 
-_MANY = 32
-"""Row arrays that go to the kernel at a time: a call for each would cost more than most scans."""
 _TABLE, _JOBS, _PLACES, _OUT = "int64[:, ::1]", "int64[:, :, ::1]", "int64[::1]", "float64[:, ::1]"
 
 
@@ -43,7 +41,7 @@ def firsts(ones: Int64s, others: Int64s) -> Int64s:
     return found
 
 
-@compiled(f"void(UniTuple({_TABLE}, {_MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
+@compiled(f"void(UniTuple({_TABLE}, {kernel.MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
 @kernel.marked
 def _scan(
     rows: tuple[Int64s, ...], at: Int64s, tables: tuple[Int64s, Int64s], jobs: Int64s, crowded: Float64s, out: Float64s
@@ -130,9 +128,9 @@ class Crowd:
         held = rows.held(tokens.tolist())
         if not alone:
             same, asked, held = _absent_once(same, asked, held, none=rows.none)
-        for start in range(0, len(held), _MANY):
-            some, at = held[start : start + _MANY], asked[start : start + _MANY]
-            arrays = (*some, *[rows.none] * (_MANY - len(some)))
+        for start in range(0, len(held), kernel.MANY):
+            some, at = held[start : start + kernel.MANY], asked[start : start + kernel.MANY]
+            arrays = (*some, *[rows.none] * (kernel.MANY - len(some)))
             _scan(arrays, at, (plan.lanes, plan.outputs), self._jobs, self._plan.crowded, out)
         _copy(same, plan.outputs, out)
 
@@ -185,10 +183,12 @@ def _absent_once(
     same: Int64s, asked: Int64s, held: list[Int64s], *, none: Int64s
 ) -> tuple[Int64s, Int64s, list[Int64s]]:
     """Returns the three with the first token that has no rows in the place of all that have none."""
-    absent = np.array([array is none for array in held], np.bool_)
-    if not absent.any():
+    there = [array is not none for array in held]
+    absent = asked[~np.array(there, np.bool_)]
+    if not len(absent):
         return same, asked, held
-    first = asked[absent][0]
-    kept = ~absent | (asked == first)
-    same = np.where(np.isin(same, asked[absent]), first, same)
-    return same, asked[kept], list(compress(held, kept.tolist()))
+    stands_for = np.arange(len(same))
+    stands_for[absent] = absent[0]
+    kept = there.index(False)  # the first of them
+    there[kept] = True
+    return stands_for[same], asked[there], list(compress(held, there))

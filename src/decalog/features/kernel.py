@@ -83,6 +83,9 @@ BEFORE_ALL = -(2**62)
 DONE, FULL, TWICE, ABSENT = 0, 1, 2, 3
 """What became of a step: done; no room; the row is live already; no such row."""
 
+MANY = 32
+"""Row arrays that go through a door at a time: a call for each would cost more than most of the work."""
+
 # What a step of an offline fold does.
 RETRACT, INSERT, READ = 0, 1, 2
 
@@ -197,6 +200,14 @@ def retract(rows: Int64s, row: Int64s) -> int:
             rows[index, column] = rows[index + 1, column]
     rows[0, COUNTED] = count - 1
     return DONE
+
+
+@_door("int64(int64[:, ::1])")
+def newest(rows: Int64s) -> int:
+    """Returns the time up to which a horizon leaves nothing that an entity's array could say."""
+    count = rows[0, COUNTED]
+    latest: int = max(rows[0, MARK], rows[count, TIME] if count > 0 else BEFORE_ALL)
+    return latest
 
 
 @_door("int64[:, ::1](int64[:, ::1])")
@@ -540,6 +551,19 @@ def _insert_all(rows: tuple[Int64s, ...], picks: Int64s, spans: Int64s, row: Int
             mine = picks[spans[entity, PICKS_FROM] : spans[entity, PICKS_TO]]
             if insert(rows[entity], mine, row, retain) != DONE:
                 left |= 1 << entity
+    return left
+
+
+@_door(f"int64(UniTuple(int64[:, ::1], {MANY}), int64[::1], int64[::1], int64[:, ::1], int64)")
+def insert_some(rows: tuple[Int64s, ...], at: Int64s, picks: Int64s, table: Int64s, retain: int) -> int:
+    """Does `insert` for so many row arrays as there are places in `at`, each with its row of the table.
+
+    Returns those where it was not DONE, one bit each.
+    """
+    left = 0
+    for which in range(at.shape[0]):
+        if insert(rows[which], picks, table[at[which]], retain) != DONE:
+            left |= 1 << which
     return left
 
 

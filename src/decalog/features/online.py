@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from array import array
 from collections import Counter, deque
@@ -23,6 +24,7 @@ from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import inadmissible, missing_row, out_of_order, row_twice
 
 _HAND_STEPS = 2
+_TOGETHER = 4  # rows from which on one call for each entity name is less than one for each row
 
 
 class StateStats(msgspec.Struct, frozen=True):
@@ -67,17 +69,39 @@ class _EntityRows:
         return [self.none if rows is None else rows for rows in map(self.by_token.get, tokens)]
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
+        count = len(self.by_token)
+        rows = self._own(token, horizon)
+        state = kernel.insert(rows, self.plan.picks, row, self.retain)
+        if state == kernel.FULL:
+            self.by_token[token] = rows = kernel.refit(rows, horizon)
+            state = kernel.insert(rows, self.plan.picks, row, self.retain)
+        self._drop_dead(horizon, len(self.by_token) - count)
+        return state
+
+    def insert_many(self, tokens: Sequence[int | None], table: Int64s, *, horizon: int) -> int | None:
+        """Inserts each row of a table under its token; returns the place of one that is there already, or None."""
+        count = len(self.by_token)
+        known = [(place, token) for place, token in enumerate(tokens) if token is not None]
+        for start in range(0, len(known), kernel.MANY):
+            some = known[start : start + kernel.MANY]
+            arrays = [self._own(token, horizon) for _, token in some]
+            arrays += [self.none] * (kernel.MANY - len(some))
+            at = np.array([place for place, _ in some])
+            left = kernel.insert_some(tuple(arrays), at, self.plan.picks, table, self.retain)
+            for which, (place, token) in enumerate(some if left else ()):
+                if left >> which & 1 and self.insert(token, table[place], horizon=horizon) == kernel.TWICE:
+                    return place
+        self._drop_dead(horizon, len(self.by_token) - count)
+        return None
+
+    def _own(self, token: int, horizon: int) -> Int64s:
+        """Returns a token's array to insert into, a new one where it has none."""
         rows = self.by_token.get(token)
         if rows is None:
             before = None if self.resting is None else self.resting.take(token)
             rows = kernel.refit(self.none if before is None else before, horizon)
             self.put(token, rows)
-            self._drop_dead(horizon)
-        state = kernel.insert(rows, self.plan.picks, row, self.retain)
-        if state == kernel.FULL:
-            self.by_token[token] = rows = kernel.refit(rows, horizon)
-            state = kernel.insert(rows, self.plan.picks, row, self.retain)
-        return state
+        return rows
 
     def retract(self, token: int, row: Int64s, *, horizon: int) -> int:  # noqa: ARG002  # rows elsewhere check with it
         return kernel.retract(self.rows(token), row)
@@ -86,10 +110,11 @@ class _EntityRows:
         self.by_token[token] = rows
         self._hand.append(token)
 
-    def _drop_dead(self, horizon: int) -> None:
-        for _ in range(min(_HAND_STEPS, len(self._hand) - 1)):
+    def _drop_dead(self, horizon: int, added: int) -> None:
+        """Looks at two tokens for each that was added; these stand last, and are not looked at."""
+        for _ in range(min(_HAND_STEPS * added, len(self._hand) - added)):
             token = self._hand.popleft()
-            if _newest(self.by_token[token]) <= horizon:
+            if kernel.newest(self.by_token[token]) <= horizon:
                 del self.by_token[token]
             else:
                 self._hand.append(token)
@@ -128,12 +153,6 @@ class _EntityRows:
             arrays=len(counts),
             oldest=None if oldest == NEVER else oldest,
         )
-
-
-def _newest(rows: Int64s) -> int:
-    """Returns the time up to which a horizon leaves nothing that an entity's array could say."""
-    count = int(rows[0, kernel.COUNTED])
-    return max(int(rows[0, kernel.MARK]), int(rows[count, kernel.TIME]) if count else kernel.BEFORE_ALL)
 
 
 class OnlineState:
@@ -195,20 +214,27 @@ class OnlineState:
         """The largest known_time so far, µs; None before the first change."""
         return None if self._watermark == kernel.BEFORE_ALL else self._watermark
 
-    def apply(self, change: Change) -> None:
-        """Folds one change.
+    def apply(self, *changes: Change) -> None:
+        """Folds changes of one record; where it adds many rows of one kind, these go in together.
 
         Raises:
             DataError: the log is not in order, withdraws a row that is not live, or adds one that is; the state is
                 then unfit and must be rebuilt.
         """
-        if change.seq < self._seq:
-            raise out_of_order(change.seq, self._seq)
-        self._seq = change.seq
-        self._watermark = max(self._watermark, change.known_time)
+        for kind, run in itertools.groupby(changes, key=_added):
+            some = list(run)
+            if kind in self._kept and len(some) >= _TOGETHER and self.is_here:
+                horizon = self._advance(some[-1])
+                self.newest[kind] = self._watermark
+                self._add_many([change.plus for change in some if change.plus], some[-1].seq, horizon=horizon)
+            else:
+                for change in some:
+                    self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        horizon = self._advance(change)
         if change.table is not None:
             self._tables[change.table.name] = change.table.numbers
-        horizon = self._watermark - self._kept_us
         if change.minus is not None and change.minus.kind in self._kept:
             self._withdraw(change.minus, change.seq, horizon=horizon)
         if change.plus is not None and change.plus.kind in self._kept:
@@ -335,6 +361,14 @@ class OnlineState:
             entity.resting = Resting(packed[entity.plan.entity])
         return state
 
+    def _advance(self, change: Change) -> int:
+        """Takes a change's place in the log; returns the horizon."""
+        if change.seq < self._seq:
+            raise out_of_order(change.seq, self._seq)
+        self._seq = change.seq
+        self._watermark = max(self._watermark, change.known_time)
+        return self._watermark - self._kept_us
+
     def _set_job(self, point: Point) -> None:
         cells, own = self._job_cells, point.own
         cells[kernel.AT], cells[kernel.SKIPPED] = point.time, point.root
@@ -370,6 +404,18 @@ class OnlineState:
             if token is not None and entity.insert(token, self._row, horizon=horizon) == kernel.TWICE:
                 raise row_twice(seq, fact.root, entity=entity.plan.entity)
 
+    def _add_many(self, facts: Sequence[Fact], seq: int, *, horizon: int) -> None:
+        """Adds rows of one kind and one record: one call an entity name and `kernel.MANY` rows."""
+        table = np.array([self.plan.row(fact) for fact in facts], np.int64)
+        for place in np.flatnonzero((table == kernel.MISSING).any(axis=1)).tolist():
+            self._unusable.update(self.plan.unusable(facts[place]))
+        in_time = table[:, kernel.TIME] > horizon
+        table, among = table[in_time], [fact.entities for fact, is_in in zip(facts, in_time, strict=True) if is_in]
+        for entity, is_kept in zip(self._entities, self._kept[facts[0].kind], strict=True):
+            twice = entity.insert_many(entity.plan.asked_tokens(among), table, horizon=horizon) if is_kept else None
+            if twice is not None:
+                raise row_twice(seq, int(table[twice, kernel.ROOT]), entity=entity.plan.entity)
+
 
 def scan_inputs(state: OnlineState, entity: str, *, point: Point) -> tuple[Int64s, Int64s] | None:
     """Returns the rows and the job of `kernel.scan` for one entity name at a point, both the state's own.
@@ -380,6 +426,11 @@ def scan_inputs(state: OnlineState, entity: str, *, point: Point) -> tuple[Int64
     token = mine.plan.asked_token(point.subjects)
     state._set_job(point)  # noqa: SLF001 - as there
     return None if token is None else (mine.rows(token), state._job)  # noqa: SLF001 - as there
+
+
+def _added(change: Change) -> str:
+    """Returns the kind of the row that a change adds, and does nothing else; "" where it is another."""
+    return change.plus.kind if change.plus is not None and change.minus is None and change.table is None else ""
 
 
 def _beyond(asked: int, position: int) -> ReplayError:

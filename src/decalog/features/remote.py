@@ -144,17 +144,17 @@ class RemoteState(OnlineState):
         self._fault, self.is_lost = None, False
         self._seq, self._watermark = -1, kernel.BEFORE_ALL
 
-    def apply(self, change: Change) -> None:
-        """Folds one change; it is sent with a later vector or `flush`, which raises what is wrong with it.
+    def apply(self, *changes: Change) -> None:
+        """Folds changes; they are sent with a later vector or `flush`, which raises what is wrong with it.
 
         Raises:
             DataError: the changes are not in the order of seq; or as for `flush`.
         """
-        super().apply(change)
-        if len(self._waiting) >= _BLOCK:
+        super().apply(*changes)
+        if changes and len(self._waiting) >= _BLOCK:
             # Not this change: another of the same record may follow. A server that is away is the next vector's matter.
             with contextlib.suppress(StateError):
-                self._exchange((), before=change.seq)
+                self._exchange((), before=changes[-1].seq)
         if len(self._waiting) >= _MOST:
             self._fault = _overdue(len(self._waiting))
             self._waiting.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -76,10 +76,16 @@ class Told(Protocol):
     def followed(self, known_by: int) -> Any:
         """Returns the system's retrieval as it stood at a moment, µs of known_time, without a model."""
 
-    def redescribed(self, model: Any, places: npt.NDArray[np.intp]) -> Floats:
-        """Returns rows of things shown as they would be had the retrieval described them with a model.
+    def revisited(self, model: Any, places: npt.NDArray[np.intp]) -> Iterator[tuple[Any, Any, list[int]]]:
+        """Yields, slate by slate, the retrieval as it stood with a model, the request, and which of the things it held.
 
-        It is the code that serves: the log is followed record by record, and each thing is described when it was shown.
+        It is the code that serves: the log is followed record by record.
+        """
+
+    def redescribed(self, model: Any, places: npt.NDArray[np.intp]) -> Floats:
+        """Returns rows of things shown as they would be had the retrieval described them with a model when they were.
+
+        All is as in `revisited`.
         """
 
 

@@ -3,6 +3,9 @@
 What a slate's slot added to an action is taken out of what is learnt (`models.examination`): predictions are those of
 the first slot. As with `models.boosted`, the latest slates are held out first: they say how many trees are enough, up
 to the declared budget, and fit the calibration; then that many trees are grown on all.
+
+An action that cannot happen without another, as one stays only on what one opened, is learnt from the rows where the
+other happened: its prediction is P(action | other) · P(other), and never above P(other).
 """
 
 from __future__ import annotations
@@ -70,6 +73,7 @@ class HeadsParams(BoostedParams, frozen=True, kw_only=True):
         least: positives, and negatives, that a head is fitted from; with fewer it knows its base rate only.
         examined: heads whose actions depend on the slot; None for all.
         most_positions: positions from 0 that have an examination of their own; later ones share the last one's.
+        given: head → the head before it without which it cannot happen; where it happened, so did the other.
     """
 
     trees: int = 200
@@ -80,6 +84,7 @@ class HeadsParams(BoostedParams, frozen=True, kw_only=True):
     least: int = 100
     examined: tuple[str, ...] | None = None
     most_positions: int = 50
+    given: Mapping[str, str] = {}
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -112,15 +117,17 @@ class SimpleHeads(msgspec.Struct, frozen=True, tag="simple"):
     Args:
         heads: names.
         models: one a head.
+        given: as of `HeadsParams`.
     """
 
     heads: tuple[str, ...]
     models: tuple[Prior | Logistic, ...]
+    given: Mapping[str, str] = {}
     blocking: ClassVar[bool] = False
 
     def predict(self, rows: Floats) -> Floats:
         """See `Model.predict`; n × heads."""
-        return np.column_stack([model.predict(rows) for model in self.models])
+        return _whole(np.column_stack([model.predict(rows) for model in self.models]), self.heads, given=self.given)
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """See `Model.save`."""
@@ -154,7 +161,8 @@ class Heads:
         """Returns P(action) at the first position, n × heads; the same bits for a row alone or among others."""
         scores = self.scores(rows)
         columns = zip(self.described, scores.T, strict=True)
-        return np.column_stack([head.calibrator.apply(column) for head, column in columns])
+        found = np.column_stack([head.calibrator.apply(column) for head, column in columns])
+        return _whole(found, self.heads, given=self._params.given)
 
     def scores(self, rows: Floats) -> Floats:
         """Returns the raw score of each row and head; 0 where a head has no trees."""
@@ -166,13 +174,16 @@ class Heads:
 
     @property
     def examination(self) -> dict[str, tuple[float, ...]]:
-        """Head → how likely an action at each position is, against 1 at the first (by odds)."""
+        """Head → how likely an action at each position is, against 1 at the first (by odds).
+
+        Of a head that is given another: where the other happened, so 1.
+        """
         return {head.name: tuple(np.exp(head.curve).tolist()) for head in self.described}
 
     def contributions_to(self, rows: Floats, head: str) -> Floats | None:
         """Returns what each feature adds to the log odds of a head, as `models.base.Explaining` does of the only one.
 
-        None where the head's curve is isotonic: that is no sum of parts.
+        None where the head's curve is isotonic, or it is given another head: that is no sum of parts.
 
         Raises:
             ConfigError: there is no such head.
@@ -181,7 +192,7 @@ class Heads:
             raise _unknown("contributions_to, head", head, self.heads)
         place = self.heads.index(head)
         calibrator, matrix = self.described[place].calibrator, checked(rows, width=self.width)
-        if not isinstance(calibrator, calibration.Sigmoid):
+        if not isinstance(calibrator, calibration.Sigmoid) or head in self._params.given:
             return None
         found = np.zeros((len(matrix), self.width + 1))
         if place in self._grown:
@@ -205,6 +216,14 @@ class Heads:
             "examination": self.examination,
             "sha256": [hashlib.sha256(text).hexdigest() for text in self._texts.values()],
         }
+
+
+def _whole(found: Floats, heads: Sequence[str], *, given: Mapping[str, str]) -> Floats:
+    """Returns predictions in which those of heads that are given another are no longer conditional."""
+    for place, head in enumerate(heads):
+        if head in given:
+            found[:, place] *= found[:, heads.index(given[head])]
+    return found
 
 
 def _text_file(folder: Path, place: int) -> Path:
@@ -251,12 +270,13 @@ def fit_heads(data: HeadsTrainingSet, seed: int, *, params: HeadsParams | None =
 
     Raises:
         DataError: labels are other than 0, 1 and NaN, a feature is not finite, or there are fewer than two slates.
-        ConfigError: a parameter names an unknown feature or head, or allows trees that are too large to score.
+        ConfigError: a parameter names an unknown feature or head, gives a head one that does not stand before it, or
+            allows trees that are too large to score.
     """
     import lightgbm  # seconds: only training pays them
 
     chosen = params or HeadsParams()
-    _check(data, chosen)
+    data = _conditional(_checked(data, chosen), chosen)
     settings = lightgbm_settings(data.names, seed, params=chosen)
     turns = _turns(data)
     shown = [_shown(data, place, chosen, turns) for place in range(len(data.heads))]
@@ -271,6 +291,17 @@ def fit_heads(data: HeadsTrainingSet, seed: int, *, params: HeadsParams | None =
             texts.append(text)
         heads.append(Head(name, calibrator, tuple(curve.tolist()), trees, int(np.sum(own.labels)), len(own.labels)))
     return Heads(heads, texts, width=data.rows.shape[1], params=chosen)
+
+
+def _conditional(data: HeadsTrainingSet, params: HeadsParams) -> HeadsTrainingSet:
+    """Returns the set with labels of a head that is given another in those rows alone where the other happened."""
+    labels = data.labels.copy()
+    places = [(data.heads.index(head), data.heads.index(other)) for head, other in params.given.items()]
+    for place, other in sorted(places, reverse=True):
+        labels[(labels[:, place] == 1) & (labels[:, other] == 0), other] = 1.0
+    for place, other in places:
+        labels[labels[:, other] != 1, place] = np.nan
+    return msgspec.structs.replace(data, labels=labels)
 
 
 def _turns(data: HeadsTrainingSet) -> Int64s:
@@ -324,7 +355,7 @@ def _curves(
     for place in sorted(
         range(len(shown)), key=lambda place: (not _is_enough(shown[place], params), -shown[place].labels.sum())
     ):
-        if params.examined is not None and data.heads[place] not in params.examined:
+        if not _is_examined(data.heads[place], params):
             continue
         own, curves[place] = shown[place], known
         if _is_enough(own, params):
@@ -334,6 +365,11 @@ def _curves(
             )
             known = known if known.any() else curves[place]
     return curves
+
+
+def _is_examined(head: str, params: HeadsParams) -> bool:
+    """Returns whether a head's action depends on the slot; where another happened, the slot was looked at."""
+    return head not in params.given and (params.examined is None or head in params.examined)
 
 
 def _grow(
@@ -378,16 +414,16 @@ def fit_logistic_heads(
     Args:
         data: to learn from; weights are not looked at.
         seed: changes nothing.
-        params: `least` and `examined` hold here too.
+        params: `least`, `examined` and `given` hold here too.
         columns: the features that it may use; none for all. One column with a rate of clicks is the popularity
             baseline.
 
     Raises:
         DataError: as for `fit_heads`.
-        ConfigError: a column, or a head of `examined`, is unknown.
+        ConfigError: a column, or a head of a parameter, is unknown.
     """
     chosen = params or HeadsParams()
-    _check(data, chosen)
+    data = _conditional(_checked(data, chosen), chosen)
     for name in columns:
         if name not in data.names:
             raise _unknown("logistic heads, columns", name, data.names)
@@ -400,10 +436,10 @@ def fit_logistic_heads(
             level = _level(own, np.zeros(chosen.most_positions))
             models.append(Prior(float(calibration.sigmoid(np.array([level]))[0]), data.rows.shape[1]))
             continue
-        matter = float(chosen.examined is None or name in chosen.examined)
+        matter = float(_is_examined(name, chosen))
         rows = np.column_stack([data.rows[own.places][:, used], matter * np.log1p(own.positions)])
         models.append(_at_first(fit_logistic(_plain(own, rows), seed), used, data.rows.shape[1]))
-    return SimpleHeads(data.heads, tuple(models))
+    return SimpleHeads(data.heads, tuple(models), chosen.given)
 
 
 def _plain(own: _Shown, rows: Floats) -> TrainingSet:
@@ -420,10 +456,15 @@ def _at_first(fitted: Logistic, used: Sequence[int], width: int) -> Logistic:
     return Logistic(tuple(means), tuple(scales), tuple(weights), fitted.intercept + there)
 
 
-def _check(data: HeadsTrainingSet, params: HeadsParams) -> None:
-    for name in params.examined or ():
-        if name not in data.heads:
-            raise _unknown("heads parameters, examined", name, data.heads)
+def _checked(data: HeadsTrainingSet, params: HeadsParams) -> HeadsTrainingSet:
+    for where, names in (("examined", params.examined or ()), ("given", params.given)):
+        for name in names:
+            if name not in data.heads:
+                raise _unknown(f"heads parameters, {where}", name, data.heads)
+    for name, other in params.given.items():
+        before = data.heads[: data.heads.index(name)]
+        if other not in before:
+            raise _unknown(f"heads parameters, given, {name}", other, before)
     if params.leaves > _MOST_LEAVES:
         raise ConfigError(
             where="heads parameters, leaves",
@@ -447,6 +488,7 @@ def _check(data: HeadsTrainingSet, params: HeadsParams) -> None:
             " positions from 0",
             fix="Train on a longer part of the log; compute features through decalog.features.",
         )
+    return data
 
 
 def _unknown(where: str, given: str, known: Sequence[str]) -> ConfigError:

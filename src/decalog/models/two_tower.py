@@ -1,9 +1,10 @@
-"""Two towers: a vector of what a person takes up, a vector of each item, and their cosine says who will like what.
+"""Two towers: a vector of what a person takes up, a vector of each item, and their product says who will like what.
 
 The item's tower adds the vector of its id to those of its sides (author, topic, language), so that an item nobody has
-met yet stands where its sides put it. The user's tower pools the vectors of what the user took up, each by a learned
-weight, and adds the user's sides (region, interests): it has no id, so it runs on the latest events, and for a user
-without any on the sides alone.
+met yet stands where its sides put it. All components but the last are a direction; the last says how popular the item
+is, so that directions have to tell tastes alone. The user's tower pools the vectors of what the user took up, each by a
+learned weight, and adds the user's sides (region, interests): it has no id, so it runs on the latest events, and for a
+user without any on the sides alone. Its last component is 1: the product is a cosine plus a popularity.
 
 Learned by softmax over a sample of the items (J. Bengio and Y. Senécal, 2008) that is drawn in the batch: the items
 taken up by its users, and some more at random. A popular item is in it more often than a rare one, so each item's logit
@@ -34,8 +35,9 @@ _TINY = 1e-12
 
 Ints = npt.NDArray[np.intp]
 Params = dict[str, Matrix]
-"""ids (items, dim) · sides (1 + side values, dim), row 0 of every item · users (1 + side values, dim), row 0 of every
-user · mix (dim, dim), from pooled vectors to the user's · gate (dim,), what an item weighs in the pool."""
+"""ids (items, dim) · sides (1 + side values, dim), row 0 of every item · users (1 + side values, dim − 1), row 0 of
+every user · mix (dim, dim − 1), from pooled vectors to the user's direction · gate (dim,), what an item weighs in the
+pool."""
 Sides = Mapping[str, Sequence[Sequence[str]]]
 """Side → values of each row; a row may have none, or several."""
 
@@ -44,8 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How towers are built and taught.
 
     Args:
-        dim: components of a vector.
-        temperature: cosines are divided by it; less makes sharper differences.
+        dim: components of a vector, from 2.
+        temperature: products are divided by it; less makes sharper differences.
         pool_power: pooled vectors are divided by (sum of weights)^power; 1 is a mean.
         epochs: passes over the users.
         batch: users a step.
@@ -90,7 +92,9 @@ class TwoTower:
         self._ids = np.vstack([params["ids"], np.zeros((1, self.dim), np.float32)])  # the last: of ids it never met
 
     def item_vectors(self, ids: Sequence[str], sides: Mapping[str, Sequence[str]]) -> Matrix:
-        """Returns the items' vectors, float32 (n, dim) of length 1; the same bits for an item alone or among others.
+        """Returns the items' vectors, float32 (n, dim); the same bits for an item alone or among others.
+
+        All components but the last are of length 1; the last is 0 for an item of ordinary popularity.
 
         Args:
             ids: of the items; one that the towers never met adds nothing, so its sides place it.
@@ -98,10 +102,10 @@ class TwoTower:
         """
         bag = _bag(self.names.item_sides, {side: [(value,) for value in sides[side]] for side in sides}, rows=len(ids))
         own = self._ids[[self._row.get(item, -1) for item in ids]]
-        return _unit(own + bag @ self.params["sides"])[0]
+        return _placed(own + bag @ self.params["sides"])[0]
 
     def user_vector(self, vectors: Matrix, weights: Matrix, *, sides: Mapping[str, Sequence[str]]) -> Matrix:
-        """Returns the user's vector, float32 (dim,) of length 1.
+        """Returns the user's vector, float32 (dim,): a direction of length 1, and 1.
 
         Args:
             vectors: of the m items the user took up, m ≥ 0, as `item_vectors` gives them.
@@ -113,7 +117,7 @@ class TwoTower:
         if len(vectors):
             share = weights / np.sum(weights) ** self.names.settings.pool_power
             own = own + ((share * np.exp(vectors @ self.params["gate"])) @ vectors) @ self.params["mix"]
-        return np.asarray(own / max(float(np.sqrt(np.sum(own * own))), _TINY), np.float32)
+        return np.asarray(_asking(_unit(own[None])[0])[0], np.float32)
 
     def save(self, folder: Path) -> None:
         """Writes the towers' two files."""
@@ -148,9 +152,9 @@ def fit(
     rng = np.random.default_rng(seed)
     scale = 0.1 * chosen.dim**-0.5
     params = {name: rng.normal(0, scale, shape).astype(np.float32) for name, shape in _shapes(names).items()}
-    start = singular(normalised(seen.taken), min(chosen.dim, *seen.taken.shape), rng=rng)
+    start = singular(normalised(seen.taken), min(chosen.dim - 1, *seen.taken.shape), rng=rng)
     params["ids"][:, : start.shape[1]] += _unit(start)[0]
-    params["mix"], params["gate"] = np.eye(chosen.dim, dtype=np.float32), np.zeros(chosen.dim, np.float32)
+    params["mix"], params["gate"] = np.eye(*params["mix"].shape, dtype=np.float32), np.zeros(chosen.dim, np.float32)
     bags = (
         _bag(names.item_sides, item_sides, rows=len(seen.items)),
         _bag(names.user_sides, user_sides, rows=len(seen.users)),
@@ -195,20 +199,20 @@ class Step(NamedTuple):
 
 def loss_and_slopes(params: Params, step: Step, *, temperature: float) -> tuple[float, Params]:
     """Returns the corrected softmax's cross entropy over the targets, and its slope by each parameter."""
-    vectors, lengths = _unit(step.keep[:, None] * params["ids"] + step.item_bag @ params["sides"])
+    vectors, lengths = _placed(step.keep[:, None] * params["ids"] + step.item_bag @ params["sides"])
     gates = np.exp(vectors @ params["gate"])
     pooled = step.history @ (vectors * gates[:, None])
     users, user_lengths = _unit(pooled @ params["mix"] + step.user_bag @ params["users"])
     found = vectors[step.candidates]
-    scaled: Matrix = users / np.float32(temperature)
-    loss, errors = _softmax(np.asarray(scaled @ found.T), step, most=1 / temperature)
+    scaled: Matrix = _asking(users) / np.float32(temperature)
+    loss, errors = _softmax(np.asarray(scaled @ found.T), step, most=(1 + float(found[:, -1].max())) / temperature)
 
-    by_user = _unit_slope(errors @ found / np.float32(temperature), users, user_lengths)
+    by_user = _unit_slope(errors @ found[:, :-1] / np.float32(temperature), users, user_lengths)
     by_gated = step.history.T @ (by_user @ params["mix"].T)
     by_gate = np.sum(by_gated * vectors, axis=1) * gates
     by_item = by_gated * gates[:, None] + by_gate[:, None] * params["gate"]
     by_item[step.candidates] += errors.T @ scaled
-    by_item = _unit_slope(by_item, vectors, lengths)
+    by_item[:, :-1] = _unit_slope(by_item[:, :-1], vectors[:, :-1], lengths)
     return loss, {
         "ids": step.keep[:, None] * by_item,
         "sides": step.item_bag.T @ by_item,
@@ -224,8 +228,9 @@ def _softmax(logits: Matrix, step: Step, *, most: float) -> tuple[float, Matrix]
     A target stands against the candidates that its user did not take up: p = e^s / (e^s + Σ e^(s' − log q')). The
     target itself is always there, so its own chance is 1.
     """
-    targets = np.exp(logits[step.owner, step.column] - most)  # so that nothing overflows
-    logits -= step.log_q + np.float32(most)
+    top = np.float32(most)  # taken off, so that nothing overflows
+    targets = np.exp(logits[step.owner, step.column] - top)
+    logits -= step.log_q + top
     masses = np.exp(logits, out=logits)
     masses[step.known] = 0
     totals = targets + np.sum(masses, axis=1)[step.owner]
@@ -302,6 +307,22 @@ class _Adam:
             self._params[name] -= np.float32(rate / first) * mean / (np.sqrt(square / np.float32(second)) + 1e-8)
 
 
+def bare(vectors: Matrix) -> Matrix:
+    """Returns items' vectors without their popularity: the product with one of them is the cosine of the directions."""
+    return np.hstack([vectors[:, :-1], np.zeros_like(vectors[:, -1:])])
+
+
+def _asking(directions: Matrix) -> Matrix:
+    """Returns users' vectors: their directions, and 1 for each item's popularity."""
+    return np.hstack([directions, np.ones_like(directions[:, :1])])
+
+
+def _placed(rows: Matrix) -> tuple[Matrix, Matrix]:
+    """Returns items' vectors, all but the last component made a direction, and the lengths that those had, (n, 1)."""
+    directions, lengths = _unit(rows[:, :-1])
+    return np.hstack([directions, rows[:, -1:]]), lengths
+
+
 def _unit(rows: Matrix) -> tuple[Matrix, Matrix]:
     """Returns rows of length 1 and the lengths they had, (n, 1)."""
     lengths = np.maximum(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)), _TINY)
@@ -342,7 +363,7 @@ def _shapes(names: Names) -> dict[str, tuple[int, ...]]:
     return {
         "ids": (len(names.items), dim),
         "sides": (item_rows, dim),
-        "users": (user_rows, dim),
-        "mix": (dim, dim),
+        "users": (user_rows, dim - 1),
+        "mix": (dim, dim - 1),
         "gate": (dim,),
     }

@@ -183,7 +183,7 @@ class StateStore(Protocol):
 
 
 class VectorIndex(Protocol):
-    """Vectors by id, searched by inner product. Of vectors of unit length that is the cosine.
+    """Vectors by id, searched by inner product.
 
     Ids are small: what is kept grows with the highest, so that a set of them is a mask. One thread writes; others may
     search meanwhile.

@@ -1,7 +1,8 @@
-"""The approximate index of vectors, on faiss: inverted lists around centroids (IVFFlat), to which vectors come and go.
+"""The approximate index of vectors, on faiss: inverted lists around centroids, to which vectors come and go.
 
-Recall can collapse without a sign, under filters above all: what is allowed may lie far from the query. So each search
-reads twice as many lists as before until that finds next to nothing new, and small subsets are searched exactly.
+Recall can collapse without a sign, under filters above all: what is allowed may lie far from the query. So a search
+reads on in the lists, as many again as before, until that finds next to nothing new, and small subsets are searched
+exactly. Lists hold 16 bits a number, half of what there is to read; scores are those of the vectors themselves.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ _GROWTH = 2  # lists are made anew when there are so many times the vectors they
 _SAMPLE = 64  # vectors a list that k-means is given
 _ROUNDS = 8  # of k-means
 _CHUNK = 20_000
-_FIRST = 4  # lists a search reads first; more where little is allowed
+_FIRST = 8  # lists a search reads first; more where little is allowed
 _NEW = 0.05  # share of new ones among the best at which it stops
-_MOST = 32  # times as many as it read first it reads at most, as long as it finds enough: some queries lie near nothing
+_MOST = 4  # times as many as it read first it reads at most: some queries lie near nothing, and a slate waits for them
 
 
 class FaissIndex:
@@ -72,12 +73,15 @@ class FaissIndex:
         bits, count = (None, len(self)) if allowed is None else self._packed(allowed)
         if self._lists is None or count <= _EXACT:
             return self._flat.search(queries, k, allowed=allowed)
+        queries = np.ascontiguousarray(queries, np.float32)
         with self._lock:
             faiss.omp_set_num_threads(1)
             # It holds no reference to the bits: they live here until the searches are done.
             picked = None if bits is None else faiss.IDSelectorBitmap(bits)
             first = math.ceil(_FIRST * math.sqrt(max(1.0, len(self) / count)))
-            return stacked([self._search(query[None], k, picked, first) for query in queries], k)
+            found = [self._search(query[None], k, picked, first) for query in queries]
+        enough = [one for one in found if one is not None]
+        return stacked(enough, k) if len(enough) == len(found) else self._flat.search(queries, k, allowed=allowed)
 
     def vectors(self, ids: Ids) -> Floats:
         """Returns rows; see the port."""
@@ -96,18 +100,29 @@ class FaissIndex:
             last = self._last = (allowed, np.packbits(allowed, bitorder="little"), int(np.count_nonzero(allowed)))
         return last[1:]
 
-    def _search(self, query: Floats, k: int, picked: Any, reads: int) -> tuple[Floats, Ids]:
-        before, most = set[int](), _MOST * reads
-        while True:
-            reads = min(reads, self._lists.nlist)
-            options = faiss.SearchParametersIVF(nprobe=reads, sel=picked)
-            scores, ids = (part[0] for part in self._lists.search(query, k, params=options))
-            now = set(ids.tolist())
-            is_done = len(now - before) <= _NEW * k or reads >= most
-            if reads == self._lists.nlist or (ids[-1] >= 0 and is_done):
-                found = ids >= 0
-                return best(scores[found], ids[found], k=k)
-            before, reads = now, 2 * reads
+    def _search(self, query: Floats, k: int, picked: Any, reads: int) -> tuple[Floats, Ids] | None:
+        """Returns the best, or None where too few are near."""
+        most = min(_MOST * reads, self._lists.nlist)
+        near, lists = self._lists.quantizer.search(query, most)
+        scores, ids, read = np.zeros(0, np.float32), np.zeros(0, np.int64), 0
+        while read < most:
+            some = slice(read, min(max(reads, 2 * read), most))
+            more = self._read(query, k, picked, lists=lists[:, some], near=near[:, some])
+            found, read = self._flat.vectors(more) @ query[0], some.stop
+            scores, ids = best(np.concatenate([scores, found]), np.concatenate([ids, more]), k=k)
+            if len(ids) == k and np.count_nonzero(found > scores[-1]) <= _NEW * k:
+                break
+        return (scores, ids) if len(ids) == k else None
+
+    def _read(self, query: Floats, k: int, picked: Any, *, lists: Ids, near: Floats) -> Ids:
+        """Returns the k best of those in some lists."""
+        scores, ids = np.empty(k, np.float32), np.empty(k, np.int64)
+        options = faiss.SearchParametersIVF(nprobe=lists.shape[1], sel=picked)
+        # By its pointers: the Python door of this call takes no selector.
+        inputs = (np.ascontiguousarray(lists), np.ascontiguousarray(near))
+        places = [faiss.swig_ptr(part) for part in (*inputs, scores, ids)]
+        self._lists.search_preassigned_c(1, faiss.swig_ptr(query), k, *places, False, options)  # noqa: FBT003 - it knows no names
+        return ids[ids >= 0]
 
     def _follow(self, ids: Ids) -> None:
         if self._maker is not None:
@@ -141,7 +156,10 @@ class FaissIndex:
         """Returns lists of the rows of ids."""
         faiss.omp_set_num_threads(1)
         count = math.isqrt(len(ids))
-        lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(self._flat.dim), self._flat.dim, count, faiss.METRIC_INNER_PRODUCT)
+        dim, halves = self._flat.dim, faiss.ScalarQuantizer.QT_bf16  # which has the range of float32
+        centroids = faiss.IndexFlatIP(dim)
+        lists = faiss.IndexIVFScalarQuantizer(centroids, dim, count, halves, faiss.METRIC_INNER_PRODUCT)
+        lists.by_residual = False  # as they are, not as they differ from their centroid
         lists.cp.niter, lists.cp.max_points_per_centroid = _ROUNDS, _SAMPLE
         lists.train(self._flat.vectors(ids[:: max(1, len(ids) // (count * _SAMPLE))]))
         lists.set_direct_map_type(faiss.DirectMap.Hashtable)

@@ -25,10 +25,11 @@ class FaultyState(OnlineState):
         self.doubled = frozenset(doubled)
         self._held: dict[tuple[int, str], Fact] = {}
 
-    def apply(self, change: Change) -> None:
+    def apply(self, *changes: Change) -> None:
         """See `OnlineState.apply`."""
-        for taken in self.taken(change):
-            super().apply(self._fitting(taken))
+        for change in changes:
+            for taken in self.taken(change):
+                super().apply(self._fitting(taken))
 
     def apply_many(self, changes: Iterable[Change]) -> None:
         """See `OnlineState.apply_many`."""

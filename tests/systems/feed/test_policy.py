@@ -190,6 +190,15 @@ def test_what_a_rule_takes_out_or_moves_down_is_recorded_with_the_rule() -> None
     ]
 
 
+def test_an_adult_by_the_profile_alone_is_one_for_the_rules_too() -> None:
+    plain = tuple(post(f"plain-{number}", {"p_share": 0.1}) for number in range(4))
+    graphic = post("graphic", {"p_share": 0.8}, integrity="sensitive", reader_is_adult=True)
+    policy = FeedPolicy(msgspec.structs.replace(PLAIN, sensitive_from=2))
+    verdict = policy.decide(case((graphic, *plain)))
+    assert refs(verdict) == ["plain-0", "plain-1", "graphic", "plain-2", "plain-3"]
+    assert [one.name for one in verdict.guardrails] == ["sensitive_first_slots"]
+
+
 def test_a_reader_of_unknown_age_counts_as_none_that_may_see_sensitive_posts() -> None:
     verdict = FeedPolicy(WEIGHTS).decide(case((post("graphic", integrity="sensitive"),)))
     assert refs(verdict) == []

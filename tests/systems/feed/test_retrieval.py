@@ -24,6 +24,7 @@ from tests.systems.feed.catalogued import (
 
 from decalog.candidates import Candidate
 from decalog.errors import ModelError
+from decalog.models.two_tower import bare
 from decalog.retrieval import Retrieval, Retrieved
 from decalog.systems.feed import retrieval as module
 from decalog.systems.feed.catalogue import TOO_OLD_US
@@ -227,7 +228,14 @@ class TestFilters:
         assert {"mature", "sensitive"} <= set(refs(found))
         assert get(found, "sensitive").attributes["integrity"] == "sensitive"
         told.event("profile", {"user": "uma"}, is_adult=True)
-        assert {"mature", "sensitive"} <= set(refs(feed.retrieve(request("uma"))))
+        found = feed.retrieve(request("uma"))
+        assert {"mature", "sensitive"} <= set(refs(found))
+        noted = [one.ref for one in found.candidates if "reader_is_adult" in one.attributes]
+        assert noted == ["sensitive"], "the policy is told where it asks, and nowhere else"
+        (described,) = feed.describe(request("uma"), ["sensitive"])
+        assert described.attributes["reader_is_adult"] is True
+        (withheld,) = feed.describe(request("uma", is_adult=False), ["sensitive"])
+        assert "reader_is_adult" not in withheld.attributes
         assert "mature" not in refs(feed.retrieve(request("uma", is_adult=False)))
 
     def test_a_region_that_a_post_names_is_the_only_one(self, feed: FeedRetrieval, told: Told) -> None:
@@ -332,6 +340,29 @@ class TestAtOnce:
         assert "gone" not in {candidate.ref for candidate in found.candidates}
         assert feed._sight.index is not None
         assert len(feed._sight.index) == 21
+
+    def test_popularity_is_in_the_product_and_not_in_likeness(self, feed: FeedRetrieval, told: Told) -> None:
+        class Liked(Towers):
+            def item_vectors(self, ids: Any, sides: Any) -> Any:
+                rows = super().item_vectors(ids, sides)
+                rows[:, -1] = [0.4 if id_ == "hit" else -0.3 for id_ in ids]
+                return rows
+
+            def user_vector(self, vectors: Any, weights: Any, *, sides: Any) -> Any:
+                reader = super().user_vector(bare(vectors), weights, sides=sides)
+                reader[-1] = 1.0
+                return reader
+
+        for name, topic in (("read", "tea"), ("hit", "tea"), ("miss", "tea")):
+            told.post(name, topic=topic)
+        told.event("like", {"user": "uma", "post": "read"})
+        adopt(feed, Liked(TOPICS))
+        hit, miss = (get(feed.retrieve(request("uma")), name).attributes for name in ("hit", "miss"))
+        assert cast("float", hit["two_tower"]) - cast("float", miss["two_tower"]) == pytest.approx(0.7, abs=0.02)
+        assert hit["similar"] == pytest.approx(miss["similar"], abs=0.02)
+        nudges = sum(b"hit") % 32, sum(b"miss") % 32
+        assert 31 not in nudges
+        assert hit["sketch"] == miss["sketch"]
 
     def test_without_a_model_again_there_are_no_vectors(self, feed: FeedRetrieval, told: Told) -> None:
         fill(told, 20)

@@ -173,7 +173,9 @@ _TOGETHER: tuple[Feature, ...] = (
     _since("user+post", "shown", "7d"),
 )
 _CANDIDATE: tuple[Feature, ...] = (
-    _fact("two_tower", "cosine of the reader's and the post's vectors", missing=_NO_COSINE),
+    _fact(
+        "two_tower", "cosine of the reader's and the post's directions, and the post's popularity", missing=_NO_COSINE
+    ),
     _fact("neighbours", "score of collaborative filtering"),
     _fact("similar", "cosine with what was read last", missing=_NO_COSINE),
     *(_fact(f"{name}_rank", f"place in what `{name}` found", "place") for name in ("popular", "fresh", "following")),

@@ -1,15 +1,20 @@
 """Feed's measures in three tiers: are the probabilities right, what do readers meet, and what is it worth.
 
 Rows are posts that were shown and whose outcomes are known. Models are asked how they would have ordered each slate's
-own posts; what readers did, and whether they came back, is measured on the slates as they were shown.
+own posts; what readers did, and whether they came back, is measured on the slates as they were shown. How well posts
+are found has rows of its own (`recall.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from decalog import metrics
-from decalog.metrics import Floats, Measurement, Metric, need, proportion
+from decalog.metrics import Floats, Int64s, Measurement, Metric, interval, need, proportion
+from decalog.models.ranking import Lists
 from decalog.slate_metrics import Ranked, by_user, gini, ndcg
 from decalog.systems.feed.schema import RETURN, SESSION
 
@@ -121,6 +126,64 @@ def _creator_retention(rows: Ranked) -> Measurement:
     return proportion(len(early & late), len(early))
 
 
+class Finds(NamedTuple):
+    """Lists of retrieval, one a slate that was asked for, and the readers they are for."""
+
+    lists: Lists
+    readers: Int64s
+
+
+def over_readers(values: Floats, *, seed: int = 0, repeats: int = 1_000) -> Measurement:
+    """Returns the mean of one figure a reader with the 95 % percentile interval of a bootstrap over the readers."""
+    rng = np.random.default_rng(seed)
+    drawn = [float(values[rng.integers(len(values), size=len(values))].mean()) for _ in range(repeats)]
+    return interval(float(values.mean()), drawn, n=len(values))
+
+
+def _by_reader(figure: Callable[[Lists], Floats]) -> Callable[[Any], Measurement]:
+    """Returns a computation of the mean over readers of the mean over each one's slates."""
+
+    def compute(rows: Any) -> Measurement:
+        expected = "a later slate on which something was taken up that retrieval could have shown"
+        need(isinstance(rows, Finds), "the whole catalogue", expected=expected)
+        _, reader, slates = np.unique(rows.readers, return_inverse=True, return_counts=True)
+        return over_readers(np.bincount(reader, figure(rows.lists)) / slates)
+
+    return compute
+
+
+FOUND = (
+    Metric(
+        name="catalogue_recall_20",
+        tier="model",
+        meaning="of what a reader took up on a later slate, how much retrieval's best 20 hold of all that could be "
+        "shown, the mean over readers; posts that no slate showed count as not wanted",
+        formula="taken up among the best 20 / taken up",
+        unit="share",
+        better="higher",
+        compute=_by_reader(lambda lists: lists.recall(20)),
+    ),
+    Metric(
+        name="catalogue_ndcg_20",
+        tier="model",
+        meaning="the same with what stands higher weighing more",
+        formula="Σ taken up / log2(1 + rank) over the best 20, over the best order's",
+        unit="1",
+        better="higher",
+        compute=_by_reader(lambda lists: lists.ndcg(20)),
+    ),
+    Metric(
+        name="catalogue_recall_500",
+        tier="model",
+        meaning="the same among the 500 that compete for a slate: what ranking can choose from",
+        formula="taken up among 500 / taken up",
+        unit="share",
+        better="higher",
+        compute=_by_reader(lambda lists: lists.recall(500)),
+    ),
+)
+"""Measured on `Finds`."""
+
 METRICS = (
     Metric(
         name="ndcg_10",
@@ -159,6 +222,7 @@ METRICS = (
         better="lower",
         compute=by_user(_calibration, repeats=50),
     ),
+    *FOUND,
     Metric(
         name="click_rate",
         tier="product",

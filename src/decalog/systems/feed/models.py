@@ -6,14 +6,15 @@ with their scores in the later part alone: in the earlier one they would know th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from decalog.models import collaborative, heads, two_tower
-from decalog.models.base import ModelSpec, SlateSet
+from decalog.models.base import Acts, ModelSpec, SlateSet
+from decalog.models.collaborative import Scorer
 from decalog.models.funnel import FORMAT, Funnel
 from decalog.models.heads import Heads, HeadsParams, HeadsTrainingSet, SimpleHeads
 from decalog.models.interactions import interactions
@@ -23,11 +24,27 @@ from decalog.systems.feed.schema import DWELL, SCHEMA
 
 HEAD = "+".join(signal.head for signal in SCHEMA.signals)
 
+GIVEN = {"p_dwell": "p_click"}
+"""One stays on what one opened: a dwell is a click that lasted."""
 RANKER = HeadsParams(
-    trees=200, learning_rate=0.05, leaves=16, rows_a_leaf=200, l2=50.0, feature_share=0.3, held_out=0.1
+    trees=200,
+    learning_rate=0.05,
+    leaves=16,
+    rows_a_leaf=200,
+    l2=50.0,
+    feature_share=0.3,
+    held_out=0.1,
+    given=GIVEN,
 )
 """The tree budget that serving 500 posts in 8 ms of CPU allows (`bench/latency/feed_ranker.py`)."""
+PLAIN = HeadsParams(given=GIVEN)
 TOWERS = two_tower.Settings(epochs=20, batch=512, negatives=1_024)
+NEAR: Sequence[tuple[Callable[..., Scorer], Mapping[str, Any]]] = (
+    (collaborative.graph_filter, {}),
+    (collaborative.item_knn, {"shrinkage": 0.0}),
+)
+"""What neighbours are made by, whichever finds more of a log's own part: the first where readers are tens of thousands
+(`bench/quality/feed_gowalla.py`), the second where they are hundreds (`bench/quality/feed_neighbours.py`)."""
 EARLIER = 0.5
 """Share of the slates, the earlier, that towers and neighbours learn from."""
 SCORES = {f.name: f.missing_value for f in FEATURES.features if f.name in ("two_tower", "neighbours", "similar")}
@@ -37,17 +54,17 @@ _RATE = "post_clicks_of_shown_7d"
 
 def fit_prior(data: SlateSet, seed: int) -> SimpleHeads:
     """Returns the base rate of each head."""
-    return heads.fit_logistic_heads(_learnt(data), seed, params=HeadsParams(least=data.n + 1))
+    return heads.fit_logistic_heads(_learnt(data), seed, params=HeadsParams(least=data.n + 1, given=GIVEN))
 
 
 def fit_popularity(data: SlateSet, seed: int) -> SimpleHeads:
     """Returns what a post's own click rate says."""
-    return heads.fit_logistic_heads(_learnt(data), seed, columns=(_RATE,))
+    return heads.fit_logistic_heads(_learnt(data), seed, params=PLAIN, columns=(_RATE,))
 
 
 def fit_logistic(data: SlateSet, seed: int) -> SimpleHeads:
     """Returns a logistic regression a head over all features."""
-    return heads.fit_logistic_heads(_learnt(data), seed)
+    return heads.fit_logistic_heads(_learnt(data), seed, params=PLAIN)
 
 
 def fit_ranker(data: SlateSet, seed: int) -> Heads:
@@ -70,17 +87,22 @@ def fit_funnel(data: SlateSet, seed: int) -> Funnel:
 
 
 def _taste(data: SlateSet, date: int, seed: int) -> tuple[two_tower.TwoTower, collaborative.Neighbours]:
-    acts = data.acts.take((data.acts.known <= date) & (data.acts.users >= 0))
-    liked = [
-        (str(user), ref)
-        for user, ref, kind, value in zip(acts.users.tolist(), acts.refs, acts.kinds, acts.values.tolist(), strict=True)
-        if kind in WEIGHTS and value >= (STAYED_S if kind == DWELL else 1.0)
-    ]
-    seen = interactions(liked)
+    seen = interactions(liked(data.acts.until(date)))
     known = None if data.told is None else data.told.followed(date)
     sides = _item_sides(known, seen.items), _user_sides(known, seen.users)
     towers = two_tower.fit(seen, item_sides=sides[0], user_sides=sides[1], settings=TOWERS, seed=seed)
-    return towers, collaborative.neighbours(collaborative.graph_filter(seen, seed=seed), seen.items)
+    near = collaborative.best_of(seen, [partial(fit, **chosen) for fit, chosen in NEAR], seed=seed)
+    return towers, collaborative.neighbours(near, seen.items)
+
+
+def liked(acts: Acts) -> list[tuple[str, str]]:
+    """Returns who liked which post: (token, ref) of what speaks for a post, in the order of the log."""
+    rows = zip(acts.users.tolist(), acts.refs, acts.kinds, acts.values.tolist(), strict=True)
+    return [
+        (str(user), ref)
+        for user, ref, kind, value in rows
+        if user >= 0 and kind in WEIGHTS and value >= (STAYED_S if kind == DWELL else 1.0)
+    ]
 
 
 def _item_sides(known: Any, refs: Sequence[str]) -> Mapping[str, Sequence[Sequence[str]]]:

@@ -41,6 +41,8 @@ from decalog.systems.feed.slate.visibility import Rules, Visibility, visibility
 
 LEGS = ("following_rank", "popular_rank", "fresh_rank")
 """Ranks that the fallback takes in turn."""
+REPEATS = ("shown_to_user_7d", "author_shown_to_user_1d", "topic_shown_to_user_1d")
+"""Features that the policy reads: how often the reader was shown a post, its author, its topic."""
 
 _BP = 10_000
 _NANO = 10**9
@@ -177,7 +179,7 @@ class FeedPolicy:
 
     >>> from decalog.candidates import Candidate
     >>> posts = (
-    ...     Candidate("bait", predictions={"p_click": 0.9, "p_hide": 0.2}),
+    ...     Candidate("bait", predictions={"p_click": 0.9, "p_dwell": 0.05, "p_hide": 0.2}),
     ...     Candidate("essay", predictions={"p_click": 0.2, "p_dwell": 0.15, "p_hide": 0.001}),
     ... )
     >>> case = Case(Event("f1", "feed_request", 0, 7, {"user": 7}, {"size": 2}), posts, {}, lambda name: 0.5)
@@ -262,8 +264,9 @@ class FeedPolicy:
             weighed: what each is worth; None for the fallback, which goes by ranks.
             tells: whether scores and barriers are kept, for a trace.
         """
-        is_adult = case.request.attributes.get("is_adult") is True
-        rules = Rules(is_adult, self.params.sensitive_from, frozenset(self.params.unspread_labels))
+        # Retrieval knows readers' profiles; a policy knows the case alone.
+        is_adult = case.request.attributes.get("is_adult") is True or posts.numbers("reader_is_adult", 0).any()
+        rules = Rules(bool(is_adult), self.params.sensitive_from, frozenset(self.params.unspread_labels))
         seen, knobs, draws = visibility(posts, rules), self._knobs(case.request), dict[int, float]()
         facts = self._facts(posts, seen)
         if weighed is None:
@@ -390,12 +393,8 @@ def _multipliers(
     if half:
         halvings = np.maximum(posts.numbers("age_s", 0), 0) / half
         yield "age", (_BP * np.exp2(-halvings)).astype(np.int64)
-    repeats = {
-        "shown_to_user_7d": params.repeat_post_bp,
-        "author_shown_to_user_1d": params.repeat_author_bp,
-        "topic_shown_to_user_1d": params.repeat_topic_bp,
-    }
-    for column, share in repeats.items():
+    shares = (params.repeat_post_bp, params.repeat_author_bp, params.repeat_topic_bp)
+    for column, share in zip(REPEATS, shares, strict=True):
         if column in columns:
             times = np.clip(np.nan_to_num(columns[column]), 0, _REPEATS).astype(np.int64)
             yield column, _powers(share)[times]

@@ -22,12 +22,14 @@ from decalog.candidates import Candidate, Candidates, Column, named
 from decalog.decisions import Decision
 from decalog.events import Event, Record
 from decalog.models.base import Model
+from decalog.models.two_tower import bare
 from decalog.outcomes import Outcome
 from decalog.retrieval import Retrieved
 from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
+from decalog.systems.feed.slate.competitors import SENSITIVE
 from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, languages, leanings, probed, taste
 
 MOST = 500
@@ -146,6 +148,10 @@ class FeedRetrieval:
         """Returns the filter that keeps a post from this reader now, or "" where it may be shown."""
         slot, asked = self.catalogue.slot(ref), self._understood(request)
         return "removed" if slot < 0 else self._filter(slot, asked, set(asked.seen.tolist()))
+
+    def question(self, request: Event) -> tuple[Sight, Asked]:
+        """Returns what the sources look into, and what a request asks them."""
+        return self._settled(), self._understood(request)
 
     def _understood(self, request: Event) -> Asked:
         said, catalogue = request.attributes, self.catalogue
@@ -276,12 +282,17 @@ class FeedRetrieval:
         if asked.topics.any():
             facts["interest"] = Column.numbers(asked.topics[topics])
         # Most have neither: what is empty is left out of the record.
-        labels = [catalogue.labels[slot] for slot in slots.tolist()]
-        for name, words in (("integrity", catalogue.integrity(slots)), ("labels", labels)):
+        labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
+        is_told = np.array(verdicts) == SENSITIVE
+        if asked.is_adult and is_told.any():
+            facts["reader_is_adult"] = Column.numbers(is_told, is_told)
+        for name, words in (("integrity", verdicts), ("labels", labels)):
             if any(words):
                 facts[name] = Column.of([word or None for word in words])
         if vectors is not None and vectors.shape[1] == _SKETCHED:
-            facts["sketch"] = Column.numbers(np.packbits(vectors >= 0, axis=1, bitorder="little").view("<i8")[:, 0])
+            facts["sketch"] = Column.numbers(
+                np.packbits(bare(vectors) >= 0, axis=1, bitorder="little").view("<i8")[:, 0]
+            )
         return facts
 
     def _reindex(self, sight: Sight, slots: Ints) -> None:
@@ -318,11 +329,11 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
     turns = np.concatenate([np.arange(len(part)) / SOURCES[name][2] for name, part in found.items()])
     bits = np.repeat([_BITS[name] for name in found], [len(part) for part in found.values()])
     order = np.argsort(turns, kind="stable")
-    unique, first, place = np.unique(slots[order], return_index=True, return_inverse=True)
-    joined = np.zeros(len(unique), np.int64)
-    np.bitwise_or.at(joined, place, bits[order])
-    ranking = np.argsort(first)[:most]
-    return unique[ranking], joined[ranking]
+    joined: dict[int, int] = {}
+    for slot, bit in zip(slots[order].tolist(), bits[order].tolist(), strict=True):
+        joined[slot] = joined.get(slot, 0) | bit
+    first = list(joined)[:most]
+    return np.array(first, np.int64), np.array([joined[slot] for slot in first], np.int64)
 
 
 def _worded(codes: Ints, names: Sequence[str]) -> Column:

@@ -135,6 +135,7 @@ CANDIDATE = (
     _fact("topic", "text", "What it is about, by the caller's name."),
     _fact("post_language", "text", "ISO 639-1 code of the post; `language` is the reader's."),
     _fact("integrity", "text", "Moderation's verdict, empty where it is clear."),
+    _fact("reader_is_adult", "flag", "Of a sensitive post: the reader is known to be one, maybe from the profile."),
     _fact("labels", "text", "Further labels, spaces between."),
     _fact("age_s", "int", "Seconds since it appeared."),
     _fact("in_network", "flag", "The reader follows its author."),
@@ -144,10 +145,10 @@ CANDIDATE = (
     _fact("author_followers", "int", "Readers who follow its author."),
     _fact("author_age_s", "int", "Seconds since its author's first post."),
     _fact("author_posts", "int", "Posts of its author."),
-    _fact("two_tower", "float", "Cosine of the reader's and the post's vectors."),
+    _fact("two_tower", "float", "Cosine of the reader's and the post's directions, and the post's popularity."),
     _fact("neighbours", "float", "Score of collaborative filtering."),
     _fact("similar", "float", "Cosine with what was read last."),
-    _fact("sketch", "int", "Signs of the post's vector, a bit each."),
+    _fact("sketch", "int", "Signs of the post's direction, a bit each."),
     _fact("explored", "flag", "Its slot drew it, where it was shown."),
     *(
         _fact(f"{retriever}_rank", "int", f"Its place from 1 on in what `{retriever}` found.")

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.events import Event
+from decalog.models.two_tower import bare
 from decalog.stores.base import VectorIndex
 from decalog.systems.feed.catalogue import Catalogue, Ints, Mask
 from decalog.systems.feed.people import WEIGHTS, Person
@@ -121,7 +122,7 @@ def similar(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds the posts that are like one of the last ones the reader engaged with."""
     if sight.index is None or not len(asked.engaged):
         return NOTHING
-    return _nearest(sight.index, sight.index.vectors(asked.engaged[:LIKENED]), asked, k)
+    return _nearest(sight.index, bare(sight.index.vectors(asked.engaged[:LIKENED])), asked, k)
 
 
 def probed(sight: Sight, asked: Asked) -> dict[str, Found]:
@@ -130,7 +131,7 @@ def probed(sight: Sight, asked: Asked) -> dict[str, Found]:
     if sight.index is not None:
         found["two_tower"] = Found(NOTHING.slots, probes=_reader(sight, sight.index, asked))
         if len(asked.engaged):
-            found["similar"] = Found(NOTHING.slots, probes=sight.index.vectors(asked.engaged[:LIKENED]))
+            found["similar"] = Found(NOTHING.slots, probes=bare(sight.index.vectors(asked.engaged[:LIKENED])))
     return found
 
 

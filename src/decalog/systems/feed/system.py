@@ -20,6 +20,7 @@ SYSTEM = System(
     monitors=MONITORS,
     world="decalog.systems.feed.simulate:World",
     retrieval="decalog.systems.feed.retrieval:FeedRetrieval",
+    found="decalog.systems.feed.recall:judged",
     deadline_ms=100,
     wire="decalog.systems.feed.wire:WIRE",
     commands={"why": "decalog.systems.feed.why:app", "exposure": "decalog.systems.feed.creators:app"},

@@ -1,22 +1,26 @@
 """Why a post was shown, or why it was not: every stage of one decision, from its record.
 
 Values, multipliers and the race for each slot are computed again by the policy that decided, with the draws that were
-logged. Of more than 20 candidates a record holds no features, so what readers saw before has to be given where it
-counts (replay computes it); where the slate that comes out is not the one that was logged, the trace says so.
+logged. Of more than 20 candidates a record holds no features, so what readers saw before is read again from the views:
+live ones where they still say what the policy saw, or else those that are folded anew. Where the slate that comes out
+is not the one that was logged, the trace says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from decalog.candidates import Candidate
-from decalog.decisions import Decision, Slot
+from decalog.candidates import Candidate, gathered
+from decalog.decisions import Decision, Slot, unpack_features
+from decalog.errors import DataError
 from decalog.features.kernel import Float64s
-from decalog.policy import Case
-from decalog.systems.feed.policy import FeedPolicy, Weighed
+from decalog.folding import point
+from decalog.policy import Case, Columns
+from decalog.systems.feed.policy import REPEATS, FeedPolicy, Weighed
 from decalog.systems.feed.slate import exploration, kernel
 from decalog.systems.feed.slate.competitors import HEADS, Competitors
 
@@ -117,6 +121,34 @@ class _Race:
 
     def _barrier(self, post: int, barrier: float) -> str:
         return _BARRIERS.get(int(barrier)) or self.seen.rules[post][1]
+
+
+def remembered(decision: Decision, state: Any, *, root: int = -1) -> Columns | None:
+    """Returns what the readers of competing posts had seen before, as the policy saw it; empty where it did not look.
+
+    None where the views cannot tell: they are of another set of features, do not reach back so far, or count what was
+    told after the decision of the time before it, as those features show that the record holds.
+
+    Args:
+        decision: logged.
+        state: views that are as far as the decision, or farther.
+        root: seq of the decision's record, where the views hold it: it never sees itself.
+    """
+    candidates, names = gathered(decision.candidates), state.features.names
+    if not candidates.predictions:
+        return Columns({}, np.empty((candidates.competing, 0)))
+    if decision.versions.features != state.features.version or not set(REPEATS) <= set(names):
+        return None
+    asked = point(decision.request, max(decision.state_seq, state.position), root=root)
+    try:
+        rows = state.vectors(asked, candidates)
+    except DataError:
+        return None
+    places = {name: names.index(name) for name in REPEATS}
+    looked = list(places.values())
+    logged = [unpack_features(one.features)[looked] for one in candidates.some(candidates.kept)]
+    is_told = np.array_equal(rows[np.ix_(candidates.kept, looked)], np.reshape(logged, (-1, len(looked))))
+    return Columns(places, rows) if is_told else None
 
 
 def explain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,6 +15,7 @@ from decalog.http.wires import Asked, JsonWire, WireRoute
 from decalog.policy import Columns
 from decalog.serving import Service, Underway
 from decalog.systems.feed.trace import Why, why
+from decalog.systems.feed.why import why_logged
 from decalog.systems.feed.wire_messages import told
 
 
@@ -27,6 +29,7 @@ class WhyWire(JsonWire):
 
     def __init__(self, host: Host, system: str) -> None:
         self._host, self._system = host, system
+        self._alone = asyncio.Semaphore(1)
         base = f"/v1/{system}"
         self.routes: tuple[WireRoute, ...] = (
             WireRoute("why_logged", "GET", f"{base}/decisions/{{decision}}/why/{{post}}", "decide", self._logged),
@@ -39,9 +42,7 @@ class WhyWire(JsonWire):
 
     async def _logged(self, asked: Asked) -> Answer:
         id_, post = asked.ids
-        _, decision = await self._host.logged(self._system, id_)
-        policy: Any = self._host.services[self._system].serving.policy
-        return _answer(why(decision, post, policy=policy), decision)
+        return _answer(*await why_logged(self._host, id_, post=post, alone=self._alone))
 
     async def _now(self, asked: Asked) -> Answer:
         """Answers for `?user=…&post=…`: the slate is chosen as for a request, and neither logged nor shown."""

@@ -351,8 +351,8 @@ class _Broken:
         self._state = state
         self._give = give
 
-    def apply(self, change: Change) -> None:
-        self._state.apply(change)
+    def apply(self, *changes: Change) -> None:
+        self._state.apply(*changes)
 
     def vector(self, point: Point) -> Floats:
         return self._give(self._state.vector(point))

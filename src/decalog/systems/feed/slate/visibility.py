@@ -52,7 +52,7 @@ class Rules(msgspec.Struct, frozen=True):
     """What a deployment asks.
 
     Args:
-        is_adult: whether the reader is known to be one.
+        is_adult: whether the reader is known to be one, from the request or, as retrieval has it, the profile.
         sensitive_from: first slot of a sensitive post.
         unspread: labels that make a post a limited one.
     """
