@@ -275,12 +275,12 @@ class FeedRetrieval:
             "author_age_s": _age_s(authors["since"][author], asked.now_us),
             "author_posts": Column.numbers(authors["posts"][author]),
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
-            "readable": Column.numbers(asked.languages[posts["language"][slots]]),
+            "readable": Column.numbers(_of(asked.languages, posts["language"][slots])),
         }
         topics = posts["topic"][slots]
-        facts["leaning"] = Column.numbers(asked.leanings[topics])
+        facts["leaning"] = Column.numbers(_of(asked.leanings, topics))
         if asked.topics.any():
-            facts["interest"] = Column.numbers(asked.topics[topics])
+            facts["interest"] = Column.numbers(_of(asked.topics, topics))
         # Most have neither: what is empty is left out of the record.
         labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
         is_told = np.array(verdicts) == SENSITIVE
@@ -348,6 +348,11 @@ def _noted(slots: Ints, found: Ints, values: npt.NDArray[Any]) -> Column:
     order = np.argsort(found)
     places = order[np.minimum(np.searchsorted(found[order], slots), len(found) - 1)]
     return Column.numbers(values[places], found[places] == slots)
+
+
+def _of(values: npt.NDArray[Any], codes: Ints) -> npt.NDArray[Any]:
+    """Returns the values of codes; 0 for one that came up after the request was read."""
+    return np.where(codes < len(values), values[np.minimum(codes, len(values) - 1)], values.dtype.type(0))
 
 
 def _age_s(created_us: Ints, now_us: int) -> Column:

@@ -164,7 +164,7 @@ def leanings(catalogue: Catalogue, person: Person) -> npt.NDArray[np.float64]:
 
 
 def _written(catalogue: Catalogue, person: Person) -> Ints:
-    codes = np.array([code for code in map(catalogue.author.code, person.follow) if code], np.int64)
+    codes = np.array([code for code in map(catalogue.author.code, tuple(person.follow)) if code], np.int64)
     newest = catalogue.authors["newest"][codes] if len(codes) else codes
     active = codes[np.argsort(-newest, kind="stable")[:AUTHORS]].tolist()
     return np.array([slot for code in active for slot in catalogue.by_author.get(code, ())[-OF_EACH:]], np.int64)
@@ -229,8 +229,9 @@ def taste(person: Person, catalogue: Catalogue, *, session: Ints) -> tuple[Ints,
         session: slots of what they read since, newest first.
     """
     weights = dict.fromkeys(session.tolist(), 1.0)
-    slots = catalogue.standing(np.array([done.handle for done in person.recent], np.int64))
-    for done, slot in zip(reversed(person.recent), slots[::-1].tolist(), strict=True):
+    recent = list(person.recent)  # another thread may add to it
+    slots = catalogue.standing(np.array([done.handle for done in recent], np.int64))
+    for done, slot in zip(reversed(recent), slots[::-1].tolist(), strict=True):
         if slot >= 0:
             weights[slot] = weights.get(slot, 0.0) + WEIGHTS[done.action]
     fading = FADE ** np.arange(len(weights))
