@@ -547,7 +547,7 @@ class TestFacts:
             told.event("click", {"user": "uma", "post": post})
         posts = ["en-11", "de", "es", "none"]
 
-        def readable(user: str, **said: str) -> list[object]:
+        def readable(user: str, **said: Any) -> list[object]:
             return [one.attributes["readable"] for one in feed.describe(request(user, **said), posts)]
 
         assert readable("uma") == [True, False, False, True], "one post of many may be a slip"

@@ -277,10 +277,7 @@ class FeedRetrieval:
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
             "readable": Column.numbers(_of(asked.languages, posts["language"][slots])),
         }
-        topics = posts["topic"][slots]
-        facts["leaning"] = Column.numbers(_of(asked.leanings, topics))
-        if asked.topics.any():
-            facts["interest"] = Column.numbers(_of(asked.topics, topics))
+        facts |= _liked(asked, posts["topic"][slots])
         # Most have neither: what is empty is left out of the record.
         labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
         is_told = np.array(verdicts) == SENSITIVE
@@ -348,6 +345,12 @@ def _noted(slots: Ints, found: Ints, values: npt.NDArray[Any]) -> Column:
     order = np.argsort(found)
     places = order[np.minimum(np.searchsorted(found[order], slots), len(found) - 1)]
     return Column.numbers(values[places], found[places] == slots)
+
+
+def _liked(asked: Asked, topics: Ints) -> dict[str, Column]:
+    """Returns what a reader's choices, and whom they follow, say of topics."""
+    liked = {"leaning": Column.numbers(_of(asked.leanings, topics))}
+    return liked | ({"interest": Column.numbers(_of(asked.topics, topics))} if asked.topics.any() else {})
 
 
 def _of(values: npt.NDArray[Any], codes: Ints) -> npt.NDArray[Any]:
