@@ -8,6 +8,7 @@ what it is judged by: readers who are fed well come back, others do not. All pol
 
 Ours is the system as shipped: trained on the log of the history, then again every `RETRAINED` days on its own log, with
 the default policy, retrieval, exploration and delayed outcomes, decided by the real service. None of it sees a truth.
+No deadline cuts anything short: what comes out does not depend on how busy the machine is.
 Single-stage is the same retrieval in the order of the towers' product alone; pure CTR the same funnel with a weight on
 clicks alone: it is what optimises engagement. Random, newest and popularity are rules of the world. The best of these
 five is the best trivial. The oracle ranks by the true value of a post in the long run.
@@ -56,7 +57,8 @@ SCALE = 0.4
 BAR = 0.7
 RULES = ("random", "newest", "popularity", "oracle")
 TRIVIAL = ("random", "newest", "popularity", "pure CTR", "single-stage")
-CHAMPION = msgspec.structs.replace(SYSTEM, models=SYSTEM.models[-1:])
+PATIENCE_MS = 60_000
+CHAMPION = msgspec.structs.replace(SYSTEM, models=SYSTEM.models[-1:], deadline_ms=PATIENCE_MS)
 HEADS = tuple(signal.head for signal in SCHEMA.signals)
 CLICKS = FeedWeights(
     click_per_1000_minor=1_000,
@@ -72,6 +74,8 @@ PLAIN = msgspec.structs.replace(
     rerank="none",
     out_of_network_bp=10_000,
     new_author_bp=10_000,
+    foreign_bp=10_000,
+    half_gain_age_s=0,
     repeat_post_bp=10_000,
     repeat_author_bp=10_000,
     repeat_topic_bp=10_000,
@@ -128,10 +132,12 @@ def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callabl
     with tempfile.TemporaryDirectory() as folder:
         home, clock = Home(Path(folder)), ManualClock(world.start_us)
         log = home.writer(clock)
-        deployment = Deployment(home, SYSTEM, log, Setup(rates=rates_of(world), policy=weights))
+        deployment = Deployment(home, CHAMPION, log, Setup(rates=rates_of(world), policy=weights))
         fill(world, deployment.prepare(), clock=clock, days=HISTORY, say=_quiet)
         train(deployment, weights)
         service = deployment.service()
+        sources: Any = service.retrieval
+        sources.deadline_ms = PATIENCE_MS
         if ranker is not None:
             swap(service, ranker)
         for day in range(HISTORY, HISTORY + JUDGED):

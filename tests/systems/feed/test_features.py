@@ -90,9 +90,9 @@ def test_what_was_taken_back_does_not_count() -> None:
 
 def test_an_author_and_a_topic_are_known_by_all_their_posts() -> None:
     values = features_of(*HISTORY, candidate=POST)
-    assert (values["author_shown_30d"], values["author_clicks_30d"], values["author_readers_30d"]) == (4, 4, 2)
+    assert (values["author_shown_7d"], values["author_clicks_7d"], values["author_readers_7d"]) == (3, 3, 2)
     assert (values["author_shown_1d"], values["author_clicks_1d"], values["author_clicks_of_shown_1d"]) == (2, 2, 1)
-    assert (values["author_likes_of_shown_30d"], values["author_hides_of_shown_30d"]) == (1 / 4, 1 / 4)
+    assert (values["author_likes_of_shown_7d"], values["author_hides_of_shown_7d"]) == (1 / 3, 1 / 3)
     assert (values["topic_clicks_1h"], values["topic_clicks_1d"], values["topic_clicks_pace"]) == (2, 2, 1)
 
 
@@ -117,7 +117,7 @@ def test_the_policy_sees_what_it_has_shown_already() -> None:
 
 def test_an_unknown_post_has_no_history() -> None:
     values = features_of(*HISTORY, candidate=Candidate("new", entities={"post": 99, "author": 98, "topic": 97}))
-    assert values["post_shown_7d"] == values["author_shown_30d"] == values["shown_to_user_7d"] == 0
+    assert values["post_shown_7d"] == values["author_shown_7d"] == values["shown_to_user_7d"] == 0
     assert values["post_clicks_of_shown_7d"] == values["user_author_since_clicks_s"] == -1
     assert values["user_clicks_30d"] == 2
 

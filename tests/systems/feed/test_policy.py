@@ -91,7 +91,9 @@ def test_clicks_alone_show_bait_and_the_default_does_not() -> None:
         ({"author_posts": 3, "author_age_s": 10**7}, {"new_author_bp": 15_000}, {}, 1.0),
         ({"author_posts": 300, "author_age_s": 60}, {"new_author_bp": 15_000}, {}, 1.0),
         ({"age_s": 3_600}, {"half_gain_age_s": 3_600}, {}, 0.5),
-        ({"age_s": 3_600}, {}, {}, 1.0),
+        ({"age_s": 3_600}, {"half_gain_age_s": 0}, {}, 1.0),
+        ({"readable": False}, {"foreign_bp": 3_000}, {}, 0.3),
+        ({"readable": True}, {"foreign_bp": 3_000}, {}, 1.0),
         ({}, {"repeat_post_bp": 5_000}, {"shown_to_user_7d": 2.0}, 0.25),
         ({}, {"repeat_post_bp": 9_000}, {"shown_to_user_7d": 1e9}, 0.9**10),
         ({}, {}, {"shown_to_user_7d": math.nan}, 1.0),
@@ -107,8 +109,8 @@ def test_multipliers_move_what_a_post_earns_and_never_the_harm_it_does(
     policy = FeedPolicy(msgspec.structs.replace(PLAIN, **params))
     posts = Competitors.of((post("a", {"p_share": 0.5, "p_hide": 0.01}, **changes),))
     weighed = policy.weighed(posts, {name: np.array([value]) for name, value in columns.items()})
-    assert weighed.value.tolist() == [1_400_000_000]
-    assert weighed.adjusted[0] == pytest.approx(1_500_000_000 * factor - 100_000_000, rel=2e-3)
+    assert weighed.value.tolist() == [1_300_000_000]
+    assert weighed.adjusted[0] == pytest.approx(1_500_000_000 * factor - 200_000_000, rel=2e-3)
 
 
 def test_a_post_shown_before_makes_room_for_another() -> None:
@@ -243,7 +245,7 @@ def test_the_fallback_obeys_visibility_and_caps() -> None:
     posts = tuple(post(f"p{number}", author="one", popular_rank=number + 1) for number in range(5))
     hidden = post("graphic", integrity="sensitive", following_rank=1)
     verdict = FeedPolicy(WEIGHTS).fall_back(case((hidden, *posts)), "features_late")
-    assert refs(verdict) == ["p0", "p1", "p2"]
+    assert refs(verdict) == ["p0", "p1", "p2", "p3"]
     assert verdict.guardrails[0].name == "sensitive_not_adult"
     assert verdict.choice.reasons[0].startswith("features_late: no prediction")
 

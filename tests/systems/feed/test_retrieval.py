@@ -613,6 +613,8 @@ class TestFacts:
             "post_language": "de",
             "age_s": 90,
             "in_network": True,
+            "readable": True,
+            "leaning": 0.5,
             "integrity": "limited",
             "labels": "long read",
             "author_followers": 2,
@@ -622,6 +624,39 @@ class TestFacts:
             "fresh_rank": 1,
             "following_rank": 1,
         }
+
+    def test_a_language_is_a_readers_by_what_they_say_or_take_up(self, feed: FeedRetrieval, told: Told) -> None:
+        for number in range(12):
+            told.post(f"en-{number}", language="en")
+        told.post("de", language="de")
+        told.post("es", language="es")
+        told.post("none")
+        for post in ("es", *(f"en-{number}" for number in range(10))):
+            told.event("click", {"user": "uma", "post": post})
+        posts = ["en-11", "de", "es", "none"]
+
+        def readable(user: str, **said: Any) -> list[object]:
+            return [one.attributes["readable"] for one in feed.describe(request(user, **said), posts)]
+
+        assert readable("uma") == [True, False, False, True], "one post of many may be a slip"
+        assert readable("uma", language="de") == [True, True, False, True]
+        assert readable("new", language="de") == [False, True, False, True]
+        assert readable("new") == [True, True, True, True], "of whom nothing is known"
+
+    def test_what_a_reader_chose_and_whom_they_follow_says_what_they_like(
+        self, feed: FeedRetrieval, told: Told
+    ) -> None:
+        for name, author, topic in (("a", "ann", "tea"), ("b", "ann", "jazz"), ("c", "ann", "tea"), ("d", "bob", "go")):
+            told.post(name, author=author, topic=topic)
+        told.event("follow", {"user": "uma", "author": "ann"})
+        told.event("follow", {"user": "vic", "topic": "go"})
+
+        def told_of(user: str) -> list[tuple[object, object]]:
+            found = feed.describe(request(user), ["a", "b", "d"])
+            return [(one.attributes["leaning"], one.attributes.get("interest")) for one in found]
+
+        assert told_of("uma") == [(2 / 3, None), (1 / 3, None), (0.0, None)]
+        assert told_of("vic") == [(0.0, False), (0.0, False), (0.0, True)]
 
     def test_a_post_without_author_and_topic_has_no_token_for_them(self, feed: FeedRetrieval, told: Told) -> None:
         told.post("p", author="", topic="")

@@ -76,7 +76,7 @@ def test_a_shown_post_has_every_stage_to_its_slot() -> None:
 
 def test_a_post_of_too_little_value_says_what_beat_it_and_by_how_much() -> None:
     found = stages("last")
-    assert found["value"] == "0.29 minor units: 0.29"
+    assert found["value"] == "0.28 minor units: 0.28"
     assert found["slate"].startswith("slot 1: worth less, its score ")
     assert found["slate"].endswith(" short; stranger has it")
     assert found["slot"] == "none"
@@ -138,7 +138,7 @@ def test_a_post_that_lost_to_diversity_says_so() -> None:
 
 
 def test_drawn_slots_come_out_as_they_were_logged() -> None:
-    policy = FeedPolicy(FeedWeights(explore_bp=6_000, explore_slots=(1, 3)))
+    policy = FeedPolicy(FeedWeights(explore_bp=6_000, explore_slots=(1, 3), half_gain_age_s=0))
     told = set()
     for number in range(20):
         asked = case(random_posts(2, 50), size=9, draw=lambda name, n=number: draw(b"x", f"d{n}", name=name))  # type: ignore[misc]  # binds n

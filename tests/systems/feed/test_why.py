@@ -163,7 +163,7 @@ def test_command_and_http_say_the_same_with_all_that_was_shown_before(filled: Fe
         told = filled.said_by_both("r2", post)
         assert "note" not in told, "with all that the policy saw, the slate comes out as it was logged"
     assert first[0] == "p29"
-    assert "author_shown_to_user_1d × 0.95" in filled.said_by_both("r2", "p19")["value"]
+    assert "author_shown_to_user_1d × 0.99" in filled.said_by_both("r2", "p19")["value"]
     assert filled.asides == 0, "the live views told all of it"
 
 
@@ -180,7 +180,7 @@ def test_what_live_views_cannot_tell_any_more_is_folded_anew(filled: Feed) -> No
     filled.ask("r1")
     asked = filled.clock.now_us()
     before = filled.said_by_both("r1", "p19")
-    assert "author_shown_to_user_1d × 0.95" in before["value"]
+    assert "author_shown_to_user_1d × 0.99" in before["value"]
     # A slate of a minute ago becomes known, as late ones do: the features that the record holds do not count it.
     filled.ask("late", event_time=rfc3339(asked - 1))
     assert filled.said_by_both("r1", "p19") == before

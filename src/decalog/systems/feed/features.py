@@ -106,11 +106,11 @@ def _quotient(name: str, numerator: str, denominator: str) -> Ratio:
 def _together(pair: str) -> tuple[Feature, ...]:
     """Returns what a reader did with an author or a topic."""
     return (
-        *_counts(pair, "shown", "7d"),
+        *_counts(pair, "shown", "7d", "30d"),
         *_counts(pair, "clicks", "7d", "30d"),
-        *_in(pair, "30d", "likes", "hides"),
+        *_in(pair, "30d", "reads", "likes", "hides"),
         _since(pair, "clicks", "30d"),
-        _rate(pair.replace("+", "_"), "clicks", "7d"),
+        *(_rate(pair.replace("+", "_"), counted, "30d") for counted in ("clicks", "reads")),
     )
 
 
@@ -138,34 +138,37 @@ _POST: tuple[Feature, ...] = (
     _rate("post", "clicks", "1h"),
     _rate("post", "clicks", "1d"),
     _rate("post", "clicks", "7d"),
-    _rate("post", "likes", "7d"),
-    _rate("post", "hides", "7d"),
+    *(_rate("post", counted, "7d") for counted in ("reads", "likes", "hides")),
     _rate("post", "reads", "7d", of="clicks"),
     _quotient("post_clicks_pace", "post_clicks_1h", "post_clicks_1d"),
 )
 _AUTHOR: tuple[Feature, ...] = (
     *_in("author", "1d", "shown", "clicks"),
-    *_in("author", "30d", "shown", "clicks", "likes", "hides"),
+    *_in("author", "7d", "shown", "clicks", "reads", "likes", "hides"),
     _over(
         "author",
         "clicks",
-        "30d",
-        name="author_readers_30d",
-        meaning="different readers who opened a post of the author in 30 d",
+        "7d",
+        name="author_readers_7d",
+        meaning="different readers who opened a post of the author in 7 d",
         unit="readers",
         aggregate="distinct",
         column="user",
     ),
     _rate("author", "clicks", "1d"),
-    *(_rate("author", counted, "30d") for counted in ("clicks", "likes", "hides")),
+    *(_rate("author", counted, "7d") for counted in ("clicks", "reads", "likes", "hides")),
+    _rate("author", "reads", "7d", of="clicks"),
 )
 _TOPIC: tuple[Feature, ...] = (
     *_counts("topic", "clicks", "1h", "1d"),
+    *_in("topic", "1d", "shown"),
+    _rate("topic", "clicks", "1d"),
     _quotient("topic_clicks_pace", "topic_clicks_1h", "topic_clicks_1d"),
 )
 _TOGETHER: tuple[Feature, ...] = (
     *_together("user+author"),
     *_together("user+topic"),
+    *_counts("user+topic", "shown", "1d"),
     _over("user+post", "shown", "7d", name="shown_to_user_7d"),
     _since("user+post", "shown", "7d"),
 )
@@ -177,6 +180,9 @@ _CANDIDATE: tuple[Feature, ...] = (
     _fact("similar", "cosine with what was read last", missing=_NO_COSINE),
     *(_fact(f"{name}_rank", f"place in what `{name}` found", "place") for name in ("popular", "fresh", "following")),
     _fact("in_network", "the reader follows the author"),
+    _fact("interest", "the post is on a topic that the reader follows or chose; −1 where they did neither"),
+    _fact("leaning", "share of the post's topic in what the authors wrote last whom the reader follows"),
+    _fact("readable", "the post is in a language that the reader reads"),
     _fact("age_s", "time since the post appeared", "s"),
     _fact("author_followers", "readers who follow the author", "readers"),
     _fact("author_age_s", "time since the author's first post", "s"),

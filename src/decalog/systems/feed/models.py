@@ -26,7 +26,16 @@ HEAD = "+".join(signal.head for signal in SCHEMA.signals)
 
 GIVEN = {"p_dwell": "p_click"}
 """One stays on what one opened: a dwell is a click that lasted."""
-RANKER = HeadsParams(trees=200, learning_rate=0.05, leaves=31, rows_a_leaf=50, l2=2.0, feature_share=0.7, given=GIVEN)
+RANKER = HeadsParams(
+    trees=200,
+    learning_rate=0.05,
+    leaves=16,
+    rows_a_leaf=200,
+    l2=50.0,
+    feature_share=0.3,
+    held_out=0.1,
+    given=GIVEN,
+)
 """The tree budget that serving 500 posts in 8 ms of CPU allows (`bench/latency/feed_ranker.py`)."""
 PLAIN = HeadsParams(given=GIVEN)
 TOWERS = two_tower.Settings(epochs=20, batch=512, negatives=1_024)

@@ -71,10 +71,11 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         dwell_per_1000_minor: 1,000 posts that were stayed on for 10 s.
         like_per_1000_minor: 1,000 likes; and so on for replies, shares, hides and reports.
         out_of_network_bp: multiplier of posts by authors that the reader does not follow.
+        foreign_bp: multiplier of posts in a language that the reader is not known to read.
         new_author_bp: multiplier of posts by new authors.
         new_author_posts: an author is new up to so many posts …
         new_author_age_s: … and up to this age.
-        half_gain_age_s: age at which a post earns half; 0: age is left to the model.
+        half_gain_age_s: a post earns half as much each time it has grown older by this; 0: age is left to the model.
         repeat_post_bp: multiplier for each time the reader was shown the post in 7 days.
         repeat_author_bp: for each time they were shown its author in a day.
         repeat_topic_bp: for each time they were shown its topic in a day.
@@ -105,26 +106,27 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     like_per_1000_minor: Worth = 1_500
     reply_per_1000_minor: Worth = 2_000
     share_per_1000_minor: Worth = 3_000
-    hide_per_1000_minor: Worth = -10_000
+    hide_per_1000_minor: Worth = -20_000
     report_per_1000_minor: Worth = -100_000
     out_of_network_bp: Share = 8_000
+    foreign_bp: Share = 2_000
     new_author_bp: Annotated[int, Meta(ge=0, le=5 * _BP)] = 12_000
     new_author_posts: Annotated[int, Meta(ge=0, le=10**6)] = 10
     new_author_age_s: Seconds = 7 * 86_400
-    half_gain_age_s: Seconds = 0
+    half_gain_age_s: Seconds = 2 * 86_400
     repeat_post_bp: Share = 5_000
-    repeat_author_bp: Share = 9_500
+    repeat_author_bp: Share = 9_900
     repeat_topic_bp: Share = 9_900
     rerank: Literal["dpp", "mmr", "none"] = "dpp"
-    theta_bp: Share = 5_000
+    theta_bp: Share = 9_000
     like_sketch_bp: Share = 5_000
     like_author_bp: Share = 1_500
     like_topic_bp: Share = 2_500
-    author_decay_bp: Share = 6_000
-    author_floor_bp: Share = 2_500
-    topic_decay_bp: Share = 9_000
+    author_decay_bp: Share = 9_000
+    author_floor_bp: Share = 5_000
+    topic_decay_bp: Share = 9_700
     topic_floor_bp: Share = 5_000
-    author_cap: Annotated[int, Meta(ge=1, le=MOST_SLOTS)] = 3
+    author_cap: Annotated[int, Meta(ge=1, le=MOST_SLOTS)] = 4
     topic_cap_bp: Annotated[int, Meta(ge=1, le=_BP)] = 4_000
     out_least_bp: Share = 1_000
     out_most_bp: Share = _BP
@@ -383,12 +385,14 @@ def _multipliers(
 ) -> Iterator[tuple[str, Int64s]]:
     """Yields each multiplier by the name under which a trace shows it, in hundredths of a percent."""
     yield "out_of_network", np.where(posts.in_network, _BP, params.out_of_network_bp)
+    yield "foreign", np.where(posts.numbers("readable", 1), _BP, params.foreign_bp)
     is_young = posts.numbers("author_age_s", _OLD) <= params.new_author_age_s
     is_new = is_young & (posts.numbers("author_posts", _OLD) <= params.new_author_posts)
     yield "new_author", np.where(is_new, params.new_author_bp, _BP)
     half = params.half_gain_age_s
     if half:
-        yield "age", _BP * half // (half + np.maximum(posts.numbers("age_s", 0), 0))
+        halvings = np.maximum(posts.numbers("age_s", 0), 0) / half
+        yield "age", (_BP * np.exp2(-halvings)).astype(np.int64)
     shares = (params.repeat_post_bp, params.repeat_author_bp, params.repeat_topic_bp)
     for column, share in zip(REPEATS, shares, strict=True):
         if column in columns:

@@ -31,7 +31,7 @@ from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
 from decalog.systems.feed.slate.competitors import SENSITIVE
-from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, probed, taste
+from decalog.systems.feed.sources import SOURCES, Asked, Floats, Found, Sight, languages, leanings, probed, taste
 
 MOST = 500
 """How many posts compete."""
@@ -180,17 +180,20 @@ class FeedRetrieval:
         session = np.array([slot for slot in read if slot >= 0], np.int64)
         engaged, weights = taste(person, catalogue, session=session)
         seen = catalogue.standing(person.seen(request.event_time))
+        language = str(said.get("language", "")) or profile.language
         asked = Asked(
             request=request,
             now_us=request.event_time,
             person=person,
             region=str(said.get("region", "")) or profile.region,
-            language=str(said.get("language", "")) or profile.language,
+            language=language,
             is_adult=bool(said.get("is_adult", profile.is_adult)),
             engaged=engaged,
             weights=weights,
             seen=np.concatenate([seen[seen >= 0], session]),
             topics=catalogue.topic.mask((*person.follow, *profile.interests)),
+            leanings=leanings(catalogue, person),
+            languages=languages(catalogue, language, engaged=engaged, weights=weights),
         )
         asked.allowed = self._allowed(asked, str(said.get("only_topic", "")))
         return asked
@@ -291,7 +294,9 @@ class FeedRetrieval:
             "author_age_s": _age_s(authors["since"][author], asked.now_us),
             "author_posts": Column.numbers(authors["posts"][author]),
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
+            "readable": Column.numbers(_of(asked.languages, posts["language"][slots])),
         }
+        facts |= _liked(asked, posts["topic"][slots])
         # Most have neither: what is empty is left out of the record.
         labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
         is_told = np.array(verdicts) == SENSITIVE
@@ -359,6 +364,17 @@ def _noted(slots: Ints, found: Ints, values: npt.NDArray[Any]) -> Column:
     order = np.argsort(found)
     places = order[np.minimum(np.searchsorted(found[order], slots), len(found) - 1)]
     return Column.numbers(values[places], found[places] == slots)
+
+
+def _liked(asked: Asked, topics: Ints) -> dict[str, Column]:
+    """Returns what a reader's choices, and whom they follow, say of topics."""
+    liked = {"leaning": Column.numbers(_of(asked.leanings, topics))}
+    return liked | ({"interest": Column.numbers(_of(asked.topics, topics))} if asked.topics.any() else {})
+
+
+def _of(values: npt.NDArray[Any], codes: Ints) -> npt.NDArray[Any]:
+    """Returns the values of codes; 0 for one that came up after the request was read."""
+    return np.where(codes < len(values), values[np.minimum(codes, len(values) - 1)], values.dtype.type(0))
 
 
 def _age_s(created_us: Ints, now_us: int) -> Column:

@@ -29,6 +29,8 @@ LIKENED = 2
 """Of how many posts, the last ones engaged with, others are sought that are like them."""
 AUTHORS, OF_EACH = 200, 10
 """How many followed authors, those who wrote last, and how many posts of each are looked through."""
+READ = 0.1
+"""A language is a reader's where a larger share of what they took up is in it; one post may be a slip."""
 LITTLE_SHOWN = 20
 """A post shown less often is given a chance."""
 
@@ -47,6 +49,8 @@ class Asked(msgspec.Struct, kw_only=True):
         weights: what each says of their taste, > 0.
         seen: slots of what they were shown or read lately.
         topics: for each topic's code whether the reader follows or chose it.
+        languages: for each language's code whether they read it.
+        leanings: for each topic's code its share of what the authors they follow wrote last.
         allowed: for each slot whether its post may be shown.
     """
 
@@ -60,6 +64,8 @@ class Asked(msgspec.Struct, kw_only=True):
     weights: npt.NDArray[np.float64]
     seen: Ints
     topics: Mask
+    languages: Mask
+    leanings: npt.NDArray[np.float64]
     allowed: Mask = np.zeros(0, np.bool_)
 
 
@@ -145,14 +151,23 @@ def following(sight: Sight, asked: Asked, *, k: int) -> Found:
     catalogue, ties = sight.catalogue, asked.person.follow
     if not ties and not asked.person.profile.interests:
         return NOTHING
-    codes = np.array([code for code in map(catalogue.author.code, ties) if code], np.int64)
-    newest = catalogue.authors["newest"][codes] if len(codes) else codes
-    active = codes[np.argsort(-newest, kind="stable")[:AUTHORS]].tolist()
-    written = [slot for code in active for slot in catalogue.by_author.get(code, ())[-OF_EACH:]]
     latest = catalogue.latest()
     on_topic = latest[asked.topics[catalogue.posts["topic"][latest]]]
-    slots = np.unique(np.concatenate([np.array(written, np.int64), on_topic]))
+    slots = np.unique(np.concatenate([_written(catalogue, asked.person), on_topic]))
     return _picked(_newest_first(sight, slots), asked, k)
+
+
+def leanings(catalogue: Catalogue, person: Person) -> npt.NDArray[np.float64]:
+    """Returns each topic's share of what the authors wrote last whom a reader follows; 0 where they follow none."""
+    topics = catalogue.posts["topic"][_written(catalogue, person)]
+    return np.bincount(topics, minlength=len(catalogue.topic.names)) / max(len(topics), 1)
+
+
+def _written(catalogue: Catalogue, person: Person) -> Ints:
+    codes = np.array([code for code in map(catalogue.author.code, tuple(person.follow)) if code], np.int64)
+    newest = catalogue.authors["newest"][codes] if len(codes) else codes
+    active = codes[np.argsort(-newest, kind="stable")[:AUTHORS]].tolist()
+    return np.array([slot for code in active for slot in catalogue.by_author.get(code, ())[-OF_EACH:]], np.int64)
 
 
 def fresh(sight: Sight, asked: Asked, *, k: int) -> Found:
@@ -214,12 +229,32 @@ def taste(person: Person, catalogue: Catalogue, *, session: Ints) -> tuple[Ints,
         session: slots of what they read since, newest first.
     """
     weights = dict.fromkeys(session.tolist(), 1.0)
-    slots = catalogue.standing(np.array([done.handle for done in person.recent], np.int64))
-    for done, slot in zip(reversed(person.recent), slots[::-1].tolist(), strict=True):
+    recent = list(person.recent)  # another thread may add to it
+    slots = catalogue.standing(np.array([done.handle for done in recent], np.int64))
+    for done, slot in zip(reversed(recent), slots[::-1].tolist(), strict=True):
         if slot >= 0:
             weights[slot] = weights.get(slot, 0.0) + WEIGHTS[done.action]
     fading = FADE ** np.arange(len(weights))
     return np.array(list(weights), np.int64), np.array(list(weights.values())) * fading
+
+
+def languages(catalogue: Catalogue, own: str, *, engaged: Ints, weights: npt.NDArray[np.float64]) -> Mask:
+    """Returns for each language's code whether a reader reads it: their own, and those of what they took up.
+
+    All, where neither is known; and a post without a language is for everybody.
+
+    Args:
+        catalogue: for the posts' languages.
+        own: as they say; "" where they do not.
+        engaged: slots of what they liked last.
+        weights: what each says of them.
+    """
+    code = catalogue.language.code(own)
+    shares = np.bincount(catalogue.posts["language"][engaged], weights, minlength=len(catalogue.language.names))
+    shares[0] = 0.0
+    reads: Mask = shares > READ * shares.sum()
+    reads[[0, code]] = True
+    return reads if code or reads[1:].any() else np.ones_like(reads)
 
 
 def _nearest(index: VectorIndex, probes: Floats, asked: Asked, k: int) -> Found:
@@ -244,11 +279,9 @@ def _newest_first(sight: Sight, slots: Ints) -> Ints:
 
 
 def _suits(sight: Sight, asked: Asked, slots: Ints) -> Ints:
-    """Returns 2 where a post is on one of the reader's topics, and 1 more where its language is not another's."""
+    """Returns 2 where a post is on one of the reader's topics, and 1 more where they read its language."""
     posts = sight.catalogue.posts
-    language = posts["language"][slots]
-    is_readable = (language == 0) | (language == sight.catalogue.language.code(asked.language)) | (not asked.language)
-    suits: Ints = 2 * asked.topics[posts["topic"][slots]] + is_readable
+    suits: Ints = 2 * asked.topics[posts["topic"][slots]] + asked.languages[posts["language"][slots]]
     return suits
 
 
