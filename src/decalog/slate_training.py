@@ -19,6 +19,7 @@ from decalog.examples import Floats
 from decalog.impressions import ImpressionHistory
 from decalog.models.base import Model, ModelSpec, SlateSet
 from decalog.policy import Policy
+from decalog.references import Reference, Seen, public_values, reference_of
 from decalog.registry import Registry
 from decalog.reports import Completeness, Contender, Report, Role, Support
 from decalog.slate_metrics import Ranked
@@ -29,6 +30,7 @@ from decalog.training import (
     TrainingPlan,
     TrainingResult,
     chosen_kind,
+    files_of,
     manifest_of,
     quietly,
     registered,
@@ -105,7 +107,9 @@ def train_slates(
         contenders = load(system.found)(contenders, name=chosen.name, model=models[chosen.name], test=parts.test)
     made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    return registered(manifest, models[chosen.name], made=made, registry=registry, system=system, plan=plan)
+    reference = _reference(system, history, since=parts.trained_at, model=models[chosen.name])
+    files = files_of(made, reference, system=system)
+    return registered(manifest, models[chosen.name], made=made, registry=registry, files=files, plan=plan)
 
 
 def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
@@ -126,6 +130,20 @@ def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
 def ranked_by(model: Model, data: SlateSet) -> Floats:
     """Returns a model's predictions for things shown, n × heads."""
     return (model.rank(data) if isinstance(model, Ranking) else model.predict(data.rows)).reshape(data.n, -1)
+
+
+def _reference(system: System, history: ImpressionHistory, *, since: int, model: Model) -> Reference | None:
+    times = np.array([one.decided for one in history.shown], np.int64)
+    recent = history.part(times >= since, known_by=history.known_time)
+    seen = Seen(
+        times=recent.times,
+        rows=recent.rows,
+        requests=[public_values(history.shown[place].decision.request) for place in recent.places.tolist()],
+        predictions=ranked_by(model, recent),
+    )
+    return reference_of(
+        seen, system.schema, names=recent.names, heads=recent.heads, reports=history.reported(), model=model
+    )
 
 
 class _Judge:

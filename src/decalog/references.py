@@ -1,0 +1,302 @@
+"""What a model is watched against: what was asked, predicted and reported in the time that it was judged on.
+
+Training keeps it beside the model: for each feature, request value and head a grid and its counts, some kilobytes. The
+model learnt from nothing of that time, so its predictions there are those of strange rows, as they are live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from decalog.clock import DAY
+from decalog.events import Event
+from decalog.metrics import Floats, Int64s
+from decalog.models.base import Explaining, Model
+from decalog.schema import Schema
+from decalog.statistics.clusters import clusters, ratio
+from decalog.statistics.drift import (
+    Categories,
+    Grid,
+    Numbers,
+    overdispersion,
+    reference_of_categories,
+    reference_of_numbers,
+)
+
+REFERENCE = "reference.json"
+"""The reference's file beside the model's own."""
+LEAST_DAYS = 5
+"""Days below which nobody can tell by how much days differ."""
+THERE = "there"
+"""Stands for any value, where only is looked at whether there is one."""
+MOST_ROWS = 200_000
+_MOST_EXPLAINED = 2_000
+_RARE = 0.02
+"""Share of values outside the most frequent ones from which on a text is no category: an id, a name."""
+_NUMBERS = ("int", "float", "amount_minor")
+
+Values = Floats | list[str | None]
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """Things that were decided on, in order of time: requests, or what was shown where slots hold things.
+
+    Args:
+        times: int64, µs of the decision.
+        rows: float64, things × features of use `model`.
+        requests: public values of each thing's request, and for each entity that it names `THERE`.
+        predictions: float64, things × heads; NaN where there is none.
+    """
+
+    times: Int64s
+    rows: Floats
+    requests: Sequence[Mapping[str, Any]]
+    predictions: Floats
+
+    def take(self, places: npt.NDArray[np.intp]) -> Seen:
+        """Returns some of them."""
+        requests = [self.requests[place] for place in places.tolist()]
+        return Seen(
+            times=self.times[places],
+            rows=self.rows[places],
+            requests=requests,
+            predictions=self.predictions[places],
+        )
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """Values of one name, counted.
+
+    Args:
+        counts: of the grid's cells, nulls last.
+        inflation: by how much counts of a day vary more than those of independent rows (`drift.overdispersion`).
+        edges: of numbers, all but the last, +∞.
+        values: of categories.
+    """
+
+    counts: tuple[int, ...]
+    inflation: float
+    edges: tuple[float, ...] = ()
+    values: tuple[str, ...] = ()
+
+    def grid(self, name: str) -> Grid:
+        """Returns the grid that they were counted on."""
+        return Numbers(name, np.array([*self.edges, np.inf])) if self.edges else Categories(name, self.values)
+
+
+class Flow(msgspec.Struct, frozen=True, kw_only=True):
+    """Reports of one kind in whole days.
+
+    Args:
+        reports: how many came.
+        decisions: how many were made in the same days.
+        inflation: as for a `Column`.
+        delays: of them, s; None where they were too few.
+    """
+
+    reports: int
+    decisions: int
+    inflation: float
+    delays: Column | None = None
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A feature's part of what moves predictions, 0 to 1: the mean of its |contribution| over that of all together.
+
+    Its standard error is that of whole days (Lundberg and Lee, NeurIPS 2017, for what a contribution is).
+    """
+
+    share: float
+    error: float
+
+
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model is watched against.
+
+    Args:
+        since, until: of the time that it was judged on, and of what came after it up to the training's pin, µs.
+        rows: things decided on in it, of which at most 200,000 were counted.
+        columns: feature, `request.<value>` or head → its values.
+        flows: kind of outcome → its reports.
+        parts: feature → its part; empty where the model cannot say exactly.
+    """
+
+    since: int
+    until: int
+    rows: int
+    columns: dict[str, Column]
+    flows: dict[str, Flow] = {}
+    parts: dict[str, Part] = {}
+
+
+def public_values(request: Event) -> dict[str, Any]:
+    """Returns what `Seen` says of a request."""
+    return {**dict.fromkeys(request.entities, THERE), **request.attributes}
+
+
+def reference_of(
+    seen: Seen,
+    schema: Schema,
+    *,
+    names: Sequence[str],
+    heads: Sequence[str],
+    reports: Iterable[tuple[str, int, int]],
+    model: Model,
+) -> Reference | None:
+    """Returns what a model is to be watched against; None where there are too few days.
+
+    Args:
+        seen: since the training date.
+        schema: of the system.
+        names: of the features of use `model`.
+        heads: what is predicted.
+        reports: (kind, known_time, µs after the decision) of outcomes.
+        model: for what moves its predictions.
+    """
+    if len(np.unique(seen.times // DAY)) < LEAST_DAYS:
+        return None
+    since, until = int(seen.times[0]), int(seen.times[-1]) + 1
+    some = thinned(seen, MOST_ROWS)
+    days = _days(some.times)
+    columns = {}
+    for name, values in columns_of(some, schema, names=names, heads=heads):
+        made = _column(name, values, days)
+        if made is not None:
+            columns[name] = made
+    return Reference(
+        since=since,
+        until=until,
+        rows=len(seen.times),
+        columns=columns,
+        flows=_flows(reports, seen.times, until=until),
+        parts=parts_of(model, some, names=names, head=heads[0]),
+    )
+
+
+def thinned(seen: Seen, most: int) -> Seen:
+    """Returns at most so many of the things, evenly spread."""
+    stride = -(-len(seen.times) // most)
+    return seen if stride <= 1 else seen.take(np.arange(0, len(seen.times), stride))
+
+
+def columns_of(
+    seen: Seen, schema: Schema, *, names: Sequence[str], heads: Sequence[str]
+) -> Iterator[tuple[str, Values]]:
+    """Yields what is counted: name and values, NaN or None where a thing has none."""
+    for place, name in enumerate(names):
+        yield name, seen.rows[:, place]
+    for place, head in enumerate(heads):
+        yield head, seen.predictions[:, place]
+    public = {field.name: field.kind for field in schema.request.fields if field.privacy == "public"}
+    for name, kind in public.items():
+        found = [request.get(name) for request in seen.requests]
+        yield f"request.{name}", _numbers(found) if kind in _NUMBERS else [None if v is None else str(v) for v in found]
+    for entity in schema.request.entities:
+        yield f"request.{entity.name}", [THERE if entity.name in request else None for request in seen.requests]
+
+
+def counted(name: str, column: Column, values: Values) -> tuple[Grid, Int64s, Int64s]:
+    """Returns a column's grid, its counts, and those of other values on it."""
+    grid = column.grid(name)
+    if isinstance(grid, Numbers):
+        made = grid.count(np.asarray(values, np.float64))
+    else:
+        texts = [str(value) if isinstance(value, str) else None for value in values]
+        made = grid.count(_presence(texts) if grid.values == (THERE,) else texts)
+    return grid, np.array(column.counts, np.int64), made
+
+
+def parts_of(model: Model, seen: Seen, *, names: Sequence[str], head: str) -> dict[str, Part]:
+    """Returns each feature's part of what moves the predictions of a head; {} where the model cannot say exactly."""
+    some = thinned(seen, _MOST_EXPLAINED)
+    told = _contributions(model, some.rows, head)
+    days = clusters(some.times // DAY, n=len(some.times), where="parts")
+    if told is None or days.count < 2:  # noqa: PLR2004 - between days
+        return {}
+    moved = np.abs(told[:, :-1])
+    whole = np.sum(moved, axis=1)
+    if not np.any(whole):
+        return {}
+    found = [ratio(moved[:, place], whole, rows=days, where="parts") for place in range(len(names))]
+    return {
+        name: Part(one.value, float(np.sqrt(np.sum(one.influences**2)))) for name, one in zip(names, found, strict=True)
+    }
+
+
+def _contributions(model: Model, rows: Floats, head: str) -> Floats | None:
+    if isinstance(model, Explaining):
+        return model.contributions(rows)
+    of_several = getattr(model, "contributions_to", None)
+    told: Floats | None = None if of_several is None else of_several(rows, head)
+    return told
+
+
+def _column(name: str, values: Values, days: Sequence[slice]) -> Column | None:
+    """Returns values, counted; None where there is none at all."""
+    if isinstance(values, list):
+        return _categories(name, values, days)
+    if not np.any(np.isfinite(values)):
+        return None
+    grid, counts = reference_of_numbers(name, values)
+    inflation = overdispersion([grid.count(values[day]) for day in days])
+    return Column(counts=_whole(counts), inflation=inflation, edges=tuple(grid.edges[:-1].tolist()))
+
+
+def _categories(name: str, values: list[str | None], days: Sequence[slice]) -> Column | None:
+    if not any(values):
+        return None
+    grid, counts = reference_of_categories(name, values)
+    if counts[len(grid.values)] > _RARE * np.sum(counts):
+        values = _presence(values)
+        grid, counts = reference_of_categories(name, values)
+    inflation = overdispersion([grid.count(values[day]) for day in days])
+    return Column(counts=_whole(counts), inflation=inflation, values=grid.values)
+
+
+def _flows(reports: Iterable[tuple[str, int, int]], times: Int64s, *, until: int) -> dict[str, Flow]:
+    """Returns what was reported in the whole days of the time, by kind."""
+    first, last = int(times[0]) // DAY + 1, until // DAY
+    if last - first < LEAST_DAYS:
+        return {}
+    decisions = np.bincount(np.clip(times // DAY - first, -1, last - first) + 1, minlength=last - first + 2)[1:-1]
+    kinds: dict[str, list[tuple[int, float]]] = {}
+    for kind, known, delay in reports:
+        if first <= known // DAY < last:
+            kinds.setdefault(kind, []).append((known // DAY - first, delay / 1e6))
+    return {kind: _flow(kind, told, decisions) for kind, told in sorted(kinds.items())}
+
+
+def _flow(kind: str, told: list[tuple[int, float]], decisions: Int64s) -> Flow:
+    told.sort()
+    days = np.array([day for day, _ in told], np.int64)
+    came = np.bincount(days, minlength=len(decisions))
+    return Flow(
+        reports=len(told),
+        decisions=int(np.sum(decisions)),
+        inflation=overdispersion(np.column_stack([came, decisions])),
+        delays=_column(kind, np.array([delay for _, delay in told]), _days(days * DAY)) if len(set(days)) > 1 else None,
+    )
+
+
+def _days(times: Int64s) -> list[slice]:
+    """Returns where each day's rows stand; times must not fall."""
+    starts = np.flatnonzero(np.diff(times // DAY, prepend=times[0] // DAY - 1))
+    ends = [*starts[1:].tolist(), len(times)]
+    return [slice(start, end) for start, end in zip(starts.tolist(), ends, strict=True)]
+
+
+def _numbers(values: Sequence[Any]) -> Floats:
+    return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+
+
+def _presence(values: Iterable[str | None]) -> list[str | None]:
+    return [THERE if value else None for value in values]
+
+
+def _whole(counts: Int64s) -> tuple[int, ...]:
+    return tuple(counts.tolist())
