@@ -1,0 +1,338 @@
+"""The end of the log as a watch reads it: decisions, rows and reports of a time as columns, and labels that matured."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+
+from decalog.candidates import Candidate, named
+from decalog.clock import DAY, rfc3339
+from decalog.decisions import Decision, decode_decision, unpack_features
+from decalog.events import Record, decode_event
+from decalog.features.definition import FeatureSet
+from decalog.impressions import said_of
+from decalog.ingest import Rejected
+from decalog.metrics import Floats, Int64s
+from decalog.models.base import Model
+from decalog.outcomes import LabelBook, decode_outcome
+from decalog.references import MOST_ROWS, Reference, Seen, public_values
+from decalog.schema import Schema
+from decalog.system import System
+
+_THINGS_A_DAY = 50_000
+"""Decisions of a day whose things are kept, about; drawn by a hash of their place."""
+_MOST_LABELS = 20_000
+_STAGES = ("parse", "retrieve", "features", "model")
+"""What a decision waits for; other stages are parts of these."""
+
+
+class LogTail(Protocol):
+    """What a watch needs of a log."""
+
+    @property
+    def durable(self) -> int:
+        """The position up to which it may be read."""
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """Yields the durable records with start ≤ seq < stop, in order."""
+
+    def get(self, seq: int) -> Record:
+        """Returns one record."""
+
+    def find(self, index: str, key: str) -> list[int]:
+        """Returns the seqs under a key of an index, ascending."""
+
+
+class Champion(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes are measured from.
+
+    Args:
+        version: the first 12 digits of the model's id, as decisions name it; "" where there is none.
+        features: its feature set.
+        heads: what it predicts.
+        model: for what moves its predictions; None where it cannot be loaded.
+        reference: None where it was registered without one.
+    """
+
+    version: str
+    features: FeatureSet
+    heads: tuple[str, ...] = ()
+    model: Model | None = None
+    reference: Reference | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features of use `model`."""
+        return self.features.names_for("model")
+
+    @property
+    def text(self) -> str:
+        """What changes are measured from, in words."""
+        if self.reference is None:
+            whose = f"champion {self.version} keeps no reference: train again" if self.version else "no champion"
+            return f"no changes looked for ({whose})"
+        found = self.reference
+        span = f"{rfc3339(found.since)[:10]} to {rfc3339(found.until)[:10]}"
+        return f"compared with {found.rows:,} of {span} that model {self.version} was judged on"
+
+
+class Report(NamedTuple):
+    """An outcome as it was first told; `says` that the label is 1; the delay is NaN where the request is unknown."""
+
+    known: int
+    kind: str
+    target: str
+    says: bool
+    delay_s: float
+
+
+class Tail(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log says of a time; of decisions, in order, each column has one entry.
+
+    Args:
+        since: known_time of the first record read, µs.
+        times: int64, known_time of the decisions, µs.
+        whose: int64, token of the person.
+        actions: chosen.
+        fallbacks: reason, or "".
+        took_us: parsed request to prediction.
+        worth: expected value, minor units.
+        stages: names of what it went through.
+        facts: public values of the request.
+        leads: predictions of the candidate that stands for it.
+        seen: the things chosen, with features: of some of the decisions where there are many, and of those alone that
+            were made on the champion's feature set.
+        rows: (known_time, kind, whether refused) of events and outcomes.
+        reports: in order.
+        heard: kind of feature rows → known_times.
+    """
+
+    since: int
+    times: Int64s
+    whose: Int64s
+    actions: list[str]
+    fallbacks: list[str]
+    took_us: list[int]
+    worth: list[int]
+    stages: list[frozenset[str]]
+    facts: list[Mapping[str, Any]]
+    leads: list[Mapping[str, float]]
+    seen: Seen
+    rows: list[tuple[int, str, bool]]
+    reports: list[Report]
+    heard: dict[str, Int64s]
+
+
+class Matured(NamedTuple):
+    """Decisions whose label has matured: label, prediction, and token of the person, one entry each."""
+
+    labels: Floats
+    predictions: Floats
+    whose: Int64s
+
+
+def read_tail(log: LogTail, system: System, champion: Champion, *, start: int, stop: int) -> Tail:
+    """Returns what the log says of the records known in (start, stop], µs."""
+    first, last = _place(log, start), _place(log, stop)
+    days = max((stop - start) / DAY, 1.0)
+    reader = _Reader(log, system, champion, odds=min(1.0, _THINGS_A_DAY * days / max(last - first, 1)))
+    for record in log.read(first, last):
+        if record.system == system.name:
+            reader.take(record)
+    return reader.tail(start)
+
+
+def _place(log: LogTail, known: int) -> int:
+    """Returns the position after the last record known by a moment."""
+    return bisect.bisect_right(range(log.durable), known, key=lambda seq: log.get(seq).known_time)
+
+
+class _Reader:
+    """Reads records into the columns of a `Tail`."""
+
+    def __init__(self, log: LogTail, system: System, champion: Champion, *, odds: float) -> None:
+        self._log, self._system, self._champion = log, system, champion
+        self._most = int(odds * 2**32)
+        self._decided: dict[str, int] = {}
+        self._since = -1
+        self._decisions: list[tuple[Any, ...]] = []
+        self._things: list[tuple[int, Floats, Mapping[str, Any], list[float]]] = []
+        self._rows: list[tuple[int, str, bool]] = []
+        self._reports: list[Report] = []
+        self._heard: dict[str, list[int]] = {kind.name: [] for kind in (system.schema.request, *system.schema.events)}
+        self._heard |= {f"outcome.{kind.name}": [] for kind in system.schema.outcomes}
+        self._places = list(champion.features.places_for("model"))
+
+    def take(self, record: Record) -> None:
+        """Takes the record that comes next."""
+        self._since = record.known_time if self._since < 0 else self._since
+        if record.kind == "rejected":
+            meant = msgspec.msgpack.decode(record.body, type=Rejected).meant
+            self._rows.append((record.known_time, meant, True))
+        elif record.kind == "decision":
+            self._decision(record, decode_decision(record.body))
+        elif record.kind == "outcome":
+            self._rows.append((record.known_time, "outcome", False))
+            self._outcome(record)
+        elif record.kind == "event":
+            self._rows.append((record.known_time, "event", False))
+            self._event(record)
+
+    def _decision(self, record: Record, decision: Decision) -> None:
+        self._heard[self._system.schema.request.name].append(record.known_time)
+        if record.root != record.seq:
+            return  # a correction: what was decided was decided before
+        self._decided[record.id] = record.known_time
+        stages, lead, request = decision.stages_us, decision.lead, decision.request
+        self._decisions.append(
+            (
+                record.known_time,
+                request.subject,
+                decision.choice.action,
+                decision.fallback,
+                sum(stages.get(name, 0) for name in _STAGES),
+                decision.expected_minor,
+                frozenset(stages),
+                request.attributes,
+                {} if lead is None else lead.predictions,
+            )
+        )
+        # Multiplicative hashing (Knuth): evenly spread over any period that the log may have.
+        is_kept = (record.seq * 2_654_435_761) % 2**32 < self._most
+        if is_kept and decision.versions.features == self._champion.features.version:
+            self._things += self._chosen(record, decision)
+
+    def _chosen(
+        self, record: Record, decision: Decision
+    ) -> Iterator[tuple[int, Floats, Mapping[str, Any], list[float]]]:
+        public = public_values(decision.request)
+        is_champions = decision.versions.model == self._champion.version
+        for candidate in chosen(decision):
+            if candidate.features:
+                told = candidate.predictions if is_champions else {}
+                predictions = [told.get(head, np.nan) for head in self._champion.heads]
+                yield record.known_time, unpack_features(candidate.features)[self._places], public, predictions
+
+    def _outcome(self, record: Record) -> None:
+        outcome = decode_outcome(record.body)
+        if record.root != record.seq:
+            return
+        self._heard[f"outcome.{outcome.kind}"].append(record.known_time)
+        if not outcome.value:
+            return
+        decided = self._decided.get(outcome.target) or self._earlier(outcome.target)
+        delay_s = (record.known_time - decided) / 1e6 if decided else np.nan
+        says = self._system.schema.outcome(outcome.kind).labels.get(int(outcome.value)) == 1
+        self._reports.append(Report(record.known_time, outcome.kind, outcome.target, says, delay_s))
+
+    def _earlier(self, target: str) -> int:
+        """Returns when a request before the time read was decided, 0 where there is none."""
+        seqs = self._log.find("request", f"{self._system.name}/{target}")
+        if not seqs:
+            return 0
+        record = self._log.get(seqs[0])
+        return record.known_time if record.kind == "decision" else record.event_time
+
+    def _event(self, record: Record) -> None:
+        self._heard.setdefault(decode_event(record.body).kind, []).append(record.known_time)
+
+    def tail(self, start: int) -> Tail:
+        """Returns what was read."""
+        columns = [list(column) for column in zip(*self._decisions, strict=True)] or [[] for _ in range(9)]
+        times, whose, actions, fallbacks, took_us, worth, stages, facts, leads = columns
+        width, heads = len(self._places), len(self._champion.heads)
+        things = self._things[:: -(-len(self._things) // MOST_ROWS) or 1]
+        seen = Seen(
+            times=np.array([time for time, *_ in things], np.int64),
+            rows=np.array([row for _, row, _, _ in things], np.float64).reshape(-1, width),
+            requests=[public for _, _, public, _ in things],
+            predictions=np.array([told for *_, told in things], np.float64).reshape(-1, heads),
+        )
+        return Tail(
+            since=max(start, self._since),
+            times=np.array(times, np.int64),
+            whose=np.array(whose, np.int64) - np.array([token == 0 for token in whose], np.int64),
+            actions=actions,
+            fallbacks=fallbacks,
+            took_us=took_us,
+            worth=worth,
+            stages=stages,
+            facts=facts,
+            leads=leads,
+            seen=seen,
+            rows=self._rows,
+            reports=self._reports,
+            heard={kind: np.array(known, np.int64) for kind, known in self._heard.items()},
+        )
+
+
+def chosen(decision: Decision) -> Sequence[Candidate]:
+    """Returns what a decision was about: the candidates in its slots where those hold things, else the one there is."""
+    if decision.choice.verb:
+        found = named(decision.candidates, (slot.ref for slot in decision.choice.slots))
+        return [found[slot.ref] for slot in decision.choice.slots if slot.ref in found]
+    return [] if decision.lead is None else [decision.lead]
+
+
+# ---- labels ----
+
+
+def matured(log: LogTail, system: System, champion: Champion, *, start: int, stop: int) -> Matured | None:
+    """Returns the champion's decisions whose labels matured in (start, stop], µs; None where there are none.
+
+    At most 20,000 of them, evenly spread. Each one's outcomes are looked up, so the log between is not read.
+    """
+    schema, head = system.schema, champion.heads[0] if champion.heads else ""
+    maturity = schema.label.maturity_us
+    if schema.slate_of:
+        maturity = next((one.maturity_us for one in schema.signals if one.head == head), maturity)
+    first, last = _place(log, start - maturity), _place(log, stop - maturity)
+    stride = -(-(last - first) // _MOST_LABELS) or 1
+    told: list[tuple[float, float, int]] = []
+    for record in log.read(first, last):
+        if record.kind == "decision" and record.system == system.name and record.seq % stride == 0:
+            decision = decode_decision(record.body)
+            if decision.versions.model == champion.version and decision.mode == "live" and not record.reason:
+                told += _labelled(log, schema, record, decision=decision, head=head, known_by=stop)
+    if not told:
+        return None
+    labels, predictions, whose = zip(*told, strict=True)
+    return Matured(np.array(labels, np.float64), np.array(predictions, np.float64), np.array(whose, np.int64))
+
+
+def _labelled(
+    log: LogTail, schema: Schema, record: Record, *, decision: Decision, head: str, known_by: int
+) -> Iterator[tuple[float, float, int]]:
+    """Yields label, prediction and person of a decision whose label is known; of a slate of its first slot.
+
+    What is predicted of a thing is what it gets in the first slot; further down it is seen less often.
+    """
+    found = chosen(decision)[:1]
+    if not found or head not in found[0].predictions:
+        return
+    book = _book(log, schema, record.id)
+    label: float | None
+    if schema.slate_of:
+        signal = next(one for one in schema.signals if one.head == head)
+        said = said_of(book.outcomes(record.id, known_by)).get((found[0].ref, signal.kind))
+        label = float(said is not None and said >= signal.least)
+    else:
+        label = book.label(record.id, decided=record.known_time, acted=decision.acted, known_by=known_by).value
+    if label is not None:
+        yield label, found[0].predictions[head], decision.request.subject or -1
+
+
+def _book(log: LogTail, schema: Schema, target: str) -> LabelBook:
+    """Returns what was said of one request, later corrections included."""
+    book = LabelBook(schema)
+    roots = {log.get(seq).root for seq in log.find("target", f"{schema.system}/{target}")}
+    for root in roots:
+        for seq in {root, *log.find("root", str(root))}:
+            record = log.get(seq)
+            if not record.reason:
+                book.add(record)
+    return book

@@ -1,0 +1,496 @@
+"""The watch: what a system's monitors declare, measured over the log, look by look, under a budget of false alarms.
+
+A look is at a whole window that ended at a multiple of the monitor's step, so that to look again shows the same again
+and costs no alarm. All comparisons of one look are paid for together (Benjamini and Yekutieli, 2001), and looks share
+the week's budget; what is found is both beyond its level and no chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from decalog.clock import DAY, duration_us, rfc3339
+from decalog.metrics import Measurement
+from decalog.monitoring import Monitor, monitors_of
+from decalog.references import Seen, columns_of, counted, parts_of
+from decalog.statistics import drift
+from decalog.statistics.calibration import calibration
+from decalog.statistics.clusters import clusters
+from decalog.statistics.distributions import t_tail
+from decalog.statistics.levels import Judged, judge_count, judge_mean, judge_rate, judge_share, silence_p_value
+from decalog.statistics.screening import FLOORS, adjusted
+from decalog.system import System
+from decalog.tails import Champion, LogTail, Tail, matured, read_tail
+
+_WEEK = 7 * DAY
+_LEAST_ROWS = 50
+"""Things below which a distribution is not compared."""
+_MOST_SLICES = 10
+_DAYS_FREE = 6
+"""Degrees of freedom of a week's days, for features' parts."""
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What one comparison of one look says.
+
+    Args:
+        labels: of its slice; empty for the whole.
+        said: in words.
+        value: as measured, where it is one number.
+        is_beyond: whether it is beyond its level.
+        p_value: of being so by chance.
+    """
+
+    said: str
+    is_beyond: bool
+    p_value: float
+    value: Measurement | None = None
+    labels: dict[str, str] = {}
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person should look at: an unbroken run of looks at which it was found.
+
+    Args:
+        monitor: its name.
+        meaning, owner, runbook: the monitor's.
+        labels: of the slice.
+        said: at the last of them, in words.
+        value: then, where it is one number.
+        level: the monitor's.
+        since, until: begin of the first window and end of the last, µs.
+        stands: whether it was found at the monitor's latest look.
+    """
+
+    monitor: str
+    meaning: str
+    owner: str
+    runbook: str
+    labels: dict[str, str]
+    said: str
+    value: Measurement | None
+    level: float
+    since: int
+    until: int
+    stands: bool
+
+    def text(self) -> str:
+        """Returns it in two lines."""
+        slice_ = "".join(f"{name}={value} " for name, value in self.labels.items()).strip()
+        head = f"{self.monitor}  {slice_ + ': ' if slice_ else ''}{self.said}"
+        until = "stands" if self.stands else f"to {rfc3339(self.until)}"
+        return f"{head}\n  since {rfc3339(self.since)}, {until} · owner {self.owner} · {self.runbook}"
+
+
+class Watch(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watch saw.
+
+    Args:
+        system: its name.
+        since, until: of the looks, µs.
+        decisions: between them.
+        against: what changes are measured from, in words.
+        looks: at how many times it looked.
+        false_alarms_a_week: the budget.
+        findings: those that stand first.
+        latest: monitor → readings of its latest look.
+    """
+
+    system: str
+    since: int
+    until: int
+    decisions: int
+    against: str
+    looks: int
+    false_alarms_a_week: float
+    findings: tuple[Finding, ...]
+    latest: dict[str, tuple[Reading, ...]]
+
+    @property
+    def standing(self) -> tuple[Finding, ...]:
+        """The findings that stand."""
+        return tuple(finding for finding in self.findings if finding.stands)
+
+    def text(self) -> str:
+        """Returns it for people."""
+        span = f"{rfc3339(self.since)} to {rfc3339(self.until)}"
+        count = f"{len(self.findings)} findings, {len(self.standing)} of them stand"
+        budget = f"at most {self.false_alarms_a_week:g} a week are false alarms"
+        head = (f"{self.system}, {span}: {self.decisions:,} decisions, {self.against}", f"{count}; {budget}")
+        return "\n".join([*head, "", *(finding.text() for finding in self.findings)])
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """One monitor at one time: the window (start, stop]."""
+
+    monitor: Monitor
+    start: int
+    stop: int
+    tail: Tail
+    system: System
+    champion: Champion
+
+    @property
+    def part(self) -> slice:
+        """Where the window's decisions stand."""
+        return slice(*np.searchsorted(self.tail.times, [self.start, self.stop], side="right").tolist())
+
+    @property
+    def seen(self) -> Seen:
+        """The things of the window."""
+        places = np.searchsorted(self.tail.seen.times, [self.start, self.stop], side="right")
+        return self.tail.seen.take(np.arange(*places))
+
+    def within(self, known: int) -> bool:
+        """Whether a moment lies in the window."""
+        return self.start < known <= self.stop
+
+
+def watch(system: System, log: LogTail, champion: Champion, *, since_us: int, now_us: int) -> Watch:
+    """Returns what the monitors of a system find in the looks of a time.
+
+    Args:
+        system: whose, on the champion's feature set.
+        log: to read; a server may be writing to it meanwhile.
+        champion: what changes are measured from.
+        since_us: how far back looks go.
+        now_us: the present: the log's known_time, or later where the log is silent.
+    """
+    monitors = monitors_of(system)
+    longest = max(monitor.window_us for monitor in monitors)
+    tail = read_tail(log, system, champion, start=now_us - since_us - longest, stop=now_us)
+    groups: dict[str, list[Monitor]] = {}
+    for monitor in monitors:
+        groups.setdefault(monitor.window, []).append(monitor)
+    runs: list[Finding] = []
+    latest: dict[str, tuple[Reading, ...]] = {}
+    looks = 0
+    for group in groups.values():
+        every = group[0].every_us
+        level = system.false_alarms_a_week * every / _WEEK / len(groups)
+        standing: dict[tuple[str, ...], Finding] = {}
+        for stop in _times(now_us, since_us, every):
+            looks += 1
+            readings = [
+                (monitor, reading)
+                for monitor in group
+                for reading in _readings(monitor, stop, tail=tail, log=log, about=(system, champion))
+            ]
+            latest |= {m.name: tuple(r for other, r in readings if other is m) for m in group}
+            now = dict(_found(readings, level, stop=stop))
+            gone = [finding for key, finding in standing.items() if key not in now]
+            runs += [msgspec.structs.replace(finding, stands=False) for finding in gone]
+            standing = {key: _longer(standing.get(key), finding) for key, finding in now.items()}
+        runs += standing.values()
+    return Watch(
+        system=system.name,
+        since=now_us - since_us,
+        until=now_us,
+        decisions=int(np.sum(tail.times > now_us - since_us)),
+        against=champion.text,
+        looks=looks,
+        false_alarms_a_week=system.false_alarms_a_week,
+        findings=tuple(sorted(runs, key=lambda one: (not one.stands, -one.until, one.monitor))),
+        latest=latest,
+    )
+
+
+def _times(now: int, since: int, every: int) -> range:
+    """Returns the multiples of a step in (now − since, now]."""
+    return range(((now - since) // every + 1) * every, now + 1, every)
+
+
+def _readings(
+    monitor: Monitor, stop: int, *, tail: Tail, log: LogTail, about: tuple[System, Champion]
+) -> Iterator[Reading]:
+    look = _Look(monitor, stop - monitor.window_us, stop, tail, *about)
+    if monitor.watches == "calibration":
+        yield from _calibration(look, log)
+    else:
+        yield from _QUANTITIES[monitor.watches](look)
+
+
+def _found(
+    readings: Sequence[tuple[Monitor, Reading]], level: float, *, stop: int
+) -> Iterator[tuple[tuple[str, ...], Finding]]:
+    """Yields what one look finds: of changes one finding a monitor, else one a slice."""
+    if not readings:
+        return
+    raw = [reading.p_value if reading.is_beyond else 1.0 for _, reading in readings]
+    found: dict[tuple[str, ...], list[tuple[float, Monitor, Reading]]] = {}
+    for (monitor, reading), paid in zip(readings, adjusted(raw).tolist(), strict=True):
+        if reading.is_beyond and paid <= level:
+            key = (monitor.name, *(() if monitor.alert == "change" else reading.labels.values()))
+            found.setdefault(key, []).append((paid, monitor, reading))
+    for key, several in found.items():
+        several.sort(key=lambda one: one[0])
+        _, monitor, first = several[0]
+        said = "; ".join(reading.said for _, _, reading in several[:3])
+        more = f"; and {len(several) - 3} more" if len(several) > 3 else ""  # noqa: PLR2004 - as shown
+        yield (
+            key,
+            Finding(
+                monitor=monitor.name,
+                meaning=monitor.meaning,
+                owner=monitor.owner,
+                runbook=monitor.runbook,
+                labels={} if monitor.alert == "change" else first.labels,
+                said=said + more,
+                value=first.value,
+                level=monitor.level,
+                since=stop - monitor.window_us,
+                until=stop,
+                stands=True,
+            ),
+        )
+
+
+def _longer(before: Finding | None, now: Finding) -> Finding:
+    return now if before is None else msgspec.structs.replace(now, since=before.since)
+
+
+# ---- against a level ----
+
+
+def _judged(
+    look: _Look, judged: Judged | None, *, what: str = "", labels: Mapping[str, str] | None = None
+) -> Iterator[Reading]:
+    if judged is None:
+        return
+    value, level = judged.value, look.monitor.level
+    is_beyond = value.value > level if look.monitor.alert == "above" else value.value < level
+    said = f"{what}{value.value:.4g} ({value.low:.4g} to {value.high:.4g}) of {value.n:,}, level {level:g}"
+    yield Reading(said=said, is_beyond=is_beyond, p_value=judged.p_value, value=value, labels=dict(labels or {}))
+
+
+def _share(look: _Look, hits: Sequence[bool], *, labels: Mapping[str, str] | None = None) -> Iterator[Reading]:
+    """Yields a share of the window's decisions, whole and by slice; `hits` are of all decisions."""
+    made = np.array(hits[look.part], np.float64)
+    for places, slice_ in _slices(look, len(made)):
+        rows = clusters(look.tail.whose[look.part][places], n=len(places), where=look.monitor.name)
+        judged = judge_share(made[places], rows=rows, level=look.monitor.level, above=look.monitor.alert == "above")
+        yield from _judged(look, judged, labels={**(labels or {}), **slice_})
+
+
+def _mean(look: _Look, values: Sequence[float | None]) -> Iterator[Reading]:
+    made = np.array([np.nan if one is None else one for one in values[look.part]], np.float64)
+    for places, slice_ in _slices(look, len(made)):
+        there = places[np.isfinite(made[places])]
+        rows = clusters(look.tail.whose[look.part][there], n=len(there), where=look.monitor.name)
+        above = look.monitor.alert == "above"
+        judged = judge_mean(made[there], rows=rows, level=look.monitor.level, above=above) if len(there) else None
+        yield from _judged(look, judged, labels=slice_)
+
+
+def _slices(look: _Look, n: int) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.intp]], dict[str, str]]]:
+    """Yields the places of the window's decisions, of all and of the most frequent values of each sliced name."""
+    if not n:
+        return
+    yield np.arange(n), {}
+    for name in look.monitor.slices:
+        values = np.array([str(facts.get(name, "")) for facts in look.tail.facts[look.part]])
+        known, counts = np.unique(values, return_counts=True)
+        for value in known[np.argsort(-counts, kind="stable")][:_MOST_SLICES].tolist():
+            yield np.flatnonzero(values == value), {name: value}
+
+
+def _action(look: _Look) -> Iterator[Reading]:
+    yield from _share(look, [action in look.monitor.of for action in look.tail.actions])
+
+
+def _fallback(look: _Look) -> Iterator[Reading]:
+    for reason in sorted({reason for reason in look.tail.fallbacks[look.part] if reason}):
+        yield from _share(look, [one == reason for one in look.tail.fallbacks], labels={"reason": reason})
+
+
+def _late(look: _Look) -> Iterator[Reading]:
+    yield from _share(look, [f"{look.monitor.of[0]} late" in stages for stages in look.tail.stages])
+
+
+def _slow(look: _Look) -> Iterator[Reading]:
+    most = look.system.deadline_ms * 1_000
+    yield from _share(look, [took > most for took in look.tail.took_us])
+
+
+def _prediction(look: _Look) -> Iterator[Reading]:
+    yield from _mean(look, [told.get(look.monitor.of[0]) for told in look.tail.leads])
+
+
+def _worth(look: _Look) -> Iterator[Reading]:
+    yield from _mean(look, look.tail.worth)
+
+
+def _rejected(look: _Look) -> Iterator[Reading]:
+    rows = [(kind, is_refused) for known, kind, is_refused in look.tail.rows if look.within(known)]
+    for kind in sorted({kind for kind, _ in rows}):
+        hits = np.array([is_refused for other, is_refused in rows if other == kind], np.float64)
+        alone = clusters([], n=len(hits), where=look.monitor.name)
+        above = look.monitor.alert == "above"
+        judged = judge_share(hits, rows=alone, level=look.monitor.level, above=above)
+        yield from _judged(look, judged, labels={"kind": kind})
+
+
+def _reported(look: _Look) -> Iterator[Reading]:
+    """Yields requests that were reported, once each, over decisions that took an action."""
+    told = {
+        one.target for one in look.tail.reports if one.says and one.kind in look.monitor.of and look.within(one.known)
+    }
+    among = look.monitor.among
+    decisions = sum(not among or action in among for action in look.tail.actions[look.part])
+    if decisions:
+        above = look.monitor.alert == "above"
+        yield from _judged(look, judge_count(len(told), decisions, level=look.monitor.level, above=above))
+
+
+def _silence(look: _Look) -> Iterator[Reading]:
+    for feature in look.system.features.aggregates:
+        if not feature.staleness or not set(feature.over) <= look.tail.heard.keys():
+            continue
+        times = np.concatenate([look.tail.heard[kind] for kind in feature.over])
+        before = times[times <= look.stop]
+        silent_us = look.stop - (int(np.max(before)) if len(before) else look.tail.since)
+        is_stale = silent_us > duration_us(feature.staleness)
+        said = f"{', '.join(feature.over)} silent for {silent_us / DAY:.3g} days, {feature.staleness} declared"
+        labels = {"feature": feature.name}
+        yield Reading(said=said, is_beyond=is_stale, p_value=0.0 if is_stale else 1.0, labels=labels)
+
+
+# ---- against the champion's reference ----
+
+
+def _inputs(look: _Look) -> Iterator[Reading]:
+    yield from _shifts(look, look.seen, is_wanted=lambda name: name not in look.champion.heads)
+
+
+def _predictions(look: _Look) -> Iterator[Reading]:
+    seen = look.seen
+    told = seen.take(np.flatnonzero(np.all(np.isfinite(seen.predictions), axis=1)))
+    yield from _shifts(look, told, is_wanted=lambda name: name in look.champion.heads)
+
+
+def _shifts(look: _Look, seen: Seen, *, is_wanted: Callable[[str], bool]) -> Iterator[Reading]:
+    reference, champion = look.champion.reference, look.champion
+    if reference is None or len(seen.times) < _LEAST_ROWS:
+        return
+    for name, values in columns_of(seen, look.system.schema, names=champion.names, heads=champion.heads):
+        column = reference.columns.get(name)
+        if column is not None and is_wanted(name):
+            grid, before, now = counted(name, column, values)
+            for shift in drift.compare(grid, before, current=now, inflation=column.inflation):
+                yield _shifted(look, shift, name)
+
+
+def _shifted(look: _Look, shift: drift.Shift, name: str) -> Reading:
+    is_whole = shift.kind == "distribution"
+    floor = look.monitor.level if is_whole else FLOORS[shift.kind]
+    told = shift.measures
+    said = (
+        f"{name}: PSI {told['psi']:.3g} ({told['psi_expected']:.3g} by chance)"
+        if is_whole
+        else f"{name}: {100 * told['current']:.3g} % {shift.kind}, {100 * told['reference']:.3g} % before"
+    )
+    said += f", {shift.current:,} rows against {shift.reference:,}"
+    return Reading(said=said, is_beyond=shift.effect >= floor, p_value=shift.p_value, labels={"name": name})
+
+
+def _importances(look: _Look) -> Iterator[Reading]:
+    champion, seen = look.champion, look.seen
+    if champion.reference is None or champion.model is None or len(seen.times) < _LEAST_ROWS:
+        return
+    now = parts_of(champion.model, seen, names=champion.names, head=champion.heads[0])
+    for name, part in now.items():
+        before = champion.reference.parts.get(name)
+        if before is None:
+            continue
+        change, error = part.share - before.share, float(np.hypot(part.error, before.error))
+        p_value = t_tail(change / error, _DAYS_FREE) if error else float(change == 0)
+        yield Reading(
+            said=f"{name} moves {part.share:.1%} of predictions, {before.share:.1%} before",
+            is_beyond=abs(change) >= look.monitor.level,
+            p_value=p_value,
+            value=Measurement(part.share, part.share - 2 * part.error, part.share + 2 * part.error, len(seen.times)),
+            labels={"name": name},
+        )
+
+
+def _flows(look: _Look) -> Iterator[tuple[str, list[float]]]:
+    """Yields kinds that the reference has, with the delays, s, of what came of each in the window."""
+    flows = {} if look.champion.reference is None else look.champion.reference.flows
+    for kind in flows:
+        if not look.monitor.of or kind in look.monitor.of:
+            yield kind, [one.delay_s for one in look.tail.reports if one.kind == kind and look.within(one.known)]
+
+
+def _reports(look: _Look) -> Iterator[Reading]:
+    decisions = len(look.tail.times[look.part])
+    for kind, came in _flows(look):
+        if not decisions or look.champion.reference is None:
+            continue
+        flow = look.champion.reference.flows[kind]
+        judged = judge_rate((len(came), decisions), (flow.reports, flow.decisions), inflation=flow.inflation)
+        change, level = judged.value.value, look.monitor.level
+        is_fall = look.monitor.alert == "change" and change < 1 / (1 + level) - 1
+        said = f"{kind}: {change:+.0%} ({judged.value.low:+.0%} to {judged.value.high:+.0%}), {len(came):,} reports"
+        is_beyond = change > level or is_fall
+        yield Reading(said=said, is_beyond=is_beyond, p_value=judged.p_value, value=judged.value, labels={"kind": kind})
+
+
+def _unheard(look: _Look) -> Iterator[Reading]:
+    decisions = len(look.tail.times[look.part])
+    for kind, came in _flows(look):
+        if came or look.champion.reference is None:
+            continue
+        flow = look.champion.reference.flows[kind]
+        expected = flow.reports / flow.decisions * decisions
+        p_value = silence_p_value(expected, inflation=flow.inflation)
+        said = f"{kind}: none, where {expected:.3g} were to be expected"
+        yield Reading(said=said, is_beyond=True, p_value=p_value, labels={"kind": kind})
+
+
+def _delays(look: _Look) -> Iterator[Reading]:
+    for kind, came in _flows(look):
+        column = None if look.champion.reference is None else look.champion.reference.flows[kind].delays
+        known = np.array(came, np.float64)
+        if column is None or np.sum(np.isfinite(known)) < _LEAST_ROWS:
+            continue
+        grid, before, now = counted(kind, column, known[np.isfinite(known)])
+        for shift in drift.compare(grid, before, current=now, inflation=column.inflation):
+            if shift.kind == "distribution":
+                yield _shifted(look, shift, f"delay of {kind}")
+
+
+def _calibration(look: _Look, log: LogTail) -> Iterator[Reading]:
+    told = matured(log, look.system, look.champion, start=look.start, stop=look.stop)
+    if told is None:
+        return
+    found = calibration(told.labels, told.predictions, entities=told.whose)
+    level, value = 1 + look.monitor.level, found.ratio
+    yield Reading(
+        said=f"{look.champion.heads[0]} happened {value.value:.3g} times as often as predicted ({value.low:.3g} to "
+        f"{value.high:.3g}), {value.n:,} matured labels",
+        is_beyond=not 1 / level <= value.value <= level,
+        p_value=found.p_value,
+        value=value,
+    )
+
+
+_QUANTITIES: Mapping[str, Callable[[_Look], Iterable[Reading]]] = {
+    "action": _action,
+    "fallback": _fallback,
+    "late": _late,
+    "slow": _slow,
+    "rejected": _rejected,
+    "reported": _reported,
+    "prediction": _prediction,
+    "worth": _worth,
+    "silence": _silence,
+    "unheard": _unheard,
+    "inputs": _inputs,
+    "predictions": _predictions,
+    "importances": _importances,
+    "reports": _reports,
+    "delays": _delays,
+}
