@@ -200,15 +200,13 @@ def columns_of(
         yield f"request.{entity.name}", [THERE if entity.name in request else None for request in seen.requests]
 
 
-def counted(name: str, column: Column, values: Values) -> tuple[Grid, Int64s, Int64s]:
-    """Returns a column's grid, its counts, and those of other values on it."""
+def counted(name: str, column: Column, values: Values) -> Int64s:
+    """Returns how many of other values lie in each cell of a column's grid."""
     grid = column.grid(name)
     if isinstance(grid, Numbers):
-        made = grid.count(np.asarray(values, np.float64))
-    else:
-        texts = [str(value) if isinstance(value, str) else None for value in values]
-        made = grid.count(_presence(texts) if grid.values == (THERE,) else texts)
-    return grid, np.array(column.counts, np.int64), made
+        return grid.count(np.asarray(values, np.float64))
+    texts = [str(value) if isinstance(value, str) else None for value in values]
+    return grid.count(_presence(texts) if grid.values == (THERE,) else texts)
 
 
 def parts_of(model: Model, seen: Seen, *, names: Sequence[str], head: str) -> dict[str, Part]:

@@ -80,6 +80,14 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
         return f"compared with {found.rows:,} of {span} that model {self.version} was judged on"
 
 
+class Row(NamedTuple):
+    """An event or an outcome that came, and whether it was refused."""
+
+    known: int
+    kind: str
+    is_refused: bool
+
+
 class Report(NamedTuple):
     """An outcome as it was first told; `says` that the label is 1; the delay is NaN where the request is unknown."""
 
@@ -88,6 +96,7 @@ class Report(NamedTuple):
     target: str
     says: bool
     delay_s: float
+    is_of_decision: bool
 
 
 class Tail(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +115,7 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
         leads: predictions of the candidate that stands for it.
         seen: the things chosen, with features: of some of the decisions where there are many, and of those alone that
             were made on the champion's feature set.
-        rows: (known_time, kind, whether refused) of events and outcomes.
+        rows: events and outcomes, in order.
         reports: in order.
         heard: kind of feature rows → known_times.
     """
@@ -122,7 +131,7 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
     facts: list[Mapping[str, Any]]
     leads: list[Mapping[str, float]]
     seen: Seen
-    rows: list[tuple[int, str, bool]]
+    rows: list[Row]
     reports: list[Report]
     heard: dict[str, Int64s]
 
@@ -161,7 +170,7 @@ class _Reader:
         self._since = -1
         self._decisions: list[tuple[Any, ...]] = []
         self._things: list[tuple[int, Floats, Mapping[str, Any], list[float]]] = []
-        self._rows: list[tuple[int, str, bool]] = []
+        self._rows: list[Row] = []
         self._reports: list[Report] = []
         self._heard: dict[str, list[int]] = {kind.name: [] for kind in (system.schema.request, *system.schema.events)}
         self._heard |= {f"outcome.{kind.name}": [] for kind in system.schema.outcomes}
@@ -172,14 +181,14 @@ class _Reader:
         self._since = record.known_time if self._since < 0 else self._since
         if record.kind == "rejected":
             meant = msgspec.msgpack.decode(record.body, type=Rejected).meant
-            self._rows.append((record.known_time, meant, True))
+            self._rows.append(Row(record.known_time, meant, is_refused=True))
         elif record.kind == "decision":
             self._decision(record, decode_decision(record.body))
         elif record.kind == "outcome":
-            self._rows.append((record.known_time, "outcome", False))
+            self._rows.append(Row(record.known_time, "outcome", is_refused=False))
             self._outcome(record)
         elif record.kind == "event":
-            self._rows.append((record.known_time, "event", False))
+            self._rows.append(Row(record.known_time, "event", is_refused=False))
             self._event(record)
 
     def _decision(self, record: Record, decision: Decision) -> None:
@@ -224,18 +233,21 @@ class _Reader:
         self._heard[f"outcome.{outcome.kind}"].append(record.known_time)
         if not outcome.value:
             return
-        decided = self._decided.get(outcome.target) or self._earlier(outcome.target)
+        decided, is_decision = self._asked(outcome.target)
         delay_s = (record.known_time - decided) / 1e6 if decided else np.nan
         says = self._system.schema.outcome(outcome.kind).labels.get(int(outcome.value)) == 1
-        self._reports.append(Report(record.known_time, outcome.kind, outcome.target, says, delay_s))
+        self._reports.append(Report(record.known_time, outcome.kind, outcome.target, says, delay_s, is_decision))
 
-    def _earlier(self, target: str) -> int:
-        """Returns when a request before the time read was decided, 0 where there is none."""
+    def _asked(self, target: str) -> tuple[int, bool]:
+        """Returns when a request was made, 0 where it is unknown, and whether it was decided here."""
+        decided = self._decided.get(target)
+        if decided is not None:
+            return decided, True
         seqs = self._log.find("request", f"{self._system.name}/{target}")
         if not seqs:
-            return 0
+            return 0, False
         record = self._log.get(seqs[0])
-        return record.known_time if record.kind == "decision" else record.event_time
+        return (record.known_time, True) if record.kind == "decision" else (record.event_time, False)
 
     def _event(self, record: Record) -> None:
         self._heard.setdefault(decode_event(record.body).kind, []).append(record.known_time)

@@ -7,15 +7,17 @@ the week's budget; what is found is both beyond its level and no chance.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from decalog.clock import DAY, duration_us, rfc3339
-from decalog.metrics import Measurement
+from decalog.metrics import Floats, Measurement
 from decalog.monitoring import Monitor, monitors_of
-from decalog.references import Seen, columns_of, counted, parts_of
+from decalog.references import Column, Flow, Seen, Values, columns_of, counted, parts_of
 from decalog.statistics import drift
 from decalog.statistics.calibration import calibration
 from decalog.statistics.clusters import clusters
@@ -23,12 +25,16 @@ from decalog.statistics.distributions import t_tail
 from decalog.statistics.levels import Judged, judge_count, judge_mean, judge_rate, judge_share, silence_p_value
 from decalog.statistics.screening import FLOORS, adjusted
 from decalog.system import System
-from decalog.tails import Champion, LogTail, Tail, matured, read_tail
+from decalog.tails import Champion, LogTail, Report, Row, Tail, matured, read_tail
+
+Places = npt.NDArray[np.intp]
 
 _WEEK = 7 * DAY
 _LEAST_ROWS = 50
 """Things below which a distribution is not compared."""
 _MOST_SLICES = 10
+_LEFT = 0.1
+"""Part of the reference's reports that may be all that is left where the system prevents what it predicts."""
 _DAYS_FREE = 6
 """Degrees of freedom of a week's days, for features' parts."""
 
@@ -139,14 +145,40 @@ class _Look(msgspec.Struct, frozen=True):
         return slice(*np.searchsorted(self.tail.times, [self.start, self.stop], side="right").tolist())
 
     @property
+    def middle(self) -> int:
+        """The middle of the window, µs."""
+        return (self.start + self.stop) // 2
+
+    @property
+    def is_above(self) -> bool:
+        """Whether a value above the level is wrong."""
+        return self.monitor.alert == "above"
+
+    @property
     def seen(self) -> Seen:
         """The things of the window."""
         places = np.searchsorted(self.tail.seen.times, [self.start, self.stop], side="right")
         return self.tail.seen.take(np.arange(*places))
 
-    def within(self, known: int) -> bool:
-        """Whether a moment lies in the window."""
-        return self.start < known <= self.stop
+    @property
+    def reports(self) -> list[Report]:
+        """What was reported in the window."""
+        first, last = self.places_in(self.tail.reports)
+        return self.tail.reports[first:last]
+
+    @property
+    def requests(self) -> tuple[int, int]:
+        """How many requests came in each half, decided here or not."""
+        times = self.tail.heard[self.system.schema.request.name]
+        first, middle, last = np.searchsorted(times, [self.start, self.middle, self.stop], side="right").tolist()
+        return middle - first, last - middle
+
+    def places_in(self, told: Sequence[Row] | Sequence[Report]) -> tuple[int, int]:
+        """Returns where the window's rows stand."""
+        return (
+            bisect.bisect_right(told, self.start, key=lambda one: one.known),
+            bisect.bisect_right(told, self.stop, key=lambda one: one.known),
+        )
 
 
 def watch(system: System, log: LogTail, champion: Champion, *, since_us: int, now_us: int) -> Watch:
@@ -256,36 +288,45 @@ def _longer(before: Finding | None, now: Finding) -> Finding:
 
 
 def _judged(
-    look: _Look, judged: Judged | None, *, what: str = "", labels: Mapping[str, str] | None = None
+    look: _Look, judged: Judged | None, *, halves: Iterable[float | None] = (), labels: Mapping[str, str] | None = None
 ) -> Iterator[Reading]:
+    """Yields what was judged; what happens in one half of a window alone is a burst, and no state."""
     if judged is None:
         return
     value, level = judged.value, look.monitor.level
-    is_beyond = value.value > level if look.monitor.alert == "above" else value.value < level
-    said = f"{what}{value.value:.4g} ({value.low:.4g} to {value.high:.4g}) of {value.n:,}, level {level:g}"
+    values = [value.value, *(half for half in halves if half is not None)]
+    is_beyond = all(one > level if look.is_above else one < level for one in values)
+    said = f"{value.value:.4g} ({value.low:.4g} to {value.high:.4g}) of {value.n:,}, level {level:g}"
     yield Reading(said=said, is_beyond=is_beyond, p_value=judged.p_value, value=value, labels=dict(labels or {}))
 
 
 def _share(look: _Look, hits: Sequence[bool], *, labels: Mapping[str, str] | None = None) -> Iterator[Reading]:
-    """Yields a share of the window's decisions, whole and by slice; `hits` are of all decisions."""
-    made = np.array(hits[look.part], np.float64)
+    """Yields a share of the window's decisions, whole and by slice."""
+    made = np.array(hits, np.float64)
     for places, slice_ in _slices(look, len(made)):
         rows = clusters(look.tail.whose[look.part][places], n=len(places), where=look.monitor.name)
-        judged = judge_share(made[places], rows=rows, level=look.monitor.level, above=look.monitor.alert == "above")
-        yield from _judged(look, judged, labels={**(labels or {}), **slice_})
+        judged = judge_share(made[places], rows=rows, level=look.monitor.level, above=look.is_above)
+        yield from _judged(look, judged, halves=_halves(look, made, places), labels={**(labels or {}), **slice_})
 
 
 def _mean(look: _Look, values: Sequence[float | None]) -> Iterator[Reading]:
-    made = np.array([np.nan if one is None else one for one in values[look.part]], np.float64)
+    made = np.array([np.nan if one is None else one for one in values], np.float64)
     for places, slice_ in _slices(look, len(made)):
         there = places[np.isfinite(made[places])]
         rows = clusters(look.tail.whose[look.part][there], n=len(there), where=look.monitor.name)
-        above = look.monitor.alert == "above"
-        judged = judge_mean(made[there], rows=rows, level=look.monitor.level, above=above) if len(there) else None
-        yield from _judged(look, judged, labels=slice_)
+        level = look.monitor.level
+        judged = judge_mean(made[there], rows=rows, level=level, above=look.is_above) if len(there) else None
+        yield from _judged(look, judged, halves=_halves(look, made, there), labels=slice_)
 
 
-def _slices(look: _Look, n: int) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.intp]], dict[str, str]]]:
+def _halves(look: _Look, made: Floats, places: Places) -> Iterator[float | None]:
+    """Yields the mean of each half of the window; None where it has no rows."""
+    is_early = look.tail.times[look.part][places] <= look.middle
+    for half in (places[is_early], places[~is_early]):
+        yield float(np.mean(made[half])) if len(half) else None
+
+
+def _slices(look: _Look, n: int) -> Iterator[tuple[Places, dict[str, str]]]:
     """Yields the places of the window's decisions, of all and of the most frequent values of each sliced name."""
     if not n:
         return
@@ -298,51 +339,49 @@ def _slices(look: _Look, n: int) -> Iterator[tuple[np.ndarray[tuple[int], np.dty
 
 
 def _action(look: _Look) -> Iterator[Reading]:
-    yield from _share(look, [action in look.monitor.of for action in look.tail.actions])
+    yield from _share(look, [action in look.monitor.of for action in look.tail.actions[look.part]])
 
 
 def _fallback(look: _Look) -> Iterator[Reading]:
-    for reason in sorted({reason for reason in look.tail.fallbacks[look.part] if reason}):
-        yield from _share(look, [one == reason for one in look.tail.fallbacks], labels={"reason": reason})
+    found = look.tail.fallbacks[look.part]
+    for reason in sorted({reason for reason in found if reason}):
+        yield from _share(look, [one == reason for one in found], labels={"reason": reason})
 
 
 def _late(look: _Look) -> Iterator[Reading]:
-    yield from _share(look, [f"{look.monitor.of[0]} late" in stages for stages in look.tail.stages])
+    yield from _share(look, [f"{look.monitor.of[0]} late" in stages for stages in look.tail.stages[look.part]])
 
 
 def _slow(look: _Look) -> Iterator[Reading]:
     most = look.system.deadline_ms * 1_000
-    yield from _share(look, [took > most for took in look.tail.took_us])
+    yield from _share(look, [took > most for took in look.tail.took_us[look.part]])
 
 
 def _prediction(look: _Look) -> Iterator[Reading]:
-    yield from _mean(look, [told.get(look.monitor.of[0]) for told in look.tail.leads])
+    yield from _mean(look, [told.get(look.monitor.of[0]) for told in look.tail.leads[look.part]])
 
 
 def _worth(look: _Look) -> Iterator[Reading]:
-    yield from _mean(look, look.tail.worth)
+    yield from _mean(look, look.tail.worth[look.part])
 
 
 def _rejected(look: _Look) -> Iterator[Reading]:
-    rows = [(kind, is_refused) for known, kind, is_refused in look.tail.rows if look.within(known)]
-    for kind in sorted({kind for kind, _ in rows}):
-        hits = np.array([is_refused for other, is_refused in rows if other == kind], np.float64)
+    first, last = look.places_in(look.tail.rows)
+    rows = look.tail.rows[first:last]
+    for kind in sorted({row.kind for row in rows}):
+        hits = np.array([row.is_refused for row in rows if row.kind == kind], np.float64)
         alone = clusters([], n=len(hits), where=look.monitor.name)
-        above = look.monitor.alert == "above"
-        judged = judge_share(hits, rows=alone, level=look.monitor.level, above=above)
+        judged = judge_share(hits, rows=alone, level=look.monitor.level, above=look.is_above)
         yield from _judged(look, judged, labels={"kind": kind})
 
 
 def _reported(look: _Look) -> Iterator[Reading]:
-    """Yields requests that were reported, once each, over decisions that took an action."""
-    told = {
-        one.target for one in look.tail.reports if one.says and one.kind in look.monitor.of and look.within(one.known)
-    }
-    among = look.monitor.among
+    """Yields decisions that were reported, once each, over those that took an action."""
+    kinds, among = look.monitor.of, look.monitor.among
+    told = {one.target for one in look.reports if one.says and one.is_of_decision and one.kind in kinds}
     decisions = sum(not among or action in among for action in look.tail.actions[look.part])
     if decisions:
-        above = look.monitor.alert == "above"
-        yield from _judged(look, judge_count(len(told), decisions, level=look.monitor.level, above=above))
+        yield from _judged(look, judge_count(len(told), decisions, level=look.monitor.level, above=look.is_above))
 
 
 def _silence(look: _Look) -> Iterator[Reading]:
@@ -373,17 +412,28 @@ def _predictions(look: _Look) -> Iterator[Reading]:
 
 def _shifts(look: _Look, seen: Seen, *, is_wanted: Callable[[str], bool]) -> Iterator[Reading]:
     reference, champion = look.champion.reference, look.champion
-    if reference is None or len(seen.times) < _LEAST_ROWS:
+    half = int(np.searchsorted(seen.times, look.middle, side="right"))
+    if reference is None or min(half, len(seen.times) - half) < _LEAST_ROWS:
         return
     for name, values in columns_of(seen, look.system.schema, names=champion.names, heads=champion.heads):
-        column = reference.columns.get(name)
-        if column is not None and is_wanted(name):
-            grid, before, now = counted(name, column, values)
-            for shift in drift.compare(grid, before, current=now, inflation=column.inflation):
-                yield _shifted(look, shift, name)
+        if name in reference.columns and is_wanted(name):
+            yield from _compared(look, reference.columns[name], name, halves=(values[:half], values[half:]))
 
 
-def _shifted(look: _Look, shift: drift.Shift, name: str) -> Reading:
+def _compared(look: _Look, column: Column, name: str, *, halves: tuple[Values, Values]) -> Iterator[Reading]:
+    """Yields the ways in which values differ from a reference: surely in the window, and largely in both its halves."""
+    grid, before, counts = (
+        column.grid(name),
+        np.array(column.counts, np.int64),
+        [counted(name, column, half) for half in halves],
+    )
+    parts = [drift.compare(grid, before, current=count, inflation=column.inflation) for count in counts]
+    for shift in drift.compare(grid, before, current=counts[0] + counts[1], inflation=column.inflation):
+        effects = [other.effect for part in parts for other in part if other.kind == shift.kind]
+        yield _shifted(look, shift, name, effect=min([shift.effect, *effects]))
+
+
+def _shifted(look: _Look, shift: drift.Shift, name: str, *, effect: float) -> Reading:
     is_whole = shift.kind == "distribution"
     floor = look.monitor.level if is_whole else FLOORS[shift.kind]
     told = shift.measures
@@ -393,7 +443,7 @@ def _shifted(look: _Look, shift: drift.Shift, name: str) -> Reading:
         else f"{name}: {100 * told['current']:.3g} % {shift.kind}, {100 * told['reference']:.3g} % before"
     )
     said += f", {shift.current:,} rows against {shift.reference:,}"
-    return Reading(said=said, is_beyond=shift.effect >= floor, p_value=shift.p_value, labels={"name": name})
+    return Reading(said=said, is_beyond=effect >= floor, p_value=shift.p_value, labels={"name": name})
 
 
 def _importances(look: _Look) -> Iterator[Reading]:
@@ -416,62 +466,75 @@ def _importances(look: _Look) -> Iterator[Reading]:
         )
 
 
-def _flows(look: _Look) -> Iterator[tuple[str, list[float]]]:
-    """Yields kinds that the reference has, with the delays, s, of what came of each in the window."""
+def _flows(look: _Look) -> Iterator[tuple[str, Flow, tuple[list[float], list[float]]]]:
+    """Yields kinds that the reference has, with the delays, s, of what came of each in either half of the window."""
     flows = {} if look.champion.reference is None else look.champion.reference.flows
-    for kind in flows:
+    reports = look.reports
+    for kind, flow in flows.items():
         if not look.monitor.of or kind in look.monitor.of:
-            yield kind, [one.delay_s for one in look.tail.reports if one.kind == kind and look.within(one.known)]
+            came = [one for one in reports if one.kind == kind]
+            early = [one.delay_s for one in came if one.known <= look.middle]
+            yield kind, flow, (early, [one.delay_s for one in came if one.known > look.middle])
 
 
 def _reports(look: _Look) -> Iterator[Reading]:
-    decisions = len(look.tail.times[look.part])
-    for kind, came in _flows(look):
-        if not decisions or look.champion.reference is None:
-            continue
-        flow = look.champion.reference.flows[kind]
-        judged = judge_rate((len(came), decisions), (flow.reports, flow.decisions), inflation=flow.inflation)
-        change, level = judged.value.value, look.monitor.level
-        is_fall = look.monitor.alert == "change" and change < 1 / (1 + level) - 1
-        said = f"{kind}: {change:+.0%} ({judged.value.low:+.0%} to {judged.value.high:+.0%}), {len(came):,} reports"
-        is_beyond = change > level or is_fall
-        yield Reading(said=said, is_beyond=is_beyond, p_value=judged.p_value, value=judged.value, labels={"kind": kind})
+    requests = look.requests
+    if not all(requests):
+        return
+    for kind, flow, came in _flows(look):
+        before, level = (flow.reports, flow.decisions), look.monitor.level
+        counts = [(len(half), asked) for half, asked in zip(came, requests, strict=True)]
+        whole = (counts[0][0] + counts[1][0], sum(requests))
+        first, second, all_ = (judge_rate(one, before, inflation=flow.inflation) for one in (*counts, whole))
+        changes = [judged.value.value for judged in (first, second, all_)]
+        is_rise = all(change > level for change in changes)
+        is_fall = look.monitor.alert == "change" and all(change < 1 / (1 + level) - 1 for change in changes)
+        value = all_.value
+        yield Reading(
+            said=f"{kind}: {value.value:+.0%} ({value.low:+.0%} to {value.high:+.0%}), {whole[0]:,} reports",
+            is_beyond=is_rise or is_fall,
+            p_value=all_.p_value,
+            value=value,
+            labels={"kind": kind},
+        )
 
 
 def _unheard(look: _Look) -> Iterator[Reading]:
-    decisions = len(look.tail.times[look.part])
-    for kind, came in _flows(look):
-        if came or look.champion.reference is None:
-            continue
-        flow = look.champion.reference.flows[kind]
-        expected = flow.reports / flow.decisions * decisions
-        p_value = silence_p_value(expected, inflation=flow.inflation)
-        said = f"{kind}: none, where {expected:.3g} were to be expected"
-        yield Reading(said=said, is_beyond=True, p_value=p_value, labels={"kind": kind})
+    for kind, flow, came in _flows(look):
+        if not any(came):
+            expected = flow.reports / flow.decisions * sum(look.requests)
+            yield Reading(
+                said=f"{kind}: none, where {expected:.3g} were to be expected",
+                is_beyond=True,
+                p_value=silence_p_value(expected * _LEFT, inflation=flow.inflation),
+                labels={"kind": kind},
+            )
 
 
 def _delays(look: _Look) -> Iterator[Reading]:
-    for kind, came in _flows(look):
-        column = None if look.champion.reference is None else look.champion.reference.flows[kind].delays
-        known = np.array(came, np.float64)
-        if column is None or np.sum(np.isfinite(known)) < _LEAST_ROWS:
-            continue
-        grid, before, now = counted(kind, column, known[np.isfinite(known)])
-        for shift in drift.compare(grid, before, current=now, inflation=column.inflation):
-            if shift.kind == "distribution":
-                yield _shifted(look, shift, f"delay of {kind}")
+    for kind, flow, came in _flows(look):
+        early, late = (np.array([one for one in half if np.isfinite(one)]) for half in came)
+        if flow.delays is not None and min(len(early), len(late)) >= _LEAST_ROWS:
+            for reading in _compared(look, flow.delays, f"delay of {kind}", halves=(early, late)):
+                if "PSI" in reading.said:
+                    yield reading
 
 
 def _calibration(look: _Look, log: LogTail) -> Iterator[Reading]:
     told = matured(log, look.system, look.champion, start=look.start, stop=look.stop)
-    if told is None:
+    if told is None or not np.any(told.predictions > 0):
         return
     found = calibration(told.labels, told.predictions, entities=told.whose)
-    level, value = 1 + look.monitor.level, found.ratio
+    level, value, half = 1 + look.monitor.level, found.ratio, len(told.labels) // 2
+    ratios = [value.value]
+    for part in (slice(0, half), slice(half, None)):
+        predicted = float(np.sum(told.predictions[part]))
+        ratios.append(float(np.sum(told.labels[part])) / predicted if predicted else 1.0)
+    is_beyond = all(ratio > level for ratio in ratios) or all(ratio < 1 / level for ratio in ratios)
     yield Reading(
         said=f"{look.champion.heads[0]} happened {value.value:.3g} times as often as predicted ({value.low:.3g} to "
         f"{value.high:.3g}), {value.n:,} matured labels",
-        is_beyond=not 1 / level <= value.value <= level,
+        is_beyond=is_beyond,
         p_value=found.p_value,
         value=value,
     )
