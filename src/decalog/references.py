@@ -23,6 +23,7 @@ from decalog.statistics.drift import (
     Categories,
     Grid,
     Numbers,
+    compare,
     overdispersion,
     reference_of_categories,
     reference_of_numbers,
@@ -34,8 +35,10 @@ LEAST_DAYS = 5
 """Days below which nobody can tell by how much days differ."""
 THERE = "there"
 """Stands for any value, where only is looked at whether there is one."""
+LEAST_ROWS = 50
+"""Things below which a distribution is not compared."""
 MOST_ROWS = 200_000
-_MOST_EXPLAINED = 2_000
+_MOST_EXPLAINED = 1_000
 _RARE = 0.02
 """Share of values outside the most frequent ones from which on a text is no category: an id, a name."""
 _NUMBERS = ("int", "float", "amount_minor")
@@ -77,10 +80,13 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
         inflation: by how much counts of a day vary more than those of independent rows (`drift.overdispersion`).
         edges: of numbers, all but the last, +∞.
         values: of categories.
+        worst: kind of shift → the largest effect of any day of the reference against all of them: bursts are part of
+            what is usual.
     """
 
     counts: tuple[int, ...]
     inflation: float
+    worst: dict[str, float] = {}
     edges: tuple[float, ...] = ()
     values: tuple[str, ...] = ()
 
@@ -241,8 +247,10 @@ def _column(name: str, values: Values, days: Sequence[slice]) -> Column | None:
     if not np.any(np.isfinite(values)):
         return None
     grid, counts = reference_of_numbers(name, values)
-    inflation = overdispersion([grid.count(values[day]) for day in days])
-    return Column(counts=_whole(counts), inflation=inflation, edges=tuple(grid.edges[:-1].tolist()))
+    parts = [grid.count(values[day]) for day in days]
+    worst = _worst(grid, counts, parts) | {"new values": _outside([values[day] for day in days])}
+    edges = tuple(grid.edges[:-1].tolist())
+    return Column(counts=_whole(counts), inflation=overdispersion(parts), worst=worst, edges=edges)
 
 
 def _categories(name: str, values: list[str | None], days: Sequence[slice]) -> Column | None:
@@ -252,8 +260,35 @@ def _categories(name: str, values: list[str | None], days: Sequence[slice]) -> C
     if counts[len(grid.values)] > _RARE * np.sum(counts):
         values = _presence(values)
         grid, counts = reference_of_categories(name, values)
-    inflation = overdispersion([grid.count(values[day]) for day in days])
-    return Column(counts=_whole(counts), inflation=inflation, values=grid.values)
+    parts = [grid.count(values[day]) for day in days]
+    worst = _worst(grid, counts, parts)
+    return Column(counts=_whole(counts), inflation=overdispersion(parts), worst=worst, values=grid.values)
+
+
+def _worst(grid: Grid, counts: Int64s, parts: Sequence[Int64s]) -> dict[str, float]:
+    """Returns the largest effects of the days that have enough rows."""
+    worst: dict[str, float] = {}
+    for part in parts:
+        if np.sum(part) >= LEAST_ROWS:
+            for shift in compare(grid, counts, current=part):
+                worst[shift.kind] = max(shift.effect, worst.get(shift.kind, 0.0))
+    return worst
+
+
+def _outside(days: Sequence[Floats]) -> float:
+    """Returns the largest share of a day's rows that lie beyond all other days'."""
+    known = [day[np.isfinite(day)] for day in days]
+    ends = [(float(np.min(day)), float(np.max(day))) for day in known if len(day)]
+    if len(ends) < 2:  # noqa: PLR2004 - a day and another
+        return 0.0
+    lows, highs = sorted(low for low, _ in ends), sorted((high for _, high in ends), reverse=True)
+    worst = 0.0
+    for day in known:
+        if len(day) >= LEAST_ROWS:
+            low = lows[1] if np.min(day) == lows[0] else lows[0]
+            high = highs[1] if np.max(day) == highs[0] else highs[0]
+            worst = max(worst, float(np.mean((day < low) | (day > high))))
+    return worst
 
 
 def _flows(reports: Iterable[tuple[str, int, int]], times: Int64s, *, until: int) -> dict[str, Flow]:

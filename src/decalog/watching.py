@@ -8,6 +8,7 @@ the week's budget; what is found is both beyond its level and no chance.
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -15,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.clock import DAY, duration_us, rfc3339
-from decalog.metrics import Floats, Measurement
+from decalog.metrics import Floats, Int64s, Measurement
 from decalog.monitoring import Monitor, monitors_of
-from decalog.references import Column, Flow, Seen, Values, columns_of, counted, parts_of
+from decalog.references import LEAST_ROWS, Column, Flow, Seen, Values, columns_of, counted, parts_of
 from decalog.statistics import drift
 from decalog.statistics.calibration import calibration
 from decalog.statistics.clusters import clusters
@@ -30,8 +31,10 @@ from decalog.tails import Champion, LogTail, Report, Row, Tail, matured, read_ta
 Places = npt.NDArray[np.intp]
 
 _WEEK = 7 * DAY
-_LEAST_ROWS = 50
-"""Things below which a distribution is not compared."""
+_BEYOND_WORST = 1.5
+"""How many times the effect of the reference's own worst day is more than a burst."""
+_PARTS = 4
+_LEAST_HITS = 3
 _MOST_SLICES = 10
 _LEFT = 0.1
 """Part of the reference's reports that may be all that is left where the system prevents what it predicts."""
@@ -385,16 +388,20 @@ def _reported(look: _Look) -> Iterator[Reading]:
 
 
 def _silence(look: _Look) -> Iterator[Reading]:
+    newest = {kind: _newest(times, look.stop) for kind, times in look.tail.heard.items()}
     for feature in look.system.features.aggregates:
-        if not feature.staleness or not set(feature.over) <= look.tail.heard.keys():
+        if not feature.staleness or not set(feature.over) <= newest.keys():
             continue
-        times = np.concatenate([look.tail.heard[kind] for kind in feature.over])
-        before = times[times <= look.stop]
-        silent_us = look.stop - (int(np.max(before)) if len(before) else look.tail.since)
+        silent_us = look.stop - max(look.tail.since, *(newest[kind] for kind in feature.over))
         is_stale = silent_us > duration_us(feature.staleness)
         said = f"{', '.join(feature.over)} silent for {silent_us / DAY:.3g} days, {feature.staleness} declared"
         labels = {"feature": feature.name}
         yield Reading(said=said, is_beyond=is_stale, p_value=0.0 if is_stale else 1.0, labels=labels)
+
+
+def _newest(times: Int64s, stop: int) -> int:
+    place = int(np.searchsorted(times, stop, side="right"))
+    return int(times[place - 1]) if place else 0
 
 
 # ---- against the champion's reference ----
@@ -412,30 +419,35 @@ def _predictions(look: _Look) -> Iterator[Reading]:
 
 def _shifts(look: _Look, seen: Seen, *, is_wanted: Callable[[str], bool]) -> Iterator[Reading]:
     reference, champion = look.champion.reference, look.champion
-    half = int(np.searchsorted(seen.times, look.middle, side="right"))
-    if reference is None or min(half, len(seen.times) - half) < _LEAST_ROWS:
+    if reference is None or len(seen.times) < _PARTS * LEAST_ROWS:
         return
     for name, values in columns_of(seen, look.system.schema, names=champion.names, heads=champion.heads):
         if name in reference.columns and is_wanted(name):
-            yield from _compared(look, reference.columns[name], name, halves=(values[:half], values[half:]))
+            yield from _compared(look, reference.columns[name], name, values=values)
 
 
-def _compared(look: _Look, column: Column, name: str, *, halves: tuple[Values, Values]) -> Iterator[Reading]:
-    """Yields the ways in which values differ from a reference: surely in the window, and largely in both its halves."""
-    grid, before, counts = (
-        column.grid(name),
-        np.array(column.counts, np.int64),
-        [counted(name, column, half) for half in halves],
-    )
-    parts = [drift.compare(grid, before, current=count, inflation=column.inflation) for count in counts]
-    for shift in drift.compare(grid, before, current=counts[0] + counts[1], inflation=column.inflation):
-        effects = [other.effect for part in parts for other in part if other.kind == shift.kind]
-        yield _shifted(look, shift, name, effect=min([shift.effect, *effects]))
+def _compared(look: _Look, column: Column, name: str, *, values: Values) -> Iterator[Reading]:
+    """Yields the ways in which values differ from a reference: surely in the window, and largely all through it.
+
+    That is: beyond the worst day of the reference, and half as much in each quarter of the rows, of which three at
+    least are null or new. A burst, or one card that is new in something, is no drift.
+    """
+    grid, before = column.grid(name), np.array(column.counts, np.int64)
+    ends = np.linspace(0, len(values), _PARTS + 1).astype(np.int64).tolist()
+    parts = [counted(name, column, values[start:end]) for start, end in itertools.pairwise(ends)]
+    effects: dict[str, float] = {}
+    for shift in (shift for part in parts for shift in drift.compare(grid, before, current=part)):
+        enough = shift.kind == "distribution" or shift.effect * shift.current >= _LEAST_HITS
+        effects[shift.kind] = min(effects.get(shift.kind, np.inf), shift.effect if enough else 0.0)
+    for shift in drift.compare(grid, before, current=np.sum(parts, axis=0), inflation=column.inflation):
+        usual = look.monitor.level if shift.kind == "distribution" else FLOORS[shift.kind]
+        floor = max(usual, _BEYOND_WORST * column.worst.get(shift.kind, 0.0))
+        is_beyond = shift.effect >= floor and effects.get(shift.kind, 0.0) >= floor / 2
+        yield _shifted(shift, name, is_beyond=is_beyond)
 
 
-def _shifted(look: _Look, shift: drift.Shift, name: str, *, effect: float) -> Reading:
+def _shifted(shift: drift.Shift, name: str, *, is_beyond: bool) -> Reading:
     is_whole = shift.kind == "distribution"
-    floor = look.monitor.level if is_whole else FLOORS[shift.kind]
     told = shift.measures
     said = (
         f"{name}: PSI {told['psi']:.3g} ({told['psi_expected']:.3g} by chance)"
@@ -443,12 +455,12 @@ def _shifted(look: _Look, shift: drift.Shift, name: str, *, effect: float) -> Re
         else f"{name}: {100 * told['current']:.3g} % {shift.kind}, {100 * told['reference']:.3g} % before"
     )
     said += f", {shift.current:,} rows against {shift.reference:,}"
-    return Reading(said=said, is_beyond=effect >= floor, p_value=shift.p_value, labels={"name": name})
+    return Reading(said=said, is_beyond=is_beyond, p_value=shift.p_value, labels={"name": name})
 
 
 def _importances(look: _Look) -> Iterator[Reading]:
     champion, seen = look.champion, look.seen
-    if champion.reference is None or champion.model is None or len(seen.times) < _LEAST_ROWS:
+    if champion.reference is None or champion.model is None or len(seen.times) < LEAST_ROWS:
         return
     now = parts_of(champion.model, seen, names=champion.names, head=champion.heads[0])
     for name, part in now.items():
@@ -513,11 +525,9 @@ def _unheard(look: _Look) -> Iterator[Reading]:
 
 def _delays(look: _Look) -> Iterator[Reading]:
     for kind, flow, came in _flows(look):
-        early, late = (np.array([one for one in half if np.isfinite(one)]) for half in came)
-        if flow.delays is not None and min(len(early), len(late)) >= _LEAST_ROWS:
-            for reading in _compared(look, flow.delays, f"delay of {kind}", halves=(early, late)):
-                if "PSI" in reading.said:
-                    yield reading
+        values = np.array([one for half in came for one in half if np.isfinite(one)])
+        if flow.delays is not None and len(values) >= LEAST_ROWS:
+            yield from _compared(look, flow.delays, f"delay of {kind}", values=values)
 
 
 def _calibration(look: _Look, log: LogTail) -> Iterator[Reading]:
