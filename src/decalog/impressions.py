@@ -104,10 +104,6 @@ class ImpressionHistory:
                     labels[place, column] = 0.0
         return labels
 
-    def reported(self) -> Iterator[tuple[str, int, int]]:
-        """Yields (kind, known_time, µs after the decision) of what was said of the slates; see `LabelBook`."""
-        return self._book.reported({one.record.id: one.decided for one in self.shown})
-
     def ends(self, slates: Int64s) -> dict[str, tuple[Int64s, Floats]]:
         """Returns outcome kind → (slates, values) of what was said of whole slates by the pin: it names no thing."""
         kinds = {kind.name for kind in self.schema.outcomes}

@@ -187,7 +187,12 @@ def watched_champion(deployment: Deployment) -> Champion:
     kept = artefact.folder / REFERENCE
     reference = msgspec.json.decode(kept.read_bytes(), type=Reference) if REFERENCE in artefact.manifest.files else None
     return Champion(
-        version=current[:12], features=features, heads=tuple(head.split("+")), model=model, reference=reference
+        version=current[:12],
+        features=features,
+        heads=tuple(head.split("+")),
+        model=model,
+        reference=reference,
+        position=artefact.manifest.pin.position[0],
     )
 
 

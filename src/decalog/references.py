@@ -152,7 +152,7 @@ def reference_of(
     names: Sequence[str],
     heads: Sequence[str],
     reports: Iterable[tuple[str, int, int]],
-    model: Model,
+    model: Model | None,
 ) -> Reference | None:
     """Returns what a model is to be watched against; None where there are too few days.
 
@@ -162,7 +162,7 @@ def reference_of(
         names: of the features of use `model`.
         heads: what is predicted.
         reports: (kind, known_time, µs after the decision) of outcomes.
-        model: for what moves its predictions.
+        model: for what moves its predictions; None for none.
     """
     if len(np.unique(seen.times // DAY)) < LEAST_DAYS:
         return None
@@ -180,7 +180,7 @@ def reference_of(
         rows=len(seen.times),
         columns=columns,
         flows=_flows(reports, seen.times, until=until),
-        parts=parts_of(model, some, names=names, head=heads[0]),
+        parts=parts_of(model, some, names=names, head=heads[0]) if model is not None and heads else {},
     )
 
 

@@ -133,17 +133,15 @@ def ranked_by(model: Model, data: SlateSet) -> Floats:
 
 
 def _reference(system: System, history: ImpressionHistory, *, since: int, model: Model) -> Reference | None:
-    times = np.array([one.decided for one in history.shown], np.int64)
-    recent = history.part(times >= since, known_by=history.known_time)
+    """Returns what requests are watched against; what is shown follows from the model: its own first days say that."""
+    recent = [one for one in history.shown if one.decided >= since]
     seen = Seen(
-        times=recent.times,
-        rows=recent.rows,
-        requests=[public_values(history.shown[place].decision.request) for place in recent.places.tolist()],
-        predictions=ranked_by(model, recent),
+        times=np.array([one.decided for one in recent], np.int64),
+        rows=np.empty((len(recent), 0)),
+        requests=[public_values(one.decision.request) for one in recent],
+        predictions=np.empty((len(recent), 0)),
     )
-    return reference_of(
-        seen, system.schema, names=recent.names, heads=recent.heads, reports=history.reported(), model=model
-    )
+    return reference_of(seen, system.schema, names=(), heads=(), reports=(), model=model)
 
 
 class _Judge:

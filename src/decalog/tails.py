@@ -19,13 +19,14 @@ from decalog.ingest import Rejected
 from decalog.metrics import Floats, Int64s
 from decalog.models.base import Model
 from decalog.outcomes import LabelBook, decode_outcome
-from decalog.references import MOST_ROWS, Reference, Seen, public_values
+from decalog.references import MOST_ROWS, Reference, Seen, public_values, reference_of
 from decalog.schema import Schema
 from decalog.system import System
 
 _THINGS_A_DAY = 50_000
 """Decisions of a day whose things are kept, about; drawn by a hash of their place."""
 _MOST_LABELS = 20_000
+_OWN_DAYS = 7
 _STAGES = ("parse", "retrieve", "features", "model")
 """What a decision waits for; other stages are parts of these."""
 
@@ -56,6 +57,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
         heads: what it predicts.
         model: for what moves its predictions; None where it cannot be loaded.
         reference: None where it was registered without one.
+        position: of the log that it was trained at: it decided nothing before.
     """
 
     version: str
@@ -63,6 +65,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     heads: tuple[str, ...] = ()
     model: Model | None = None
     reference: Reference | None = None
+    position: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -288,6 +291,55 @@ def chosen(decision: Decision) -> Sequence[Candidate]:
         found = named(decision.candidates, (slot.ref for slot in decision.choice.slots))
         return [found[slot.ref] for slot in decision.choice.slots if slot.ref in found]
     return [] if decision.lead is None else [decision.lead]
+
+
+# ---- what a model of slates is watched against ----
+
+
+def settled(champion: Champion, log: LogTail, system: System) -> Champion:
+    """Returns the champion of a system of slates with the reference of its own first week, once that is over.
+
+    What is shown follows from who chooses it: no other model's slates say what is usual for this one. What is asked
+    does not, so for requests the time that it was judged on stays the measure.
+    """
+    if not system.schema.slate_of or champion.reference is None or not champion.version:
+        return champion
+    first = _first_decision(log, system, champion)
+    begin = (first // DAY + 1) * DAY
+    if first < 0 or log.get(log.durable - 1).known_time < begin + _OWN_DAYS * DAY:
+        return champion
+    tail = read_tail(log, system, champion, start=begin, stop=begin + _OWN_DAYS * DAY)
+    told = ((one.kind, one.known, int(one.delay_s * 1e6)) for one in tail.reports if np.isfinite(one.delay_s))
+    own = reference_of(
+        tail.seen, system.schema, names=champion.names, heads=champion.heads, reports=told, model=champion.model
+    )
+    if own is None:
+        return champion
+    columns = own.columns | champion.reference.columns
+    return msgspec.structs.replace(champion, reference=msgspec.structs.replace(own, columns=columns))
+
+
+def _first_decision(log: LogTail, system: System, champion: Champion) -> int:
+    """Returns when the champion came into force, µs; −1 where it has decided nothing yet.
+
+    By bisection: from its training on others decided first, and then it.
+    """
+
+    def is_its(position: int) -> bool:
+        found = _next_decision(log, system, position)
+        return found is None or found[0] == champion.version
+
+    places = range(champion.position, log.durable)
+    found = _next_decision(log, system, champion.position + bisect.bisect_left(places, x=True, key=is_its))
+    return -1 if found is None else found[1]
+
+
+def _next_decision(log: LogTail, system: System, position: int) -> tuple[str, int] | None:
+    """Returns the model and the known_time of the first decision from a position on."""
+    for record in log.read(position):
+        if record.kind == "decision" and record.system == system.name:
+            return decode_decision(record.body).versions.model, record.known_time
+    return None
 
 
 # ---- labels ----

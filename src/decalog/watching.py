@@ -26,7 +26,7 @@ from decalog.statistics.distributions import t_tail
 from decalog.statistics.levels import Judged, judge_count, judge_mean, judge_rate, judge_share, silence_p_value
 from decalog.statistics.screening import FLOORS, adjusted
 from decalog.system import System
-from decalog.tails import Champion, LogTail, Report, Row, Tail, matured, read_tail
+from decalog.tails import Champion, LogTail, Report, Row, Tail, matured, read_tail, settled
 
 Places = npt.NDArray[np.intp]
 
@@ -194,7 +194,7 @@ def watch(system: System, log: LogTail, champion: Champion, *, since_us: int, no
         since_us: how far back looks go.
         now_us: the present: the log's known_time, or later where the log is silent.
     """
-    monitors = monitors_of(system)
+    monitors, champion = monitors_of(system), settled(champion, log, system)
     longest = max(monitor.window_us for monitor in monitors)
     tail = read_tail(log, system, champion, start=now_us - since_us - longest, stop=now_us)
     groups: dict[str, list[Monitor]] = {}

@@ -63,5 +63,25 @@ MONITORS = (
         owner=_OWNER,
         runbook="The sender was told the reason of each row; a clock that runs ahead or a new field is usual.",
     ),
+    Monitor(
+        name="feed_expected_worth",
+        meaning="what a slate is expected to be worth, minor units",
+        watches="worth",
+        alert="below",
+        level=1.0,
+        owner=_OWNER,
+        runbook="Worth falls with predictions and with candidates: look at feed_click_probability and at sources.",
+    ),
+    Monitor(
+        name="feed_calibration",
+        meaning="first posts are clicked more or less often than predicted; a little less is usual, since the best of "
+        "hundreds of predictions is chosen",
+        watches="calibration",
+        alert="change",
+        level=0.6,
+        window="7d",
+        owner=_OWNER,
+        runbook="Train again; a feature that is computed otherwise than in training shows in feed_inputs.",
+    ),
 )
 """Levels are where a person is called; set your own after a week of traffic."""

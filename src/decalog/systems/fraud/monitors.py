@@ -71,4 +71,26 @@ MONITORS = (
         runbook="Compare with the base rate in the model's report; look for a sender that stopped sending device or IP "
         "address.",
     ),
+    Monitor(
+        name="fraud_expected_cost",
+        meaning="money that a payment is expected to cost: fraud that goes through, margin and goodwill lost",
+        watches="worth",
+        alert="below",
+        level=-150.0,
+        window="1d",
+        owner=_OWNER,
+        runbook="Minor units a payment. Look at fraud_score_mean and at amounts: an attack, or a unit error.",
+    ),
+    Monitor(
+        name="fraud_reports",
+        meaning="frauds are reported more often, for the payments made, than when the champion was judged",
+        watches="reports",
+        of=("fraud_warning", "chargeback"),
+        alert="above",
+        level=0.5,
+        window="7d",
+        owner=_OWNER,
+        runbook="`decalog rules fraud suggest` finds what they have in common; then train again. A fall is no alert: "
+        "what is blocked is not reported.",
+    ),
 )
