@@ -91,6 +91,11 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     slices: tuple[str, ...] = ()
 
     @property
+    def is_change(self) -> bool:
+        """Whether it looks for a change of any of many things, which are told together."""
+        return self.watches in ("inputs", "predictions", "importances", "reports", "delays", "calibration")
+
+    @property
     def window_us(self) -> int:
         """The window in µs."""
         return duration_us(self.window)

@@ -168,7 +168,7 @@ def watch_log(home: Home, name: str, *, since_us: int, now_us: int | None = None
     with closing(home.reader()) as log:
         deployment = Deployment(home, name, log).as_served()
         now = log.known_time if now_us is None else now_us
-        return watch(deployment.system, log, watched_champion(deployment), since_us=since_us, now_us=now)
+        return watch(deployment.system, log, champion=watched_champion(deployment), since_us=since_us, now_us=now)
 
 
 def watched_champion(deployment: Deployment) -> Champion:

@@ -198,15 +198,15 @@ def columns_of(
         yield name, seen.rows[:, place]
     for place, head in enumerate(heads):
         yield head, seen.predictions[:, place]
-    public = {field.name: field.kind for field in schema.request.fields if field.privacy == "public"}
-    for name, kind in public.items():
-        found = [request.get(name) for request in seen.requests]
-        yield f"request.{name}", _numbers(found) if kind in _NUMBERS else [None if v is None else str(v) for v in found]
+    for field in schema.request.fields:
+        if field.privacy == "public":
+            found = [request.get(field.name) for request in seen.requests]
+            yield f"request.{field.name}", _numbers(found) if field.kind in _NUMBERS else _texts(found)
     for entity in schema.request.entities:
         yield f"request.{entity.name}", [THERE if entity.name in request else None for request in seen.requests]
 
 
-def counted(name: str, column: Column, values: Values) -> Int64s:
+def counted(name: str, column: Column, *, values: Values) -> Int64s:
     """Returns how many of other values lie in each cell of a column's grid."""
     grid = column.grid(name)
     if isinstance(grid, Numbers):
@@ -325,6 +325,10 @@ def _days(times: Int64s) -> list[slice]:
 
 def _numbers(values: Sequence[Any]) -> Floats:
     return np.array([np.nan if value is None else float(value) for value in values], np.float64)
+
+
+def _texts(values: Sequence[Any]) -> list[str | None]:
+    return [None if value is None else str(value) for value in values]
 
 
 def _presence(values: Iterable[str | None]) -> list[str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -102,37 +102,41 @@ class Report(NamedTuple):
     is_of_decision: bool
 
 
+class Decided(NamedTuple):
+    """A decision as the watch counts it.
+
+    `whose` is the token of the person, below 0 for nobody; `took_us` parsed request to prediction; `worth` its expected
+    value, minor units; `facts` public values of the request; `lead` predictions of the candidate that stands for it.
+    """
+
+    known: int
+    whose: int
+    action: str
+    fallback: str
+    took_us: int
+    worth: int
+    stages: Mapping[str, int]
+    facts: Mapping[str, Any]
+    lead: Mapping[str, float]
+
+
 class Tail(msgspec.Struct, frozen=True, kw_only=True):
-    """What the log says of a time; of decisions, in order, each column has one entry.
+    """What the log says of a time, in order.
 
     Args:
         since: known_time of the first record read, µs.
-        times: int64, known_time of the decisions, µs.
-        whose: int64, token of the person.
-        actions: chosen.
-        fallbacks: reason, or "".
-        took_us: parsed request to prediction.
-        worth: expected value, minor units.
-        stages: names of what it went through.
-        facts: public values of the request.
-        leads: predictions of the candidate that stands for it.
+        decided: the decisions.
+        times: int64, known_time of each, µs.
         seen: the things chosen, with features: of some of the decisions where there are many, and of those alone that
             were made on the champion's feature set.
-        rows: events and outcomes, in order.
-        reports: in order.
+        rows: events and outcomes.
+        reports: outcomes but those of 0.
         heard: kind of feature rows → known_times.
     """
 
     since: int
+    decided: list[Decided]
     times: Int64s
-    whose: Int64s
-    actions: list[str]
-    fallbacks: list[str]
-    took_us: list[int]
-    worth: list[int]
-    stages: list[frozenset[str]]
-    facts: list[Mapping[str, Any]]
-    leads: list[Mapping[str, float]]
     seen: Seen
     rows: list[Row]
     reports: list[Report]
@@ -147,7 +151,7 @@ class Matured(NamedTuple):
     whose: Int64s
 
 
-def read_tail(log: LogTail, system: System, champion: Champion, *, start: int, stop: int) -> Tail:
+def read_tail(log: LogTail, system: System, *, champion: Champion, start: int, stop: int) -> Tail:
     """Returns what the log says of the records known in (start, stop], µs."""
     first, last = _place(log, start), _place(log, stop)
     days = max((stop - start) / DAY, 1.0)
@@ -169,9 +173,9 @@ class _Reader:
     def __init__(self, log: LogTail, system: System, champion: Champion, *, odds: float) -> None:
         self._log, self._system, self._champion = log, system, champion
         self._most = int(odds * 2**32)
-        self._decided: dict[str, int] = {}
+        self._known: dict[str, int] = {}
         self._since = -1
-        self._decisions: list[tuple[Any, ...]] = []
+        self._decided: list[Decided] = []
         self._things: list[tuple[int, Floats, Mapping[str, Any], list[float]]] = []
         self._rows: list[Row] = []
         self._reports: list[Report] = []
@@ -198,19 +202,19 @@ class _Reader:
         self._heard[self._system.schema.request.name].append(record.known_time)
         if record.root != record.seq:
             return  # a correction: what was decided was decided before
-        self._decided[record.id] = record.known_time
+        self._known[record.id] = record.known_time
         stages, lead, request = decision.stages_us, decision.lead, decision.request
-        self._decisions.append(
-            (
-                record.known_time,
-                request.subject,
-                decision.choice.action,
-                decision.fallback,
-                sum(stages.get(name, 0) for name in _STAGES),
-                decision.expected_minor,
-                frozenset(stages),
-                request.attributes,
-                {} if lead is None else lead.predictions,
+        self._decided.append(
+            Decided(
+                known=record.known_time,
+                whose=request.subject or -1,
+                action=decision.choice.action,
+                fallback=decision.fallback,
+                took_us=sum(stages.get(name, 0) for name in _STAGES),
+                worth=decision.expected_minor,
+                stages=stages,
+                facts=request.attributes,
+                lead={} if lead is None else lead.predictions,
             )
         )
         # Multiplicative hashing (Knuth): evenly spread over any period that the log may have.
@@ -243,7 +247,7 @@ class _Reader:
 
     def _asked(self, target: str) -> tuple[int, bool]:
         """Returns when a request was made, 0 where it is unknown, and whether it was decided here."""
-        decided = self._decided.get(target)
+        decided = self._known.get(target)
         if decided is not None:
             return decided, True
         seqs = self._log.find("request", f"{self._system.name}/{target}")
@@ -257,32 +261,26 @@ class _Reader:
 
     def tail(self, start: int) -> Tail:
         """Returns what was read."""
-        columns = [list(column) for column in zip(*self._decisions, strict=True)] or [[] for _ in range(9)]
-        times, whose, actions, fallbacks, took_us, worth, stages, facts, leads = columns
-        width, heads = len(self._places), len(self._champion.heads)
         things = self._things[:: -(-len(self._things) // MOST_ROWS) or 1]
-        seen = Seen(
-            times=np.array([time for time, *_ in things], np.int64),
-            rows=np.array([row for _, row, _, _ in things], np.float64).reshape(-1, width),
-            requests=[public for _, _, public, _ in things],
-            predictions=np.array([told for *_, told in things], np.float64).reshape(-1, heads),
-        )
+        known, rows, requests, predictions = zip(*things, strict=True) if things else ((),) * 4
         return Tail(
             since=max(start, self._since),
-            times=np.array(times, np.int64),
-            whose=np.array(whose, np.int64) - np.array([token == 0 for token in whose], np.int64),
-            actions=actions,
-            fallbacks=fallbacks,
-            took_us=took_us,
-            worth=worth,
-            stages=stages,
-            facts=facts,
-            leads=leads,
-            seen=seen,
+            decided=self._decided,
+            times=_whole(one.known for one in self._decided),
+            seen=Seen(
+                times=_whole(known),
+                rows=np.array(rows, np.float64).reshape(-1, len(self._places)),
+                requests=requests,
+                predictions=np.array(predictions, np.float64).reshape(-1, len(self._champion.heads)),
+            ),
             rows=self._rows,
             reports=self._reports,
-            heard={kind: np.array(known, np.int64) for kind, known in self._heard.items()},
+            heard={kind: _whole(times) for kind, times in self._heard.items()},
         )
+
+
+def _whole(values: Iterable[int]) -> Int64s:
+    return np.array(list(values), np.int64)
 
 
 def chosen(decision: Decision) -> Sequence[Candidate]:
@@ -296,7 +294,7 @@ def chosen(decision: Decision) -> Sequence[Candidate]:
 # ---- what a model of slates is watched against ----
 
 
-def settled(champion: Champion, log: LogTail, system: System) -> Champion:
+def settled(champion: Champion, log: LogTail, *, system: System) -> Champion:
     """Returns the champion of a system of slates with the reference of its own first week, once that is over.
 
     What is shown follows from who chooses it: no other model's slates say what is usual for this one. What is asked
@@ -308,7 +306,7 @@ def settled(champion: Champion, log: LogTail, system: System) -> Champion:
     begin = (first // DAY + 1) * DAY
     if first < 0 or log.get(log.durable - 1).known_time < begin + _OWN_DAYS * DAY:
         return champion
-    tail = read_tail(log, system, champion, start=begin, stop=begin + _OWN_DAYS * DAY)
+    tail = read_tail(log, system, champion=champion, start=begin, stop=begin + _OWN_DAYS * DAY)
     told = ((one.kind, one.known, int(one.delay_s * 1e6)) for one in tail.reports if np.isfinite(one.delay_s))
     own = reference_of(
         tail.seen, system.schema, names=champion.names, heads=champion.heads, reports=told, model=champion.model
@@ -345,27 +343,32 @@ def _next_decision(log: LogTail, system: System, position: int) -> tuple[str, in
 # ---- labels ----
 
 
-def matured(log: LogTail, system: System, champion: Champion, *, start: int, stop: int) -> Matured | None:
+def matured(log: LogTail, system: System, *, champion: Champion, start: int, stop: int) -> Matured | None:
     """Returns the champion's decisions whose labels matured in (start, stop], µs; None where there are none.
 
     At most 20,000 of them, evenly spread. Each one's outcomes are looked up, so the log between is not read.
     """
-    schema, head = system.schema, champion.heads[0] if champion.heads else ""
-    maturity = schema.label.maturity_us
-    if schema.slate_of:
-        maturity = next((one.maturity_us for one in schema.signals if one.head == head), maturity)
-    first, last = _place(log, start - maturity), _place(log, stop - maturity)
-    stride = -(-(last - first) // _MOST_LABELS) or 1
-    told: list[tuple[float, float, int]] = []
-    for record in log.read(first, last):
-        if record.kind == "decision" and record.system == system.name and record.seq % stride == 0:
-            decision = decode_decision(record.body)
-            if decision.versions.model == champion.version and decision.mode == "live" and not record.reason:
-                told += _labelled(log, schema, record, decision=decision, head=head, known_by=stop)
+    told = [
+        row
+        for record, decision in _decisions(log, system, start=start, stop=stop, head=champion.heads[0])
+        if decision.versions.model == champion.version and decision.mode == "live"
+        for row in _labelled(log, system.schema, record, decision=decision, head=champion.heads[0], known_by=stop)
+    ]
     if not told:
         return None
     labels, predictions, whose = zip(*told, strict=True)
     return Matured(np.array(labels, np.float64), np.array(predictions, np.float64), np.array(whose, np.int64))
+
+
+def _decisions(log: LogTail, system: System, *, start: int, stop: int, head: str) -> Iterator[tuple[Record, Decision]]:
+    """Yields some of the decisions whose labels for a head mature in (start, stop], µs."""
+    ages = {signal.head: signal.maturity_us for signal in system.schema.signals}
+    maturity = ages.get(head, system.schema.label.maturity_us)
+    first, last = _place(log, start - maturity), _place(log, stop - maturity)
+    stride = -(-(last - first) // _MOST_LABELS) or 1
+    for record in log.read(first, last):
+        if record.kind == "decision" and record.system == system.name and record.seq % stride == 0:
+            yield record, decode_decision(record.body)
 
 
 def _labelled(

@@ -7,57 +7,23 @@ the week's budget; what is found is both beyond its level and no chance.
 
 from __future__ import annotations
 
-import bisect
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from decalog.clock import DAY, duration_us, rfc3339
-from decalog.metrics import Floats, Int64s, Measurement
+from decalog.clock import DAY, rfc3339
+from decalog.metrics import Measurement
 from decalog.monitoring import Monitor, monitors_of
-from decalog.references import LEAST_ROWS, Column, Flow, Seen, Values, columns_of, counted, parts_of
-from decalog.statistics import drift
-from decalog.statistics.calibration import calibration
-from decalog.statistics.clusters import clusters
-from decalog.statistics.distributions import t_tail
-from decalog.statistics.levels import Judged, judge_count, judge_mean, judge_rate, judge_share, silence_p_value
-from decalog.statistics.screening import FLOORS, adjusted
+from decalog.readings import Look, Reading, read
+from decalog.statistics.screening import adjusted
 from decalog.system import System
-from decalog.tails import Champion, LogTail, Report, Row, Tail, matured, read_tail, settled
-
-Places = npt.NDArray[np.intp]
+from decalog.tails import Champion, LogTail, read_tail, settled
 
 _WEEK = 7 * DAY
-_BEYOND_WORST = 1.5
-"""How many times the effect of the reference's own worst day is more than a burst."""
-_PARTS = 4
-_LEAST_HITS = 3
-_MOST_SLICES = 10
-_LEFT = 0.1
-"""Part of the reference's reports that may be all that is left where the system prevents what it predicts."""
-_DAYS_FREE = 6
-"""Degrees of freedom of a week's days, for features' parts."""
+_SHOWN = 3
 
-
-class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What one comparison of one look says.
-
-    Args:
-        labels: of its slice; empty for the whole.
-        said: in words.
-        value: as measured, where it is one number.
-        is_beyond: whether it is beyond its level.
-        p_value: of being so by chance.
-    """
-
-    said: str
-    is_beyond: bool
-    p_value: float
-    value: Measurement | None = None
-    labels: dict[str, str] = {}
+Key = tuple[str, ...]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,59 +98,7 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join([*head, "", *(finding.text() for finding in self.findings)])
 
 
-class _Look(msgspec.Struct, frozen=True):
-    """One monitor at one time: the window (start, stop]."""
-
-    monitor: Monitor
-    start: int
-    stop: int
-    tail: Tail
-    system: System
-    champion: Champion
-
-    @property
-    def part(self) -> slice:
-        """Where the window's decisions stand."""
-        return slice(*np.searchsorted(self.tail.times, [self.start, self.stop], side="right").tolist())
-
-    @property
-    def middle(self) -> int:
-        """The middle of the window, µs."""
-        return (self.start + self.stop) // 2
-
-    @property
-    def is_above(self) -> bool:
-        """Whether a value above the level is wrong."""
-        return self.monitor.alert == "above"
-
-    @property
-    def seen(self) -> Seen:
-        """The things of the window."""
-        places = np.searchsorted(self.tail.seen.times, [self.start, self.stop], side="right")
-        return self.tail.seen.take(np.arange(*places))
-
-    @property
-    def reports(self) -> list[Report]:
-        """What was reported in the window."""
-        first, last = self.places_in(self.tail.reports)
-        return self.tail.reports[first:last]
-
-    @property
-    def requests(self) -> tuple[int, int]:
-        """How many requests came in each half, decided here or not."""
-        times = self.tail.heard[self.system.schema.request.name]
-        first, middle, last = np.searchsorted(times, [self.start, self.middle, self.stop], side="right").tolist()
-        return middle - first, last - middle
-
-    def places_in(self, told: Sequence[Row] | Sequence[Report]) -> tuple[int, int]:
-        """Returns where the window's rows stand."""
-        return (
-            bisect.bisect_right(told, self.start, key=lambda one: one.known),
-            bisect.bisect_right(told, self.stop, key=lambda one: one.known),
-        )
-
-
-def watch(system: System, log: LogTail, champion: Champion, *, since_us: int, now_us: int) -> Watch:
+def watch(system: System, log: LogTail, *, champion: Champion, since_us: int, now_us: int) -> Watch:
     """Returns what the monitors of a system find in the looks of a time.
 
     Args:
@@ -194,32 +108,24 @@ def watch(system: System, log: LogTail, champion: Champion, *, since_us: int, no
         since_us: how far back looks go.
         now_us: the present: the log's known_time, or later where the log is silent.
     """
-    monitors, champion = monitors_of(system), settled(champion, log, system)
+    monitors, champion = monitors_of(system), settled(champion, log, system=system)
     longest = max(monitor.window_us for monitor in monitors)
-    tail = read_tail(log, system, champion, start=now_us - since_us - longest, stop=now_us)
-    groups: dict[str, list[Monitor]] = {}
-    for monitor in monitors:
-        groups.setdefault(monitor.window, []).append(monitor)
-    runs: list[Finding] = []
+    tail = read_tail(log, system, champion=champion, start=now_us - since_us - longest, stop=now_us)
+    found: list[Finding] = []
     latest: dict[str, tuple[Reading, ...]] = {}
     looks = 0
-    for group in groups.values():
+    windows = sorted({monitor.window for monitor in monitors})
+    for window in windows:
+        group = [monitor for monitor in monitors if monitor.window == window]
         every = group[0].every_us
-        level = system.false_alarms_a_week * every / _WEEK / len(groups)
-        standing: dict[tuple[str, ...], Finding] = {}
-        for stop in _times(now_us, since_us, every):
+        runs = _Runs(system.false_alarms_a_week * every / _WEEK / len(windows))
+        for stop in _times(now_us, since_us, every=every):
             looks += 1
-            readings = [
-                (monitor, reading)
-                for monitor in group
-                for reading in _readings(monitor, stop, tail=tail, log=log, about=(system, champion))
-            ]
-            latest |= {m.name: tuple(r for other, r in readings if other is m) for m in group}
-            now = dict(_found(readings, level, stop=stop))
-            gone = [finding for key, finding in standing.items() if key not in now]
-            runs += [msgspec.structs.replace(finding, stands=False) for finding in gone]
-            standing = {key: _longer(standing.get(key), finding) for key, finding in now.items()}
-        runs += standing.values()
+            for monitor in group:
+                look = Look(monitor, stop - monitor.window_us, stop, tail, system, champion, log)
+                latest[monitor.name] = tuple(read(look))
+            runs.take([(monitor, one) for monitor in group for one in latest[monitor.name]], stop=stop)
+        found += runs.all()
     return Watch(
         system=system.name,
         since=now_us - since_us,
@@ -228,342 +134,68 @@ def watch(system: System, log: LogTail, champion: Champion, *, since_us: int, no
         against=champion.text,
         looks=looks,
         false_alarms_a_week=system.false_alarms_a_week,
-        findings=tuple(sorted(runs, key=lambda one: (not one.stands, -one.until, one.monitor))),
+        findings=tuple(sorted(found, key=lambda one: (not one.stands, -one.until, one.monitor))),
         latest=latest,
     )
 
 
-def _times(now: int, since: int, every: int) -> range:
+def _times(now: int, since: int, *, every: int) -> range:
     """Returns the multiples of a step in (now − since, now]."""
     return range(((now - since) // every + 1) * every, now + 1, every)
 
 
-def _readings(
-    monitor: Monitor, stop: int, *, tail: Tail, log: LogTail, about: tuple[System, Champion]
-) -> Iterator[Reading]:
-    look = _Look(monitor, stop - monitor.window_us, stop, tail, *about)
-    if monitor.watches == "calibration":
-        yield from _calibration(look, log)
-    else:
-        yield from _QUANTITIES[monitor.watches](look)
+class _Runs:
+    """The findings of monitors that look at the same times; what is found look after look is one finding.
 
-
-def _found(
-    readings: Sequence[tuple[Monitor, Reading]], level: float, *, stop: int
-) -> Iterator[tuple[tuple[str, ...], Finding]]:
-    """Yields what one look finds: of changes one finding a monitor, else one a slice."""
-    if not readings:
-        return
-    raw = [reading.p_value if reading.is_beyond else 1.0 for _, reading in readings]
-    found: dict[tuple[str, ...], list[tuple[float, Monitor, Reading]]] = {}
-    for (monitor, reading), paid in zip(readings, adjusted(raw).tolist(), strict=True):
-        if reading.is_beyond and paid <= level:
-            key = (monitor.name, *(() if monitor.alert == "change" else reading.labels.values()))
-            found.setdefault(key, []).append((paid, monitor, reading))
-    for key, several in found.items():
-        several.sort(key=lambda one: one[0])
-        _, monitor, first = several[0]
-        said = "; ".join(reading.said for _, _, reading in several[:3])
-        more = f"; and {len(several) - 3} more" if len(several) > 3 else ""  # noqa: PLR2004 - as shown
-        yield (
-            key,
-            Finding(
-                monitor=monitor.name,
-                meaning=monitor.meaning,
-                owner=monitor.owner,
-                runbook=monitor.runbook,
-                labels={} if monitor.alert == "change" else first.labels,
-                said=said + more,
-                value=first.value,
-                level=monitor.level,
-                since=stop - monitor.window_us,
-                until=stop,
-                stands=True,
-            ),
-        )
-
-
-def _longer(before: Finding | None, now: Finding) -> Finding:
-    return now if before is None else msgspec.structs.replace(now, since=before.since)
-
-
-# ---- against a level ----
-
-
-def _judged(
-    look: _Look, judged: Judged | None, *, halves: Iterable[float | None] = (), labels: Mapping[str, str] | None = None
-) -> Iterator[Reading]:
-    """Yields what was judged; what happens in one half of a window alone is a burst, and no state."""
-    if judged is None:
-        return
-    value, level = judged.value, look.monitor.level
-    values = [value.value, *(half for half in halves if half is not None)]
-    is_beyond = all(one > level if look.is_above else one < level for one in values)
-    said = f"{value.value:.4g} ({value.low:.4g} to {value.high:.4g}) of {value.n:,}, level {level:g}"
-    yield Reading(said=said, is_beyond=is_beyond, p_value=judged.p_value, value=value, labels=dict(labels or {}))
-
-
-def _share(look: _Look, hits: Sequence[bool], *, labels: Mapping[str, str] | None = None) -> Iterator[Reading]:
-    """Yields a share of the window's decisions, whole and by slice."""
-    made = np.array(hits, np.float64)
-    for places, slice_ in _slices(look, len(made)):
-        rows = clusters(look.tail.whose[look.part][places], n=len(places), where=look.monitor.name)
-        judged = judge_share(made[places], rows=rows, level=look.monitor.level, above=look.is_above)
-        yield from _judged(look, judged, halves=_halves(look, made, places), labels={**(labels or {}), **slice_})
-
-
-def _mean(look: _Look, values: Sequence[float | None]) -> Iterator[Reading]:
-    made = np.array([np.nan if one is None else one for one in values], np.float64)
-    for places, slice_ in _slices(look, len(made)):
-        there = places[np.isfinite(made[places])]
-        rows = clusters(look.tail.whose[look.part][there], n=len(there), where=look.monitor.name)
-        level = look.monitor.level
-        judged = judge_mean(made[there], rows=rows, level=level, above=look.is_above) if len(there) else None
-        yield from _judged(look, judged, halves=_halves(look, made, there), labels=slice_)
-
-
-def _halves(look: _Look, made: Floats, places: Places) -> Iterator[float | None]:
-    """Yields the mean of each half of the window; None where it has no rows."""
-    is_early = look.tail.times[look.part][places] <= look.middle
-    for half in (places[is_early], places[~is_early]):
-        yield float(np.mean(made[half])) if len(half) else None
-
-
-def _slices(look: _Look, n: int) -> Iterator[tuple[Places, dict[str, str]]]:
-    """Yields the places of the window's decisions, of all and of the most frequent values of each sliced name."""
-    if not n:
-        return
-    yield np.arange(n), {}
-    for name in look.monitor.slices:
-        values = np.array([str(facts.get(name, "")) for facts in look.tail.facts[look.part]])
-        known, counts = np.unique(values, return_counts=True)
-        for value in known[np.argsort(-counts, kind="stable")][:_MOST_SLICES].tolist():
-            yield np.flatnonzero(values == value), {name: value}
-
-
-def _action(look: _Look) -> Iterator[Reading]:
-    yield from _share(look, [action in look.monitor.of for action in look.tail.actions[look.part]])
-
-
-def _fallback(look: _Look) -> Iterator[Reading]:
-    found = look.tail.fallbacks[look.part]
-    for reason in sorted({reason for reason in found if reason}):
-        yield from _share(look, [one == reason for one in found], labels={"reason": reason})
-
-
-def _late(look: _Look) -> Iterator[Reading]:
-    yield from _share(look, [f"{look.monitor.of[0]} late" in stages for stages in look.tail.stages[look.part]])
-
-
-def _slow(look: _Look) -> Iterator[Reading]:
-    most = look.system.deadline_ms * 1_000
-    yield from _share(look, [took > most for took in look.tail.took_us[look.part]])
-
-
-def _prediction(look: _Look) -> Iterator[Reading]:
-    yield from _mean(look, [told.get(look.monitor.of[0]) for told in look.tail.leads[look.part]])
-
-
-def _worth(look: _Look) -> Iterator[Reading]:
-    yield from _mean(look, look.tail.worth[look.part])
-
-
-def _rejected(look: _Look) -> Iterator[Reading]:
-    first, last = look.places_in(look.tail.rows)
-    rows = look.tail.rows[first:last]
-    for kind in sorted({row.kind for row in rows}):
-        hits = np.array([row.is_refused for row in rows if row.kind == kind], np.float64)
-        alone = clusters([], n=len(hits), where=look.monitor.name)
-        judged = judge_share(hits, rows=alone, level=look.monitor.level, above=look.is_above)
-        yield from _judged(look, judged, labels={"kind": kind})
-
-
-def _reported(look: _Look) -> Iterator[Reading]:
-    """Yields decisions that were reported, once each, over those that took an action."""
-    kinds, among = look.monitor.of, look.monitor.among
-    told = {one.target for one in look.reports if one.says and one.is_of_decision and one.kind in kinds}
-    decisions = sum(not among or action in among for action in look.tail.actions[look.part])
-    if decisions:
-        yield from _judged(look, judge_count(len(told), decisions, level=look.monitor.level, above=look.is_above))
-
-
-def _silence(look: _Look) -> Iterator[Reading]:
-    newest = {kind: _newest(times, look.stop) for kind, times in look.tail.heard.items()}
-    for feature in look.system.features.aggregates:
-        if not feature.staleness or not set(feature.over) <= newest.keys():
-            continue
-        silent_us = look.stop - max(look.tail.since, *(newest[kind] for kind in feature.over))
-        is_stale = silent_us > duration_us(feature.staleness)
-        said = f"{', '.join(feature.over)} silent for {silent_us / DAY:.3g} days, {feature.staleness} declared"
-        labels = {"feature": feature.name}
-        yield Reading(said=said, is_beyond=is_stale, p_value=0.0 if is_stale else 1.0, labels=labels)
-
-
-def _newest(times: Int64s, stop: int) -> int:
-    place = int(np.searchsorted(times, stop, side="right"))
-    return int(times[place - 1]) if place else 0
-
-
-# ---- against the champion's reference ----
-
-
-def _inputs(look: _Look) -> Iterator[Reading]:
-    yield from _shifts(look, look.seen, is_wanted=lambda name: name not in look.champion.heads)
-
-
-def _predictions(look: _Look) -> Iterator[Reading]:
-    seen = look.seen
-    told = seen.take(np.flatnonzero(np.all(np.isfinite(seen.predictions), axis=1)))
-    yield from _shifts(look, told, is_wanted=lambda name: name in look.champion.heads)
-
-
-def _shifts(look: _Look, seen: Seen, *, is_wanted: Callable[[str], bool]) -> Iterator[Reading]:
-    reference, champion = look.champion.reference, look.champion
-    if reference is None or len(seen.times) < _PARTS * LEAST_ROWS:
-        return
-    for name, values in columns_of(seen, look.system.schema, names=champion.names, heads=champion.heads):
-        if name in reference.columns and is_wanted(name):
-            yield from _compared(look, reference.columns[name], name, values=values)
-
-
-def _compared(look: _Look, column: Column, name: str, *, values: Values) -> Iterator[Reading]:
-    """Yields the ways in which values differ from a reference: surely in the window, and largely all through it.
-
-    That is: beyond the worst day of the reference, and half as much in each quarter of the rows, of which three at
-    least are null or new. A burst, or one card that is new in something, is no drift.
+    Args:
+        level: share of looks without any fault that may have a finding.
     """
-    grid, before = column.grid(name), np.array(column.counts, np.int64)
-    ends = np.linspace(0, len(values), _PARTS + 1).astype(np.int64).tolist()
-    parts = [counted(name, column, values[start:end]) for start, end in itertools.pairwise(ends)]
-    effects: dict[str, float] = {}
-    for shift in (shift for part in parts for shift in drift.compare(grid, before, current=part)):
-        enough = shift.kind == "distribution" or shift.effect * shift.current >= _LEAST_HITS
-        effects[shift.kind] = min(effects.get(shift.kind, np.inf), shift.effect if enough else 0.0)
-    for shift in drift.compare(grid, before, current=np.sum(parts, axis=0), inflation=column.inflation):
-        usual = look.monitor.level if shift.kind == "distribution" else FLOORS[shift.kind]
-        floor = max(usual, _BEYOND_WORST * column.worst.get(shift.kind, 0.0))
-        is_beyond = shift.effect >= floor and effects.get(shift.kind, 0.0) >= floor / 2
-        yield _shifted(shift, name, is_beyond=is_beyond)
+
+    def __init__(self, level: float) -> None:
+        self._level = level
+        self._ended: list[Finding] = []
+        self._standing: dict[Key, Finding] = {}
+
+    def take(self, readings: Sequence[tuple[Monitor, Reading]], *, stop: int) -> None:
+        """Takes what one look read."""
+        found = self._found(readings)
+        gone = [finding for key, finding in self._standing.items() if key not in found]
+        self._ended += [msgspec.structs.replace(finding, stands=False) for finding in gone]
+        self._standing = {
+            key: _finding(several, stop=stop, before=self._standing.get(key)) for key, several in found.items()
+        }
+
+    def all(self) -> list[Finding]:
+        """Returns the findings so far."""
+        return [*self._ended, *self._standing.values()]
+
+    def _found(self, readings: Sequence[tuple[Monitor, Reading]]) -> dict[Key, list[tuple[Monitor, Reading]]]:
+        """Returns what is beyond its level by no chance, surest first: of changes together, else slice by slice."""
+        raw = [reading.p_value if reading.is_beyond else 1.0 for _, reading in readings]
+        paid = adjusted(raw) if raw else np.empty(0)
+        found: dict[Key, list[tuple[Monitor, Reading]]] = {}
+        for place in np.argsort(paid, kind="stable").tolist():
+            monitor, reading = readings[place]
+            if reading.is_beyond and paid[place] <= self._level:
+                key = (monitor.name, *(() if monitor.is_change else reading.labels.values()))
+                found.setdefault(key, []).append((monitor, reading))
+        return found
 
 
-def _shifted(shift: drift.Shift, name: str, *, is_beyond: bool) -> Reading:
-    is_whole = shift.kind == "distribution"
-    told = shift.measures
-    said = (
-        f"{name}: PSI {told['psi']:.3g} ({told['psi_expected']:.3g} by chance)"
-        if is_whole
-        else f"{name}: {100 * told['current']:.3g} % {shift.kind}, {100 * told['reference']:.3g} % before"
+def _finding(several: Sequence[tuple[Monitor, Reading]], *, stop: int, before: Finding | None) -> Finding:
+    monitor, first = several[0]
+    said = "; ".join(reading.said for _, reading in several[:_SHOWN])
+    more = f"; and {len(several) - _SHOWN} more" if len(several) > _SHOWN else ""
+    return Finding(
+        monitor=monitor.name,
+        meaning=monitor.meaning,
+        owner=monitor.owner,
+        runbook=monitor.runbook,
+        labels={} if monitor.is_change else first.labels,
+        said=said + more,
+        value=first.value,
+        level=monitor.level,
+        since=stop - monitor.window_us if before is None else before.since,
+        until=stop,
+        stands=True,
     )
-    said += f", {shift.current:,} rows against {shift.reference:,}"
-    return Reading(said=said, is_beyond=is_beyond, p_value=shift.p_value, labels={"name": name})
-
-
-def _importances(look: _Look) -> Iterator[Reading]:
-    champion, seen = look.champion, look.seen
-    if champion.reference is None or champion.model is None or len(seen.times) < LEAST_ROWS:
-        return
-    now = parts_of(champion.model, seen, names=champion.names, head=champion.heads[0])
-    for name, part in now.items():
-        before = champion.reference.parts.get(name)
-        if before is None:
-            continue
-        change, error = part.share - before.share, float(np.hypot(part.error, before.error))
-        p_value = t_tail(change / error, _DAYS_FREE) if error else float(change == 0)
-        yield Reading(
-            said=f"{name} moves {part.share:.1%} of predictions, {before.share:.1%} before",
-            is_beyond=abs(change) >= look.monitor.level,
-            p_value=p_value,
-            value=Measurement(part.share, part.share - 2 * part.error, part.share + 2 * part.error, len(seen.times)),
-            labels={"name": name},
-        )
-
-
-def _flows(look: _Look) -> Iterator[tuple[str, Flow, tuple[list[float], list[float]]]]:
-    """Yields kinds that the reference has, with the delays, s, of what came of each in either half of the window."""
-    flows = {} if look.champion.reference is None else look.champion.reference.flows
-    reports = look.reports
-    for kind, flow in flows.items():
-        if not look.monitor.of or kind in look.monitor.of:
-            came = [one for one in reports if one.kind == kind]
-            early = [one.delay_s for one in came if one.known <= look.middle]
-            yield kind, flow, (early, [one.delay_s for one in came if one.known > look.middle])
-
-
-def _reports(look: _Look) -> Iterator[Reading]:
-    requests = look.requests
-    if not all(requests):
-        return
-    for kind, flow, came in _flows(look):
-        before, level = (flow.reports, flow.decisions), look.monitor.level
-        counts = [(len(half), asked) for half, asked in zip(came, requests, strict=True)]
-        whole = (counts[0][0] + counts[1][0], sum(requests))
-        first, second, all_ = (judge_rate(one, before, inflation=flow.inflation) for one in (*counts, whole))
-        changes = [judged.value.value for judged in (first, second, all_)]
-        is_rise = all(change > level for change in changes)
-        is_fall = look.monitor.alert == "change" and all(change < 1 / (1 + level) - 1 for change in changes)
-        value = all_.value
-        yield Reading(
-            said=f"{kind}: {value.value:+.0%} ({value.low:+.0%} to {value.high:+.0%}), {whole[0]:,} reports",
-            is_beyond=is_rise or is_fall,
-            p_value=all_.p_value,
-            value=value,
-            labels={"kind": kind},
-        )
-
-
-def _unheard(look: _Look) -> Iterator[Reading]:
-    for kind, flow, came in _flows(look):
-        if not any(came):
-            expected = flow.reports / flow.decisions * sum(look.requests)
-            yield Reading(
-                said=f"{kind}: none, where {expected:.3g} were to be expected",
-                is_beyond=True,
-                p_value=silence_p_value(expected * _LEFT, inflation=flow.inflation),
-                labels={"kind": kind},
-            )
-
-
-def _delays(look: _Look) -> Iterator[Reading]:
-    for kind, flow, came in _flows(look):
-        values = np.array([one for half in came for one in half if np.isfinite(one)])
-        if flow.delays is not None and len(values) >= LEAST_ROWS:
-            yield from _compared(look, flow.delays, f"delay of {kind}", values=values)
-
-
-def _calibration(look: _Look, log: LogTail) -> Iterator[Reading]:
-    told = matured(log, look.system, look.champion, start=look.start, stop=look.stop)
-    if told is None or not np.any(told.predictions > 0):
-        return
-    found = calibration(told.labels, told.predictions, entities=told.whose)
-    level, value, half = 1 + look.monitor.level, found.ratio, len(told.labels) // 2
-    ratios = [value.value]
-    for part in (slice(0, half), slice(half, None)):
-        predicted = float(np.sum(told.predictions[part]))
-        ratios.append(float(np.sum(told.labels[part])) / predicted if predicted else 1.0)
-    is_beyond = all(ratio > level for ratio in ratios) or all(ratio < 1 / level for ratio in ratios)
-    yield Reading(
-        said=f"{look.champion.heads[0]} happened {value.value:.3g} times as often as predicted ({value.low:.3g} to "
-        f"{value.high:.3g}), {value.n:,} matured labels",
-        is_beyond=is_beyond,
-        p_value=found.p_value,
-        value=value,
-    )
-
-
-_QUANTITIES: Mapping[str, Callable[[_Look], Iterable[Reading]]] = {
-    "action": _action,
-    "fallback": _fallback,
-    "late": _late,
-    "slow": _slow,
-    "rejected": _rejected,
-    "reported": _reported,
-    "prediction": _prediction,
-    "worth": _worth,
-    "silence": _silence,
-    "unheard": _unheard,
-    "inputs": _inputs,
-    "predictions": _predictions,
-    "importances": _importances,
-    "reports": _reports,
-    "delays": _delays,
-}
