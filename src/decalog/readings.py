@@ -13,7 +13,7 @@ import numpy.typing as npt
 from decalog.clock import DAY, duration_us
 from decalog.metrics import Floats, Int64s, Measurement
 from decalog.monitoring import Monitor
-from decalog.references import LEAST_ROWS, Column, Flow, Seen, Values, columns_of, counted, parts_of
+from decalog.references import LEAST_ROWS, Column, Flow, Reference, Seen, Values, columns_of, counted, parts_of
 from decalog.statistics import drift
 from decalog.statistics.calibration import calibration
 from decalog.statistics.clusters import Clusters, clusters
@@ -25,8 +25,6 @@ from decalog.tails import Champion, Decided, LogTail, Report, Row, Tail, matured
 
 Places = npt.NDArray[np.intp]
 
-_BEYOND_WORST = 1.5
-"""How many times the effect of the reference's own worst day is more than a burst."""
 _PARTS = 4
 _LEAST_HITS = 3
 _MOST_SLICES = 10
@@ -64,6 +62,11 @@ class Look(msgspec.Struct, frozen=True):
     system: System
     champion: Champion
     log: LogTail
+
+    @property
+    def reference(self) -> Reference | None:
+        """What changes are measured from; None for a window that began before the champion came into force."""
+        return self.champion.reference if self.start >= self.champion.begin else None
 
     @property
     def decided(self) -> list[Decided]:
@@ -250,7 +253,7 @@ def _predictions(look: Look) -> Iterator[Reading]:
 
 
 def _shifts(look: Look, seen: Seen, *, is_wanted: Callable[[str], bool]) -> Iterator[Reading]:
-    reference, champion = look.champion.reference, look.champion
+    reference, champion = look.reference, look.champion
     if reference is None or len(seen.times) < _PARTS * LEAST_ROWS:
         return
     for name, values in columns_of(seen, look.system.schema, names=champion.names, heads=champion.heads):
@@ -264,18 +267,25 @@ def _compared(look: Look, column: Column, *, name: str, values: Values) -> Itera
     That is: beyond the worst day of the reference, and half as much in each quarter of the rows, of which three at
     least are null or new. A burst, or one card that is new in something, is no drift.
     """
+    reference = look.reference
+    if reference is None:
+        return
     grid, before = column.grid(name), np.array(column.counts, np.int64)
     ends = np.linspace(0, len(values), _PARTS + 1).astype(np.int64).tolist()
     parts = [counted(name, column, values=values[start:end]) for start, end in itertools.pairwise(ends)]
-    effects: dict[str, float] = {}
-    for shift in (shift for part in parts for shift in drift.compare(grid, before, current=part)):
-        enough = shift.kind == "distribution" or shift.effect * shift.current >= _LEAST_HITS
-        effects[shift.kind] = min(effects.get(shift.kind, np.inf), shift.effect if enough else 0.0)
     for shift in drift.compare(grid, before, current=np.sum(parts, axis=0), inflation=column.inflation):
-        usual = look.monitor.level if shift.kind == "distribution" else FLOORS[shift.kind]
-        floor = max(usual, _BEYOND_WORST * column.worst.get(shift.kind, 0.0))
-        is_beyond = shift.effect >= floor and effects.get(shift.kind, 0.0) >= floor / 2
+        least = look.monitor.level if shift.kind == "distribution" else FLOORS[shift.kind]
+        floor = reference.floor(column, shift.kind, least=least)
+        is_beyond = shift.effect >= floor and all(
+            _is_part_of(shift.kind, drift.compare(grid, before, current=part), floor=floor) for part in parts
+        )
         yield _shifted(shift, name, is_beyond=is_beyond)
+
+
+def _is_part_of(kind: str, shifts: Iterable[drift.Shift], *, floor: float) -> bool:
+    """Whether a part of the rows has its part in a shift."""
+    enough = [one for one in shifts if kind == "distribution" or one.effect * one.current >= _LEAST_HITS]
+    return any(one.kind == kind and one.effect >= floor / 2 for one in enough)
 
 
 def _shifted(shift: drift.Shift, name: str, *, is_beyond: bool) -> Reading:
@@ -291,12 +301,12 @@ def _shifted(shift: drift.Shift, name: str, *, is_beyond: bool) -> Reading:
 
 
 def _importances(look: Look) -> Iterator[Reading]:
-    champion, seen = look.champion, look.seen
-    if champion.reference is None or champion.model is None or len(seen.times) < LEAST_ROWS:
+    champion, reference, seen = look.champion, look.reference, look.seen
+    if reference is None or champion.model is None or len(seen.times) < LEAST_ROWS:
         return
     now = parts_of(champion.model, seen, names=champion.names, head=champion.heads[0])
     for name, part in now.items():
-        before = champion.reference.parts.get(name)
+        before = reference.parts.get(name)
         if before is None:
             continue
         change, error = part.share - before.share, float(np.hypot(part.error, before.error))
@@ -312,7 +322,7 @@ def _importances(look: Look) -> Iterator[Reading]:
 
 def _flows(look: Look) -> Iterator[tuple[str, Flow, tuple[list[float], list[float]]]]:
     """Yields kinds that the reference has, with the delays, s, of what came of each in either half of the window."""
-    flows = {} if look.champion.reference is None else look.champion.reference.flows
+    flows = {} if look.reference is None else look.reference.flows
     reports = look.reports
     for kind, flow in flows.items():
         if not look.monitor.of or kind in look.monitor.of:

@@ -125,7 +125,8 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """What a model is watched against.
 
     Args:
-        since, until: of the time that it was judged on, and of what came after it up to the training's pin, µs.
+        since, until: of the time that it was judged on, and of what came after it up to the training's pin, µs. Of a
+            model of slates, of its own first week.
         rows: things decided on in it, of which at most 200,000 were counted.
         columns: feature, `request.<value>` or head → its values.
         flows: kind of outcome → its reports.
@@ -139,6 +140,15 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     flows: dict[str, Flow] = {}
     parts: dict[str, Part] = {}
 
+    def floor(self, column: Column, kind: str, *, least: float) -> float:
+        """Returns the effect from which on a shift is more than what days are used to.
+
+        That is one and a half times that of the worst day; where there were few, more: the worst of seven is soon
+        beaten. `least` is what is large at all.
+        """
+        days = max((self.until - self.since) / DAY, 1.0)
+        return max(least, max(1.5, 1 + 14 / days) * column.worst.get(kind, 0.0))
+
 
 def public_values(request: Event) -> dict[str, Any]:
     """Returns what `Seen` says of a request."""
@@ -151,7 +161,7 @@ def reference_of(
     *,
     names: Sequence[str],
     heads: Sequence[str],
-    reports: Iterable[tuple[str, int, int]],
+    flows: Mapping[str, Flow],
     model: Model | None,
 ) -> Reference | None:
     """Returns what a model is to be watched against; None where there are too few days.
@@ -161,7 +171,7 @@ def reference_of(
         schema: of the system.
         names: of the features of use `model`.
         heads: what is predicted.
-        reports: (kind, known_time, µs after the decision) of outcomes.
+        flows: what was reported (`flows_of`).
         model: for what moves its predictions; None for none.
     """
     if len(np.unique(seen.times // DAY)) < LEAST_DAYS:
@@ -179,7 +189,7 @@ def reference_of(
         until=until,
         rows=len(seen.times),
         columns=columns,
-        flows=_flows(reports, seen.times, until=until),
+        flows=dict(flows),
         parts=parts_of(model, some, names=names, head=heads[0]) if model is not None and heads else {},
     )
 
@@ -291,9 +301,14 @@ def _outside(days: Sequence[Floats]) -> float:
     return worst
 
 
-def _flows(reports: Iterable[tuple[str, int, int]], times: Int64s, *, until: int) -> dict[str, Flow]:
-    """Returns what was reported in the whole days of the time, by kind."""
-    first, last = int(times[0]) // DAY + 1, until // DAY
+def flows_of(reports: Iterable[tuple[str, int, int]], times: Int64s) -> dict[str, Flow]:
+    """Returns what was reported in the whole days of a time, by kind; {} where these are too few.
+
+    Args:
+        reports: (kind, known_time, µs after the decision) of outcomes.
+        times: int64, µs, of all requests of the time, rising.
+    """
+    first, last = (int(times[0]) // DAY + 1, int(times[-1]) // DAY) if len(times) else (0, 0)
     if last - first < LEAST_DAYS:
         return {}
     decisions = np.bincount(np.clip(times // DAY - first, -1, last - first) + 1, minlength=last - first + 2)[1:-1]

@@ -107,8 +107,7 @@ def train_slates(
         contenders = load(system.found)(contenders, name=chosen.name, model=models[chosen.name], test=parts.test)
     made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    reference = _reference(system, history, since=parts.trained_at, model=models[chosen.name])
-    files = files_of(made, reference, system=system)
+    files = files_of(made, _reference(system, history, since=parts.trained_at), system=system)
     return registered(manifest, models[chosen.name], made=made, registry=registry, files=files, plan=plan)
 
 
@@ -132,7 +131,7 @@ def ranked_by(model: Model, data: SlateSet) -> Floats:
     return (model.rank(data) if isinstance(model, Ranking) else model.predict(data.rows)).reshape(data.n, -1)
 
 
-def _reference(system: System, history: ImpressionHistory, *, since: int, model: Model) -> Reference | None:
+def _reference(system: System, history: ImpressionHistory, *, since: int) -> Reference | None:
     """Returns what requests are watched against; what is shown follows from the model: its own first days say that."""
     recent = [one for one in history.shown if one.decided >= since]
     seen = Seen(
@@ -141,7 +140,7 @@ def _reference(system: System, history: ImpressionHistory, *, since: int, model:
         requests=[public_values(one.decision.request) for one in recent],
         predictions=np.empty((len(recent), 0)),
     )
-    return reference_of(seen, system.schema, names=(), heads=(), reports=(), model=model)
+    return reference_of(seen, system.schema, names=(), heads=(), flows={}, model=None)
 
 
 class _Judge:

@@ -19,7 +19,7 @@ from decalog.ingest import Rejected
 from decalog.metrics import Floats, Int64s
 from decalog.models.base import Model
 from decalog.outcomes import LabelBook, decode_outcome
-from decalog.references import MOST_ROWS, Reference, Seen, public_values, reference_of
+from decalog.references import MOST_ROWS, Reference, Seen, flows_of, public_values, reference_of
 from decalog.schema import Schema
 from decalog.system import System
 
@@ -58,6 +58,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
         model: for what moves its predictions; None where it cannot be loaded.
         reference: None where it was registered without one.
         position: of the log that it was trained at: it decided nothing before.
+        begin: windows that began earlier are not compared with the reference, µs.
     """
 
     version: str
@@ -66,6 +67,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     model: Model | None = None
     reference: Reference | None = None
     position: int = 0
+    begin: int = 0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -125,7 +127,7 @@ class Tail(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         since: known_time of the first record read, µs.
-        decided: the decisions.
+        decided: the decisions that were made here.
         times: int64, known_time of each, µs.
         seen: the things chosen, with features: of some of the decisions where there are many, and of those alone that
             were made on the champion's feature set.
@@ -203,6 +205,8 @@ class _Reader:
         if record.root != record.seq:
             return  # a correction: what was decided was decided before
         self._known[record.id] = record.known_time
+        if decision.mode == "imported":
+            return
         stages, lead, request = decision.stages_us, decision.lead, decision.request
         self._decided.append(
             Decided(
@@ -269,9 +273,9 @@ class _Reader:
             times=_whole(one.known for one in self._decided),
             seen=Seen(
                 times=_whole(known),
-                rows=np.array(rows, np.float64).reshape(-1, len(self._places)),
+                rows=np.array(rows, np.float64).reshape(len(things), len(self._places)),
                 requests=requests,
-                predictions=np.array(predictions, np.float64).reshape(-1, len(self._champion.heads)),
+                predictions=np.array(predictions, np.float64).reshape(len(things), len(self._champion.heads)),
             ),
             rows=self._rows,
             reports=self._reports,
@@ -309,12 +313,17 @@ def settled(champion: Champion, log: LogTail, *, system: System) -> Champion:
     tail = read_tail(log, system, champion=champion, start=begin, stop=begin + _OWN_DAYS * DAY)
     told = ((one.kind, one.known, int(one.delay_s * 1e6)) for one in tail.reports if np.isfinite(one.delay_s))
     own = reference_of(
-        tail.seen, system.schema, names=champion.names, heads=champion.heads, reports=told, model=champion.model
+        tail.seen,
+        system.schema,
+        names=champion.names,
+        heads=champion.heads,
+        flows=flows_of(told, tail.times),
+        model=champion.model,
     )
     if own is None:
         return champion
     columns = own.columns | champion.reference.columns
-    return msgspec.structs.replace(champion, reference=msgspec.structs.replace(own, columns=columns))
+    return msgspec.structs.replace(champion, reference=msgspec.structs.replace(own, columns=columns), begin=begin)
 
 
 def _first_decision(log: LogTail, system: System, champion: Champion) -> int:

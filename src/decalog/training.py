@@ -20,7 +20,7 @@ from decalog.evaluation import Outlook, Split, completeness, contender, do_nothi
 from decalog.events import Record
 from decalog.examples import Examples, Floats, History
 from decalog.models.base import Model, ModelSpec, TrainingSet
-from decalog.references import REFERENCE, Reference, Seen, public_values, reference_of
+from decalog.references import REFERENCE, Reference, Seen, flows_of, public_values, reference_of
 from decalog.registry import DECLARED, Manifest, Pin, Registry
 from decalog.reports import Contender, Report, Role
 from decalog.runtime import this_code
@@ -318,7 +318,8 @@ def _reference(system: System, history: History, *, since: int, model: Model, he
         predictions=model.predict(rows).reshape(recent.n, -1),
     )
     names = system.features.names_for("model")
-    return reference_of(seen, system.schema, names=names, heads=(head,), reports=history.reported(), model=model)
+    flows = flows_of(history.reported(), recent.times)
+    return reference_of(seen, system.schema, names=names, heads=(head,), flows=flows, model=model)
 
 
 def _writer_of(model: Model, files: Mapping[str, bytes]) -> Callable[[Path], Mapping[str, Any]]:

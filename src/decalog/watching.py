@@ -7,7 +7,7 @@ the week's budget; what is found is both beyond its level and no chance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -121,10 +121,10 @@ def watch(system: System, log: LogTail, *, champion: Champion, since_us: int, no
         runs = _Runs(system.false_alarms_a_week * every / _WEEK / len(windows))
         for stop in _times(now_us, since_us, every=every):
             looks += 1
-            for monitor in group:
-                look = Look(monitor, stop - monitor.window_us, stop, tail, system, champion, log)
-                latest[monitor.name] = tuple(read(look))
-            runs.take([(monitor, one) for monitor in group for one in latest[monitor.name]], stop=stop)
+            made = [Look(one, stop - one.window_us, stop, tail, system, champion, log) for one in group]
+            latest |= {look.monitor.name: tuple(read(look)) for look in made}
+            idle = {look.monitor.name for look in made if not (look.decided or latest[look.monitor.name])}
+            runs.take([(one, told) for one in group for told in latest[one.name]], stop=stop, idle=idle)
         found += runs.all()
     return Watch(
         system=system.name,
@@ -156,12 +156,19 @@ class _Runs:
         self._ended: list[Finding] = []
         self._standing: dict[Key, Finding] = {}
 
-    def take(self, readings: Sequence[tuple[Monitor, Reading]], *, stop: int) -> None:
-        """Takes what one look read."""
+    def take(self, readings: Sequence[tuple[Monitor, Reading]], *, stop: int, idle: Collection[str] = ()) -> None:
+        """Takes what one look read; what is found of monitors that had nothing to look at stays as it is.
+
+        Args:
+            readings: of all monitors.
+            stop: of the look, µs.
+            idle: names of monitors whose window held nothing.
+        """
         found = self._found(readings)
-        gone = [finding for key, finding in self._standing.items() if key not in found]
+        kept = {key: finding for key, finding in self._standing.items() if key[0] in idle}
+        gone = [finding for key, finding in self._standing.items() if key not in found and key not in kept]
         self._ended += [msgspec.structs.replace(finding, stands=False) for finding in gone]
-        self._standing = {
+        self._standing = kept | {
             key: _finding(several, stop=stop, before=self._standing.get(key)) for key, several in found.items()
         }
 
@@ -170,14 +177,17 @@ class _Runs:
         return [*self._ended, *self._standing.values()]
 
     def _found(self, readings: Sequence[tuple[Monitor, Reading]]) -> dict[Key, list[tuple[Monitor, Reading]]]:
-        """Returns what is beyond its level by no chance, surest first: of changes together, else slice by slice."""
+        """Returns what is beyond its level by no chance, surest first: of changes together, else slice by slice.
+
+        What stands already stays as long as it is beyond its level: one alert, and not one whenever chance allows.
+        """
         raw = [reading.p_value if reading.is_beyond else 1.0 for _, reading in readings]
         paid = adjusted(raw) if raw else np.empty(0)
         found: dict[Key, list[tuple[Monitor, Reading]]] = {}
         for place in np.argsort(paid, kind="stable").tolist():
             monitor, reading = readings[place]
-            if reading.is_beyond and paid[place] <= self._level:
-                key = (monitor.name, *(() if monitor.is_change else reading.labels.values()))
+            key = (monitor.name, *(() if monitor.is_change else reading.labels.values()))
+            if reading.is_beyond and (paid[place] <= self._level or key in self._standing):
                 found.setdefault(key, []).append((monitor, reading))
         return found
 
