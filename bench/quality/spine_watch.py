@@ -4,8 +4,8 @@
 
 Simulated results, all of them. Each seed is a world of its own: history, a champion trained on it, then live days that
 it decides, with the world's attacks, trends and seasons and nothing switched on; every look of those days is taken.
-Whatever is found there is counted as a false alarm, a real attack included. Then the same days once more for each fault,
-planted at the door or switched on in the world: it is found when a monitor stands for it at the end of its third day.
+Whatever is found there is counted as a false alarm, a real attack included. Then the same days once more for each
+fault, planted at the door or switched on in the world: it is found when a monitor stands for it after its third day.
 
 What is tuned in the watch was tuned on seeds 7 to 9; seeds from 101 on are judged. Feed is judged on one seed, since a
 day of it costs twenty of fraud.

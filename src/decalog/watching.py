@@ -7,7 +7,7 @@ the week's budget; what is found is both beyond its level and no chance.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -122,9 +122,7 @@ def watch(system: System, log: LogTail, *, champion: Champion, since_us: int, no
         for stop in _times(now_us, since_us, every=every):
             looks += 1
             made = [Look(one, stop - one.window_us, stop, tail, system, champion, log) for one in group]
-            latest |= {look.monitor.name: tuple(read(look)) for look in made}
-            idle = {look.monitor.name for look in made if not (look.decided or latest[look.monitor.name])}
-            runs.take([(one, told) for one in group for told in latest[one.name]], stop=stop, idle=idle)
+            latest |= runs.take(made)
         found += runs.all()
     return Watch(
         system=system.name,
@@ -156,21 +154,21 @@ class _Runs:
         self._ended: list[Finding] = []
         self._standing: dict[Key, Finding] = {}
 
-    def take(self, readings: Sequence[tuple[Monitor, Reading]], *, stop: int, idle: Collection[str] = ()) -> None:
-        """Takes what one look read; what is found of monitors that had nothing to look at stays as it is.
+    def take(self, looks: Sequence[Look]) -> dict[str, tuple[Reading, ...]]:
+        """Takes one look of each monitor, at one time, and returns what each read.
 
-        Args:
-            readings: of all monitors.
-            stop: of the look, µs.
-            idle: names of monitors whose window held nothing.
+        What is found of a monitor whose window held nothing stays as it is.
         """
-        found = self._found(readings)
+        told = {look.monitor.name: tuple(read(look)) for look in looks}
+        idle = {look.monitor.name for look in looks if not (look.decided or told[look.monitor.name])}
+        found = self._found([(look.monitor, one) for look in looks for one in told[look.monitor.name]])
         kept = {key: finding for key, finding in self._standing.items() if key[0] in idle}
         gone = [finding for key, finding in self._standing.items() if key not in found and key not in kept]
         self._ended += [msgspec.structs.replace(finding, stands=False) for finding in gone]
         self._standing = kept | {
-            key: _finding(several, stop=stop, before=self._standing.get(key)) for key, several in found.items()
+            key: _finding(several, stop=looks[0].stop, before=self._standing.get(key)) for key, several in found.items()
         }
+        return told
 
     def all(self) -> list[Finding]:
         """Returns the findings so far."""
