@@ -162,12 +162,14 @@ class _Runs:
         told = {look.monitor.name: tuple(read(look)) for look in looks}
         idle = {look.monitor.name for look in looks if not (look.decided or told[look.monitor.name])}
         found = self._found([(look.monitor, one) for look in looks for one in told[look.monitor.name]])
-        kept = {key: finding for key, finding in self._standing.items() if key[0] in idle}
-        gone = [finding for key, finding in self._standing.items() if key not in found and key not in kept]
-        self._ended += [msgspec.structs.replace(finding, stands=False) for finding in gone]
-        self._standing = kept | {
-            key: _finding(several, stop=looks[0].stop, before=self._standing.get(key)) for key, several in found.items()
-        }
+        before, self._standing = self._standing, {}
+        for key, finding in before.items():
+            if key[0] in idle:
+                self._standing[key] = finding
+            elif key not in found:
+                self._ended.append(msgspec.structs.replace(finding, stands=False))
+        for key, several in found.items():
+            self._standing[key] = _finding(several, stop=looks[0].stop, before=before.get(key))
         return told
 
     def all(self) -> list[Finding]:
