@@ -76,7 +76,7 @@ CANDIDATES = st.lists(
         Candidate,
         st.text(max_size=2),
         st.sampled_from(("", "fresh", "a+b")),
-        predictions=st.dictionaries(NAMES, st.floats(allow_nan=False), max_size=2),
+        predictions=st.fixed_dictionaries({"p_click": st.floats(allow_nan=False)}),
         entities=st.dictionaries(NAMES, st.integers(0, 2**63 - 1), max_size=2),
         attributes=st.dictionaries(NAMES, VALUES, max_size=3),
         dropped=st.sampled_from(("", "seen")),
@@ -97,6 +97,12 @@ def test_candidates_read_like_the_rows_they_were_made_of(rows: list[Candidate]) 
     assert [made[n] for n in range(-len(rows), 0)] == expected
     assert gathered(made) is made
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(made), type=Candidates) == made
+
+
+def test_a_head_that_one_lacks_is_no_number() -> None:
+    one, other = gathered((Candidate("p1", predictions={"p_click": 0.5}), Candidate("p2")))
+    assert one.predictions == {"p_click": 0.5}
+    assert np.isnan(other.predictions["p_click"])
 
 
 def test_predictions_and_features_stand_with_their_candidates() -> None:

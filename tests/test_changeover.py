@@ -35,7 +35,7 @@ from decalog.log import Log
 from decalog.memory import Room, forecast
 from decalog.models.linear import Threshold
 from decalog.registry import Registry
-from decalog.serving import Service
+from decalog.serving import Service, described
 from decalog.system import System
 from decalog.systems.fraud.simulate import START_US
 from decalog.systems.fraud.system import SYSTEM
@@ -279,7 +279,7 @@ def test_a_decision_under_way_ends_with_what_it_began_with(home: Home) -> None:
         begun = service.begin(payment("slow", 0, event_time=None))
         assert not isinstance(begun, tuple)
         add_model(home.root, system=B)
-        await played.until(lambda: service.describe()["features"] == B_SET)
+        await played.until(lambda: described(service)["features"] == B_SET)
         begun.started_ns = time.perf_counter_ns()  # no test is about how long the process took
         service.predict(begun)
         _, ended = service.finish(begun)
@@ -315,7 +315,7 @@ def test_events_and_corrections_of_the_tail_are_in_the_new_views(home: Home, mon
         rows = [payment("mended", 0, event_time=None, corrects="n3", amount_minor=9), {"id": "x", "deletes": "n4"}]
         assert [row.status for row in await host.add_events("fraud", msgspec.json.encode(rows))] == ["accepted"] * 2
         may_go.set()
-        await played.until(lambda: played.service.describe()["features"] == B_SET)
+        await played.until(lambda: described(played.service)["features"] == B_SET)
 
     played.run(scenario)
     check_all_identical(home)
@@ -329,7 +329,7 @@ def test_the_next_start_and_the_next_snapshot_are_on_the_champions_set(home: Hom
 
     async def scenario(_: Host) -> None:
         add_model(home.root, system=B)
-        await played.until(lambda: played.service.describe()["features"] == B_SET)
+        await played.until(lambda: described(played.service)["features"] == B_SET)
 
     played.run(scenario)
     path = views.snapshot_path(home.state, B.features)
@@ -488,7 +488,7 @@ def test_a_champion_that_goes_while_its_views_are_built_takes_nothing_over(
         roll_back(home)
         await ended.wait()
         other = add_model(home.root, rule(limit=5.0))
-        await played.until(lambda: played.service.describe()["model"] == other[:12])
+        await played.until(lambda: described(played.service)["model"] == other[:12])
 
     played.run(scenario)
     assert declared(home) == [A_SET]
@@ -504,9 +504,9 @@ def test_a_state_on_redis_goes_over_and_back_and_is_built_anew_when_it_is_lost(h
 
         async def scenario(_: Host) -> None:
             add_model(home.root, system=B)
-            await played.until(lambda: played.service.describe()["features"] == B_SET)
+            await played.until(lambda: described(played.service)["features"] == B_SET)
             roll_back(home)
-            await played.until(lambda: played.service.describe()["features"] == A_SET)
+            await played.until(lambda: described(played.service)["features"] == A_SET)
             await played.decide(card="mine")
             before = played.service.state
             client.flushall()
@@ -533,11 +533,11 @@ def test_a_model_without_declarations_is_served_on_those_that_the_log_holds(home
     operations.decide_here(home, "fraud", raw=msgspec.json.encode(payment("b", 0, event_time=None)))
     old = add_model(home.root, rule(limit=4.0), declared=False)
     played = Played(home)
-    assert played.service.describe()["model"] == old[:12]
+    assert described(played.service)["model"] == old[:12]
     old = add_model(home.root, rule(B, limit=4.0), system=B, declared=False)
 
     async def scenario(_: Host) -> None:
-        await played.until(lambda: played.service.describe()["features"] == B_SET)
+        await played.until(lambda: described(played.service)["features"] == B_SET)
 
     played.run(scenario)
     assert decisions(home)[-1].versions.features in (A_SET, B_SET)
@@ -568,7 +568,7 @@ def test_a_live_history_goes_over_too(home: Home) -> None:
 
     async def scenario(_: Host) -> None:
         add_model(home.root, system=B)
-        await played.until(lambda: played.service.describe()["features"] == B_SET)
+        await played.until(lambda: described(played.service)["features"] == B_SET)
         await played.decide()
 
     played.run(scenario)

@@ -26,7 +26,7 @@ from decalog.policy import policy_version
 from decalog.registry import Registry
 from decalog.runtime import runtime
 from decalog.schema import Field
-from decalog.serving import named_features
+from decalog.serving import described, named_features
 from decalog.systems.fraud.policy import FraudCosts
 from decalog.systems.fraud.simulate import START_US
 from decalog.systems.fraud.system import SYSTEM
@@ -248,15 +248,15 @@ def test_a_refresh_takes_the_champion_of_now_and_nothing_else(deployment: Deploy
     first = add_model(root)
     assert deployment.refresh(service)
     assert not deployment.refresh(service)
-    assert service.describe()["model"] == first[:12]
+    assert described(service)["model"] == first[:12]
     second = add_model(root, rule(limit=1.0), promote=False)
     assert not deployment.refresh(service)
     Registry(root).promote("fraud", second, by="test", why="test", at_us=1)
     assert deployment.refresh(service)
-    assert service.describe()["model"] == second[:12]
+    assert described(service)["model"] == second[:12]
     Registry(root).rollback("fraud", by="test", why="test", at_us=2)
     assert deployment.refresh(service)
-    assert service.describe()["model"] == first[:12]
+    assert described(service)["model"] == first[:12]
 
 
 def test_a_damaged_champion_replaces_none_that_works_and_is_told_of_until_it_is_gone(deployment: Deployment) -> None:
@@ -267,11 +267,11 @@ def test_a_damaged_champion_replaces_none_that_works_and_is_told_of_until_it_is_
     damage(root, second)
     for _ in range(2):
         assert not deployment.refresh(service)
-        assert service.describe()["model"] == first[:12]
-        assert second[:12] in service.describe()["problem"]
+        assert described(service)["model"] == first[:12]
+        assert second[:12] in described(service)["problem"]
     Registry(root).rollback("fraud", by="test", why="test", at_us=2)
     assert not deployment.refresh(service)
-    assert (deployment.problem, service.describe()["problem"]) == ("", "")
+    assert (deployment.problem, described(service)["problem"]) == ("", "")
     add_model(root, rule(limit=2.0))
     assert deployment.refresh(service)
 
@@ -281,8 +281,8 @@ def test_a_start_with_a_damaged_champion_says_so_and_falls_back(deployment: Depl
     model = add_model(root)
     damage(root, model)
     service = deployment.service()
-    assert service.describe()["model"] == ""
-    assert model[:12] in service.describe()["problem"]
+    assert described(service)["model"] == ""
+    assert model[:12] in described(service)["problem"]
 
 
 def test_a_shadow_decides_beside_another_system(home: Home) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -256,6 +257,7 @@ class Started:
     def __init__(self) -> None:
         self.commands: list[list[str]] = []
         self.ended = False
+        self.pid = 2**22 + 1  # of nobody: beyond what a system gives
 
     def __call__(self, command: list[str], **_: Any) -> Started:
         self.commands.append(command)
@@ -268,8 +270,10 @@ class Started:
 def test_a_process_aside_starts_when_due_and_never_twice_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, now = Started(), [0.0]
+    started, now, nicer = Started(), [0.0], list[tuple[int, int]]()
     monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setattr(os, "getpriority", lambda which, who: 3)
+    monkeypatch.setattr(os, "setpriority", lambda which, who, nice: nicer.append((who, nice)))
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     aside = operations.sealing_aside(Home(tmp_path), every_s=60, at_least=5)
     counts = []
@@ -278,6 +282,7 @@ def test_a_process_aside_starts_when_due_and_never_twice_at_once(
         aside.start_when_due()
         counts.append(len(started.commands))
     assert counts == [0, 1, 1, 2, 2, 3]
+    assert nicer == [(started.pid, 13)] * 3
     assert started.commands[0] == [sys.executable, "-m", "decalog.sealing", str(tmp_path), "--at-least", "5"]
     assert operations.snapshot_aside(Home(tmp_path), "fraud", at_least=7)._command == [
         *(sys.executable, "-m", "decalog", "snapshot", "fraud", "--home", str(tmp_path), "--at-least", "7")

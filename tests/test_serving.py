@@ -17,7 +17,7 @@ from decalog.errors import ConflictError, DataError, RequestError
 from decalog.features.facts import Change
 from decalog.models.base import Floats
 from decalog.policy import Case, Verdict
-from decalog.serving import Judge, Serving, Underway, named_features, reply
+from decalog.serving import Judge, Serving, Underway, described, named_features, reply
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
 
@@ -117,7 +117,7 @@ def test_another_system_may_have_acted_while_ours_stood_beside_it(log: FraudLog)
     log.service.adopt(serving(Says(0.001), shadow=True))
     decision = log.decide("a", 0, taken="block")
     assert (decision.mode, decision.choice.action, decision.acted) == ("shadow", "allow", "block")
-    assert log.service.describe()["mode"] == "shadow"
+    assert described(log.service)["mode"] == "shadow"
     log.service.adopt(serving(Says(RuntimeError("down")), shadow=True))
     fallen = log.decide("b", 0, taken="allow")
     assert (fallen.mode, fallen.fallback) == ("shadow", "model_error")
@@ -210,7 +210,7 @@ class Broken:
             raise self.problem
         return np.full(len(FEATURES.names), self.problem)
 
-    def apply(self, change: Change) -> None:
+    def apply(self, *changes: Change) -> None:
         """Takes anything."""
 
 
@@ -258,7 +258,7 @@ def test_a_model_is_adopted_from_the_next_request_on(log: FraudLog) -> None:
     after = log.decide("b", 0)
     assert (before.versions.model, after.versions.model) == ("m1", "m2")
     assert after.candidates[0].predictions == {"p_fraud": 0.5}
-    assert log.service.describe() == {
+    assert described(log.service) == {
         "model": "m2",
         "policy": "p1",
         "features": FEATURES.version,

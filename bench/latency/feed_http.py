@@ -21,6 +21,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -132,6 +134,8 @@ def prepare(home: Path, posts: int) -> None:
     champion = msgspec.structs.replace(SYSTEM, models=SYSTEM.models[-1:], metrics=SYSTEM.metrics[:1])
     train_slates(champion, log, registry=deployment.registry, plan=TrainingPlan(test_share=0.1))
     log.close()
+    # As in a home that has been served: a server seals what is new, not a million records.
+    subprocess.run((sys.executable, "-m", "decalog.sealing", str(home)), check=True, stdout=subprocess.DEVNULL)
 
 
 def requests(folder: Path, count: int) -> Path:
@@ -231,6 +235,7 @@ def measure(home: Path, folder: Path, *, seconds: float, posts: int) -> dict[str
             rows[rate] = load(served, rate=rate, seconds=seconds, bodies=path, skip=skip, path="/v1/feed/decide")
             after, count = served.stages_s(), rows[rate]["requests"]
             told = {name: 1e3 * (after[name] - stages.get(name, 0.0)) / count for name in after}
+            print(f"  {rate}/s p50 {rows[rate]['p50_ms']:.1f} ms, p99 {rows[rate]['p99_ms']:.1f} ms")
             print(f"  {rate}/s stages ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in told.items() if ms >= 0.05))
             skip += int(rate * seconds * 1.3) + 50
         memory = rss_gib(served)

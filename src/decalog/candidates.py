@@ -6,7 +6,6 @@ makes columns, features and policies read them, the log holds them, and a candid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -191,7 +190,7 @@ class Candidates(msgspec.Struct, frozen=True):
             Candidate(
                 self.refs[place],
                 str(sources[n]),
-                self._predicted(rows[place]) if place < len(rows) else {},
+                dict(zip(self.heads, rows[place].tolist(), strict=True)) if place < len(rows) else {},
                 kept.get(place, b""),
                 entities[n],
                 attributes[n],
@@ -200,13 +199,9 @@ class Candidates(msgspec.Struct, frozen=True):
             for n, place in enumerate(places)
         ]
 
-    def _predicted(self, row: Floats) -> dict[str, float]:
-        predicted = zip(self.heads, row.tolist(), strict=True)
-        return {head: value for head, value in predicted if not math.isnan(value)}
-
 
 def gathered(candidates: Sequence[Candidate] | Candidates) -> Candidates:
-    """Returns candidates as columns: those that compete come first, in their order.
+    """Returns candidates as columns: those that compete come first, in their order; heads that one lacks are NaN.
 
     >>> made = gathered((Candidate("p1", "fresh", attributes={"age_s": 60}), Candidate("p2", dropped="seen")))
     >>> made.competing, made[0].attributes, made[1].dropped

@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,7 +26,7 @@ from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import Schema
-from decalog.serving import Service, Underway, named_features, reply
+from decalog.serving import Service, Underway, described, named_features, reply
 
 _ROWS_AT_ONCE = 100
 """Rows of a batch between two looks at the event loop: a batch must not stop the decisions beside it."""
@@ -40,6 +41,7 @@ _GARBAGE = (20_000, 20, 50)
 
 said = logging.getLogger("decalog.host")
 
+_NO_TURN = nullcontext()
 _T = TypeVar("_T")
 Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
 Beside = Callable[[], Awaitable[None] | None]
@@ -107,6 +109,7 @@ class Host:
         self._thinkers = ThreadPoolExecutor(thread_name_prefix="decalog-model")
         self._thinking = 0
         self._fresh: dict[str, Freshness] = {}
+        self._turns = {name: asyncio.Lock() for name, one in self.services.items() if one.retrieval is not None}
         for name, service in self.services.items():
             self.meter.watch_champion(name, is_troubled=partial(_is_troubled, service))
         self._watch()
@@ -151,12 +154,8 @@ class Host:
         """
         service = self._service(system)
         self._check_open()
-        begun = service.begin(raw, form)
-        if isinstance(begun, Underway):
-            record, decision = await self._finish(service, begun)
-            repeated = decision.request is not begun.event
-        else:
-            (record, decision), repeated = begun, True
+        async with self._turns.get(system, _NO_TURN):
+            record, decision, repeated = await self._decided(service, raw, form)
         await self._until_durable(record.seq)
         return Reply(reply(record, decision, noun=service.system.schema.noun), repeated)
 
@@ -227,7 +226,7 @@ class Host:
             position=self.log.position,
             durable=self.log.durable,
             systems={
-                name: {**service.describe(), "stale": ", ".join(self._fresh[name].stale())}
+                name: {**described(service), "stale": ", ".join(self._fresh[name].stale())}
                 for name, service in self.services.items()
             },
         )
@@ -258,6 +257,27 @@ class Host:
                 said.error("beside: error=%s", type(error).__name__)
             if self._committer is not None and self.log.position > self.log.durable:
                 self._committer.notify()  # what a call stamped
+
+    async def _decided(self, service: Service, raw: bytes, form: bytes) -> tuple[Record, Decision, bool]:
+        """Returns a stamped decision, and whether it repeats a logged one.
+
+        A slate keeps the loop for 10 ms and more. So slates are made one at a time, and between two stages replies
+        whose decisions became durable go out, and what was stamped is written: in a burst nobody waits for the last.
+        """
+        takes_long = service.retrieval is not None
+        begun = service.begin(raw, form, sees=not takes_long)
+        if not isinstance(begun, Underway):
+            return (*begun, True)
+        if takes_long:
+            await _others()
+            service.see(begun)
+            await _others()
+            logged = service.logged(begun.event.id, begun.mark)  # it may have come as a plain event meanwhile
+            if logged is not None:
+                return (*logged, True)
+        record, decision = await self._finish(service, begun)
+        self._check_open().notify()
+        return record, decision, decision.request is not begun.event
 
     async def _finish(self, service: Service, draft: Underway) -> tuple[Record, Decision]:
         model = service.serving.model
@@ -360,6 +380,12 @@ class Host:
     async def _until_durable(self, seq: int) -> None:
         if seq >= self.log.durable:
             await self._check_open().until_durable(seq)
+
+
+async def _others() -> None:
+    """Lets the loop come round twice: the first wakes those whose decisions are durable, who answer in the second."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
 
 
 def _is_troubled(service: Service) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 import tomllib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -356,6 +357,9 @@ def snapshot_aside(home: Home, name: str, *, every_s: float = 3600.0, at_least: 
     return Aside("decalog", *words, every_s=every_s)
 
 
+_ASIDE_NICE = 10
+
+
 class Aside:
     """Runs a module of decalog now and then, in a process of its own: a busy thread here would stall replies.
 
@@ -377,6 +381,9 @@ class Aside:
         self._due = time.monotonic() + self._every_s
         quiet_pipe = subprocess.DEVNULL
         self._process = subprocess.Popen(self._command, stdout=quiet_pipe, stderr=quiet_pipe)  # noqa: S603 - our own
+        # What runs aside has time; who waits for a decision has none.
+        with suppress(ProcessLookupError):  # it may have ended already
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _ASIDE_NICE)
 
 
 def decide_here(home: Home, name: str, *, raw: bytes) -> dict[str, Any]:

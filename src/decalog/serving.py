@@ -265,10 +265,15 @@ class Service:
         self.predict(begun)
         return (*self.finish(begun), False)
 
-    def begin(self, raw: bytes | Mapping[str, Any], form: bytes = b"") -> Underway | tuple[Record, Decision]:
-        """Admits a request and computes its features; a retry gives what was logged instead.
+    def begin(
+        self, raw: bytes | Mapping[str, Any], form: bytes = b"", *, sees: bool = True
+    ) -> Underway | tuple[Record, Decision]:
+        """Admits a request, finds its candidates and computes their features; a retry gives what was logged instead.
 
-        `form` is what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
+        Args:
+            raw: the request.
+            form: what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
+            sees: whether features are computed now; else `see` is to be called.
         """
         started = time.perf_counter_ns()
         parsed = self.ingest.parser.request(raw)
@@ -289,8 +294,14 @@ class Service:
         )
         _stage(draft, "parse", started)
         self._retrieve(draft)
-        self._featurise(draft)
+        if sees:
+            self._featurise(draft)
         return draft
+
+    def see(self, draft: Underway) -> None:
+        """Adds the features of the candidates, as the views are now; it may be later than the request was admitted."""
+        draft.state_seq, draft.judge = self._log.position, self.judge
+        self._featurise(draft)
 
     def logged(self, id_: str, mark: bytes) -> tuple[Record, Decision] | None:
         """Returns the decision that was logged for a request of the same id and body, or None.
@@ -346,18 +357,6 @@ class Service:
         versions = msgspec.structs.replace(self.serving.versions, policy=policy_version(policy.params))
         self.adopt(msgspec.structs.replace(self.serving, policy=policy, versions=versions))
         return seq
-
-    def describe(self) -> dict[str, str]:
-        """Returns what it decides with: versions, mode, and why the champion of now cannot be used, or ""."""
-        versions = self.serving.versions
-        mode = "shadow" if self.serving.shadow else "live"
-        return {
-            "model": versions.model,
-            "policy": versions.policy,
-            "features": versions.features,
-            "mode": mode,
-            "problem": self.problem,
-        }
 
     def fold(self, record: Record, body: Event | Decision | Outcome | None = None) -> None:
         """Folds an admitted record into the live views."""
@@ -437,6 +436,19 @@ class Service:
                 fix="Ask for the decision before sending the event; the decision logs the request by itself.",
             )
         return decision
+
+
+def described(service: Service) -> dict[str, str]:
+    """Returns what a service decides with: versions, mode, and why the champion of now cannot be used, or ""."""
+    versions = service.serving.versions
+    mode = "shadow" if service.serving.shadow else "live"
+    return {
+        "model": versions.model,
+        "policy": versions.policy,
+        "features": versions.features,
+        "mode": mode,
+        "problem": service.problem,
+    }
 
 
 def _finite(candidates: Candidates, names: tuple[str, ...]) -> Candidates:

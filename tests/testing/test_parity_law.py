@@ -53,9 +53,10 @@ def test_the_law_holds_and_says_what_it_was_tried_on(tmp_path: Path) -> None:
 def test_a_state_that_forgets_corrections_is_caught_as_it_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def apply(state: OnlineState, change: Change) -> None:
-        forgets = change.minus is not None and change.plus is not None
-        APPLY(state, msgspec.structs.replace(change, minus=None, plus=None) if forgets else change)
+    def apply(state: OnlineState, *changes: Change) -> None:
+        for change in changes:
+            forgets = change.minus is not None and change.plus is not None
+            APPLY(state, msgspec.structs.replace(change, minus=None, plus=None) if forgets else change)
 
     monkeypatch.setattr(OnlineState, "apply", apply)
     said = parity.check(trial(tmp_path)).text()

@@ -22,9 +22,9 @@ _GROWTH = 2  # lists are made anew when there are so many times the vectors they
 _SAMPLE = 64  # vectors a list that k-means is given
 _ROUNDS = 8  # of k-means
 _CHUNK = 20_000
-_FIRST = 4  # lists a search reads first; more where little is allowed
+_FIRST = 8  # lists a search reads first; more where little is allowed
 _NEW = 0.05  # share of new ones among the best at which it stops
-_MOST = 32  # times as many as it read first it reads at most, as long as it finds enough: some queries lie near nothing
+_MOST = 4  # times as many as it read first it reads at most: some queries lie near nothing, and a slate waits for them
 
 
 class FaissIndex:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decalog.candidates import Candidate
+from decalog.candidates import Candidate, Candidates, gathered
 from decalog.clock import rfc3339
 from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
 from decalog.deployment import Deployment
@@ -195,7 +195,8 @@ def _as_logged_by(
             decision = decode_decision(record.body)
             kept = () if decision.mode == "imported" else tuple(candidate for _, candidate in _logged([decision]))
             if kept:
-                rows = vectors(state, decision.request, state_seq=decision.state_seq, candidates=kept)
+                asked = gathered(kept) if isinstance(decision.candidates, Candidates) else kept
+                rows = vectors(state, decision.request, state_seq=decision.state_seq, candidates=asked)
                 logged |= {(decision.id, one.ref): pack_features(row) for one, row in zip(kept, rows, strict=True)}
         for change in changes_of(record, None, past=stage.log, reads=stage.system.features.reads):
             state.apply(change)
