@@ -81,6 +81,15 @@ def test_a_burst_of_the_reference_is_usual_later() -> None:
     assert long.floor(column, "nulls", least=0.01) == 0.01
 
 
+def test_new_is_what_lies_far_beyond_all_that_was() -> None:
+    of = seen()
+    column = made(of).columns["amount"]
+    most = float(np.max(of.rows[:, 0]))
+    cells = counted("amount", column, values=np.array([most, 1.5 * most, 2.5 * most, -2 * most]))
+    grid = column.grid("amount")
+    assert [int(cells[place]) for place in grid.new] == [1, 1]
+
+
 def test_days_that_differ_are_seen_in_the_inflation() -> None:
     plain = seen(30)
     shifting = plain.rows.copy()
@@ -103,7 +112,7 @@ def test_flows_are_those_of_whole_days() -> None:
     assert (flow.reports, flow.decisions) == (sum(3**day for day in range(1, 7)), 600)
     assert flow.inflation > 1
     assert flow.delays is not None
-    assert flow.delays.edges[-1] == 2 * DAY / SECOND
+    assert flow.delays.edges[-1] == pytest.approx(2 * DAY / SECOND)
 
 
 def test_parts_are_shares_with_the_error_of_days() -> None:

@@ -169,7 +169,9 @@ def test_slates_are_compared_with_the_champions_own_first_week(tmp_path: Path) -
     assert {"age_s", "p_click", "user_shown"} <= set(found.reference.columns)
     assert found.reference.flows["click"].decisions == pytest.approx(6 * A_DAY, abs=A_DAY)
     other = msgspec.structs.replace(kept, version="another")
-    assert settled(other, log, system=SLATES) is other
+    assert settled(other, log, system=SLATES).reference == other.reference
+    # Its windows are of seven days, and the log was one day old when the reference began.
+    assert found.filling == {name for name in SLATE_FEATURES.names if name not in ("age_s", "size")}
     tail = read_tail(log, SLATES, champion=kept, start=0, stop=2**62)
     assert len(tail.decided) == DAYS * A_DAY
     assert len(tail.seen.times) == pytest.approx(6 * DAYS * A_DAY, rel=0.1)

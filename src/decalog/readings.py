@@ -257,7 +257,7 @@ def _shifts(look: Look, seen: Seen, *, is_wanted: Callable[[str], bool]) -> Iter
     if reference is None or len(seen.times) < _PARTS * LEAST_ROWS:
         return
     for name, values in columns_of(seen, look.system.schema, names=champion.names, heads=champion.heads):
-        if name in reference.columns and is_wanted(name):
+        if name in reference.columns and name not in champion.filling and is_wanted(name):
             yield from _compared(look, reference.columns[name], name=name, values=values)
 
 
@@ -373,7 +373,7 @@ def _delays(look: Look) -> Iterator[Reading]:
 
 
 def _calibration(look: Look) -> Iterator[Reading]:
-    if not look.champion.heads:
+    if not look.champion.heads or look.start < look.champion.begin:
         return
     told = matured(look.log, look.system, champion=look.champion, start=look.start, stop=look.stop)
     if told is None or not np.any(told.predictions > 0):

@@ -24,9 +24,9 @@ from decalog.statistics.drift import (
     Grid,
     Numbers,
     compare,
+    numbers,
     overdispersion,
     reference_of_categories,
-    reference_of_numbers,
 )
 
 REFERENCE = "reference.json"
@@ -256,11 +256,20 @@ def _column(name: str, values: Values, days: Sequence[slice]) -> Column | None:
         return _categories(name, values, days)
     if not np.any(np.isfinite(values)):
         return None
-    grid, counts = reference_of_numbers(name, values)
-    parts = [grid.count(values[day]) for day in days]
-    worst = _worst(grid, counts, parts) | {"new values": _outside([values[day] for day in days])}
+    grid = _stretched(numbers(name, values))
+    counts, parts = grid.count(values), [grid.count(values[day]) for day in days]
+    worst = _worst(grid, counts, parts=parts) | {"new values": _outside([values[day] for day in days])}
     edges = tuple(grid.edges[:-1].tolist())
     return Column(counts=_whole(counts), inflation=overdispersion(parts), worst=worst, edges=edges)
+
+
+def _stretched(grid: Numbers) -> Numbers:
+    """Returns a grid on which new is what lies beyond the values by as much again as they are wide.
+
+    What grows with a system's age (followers, posts) passes its largest value every day; a wrong unit lies far beyond.
+    """
+    low, high = float(grid.edges[0]), float(grid.edges[-2])
+    return Numbers(grid.name, np.array([2 * low - high, *grid.edges[:-1], 2 * high - low, np.inf]))
 
 
 def _categories(name: str, values: list[str | None], days: Sequence[slice]) -> Column | None:
@@ -271,11 +280,11 @@ def _categories(name: str, values: list[str | None], days: Sequence[slice]) -> C
         values = _presence(values)
         grid, counts = reference_of_categories(name, values)
     parts = [grid.count(values[day]) for day in days]
-    worst = _worst(grid, counts, parts)
+    worst = _worst(grid, counts, parts=parts)
     return Column(counts=_whole(counts), inflation=overdispersion(parts), worst=worst, values=grid.values)
 
 
-def _worst(grid: Grid, counts: Int64s, parts: Sequence[Int64s]) -> dict[str, float]:
+def _worst(grid: Grid, counts: Int64s, *, parts: Sequence[Int64s]) -> dict[str, float]:
     """Returns the largest effects of the days that have enough rows."""
     worst: dict[str, float] = {}
     for part in parts:
@@ -286,7 +295,7 @@ def _worst(grid: Grid, counts: Int64s, parts: Sequence[Int64s]) -> dict[str, flo
 
 
 def _outside(days: Sequence[Floats]) -> float:
-    """Returns the largest share of a day's rows that lie beyond all other days'."""
+    """Returns the largest share of a day's rows that lie as far beyond all other days' as these are wide."""
     known = [day[np.isfinite(day)] for day in days]
     ends = [(float(np.min(day)), float(np.max(day))) for day in known if len(day)]
     if len(ends) < 2:  # noqa: PLR2004 - a day and another
@@ -297,7 +306,7 @@ def _outside(days: Sequence[Floats]) -> float:
         if len(day) >= LEAST_ROWS:
             low = lows[1] if np.min(day) == lows[0] else lows[0]
             high = highs[1] if np.max(day) == highs[0] else highs[0]
-            worst = max(worst, float(np.mean((day < low) | (day > high))))
+            worst = max(worst, float(np.mean((day < 2 * low - high) | (day > 2 * high - low))))
     return worst
 
 

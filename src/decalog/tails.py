@@ -13,7 +13,7 @@ from decalog.candidates import Candidate, named
 from decalog.clock import DAY, rfc3339
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.events import Record, decode_event
-from decalog.features.definition import FeatureSet
+from decalog.features.definition import Derived, FeatureSet
 from decalog.impressions import said_of
 from decalog.ingest import Rejected
 from decalog.metrics import Floats, Int64s
@@ -59,6 +59,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
         reference: None where it was registered without one.
         position: of the log that it was trained at: it decided nothing before.
         begin: windows that began earlier are not compared with the reference, µs.
+        filling: features that are not compared: their windows were not full yet when the reference began.
     """
 
     version: str
@@ -68,6 +69,7 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference | None = None
     position: int = 0
     begin: int = 0
+    filling: frozenset[str] = frozenset()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -299,13 +301,19 @@ def chosen(decision: Decision) -> Sequence[Candidate]:
 
 
 def settled(champion: Champion, log: LogTail, *, system: System) -> Champion:
-    """Returns the champion of a system of slates with the reference of its own first week, once that is over.
+    """Returns the champion as changes are measured from it: of slates, its own first week once that is over.
 
     What is shown follows from who chooses it: no other model's slates say what is usual for this one. What is asked
     does not, so for requests the time that it was judged on stays the measure.
     """
-    if not system.schema.slate_of or champion.reference is None or not champion.version:
+    if champion.reference is None or not champion.version:
         return champion
+    found = _own_week(champion, log, system=system) if system.schema.slate_of else champion
+    since = champion.reference.since if found.reference is None else found.reference.since
+    return msgspec.structs.replace(found, filling=_filling(found.features, since - _first_request(log, system)))
+
+
+def _own_week(champion: Champion, log: LogTail, *, system: System) -> Champion:
     first = _first_decision(log, system, champion)
     begin = (first // DAY + 1) * DAY
     if first < 0 or log.get(log.durable - 1).known_time < begin + _OWN_DAYS * DAY:
@@ -322,8 +330,24 @@ def settled(champion: Champion, log: LogTail, *, system: System) -> Champion:
     )
     if own is None:
         return champion
-    columns = own.columns | champion.reference.columns
-    return msgspec.structs.replace(champion, reference=msgspec.structs.replace(own, columns=columns), begin=begin)
+    asked = {} if champion.reference is None else champion.reference.columns
+    whole = msgspec.structs.replace(own, columns=own.columns | asked)
+    return msgspec.structs.replace(champion, reference=whole, begin=begin)
+
+
+def _filling(features: FeatureSet, age_us: int) -> frozenset[str]:
+    """Returns the features over windows longer than a log is old, and those that are made of them."""
+    found = {feature.name for feature in features.aggregates if feature.reach_us > age_us}
+    for feature in features.features:
+        if isinstance(feature, Derived) and found & set(feature.parts):
+            found.add(feature.name)
+    return frozenset(found)
+
+
+def _first_request(log: LogTail, system: System) -> int:
+    """Returns when the system's first event or request happened, µs."""
+    kinds = ("event", "decision")
+    return next((one.event_time for one in log.read() if one.system == system.name and one.kind in kinds), 0)
 
 
 def _first_decision(log: LogTail, system: System, champion: Champion) -> int:

@@ -68,7 +68,7 @@ MONITORS = (
         meaning="what a slate is expected to be worth, minor units",
         watches="worth",
         alert="below",
-        level=1.0,
+        level=-10.0,
         owner=_OWNER,
         runbook="Worth falls with predictions and with candidates: look at feed_click_probability and at sources.",
     ),
