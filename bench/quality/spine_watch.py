@@ -7,7 +7,7 @@ it decides, with the world's attacks, trends and seasons and nothing switched on
 Whatever is found there is counted as a false alarm, a real attack included. Then the same days once more for each
 fault, planted at the door or switched on in the world: it is found when a monitor stands for it after its third day.
 
-What is tuned in the watch was tuned on seeds 7 to 9; seeds from 101 on are judged. Feed is judged on one seed, since a
+What is tuned in the watch was tuned on seeds 7 to 9 and 101; seeds from 102 on are judged. Feed is judged on one seed, since a
 day of it costs twenty of fraud.
 
 Keys: false_a_week (findings without a fault a system-week), weeks, findings, planted, found, and for each system
@@ -39,7 +39,7 @@ from decalog.system import find_system
 from decalog.testing.worlds import World
 from decalog.watching import Watch
 
-FIRST_SEED, SEEDS = 101, 3
+FIRST_SEED, SEEDS = 102, 3
 WITHIN = 3
 STEPS = 48  # of a day: so often the world hears what was decided
 
