@@ -74,11 +74,11 @@ MONITORS = (
     ),
     Monitor(
         name="feed_calibration",
-        meaning="first posts are clicked more or less often than predicted; a little less is usual, since the best of "
-        "hundreds of predictions is chosen",
+        meaning="first posts are clicked twice or half as often as predicted; somewhat less is usual, since the best "
+        "of hundreds of predictions is chosen",
         watches="calibration",
         alert="change",
-        level=0.6,
+        level=1.0,
         window="7d",
         owner=_OWNER,
         runbook="Train again; a feature that is computed otherwise than in training shows in feed_inputs.",
