@@ -7,9 +7,9 @@ it decides, with the world's attacks, trends and seasons and nothing switched on
 Whatever is found there is counted as a false alarm, a real attack included. Then the same days once more for each
 fault, planted at the door or switched on in the world: it is found when a monitor stands for it after its third day.
 
-What is tuned in the watch was tuned on seeds up to 102; seeds from 103 on are judged. Feed is judged on one seed, since a
-day of it costs twenty of fraud, and for two weeks: its town grows, so that a champion older than that is found to drift
-(followers, topics), rightly; it is meant to be trained weekly.
+What is tuned in the watch was tuned on seeds up to 102; seeds from 103 on are judged. Feed is judged on one seed, since
+a day of it costs twenty of fraud, and for two weeks: its town grows, so that a champion older than that is found to
+drift (followers, topics), rightly; it is meant to be trained weekly.
 
 Keys: false_a_week (findings without a fault a system-week), weeks, findings, planted, found, and for each system
 `<system>_cpu_s` (of one watch of a week) and `<system>_rows` (decisions in it). Ends with 1 where more is found without
