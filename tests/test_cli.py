@@ -141,7 +141,7 @@ def test_help_loads_nothing_heavy() -> None:
     heavy = {"numpy", "numba", "duckdb", "lightgbm", "rich", "starlette", "uvicorn", "cryptography", "msgspec"}
     assert not loaded & heavy
     assert {name.removeprefix("decalog.") for name in loaded if name.startswith("decalog.")} == {
-        *("cli", "cli_levers", "errors", "terminal"),
+        *("cli", "cli_levers", "cli_loop", "errors", "terminal"),
     }
 
 
@@ -407,6 +407,29 @@ def test_a_replay_that_differs_ends_with_one(run: Shell, home: Path, monkeypatch
     assert "DIFFERS choice" in ran.out
     id_ = records(Home(home), "decision")[0].id
     assert run("replay", "fraud", id_).code == 1
+
+
+def test_a_watch_prints_what_it_finds_and_keeps_alerts(run: Shell, home: Path) -> None:
+    ran = run("watch", "fraud", "--since", "4h")
+    assert ran.code == 0, ran
+    assert ran.out.startswith("fraud, ")
+    assert "no changes looked for (champion " in ran.out
+    assert "at most 0.1 a week are false alarms" in ran.out
+    assert ran.err == "0 new alerts, 0 stand\n"
+    silent = run("watch", "fraud", "--since", "1d", "--live", "--json")
+    assert silent.code == 1
+    told = json.loads(silent.out)
+    assert {one["monitor"] for one in told["findings"] if one["stands"]} == {"fraud_feature_stale"}
+    assert told["latest"]["fraud_feature_stale"][0]["is_beyond"] is True
+    again = run("watch", "fraud", "--since", "1d", "--live", "--alertmanager", "ftp://x")
+    assert again.err.splitlines()[-2].startswith("0 new alerts, ")
+    assert_sentence(again, 2, "no http address")
+
+
+def test_rules_for_prometheus_are_printed_without_a_home(run: Shell) -> None:
+    ran = run("watch", "fraud", "--rules")
+    assert ran.code == 0
+    assert json.loads(ran.out)["groups"][0]["rules"][0]["alert"] == "fraud_fallback_share"
 
 
 @pytest.mark.parametrize("words", [["replay", "fraud"], ["replay", "fraud", "x", "--all"]])

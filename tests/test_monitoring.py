@@ -16,7 +16,7 @@ from decalog.features.definition import Aggregate, FeatureSet
 from decalog.freshness import Freshness
 from decalog.host import Host, HostState
 from decalog.meter import Meter
-from decalog.monitoring import monitors_of
+from decalog.monitoring import monitors_of, rules_of
 from decalog.systems.fraud.monitors import MONITORS
 from decalog.systems.fraud.system import SYSTEM
 
@@ -116,13 +116,41 @@ def test_a_host_says_which_features_are_stale_and_stays_ready_for_the_rest(log: 
 
 def test_the_monitor_of_staleness_is_made_of_the_declarations() -> None:
     silent = msgspec.structs.replace(SYSTEM, features=FeatureSet(system="fraud", features=FEATURES.features[3:]))
-    assert monitors_of(silent) == SYSTEM.monitors == MONITORS
+    assert "silence" not in {monitor.watches for monitor in monitors_of(silent)}
     watched = msgspec.structs.replace(SYSTEM, features=FEATURES)
-    *own, stale = monitors_of(watched)
-    assert tuple(own) == MONITORS
-    assert (stale.name, stale.owner, stale.slices) == ("fraud_feature_stale", "checkout, risk", ("feature",))
+    stale = monitors_of(watched)[-1]
+    assert (stale.name, stale.owner, stale.watches) == ("fraud_feature_stale", "checkout, risk", "silence")
     nobody = FeatureSet(system="fraud", features=FEATURES.features[:1])
     assert monitors_of(msgspec.structs.replace(SYSTEM, features=nobody))[-1].owner == "fraud"
+
+
+def test_every_system_is_watched_for_what_its_room_does_not_declare() -> None:
+    bare = msgspec.structs.replace(SYSTEM, monitors=())
+    usual = monitors_of(bare)
+    assert {monitor.watches for monitor in usual} == {
+        *("slow", "inputs", "predictions", "importances", "reports", "unheard", "delays", "calibration", "silence")
+    }
+    assert {monitor.owner for monitor in usual} == {"fraud"}
+    own = monitors_of(SYSTEM)
+    assert own[: len(MONITORS)] == MONITORS
+    reports = [monitor for monitor in own if monitor.watches == "reports"]
+    assert [monitor.name for monitor in reports] == ["fraud_reports"]
+    assert reports[0].alert == "above"
+
+
+def test_rules_for_prometheus_are_those_whose_series_servers_have() -> None:
+    (group,) = rules_of(SYSTEM)["groups"]
+    rules = {rule["alert"]: rule for rule in group["rules"]}
+    assert set(rules) == {
+        *("fraud_fallback_share", "fraud_block_share", "fraud_review_share", "fraud_vamp_ratio", "fraud_score_mean"),
+        "fraud_feature_stale",
+    }
+    assert rules["fraud_vamp_ratio"]["expr"] == (
+        'sum(increase(decalog_reported_total{system="fraud",kind=~"fraud_warning|chargeback"}[30d])) / '
+        'sum(increase(decalog_decisions_total{system="fraud",action=~"allow"}[30d])) > 0.01'
+    )
+    assert rules["fraud_fallback_share"]["labels"] == {"system": "fraud", "owner": "fraud"}
+    assert set(rules["fraud_fallback_share"]["annotations"]) == {"summary", "runbook"}
 
 
 def test_frauds_payments_may_not_be_silent_for_half_a_day() -> None:

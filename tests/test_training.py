@@ -14,6 +14,7 @@ from decalog.errors import ConfigError, DataError
 from decalog.events import Record
 from decalog.home import Home
 from decalog.models.formats import load_model
+from decalog.references import REFERENCE
 from decalog.registry import DECLARED, Registry
 from decalog.reports import Report
 from decalog.systems.fraud.policy import FraudCosts
@@ -141,6 +142,7 @@ def test_another_process_makes_the_same_bytes(
         "calibration.json",
         REPORT,
         DECLARED,
+        REFERENCE,
     }
     for path in here.iterdir():
         assert path.read_bytes() == (there / path.name).read_bytes()

@@ -191,6 +191,10 @@ class History:
             },
         )
 
+    def reported(self) -> Iterator[tuple[str, int, int]]:
+        """Yields (kind, known_time, µs after the decision) of what was said of the requests; see `LabelBook`."""
+        return self._book.reported({id_: request.decided for request in self._requests for id_ in request.ids})
+
     def as_of(self, known_by: int) -> Examples:
         """Returns the requests in the log by a moment, µs, with their labels as known then.
 

@@ -95,7 +95,7 @@ class ImpressionHistory:
         for place, one in enumerate(self.shown):
             if one.record.id != asked:
                 asked = one.record.id
-                said = _said(self._book.outcomes(asked, known_by))
+                said = said_of(self._book.outcomes(asked, known_by))
             for column, signal in enumerate(self.schema.signals):
                 value = said.get((one.slot.ref, signal.kind))
                 if value is not None:
@@ -291,7 +291,7 @@ def _is_logged(one: Impression, features: FeatureSet) -> bool:
     return is_this_set and len(one.candidate.features) == 8 * len(features.names)
 
 
-def _said(outcomes: Iterable[tuple[int, Outcome]]) -> dict[tuple[str, str], float]:
+def said_of(outcomes: Iterable[tuple[int, Outcome]]) -> dict[tuple[str, str], float]:
     """Returns (ref, kind) → the value of the outcome that happened last."""
     told: dict[tuple[str, str], tuple[int, str, float]] = {}
     for _, outcome in outcomes:

@@ -18,7 +18,7 @@ import msgspec
 from decalog.changeover import Follower
 from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
 from decalog.deployment import Deployment, Setup, admission, replay_aside
-from decalog.errors import ConfigError, LogUnavailableError
+from decalog.errors import ConfigError, LogUnavailableError, ModelError, UnknownRecordError
 from decalog.feature_catalog import Catalog, catalog, measure
 from decalog.features.facts import Point
 from decalog.features.online import OnlineState
@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from decalog.backfill import Backfilled
     from decalog.data.frames import Source
     from decalog.models.base import ModelSpec
+    from decalog.tails import Champion
     from decalog.training import TrainingResult, Truth
     from decalog.views import Views
+    from decalog.watching import Watch
 
 Say = Callable[[str], None]
 
@@ -148,6 +150,51 @@ def backfill_features(home: Home, name: str) -> Backfilled:
         return backfill(Deployment(home, name, log).system, log, folder=home.backfill)
     finally:
         log.close()
+
+
+def watch_log(home: Home, name: str, *, since_us: int, now_us: int | None = None) -> Watch:
+    """Returns what a system's monitors find in its log; a server may be writing meanwhile.
+
+    Args:
+        home: of the deployment.
+        name: of the system.
+        since_us: how far back to look.
+        now_us: the present; None for the log's last record.
+
+    Raises:
+        ConfigError: there is no such system, or no log.
+    """
+    from decalog.watching import watch
+
+    with closing(home.reader()) as log:
+        deployment = Deployment(home, name, log).as_served()
+        now = log.known_time if now_us is None else now_us
+        return watch(deployment.system, log, champion=watched_champion(deployment), since_us=since_us, now_us=now)
+
+
+def watched_champion(deployment: Deployment) -> Champion:
+    """Returns what a watch measures changes from: the champion of now, and what it was registered with."""
+    from decalog.references import REFERENCE, Reference
+    from decalog.tails import Champion
+
+    current, features = deployment.registry.current(deployment.system.name), deployment.system.features
+    if current is None:
+        return Champion(version="", features=features)
+    try:
+        artefact = deployment.registry.get(current)
+        model, head = deployment.model(current)
+    except (ModelError, UnknownRecordError):
+        return Champion(version=current[:12], features=features)  # the server says what is wrong with it
+    kept = artefact.folder / REFERENCE
+    reference = msgspec.json.decode(kept.read_bytes(), type=Reference) if REFERENCE in artefact.manifest.files else None
+    return Champion(
+        version=current[:12],
+        features=features,
+        heads=tuple(head.split("+")),
+        model=model,
+        reference=reference,
+        position=artefact.manifest.pin.position[0],
+    )
 
 
 def own_model(name: str, *, onnx: Path | None = None, path: str = "", files: Path | None = None) -> ModelSpec:

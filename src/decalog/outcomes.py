@@ -6,7 +6,7 @@ after an action that lets the truth show, and only when the label has matured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -102,6 +102,17 @@ class LabelBook:
         for record in records:
             if record.kind == "outcome" and record.system == self._schema.system and not record.reason:
                 self.add(record)
+
+    def reported(self, decided: Mapping[str, int]) -> Iterator[tuple[str, int, int]]:
+        """Yields (kind, known_time, µs after the decision) of each outcome, but those of 0, as it was first told.
+
+        Args:
+            decided: request id → time of its decision, µs; outcomes of others are left out.
+        """
+        for chain in self._chains.values():
+            _, known, outcome = chain[0]
+            if outcome.value and outcome.target in decided:
+                yield outcome.kind, known, known - decided[outcome.target]
 
     def outcomes(self, target: str, known_by: int | None = None) -> Iterator[tuple[int, Outcome]]:
         """Yields (known_time, outcome) of the versions that stand for a target, ordered by root."""

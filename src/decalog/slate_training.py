@@ -19,6 +19,7 @@ from decalog.examples import Floats
 from decalog.impressions import ImpressionHistory
 from decalog.models.base import Model, ModelSpec, SlateSet
 from decalog.policy import Policy
+from decalog.references import Reference, Seen, public_values, reference_of
 from decalog.registry import Registry
 from decalog.reports import Completeness, Contender, Report, Role, Support
 from decalog.slate_metrics import Ranked
@@ -29,6 +30,7 @@ from decalog.training import (
     TrainingPlan,
     TrainingResult,
     chosen_kind,
+    files_of,
     manifest_of,
     quietly,
     registered,
@@ -105,7 +107,8 @@ def train_slates(
         contenders = load(system.found)(contenders, name=chosen.name, model=models[chosen.name], test=parts.test)
     made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    return registered(manifest, models[chosen.name], made=made, registry=registry, system=system, plan=plan)
+    files = files_of(made, _reference(system, history, since=parts.trained_at), system=system)
+    return registered(manifest, models[chosen.name], made=made, registry=registry, files=files, plan=plan)
 
 
 def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
@@ -126,6 +129,18 @@ def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
 def ranked_by(model: Model, data: SlateSet) -> Floats:
     """Returns a model's predictions for things shown, n × heads."""
     return (model.rank(data) if isinstance(model, Ranking) else model.predict(data.rows)).reshape(data.n, -1)
+
+
+def _reference(system: System, history: ImpressionHistory, *, since: int) -> Reference | None:
+    """Returns what requests are watched against; what is shown follows from the model: its own first days say that."""
+    recent = [one for one in history.shown if one.decided >= since]
+    seen = Seen(
+        times=np.array([one.decided for one in recent], np.int64),
+        rows=np.empty((len(recent), 0)),
+        requests=[public_values(one.decision.request) for one in recent],
+        predictions=np.empty((len(recent), 0)),
+    )
+    return reference_of(seen, system.schema, names=(), heads=(), flows={}, model=None)
 
 
 class _Judge:

@@ -27,7 +27,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         policy: makes the policy from its parameters.
         policy_params: type of the parameters; its defaults are the system's.
         metrics: three tiers.
-        monitors: what is watched.
+        monitors: what is watched, beside what every system is (`monitoring.monitors_of`).
+        false_alarms_a_week: how many its people put up with, all monitors of a watch together.
         world: dotted path `module:Class` of the simulated world; judged rooms never import it.
         deadline_ms: budget of one decision, from parsed request to stamped record.
         wire: dotted path `module:WIRE` of the protocols that its field speaks besides our JSON, see `http/wires.py`.
@@ -49,6 +50,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     metrics: tuple[Metric, ...]
     monitors: tuple[Any, ...]
     world: str
+    false_alarms_a_week: float = 0.1
     deadline_ms: int = 100
     wire: str = ""
     retrieval: str = ""

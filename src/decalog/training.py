@@ -20,6 +20,7 @@ from decalog.evaluation import Outlook, Split, completeness, contender, do_nothi
 from decalog.events import Record
 from decalog.examples import Examples, Floats, History
 from decalog.models.base import Model, ModelSpec, TrainingSet
+from decalog.references import REFERENCE, Reference, Seen, flows_of, public_values, reference_of
 from decalog.registry import DECLARED, Manifest, Pin, Registry
 from decalog.reports import Contender, Report, Role
 from decalog.runtime import this_code
@@ -139,17 +140,26 @@ def train(
     model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    return registered(manifest, model, made=made, registry=registry, system=system, plan=plan)
+    reference = _reference(system, history, since=parts.trained_at, model=model, head=chosen.head)
+    files = files_of(made, reference, system=system)
+    return registered(manifest, model, made=made, registry=registry, files=files, plan=plan)
 
 
 def registered(
-    manifest: Manifest, model: Model, *, made: Report, registry: Registry, system: System, plan: TrainingPlan
+    manifest: Manifest,
+    model: Model,
+    *,
+    made: Report,
+    registry: Registry,
+    files: Mapping[str, bytes],
+    plan: TrainingPlan,
 ) -> TrainingResult:
     """Returns the result of a training whose model was put into the registry; the first one becomes the champion."""
-    id_ = registry.put(manifest, _writer_of(model, made, system))
-    promoted = registry.current(system.name) is None
+    system = manifest.system
+    id_ = registry.put(manifest, _writer_of(model, files))
+    promoted = registry.current(system) is None
     if promoted:
-        registry.promote(system.name, id_, by=plan.by, why="the first model", at_us=plan.at_us)
+        registry.promote(system, id_, by=plan.by, why="the first model", at_us=plan.at_us)
     return TrainingResult(id_, made, promoted)
 
 
@@ -292,12 +302,32 @@ def manifest_of(system: System, history: Pinned, *, chosen: ModelSpec, plan: Tra
     )
 
 
-def _writer_of(model: Model, made: Report, system: System) -> Callable[[Path], Mapping[str, Any]]:
+def files_of(made: Report, reference: Reference | None, *, system: System) -> dict[str, bytes]:
+    """Returns what lies beside a model's own files: its report, its features, and what it is watched against."""
+    files = {REPORT: made.to_json().encode(), DECLARED: system.features.to_json()}
+    return files if reference is None else files | {REFERENCE: msgspec.json.encode(reference)}
+
+
+def _reference(system: System, history: History, *, since: int, model: Model, head: str) -> Reference | None:
+    recent = history.now.take(history.now.times >= since)
+    rows = _model_rows(system, recent)
+    seen = Seen(
+        times=recent.times,
+        rows=rows,
+        requests=[public_values(request) for request in recent.requests],
+        predictions=model.predict(rows).reshape(recent.n, -1),
+    )
+    names = system.features.names_for("model")
+    flows = flows_of(history.reported(), recent.times)
+    return reference_of(seen, system.schema, names=names, heads=(head,), flows=flows, model=model)
+
+
+def _writer_of(model: Model, files: Mapping[str, bytes]) -> Callable[[Path], Mapping[str, Any]]:
     def write(folder: Path) -> Mapping[str, Any]:
         settings = model.save(folder)
         # After the model's own: a user's folder may hold those of an earlier training.
-        (folder / REPORT).write_text(made.to_json(), encoding="utf-8")
-        (folder / DECLARED).write_bytes(system.features.to_json())
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
         return settings
 
     return write

@@ -316,3 +316,14 @@ def test_alarms_over_days_are_false_no_more_often_than_promised() -> None:
         shares.append(false / max(int(np.sum(alarms)), 1))
         assert np.sum(alarms & drifts) > 0.8 * np.sum(drifts)
     assert np.mean(shares) <= 0.05
+
+
+def test_days_of_few_rows_that_differ_are_seen_as_well() -> None:
+    """Thirty cells of a hundred rows a day hold too few each for χ²; the sums of cells up to each do not."""
+    rng = np.random.default_rng(3)
+    alike = rng.multinomial(100, np.full(32, 1 / 32), size=30)
+    apart = np.where(np.arange(30)[:, None] % 2 == 0, alike, 0)
+    apart[1::2, :16] = rng.multinomial(100, np.full(16, 1 / 16), size=15)
+    assert overdispersion(alike) < 1.3
+    assert overdispersion(apart) > 5
+    assert overdispersion([[5, 0], [7, 0]]) == 1.0

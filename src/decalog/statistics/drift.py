@@ -247,7 +247,9 @@ def overdispersion(parts: npt.ArrayLike) -> float:
     shares = np.cumsum(np.sum(counts, axis=0)) / np.sum(counts)
     strays = np.sum((np.cumsum(counts, axis=1) - np.outer(rows, shares)) ** 2 / rows[:, None])
     usual = (len(counts) - 1) * float(np.sum(shares * (1 - shares)))
-    return max(square / freedom, float(strays) / usual, 1.0) if freedom else 1.0
+    # Where rows are few all cells count as one, which says nothing; the sums still do.
+    by_cells = square / freedom if freedom else 1.0
+    return max(by_cells, float(strays) / usual if usual else 1.0, 1.0)
 
 
 def _distribution(grid: Grid, reference: Floats, *, current: Floats, inflation: float) -> Shift:

@@ -1,25 +1,20 @@
-"""What is watched on the feed, over the series that /metrics exposes."""
+"""What is watched on the feed, beside what every system is watched for."""
 
 from __future__ import annotations
 
 from decalog.monitoring import Monitor
 
 _OWNER = "feed"
-_ALL = 'sum(rate(decalog_decisions_total{system="feed"}[15m]))'
-
-
-def _late(source: str) -> str:
-    return f'sum(rate(decalog_stage_seconds_count{{system="feed",stage="{source} late"}}[15m])) / {_ALL}'
 
 
 MONITORS = (
     Monitor(
         name="feed_fallback_share",
         meaning="slates chosen without predictions",
-        expression=f'sum(rate(decalog_fallbacks_total{{system="feed"}}[15m])) by (reason) / ignoring(reason) {_ALL}',
+        watches="fallback",
+        window="1h",
         alert="above",
         level=0.01,
-        slices=("reason",),
         owner=_OWNER,
         runbook="The slice names the reason: no_candidates → are posts arriving; retrieval_error → the server's log; "
         "no_model → promote one; model_error → roll back.",
@@ -27,7 +22,9 @@ MONITORS = (
     Monitor(
         name="feed_towers_late_share",
         meaning="slates whose nearest posts did not come in time",
-        expression=_late("two_tower"),
+        watches="late",
+        of=("two_tower",),
+        window="15m",
         alert="above",
         level=0.05,
         owner=_OWNER,
@@ -36,7 +33,9 @@ MONITORS = (
     Monitor(
         name="feed_neighbours_late_share",
         meaning="slates whose neighbours of recent posts did not come in time",
-        expression=_late("neighbours"),
+        watches="late",
+        of=("neighbours",),
+        window="15m",
         alert="above",
         level=0.05,
         owner=_OWNER,
@@ -45,8 +44,9 @@ MONITORS = (
     Monitor(
         name="feed_click_probability",
         meaning="mean predicted click probability of the first post: what it falls with is a broken feature or a flood",
-        expression='sum(rate(decalog_prediction_sum{system="feed",head="p_click"}[1h])) / '
-        'sum(rate(decalog_prediction_count{system="feed",head="p_click"}[1h]))',
+        watches="prediction",
+        of=("p_click",),
+        window="1h",
         alert="below",
         level=0.01,
         owner=_OWNER,
@@ -56,13 +56,32 @@ MONITORS = (
     Monitor(
         name="feed_quarantine_share",
         meaning="events and outcomes that could not be admitted",
-        expression='sum(rate(decalog_rows_total{system="feed",status="rejected"}[15m])) by (kind) / '
-        'sum(rate(decalog_rows_total{system="feed"}[15m])) by (kind)',
+        watches="rejected",
+        window="15m",
         alert="above",
         level=0.02,
-        slices=("kind",),
         owner=_OWNER,
         runbook="The sender was told the reason of each row; a clock that runs ahead or a new field is usual.",
+    ),
+    Monitor(
+        name="feed_expected_worth",
+        meaning="what a slate is expected to be worth, minor units",
+        watches="worth",
+        alert="below",
+        level=-10.0,
+        owner=_OWNER,
+        runbook="Worth falls with predictions and with candidates: look at feed_click_probability and at sources.",
+    ),
+    Monitor(
+        name="feed_calibration",
+        meaning="first posts are clicked twice or half as often as predicted; somewhat less is usual, since the best "
+        "of hundreds of predictions is chosen",
+        watches="calibration",
+        alert="change",
+        level=1.0,
+        window="7d",
+        owner=_OWNER,
+        runbook="Train again; a feature that is computed otherwise than in training shows in feed_inputs.",
     ),
 )
 """Levels are where a person is called; set your own after a week of traffic."""

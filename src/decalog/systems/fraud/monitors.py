@@ -1,4 +1,4 @@
-"""What is watched on fraud, over the series that /metrics exposes.
+"""What is watched on fraud, beside what every system is watched for.
 
 Reviews are compared with a share of traffic, not with the analysts' capacity itself: that is a guardrail of the policy.
 """
@@ -8,16 +8,15 @@ from __future__ import annotations
 from decalog.monitoring import Monitor
 
 _OWNER = "fraud"
-_ALL = 'sum(rate(decalog_decisions_total{system="fraud"}[15m]))'
 
 MONITORS = (
     Monitor(
         name="fraud_fallback_share",
         meaning="payments decided without a prediction",
-        expression=f'sum(rate(decalog_fallbacks_total{{system="fraud"}}[15m])) by (reason) / ignoring(reason) {_ALL}',
+        watches="fallback",
+        window="15m",
         alert="above",
         level=0.01,
-        slices=("reason",),
         owner=_OWNER,
         runbook="The slice names the reason: no_model → promote one; late_request → clocks of the senders; "
         "model_error → roll back.",
@@ -25,7 +24,9 @@ MONITORS = (
     Monitor(
         name="fraud_block_share",
         meaning="payments refused outright: an attack, a broken feature, or a model gone wrong",
-        expression=f'sum(rate(decalog_decisions_total{{system="fraud",action="block"}}[15m])) / {_ALL}',
+        watches="action",
+        of=("block",),
+        window="15m",
         alert="above",
         level=0.03,
         owner=_OWNER,
@@ -35,7 +36,9 @@ MONITORS = (
     Monitor(
         name="fraud_review_share",
         meaning="payments sent to the analysts",
-        expression=f'sum(rate(decalog_decisions_total{{system="fraud",action="review"}}[15m])) / {_ALL}',
+        watches="action",
+        of=("review",),
+        window="15m",
         alert="above",
         level=0.02,
         owner=_OWNER,
@@ -46,8 +49,10 @@ MONITORS = (
         name="fraud_vamp_ratio",
         meaning="fraud warnings and fraud disputes over allowed payments of 30 days, for Visa's ratio (VAMP): "
         "a merchant is excessive from 1.5 % and 1,500 cases a month",
-        expression='sum(increase(decalog_reported_total{system="fraud",kind=~"fraud_warning|chargeback"}[30d])) / '
-        'sum(increase(decalog_decisions_total{system="fraud",action="allow"}[30d]))',
+        watches="reported",
+        of=("fraud_warning", "chargeback"),
+        among=("allow",),
+        window="30d",
         alert="above",
         level=0.01,
         owner=_OWNER,
@@ -57,12 +62,35 @@ MONITORS = (
     Monitor(
         name="fraud_score_mean",
         meaning="mean probability of fraud: it moves before labels do",
-        expression='sum(rate(decalog_prediction_sum{system="fraud"}[1h])) / '
-        'sum(rate(decalog_prediction_count{system="fraud"}[1h]))',
+        watches="prediction",
+        of=("p_fraud",),
+        window="6h",
         alert="above",
         level=0.03,
         owner=_OWNER,
         runbook="Compare with the base rate in the model's report; look for a sender that stopped sending device or IP "
         "address.",
+    ),
+    Monitor(
+        name="fraud_expected_cost",
+        meaning="money that a payment is expected to cost: fraud that goes through, margin and goodwill lost",
+        watches="worth",
+        alert="below",
+        level=-150.0,
+        window="1d",
+        owner=_OWNER,
+        runbook="Minor units a payment. Look at fraud_score_mean and at amounts: an attack, or a unit error.",
+    ),
+    Monitor(
+        name="fraud_reports",
+        meaning="frauds are reported more often, for the payments made, than when the champion was judged",
+        watches="reports",
+        of=("fraud_warning", "chargeback"),
+        alert="above",
+        level=0.5,
+        window="7d",
+        owner=_OWNER,
+        runbook="`decalog rules fraud suggest` finds what they have in common; then train again. A fall is no alert: "
+        "what is blocked is not reported.",
     ),
 )
