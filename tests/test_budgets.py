@@ -48,13 +48,13 @@ INDEXES = ("stores/flat.py", "stores/faiss.py")
 LOOP_LINES = 6_000
 LOOP = (
     *("statistics", "examples", "impressions", "training", "slate_training", "evaluation", "slate_metrics", "reports"),
-    "monitoring",
+    *("monitoring", "whatif", "whatif_verdict"),
 )
 """What closes the loop, off the way of a decision; docs/decisions/0038 says why it is counted apart from the spine."""
 EDGE_LINES = 8_000
 EDGES = (
     *("data", "http", "testing", "control_room", "drafts"),
-    *("cli.py", "cli_levers.py", "terminal.py", "up.py", "driving.py", "drafting.py", "levers.py"),
+    *("cli.py", "cli_levers.py", "cli_loop.py", "terminal.py", "up.py", "driving.py", "drafting.py", "levers.py"),
 )
 """What stands between decalog and the outside; docs/decisions/0003 says why it is counted apart from the spine."""
 SYSTEM_LINES = 3_000

@@ -1,0 +1,606 @@
+"""What a system's log tells of a change that nobody has met yet: another model, another policy, or both.
+
+A system declares, in the room `whatif`, which of two kinds of evidence its log gives:
+
+- `Revealed`: an outcome that belongs to the request and not to the action. Whoever let the payment through saw it, so any
+  policy can be priced on it. What an action hid is told by draws alone, and what it showed in part by declared shares.
+- `Slots`: things shown in slots. A slot that was drawn from a logged pool tells what another choice in it would have
+  brought, the slots above as they were. Whole slates are not judged: nobody knows what people do with one nobody saw.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+
+from decalog.candidates import Candidates, gathered
+from decalog.decisions import Decision, decode_decision
+from decalog.deployment import Deployment
+from decalog.errors import ConfigError, near
+from decalog.evaluation import Outlook, complete_until, replayed
+from decalog.events import Record
+from decalog.examples import UNKNOWN, Examples, Floats, History
+from decalog.features.definition import joined
+from decalog.folding import body_of
+from decalog.impressions import last_said, signals_of, subject_of
+from decalog.metrics import Int64s
+from decalog.models.base import Model
+from decalog.outcomes import LabelBook
+from decalog.policy import Case, Policy, policy_version
+from decalog.replay import Fold, drafted, reads_of
+from decalog.serving import Judge, Serving
+from decalog.slate_training import SlatePolicy
+from decalog.statistics.offpolicy import Logged
+from decalog.system import System, load
+from decalog.whatif_verdict import Drawn, Evidence, WhatIf, judged
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be judged.
+
+    Args:
+        candidate: id of a model, or at least 12 of its first digits; "" keeps the champion.
+        params: of the policy; None keeps those in force.
+        in_its_money: whether the money on both sides is counted by the changed parameters and not by those in force.
+        last: units that are looked at, the newest.
+    """
+
+    candidate: str = ""
+    params: msgspec.Struct | None = None
+    in_its_money: bool = False
+    last: int = 20_000
+
+
+class Side(NamedTuple):
+    """One of the two that are compared: a model on its feature set, and a policy."""
+
+    system: System
+    model: Model
+    head: str
+    version: str
+    trained_at: int
+    policy: Any
+
+
+class Asked(NamedTuple):
+    """What evidence is gathered for.
+
+    Attributes:
+        deployment: with the log.
+        now: what is in force.
+        then: what would be.
+        money: the policy by whose parameters outcomes are worth something.
+        change: as it was asked for.
+    """
+
+    deployment: Deployment
+    now: Side
+    then: Side
+    money: Any
+    change: Change
+
+
+class Telling(Protocol):
+    """How a system's log tells of a change."""
+
+    def evidence(self, asked: Asked) -> Evidence:
+        """Returns what the log says."""
+
+
+def what_if(deployment: Deployment, change: Change) -> WhatIf:
+    """Returns what a change would have brought on what the log of a deployment holds.
+
+    Raises:
+        ConfigError: the system does not declare what its log tells, there is no champion, or the policy refuses its
+            parameters.
+        ModelError: a model is missing or damaged.
+        DataError: no request is left to look at.
+    """
+    system = deployment.system
+    telling: Telling | None = load(system.whatif)
+    if telling is None:
+        raise ConfigError(
+            where=f"what-if of {system.name}",
+            given="a system that does not say what its log tells of other choices",
+            expected="`whatif` in SYSTEM: the dotted path of a `Revealed` or `Slots`",
+            fix="Declare it; docs/howto/whatif.md says how.",
+        )
+    champion = deployment.registry.current(system.name)
+    if champion is None:
+        raise ConfigError(
+            where=f"what-if of {system.name}",
+            given="no champion, so nothing that a change could be compared with",
+            expected="a model in force",
+            fix=f"`decalog train {system.name}` trains one.",
+        )
+    params = deployment.policy_params()
+    after = change.params if change.params is not None else params
+    now, then = _side(deployment, champion, params), _side(deployment, change.candidate or champion, after)
+    money = (then if change.in_its_money else now).policy
+    told = judged(telling.evidence(Asked(deployment, now, then, money, change)))
+    return msgspec.structs.replace(
+        told,
+        system=system.name,
+        change=_named(then, after, params) if then.version != now.version or after != params else "no change",
+        against=f"model {now.version[:12]} and policy {policy_version(params)}",
+        currency=deployment.rates().base,
+    )
+
+
+def changed_params(params: msgspec.Struct, settings: Iterable[str]) -> msgspec.Struct:
+    """Returns policy parameters with some of them set, each as `name=value`, the value as TOML has it or plain text.
+
+    Raises:
+        ConfigError: there is no such parameter, or the value does not fit.
+    """
+    values = msgspec.to_builtins(params)
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        if name.strip() not in values:
+            raise ConfigError(
+                where="what-if, --set",
+                given=repr(setting),
+                expected=f"name=value with {near(name.strip(), values)}",
+                fix="`decalog policy SYSTEM` shows the parameters.",
+            )
+        values[name.strip()] = _value(value.strip())
+    try:
+        return msgspec.convert(values, type(params))
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            where="what-if, --set",
+            given=str(error),
+            expected=f"parameters of {type(params).__name__}",
+            fix="Mend the value.",
+        ) from None
+
+
+def _value(text: str) -> object:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _side(deployment: Deployment, version: str, params: msgspec.Struct) -> Side:
+    served = deployment.on_set_of(version)
+    artefact = served.registry.get(version)
+    model, head = served.model(artefact.id)
+    # A model of another hand has no training date: what it may have learnt from ends with what it was given.
+    trained_at = int(artefact.manifest.parameters.get("trained_at", artefact.manifest.pin.known_time))
+    return Side(served.system, model, head, artefact.id, trained_at, served.system.policy(params))
+
+
+def _named(then: Side, after: msgspec.Struct, params: msgspec.Struct) -> str:
+    old, new = msgspec.to_builtins(params), msgspec.to_builtins(after)
+    told = [f"{name} = {value!r}"[:80] for name, value in new.items() if value != old[name]]
+    return ", ".join([f"model {then.version[:12]}", *told])
+
+
+# ---- outcomes that belong to the request ----
+
+
+class Revealed(msgspec.Struct, frozen=True, kw_only=True):
+    """A log whose outcome belongs to the request, and shows after some actions and not after others.
+
+    Args:
+        shows: parameters in force → action → how likely the outcome shows after it, (where it is negative, where it is
+            positive); an action that is left out hides it.
+        assumes: parameters in force → action → what the money of that action assumes, in words.
+    """
+
+    shows: Callable[[Any], Mapping[str, tuple[float, float]]]
+    assumes: Callable[[Any], Mapping[str, str]]
+
+    def evidence(self, asked: Asked) -> Evidence:
+        """See `Telling`. Both sides are replayed over the requests that neither model learnt from."""
+        now, then = _replays(asked)
+        shows = {"": (1.0, 1.0), **self.shows(asked.money.params)}
+        seen = _seen(now.rows, shows)
+        changed = now.actions != then.actions
+        return _revealed(asked, now, then, seen=seen, changed=changed, assumes=self.assumes(asked.money.params))
+
+
+class _Replay(NamedTuple):
+    """One side's actions and predictions on the requests that are looked at."""
+
+    rows: Examples
+    actions: Any
+    predictions: Floats
+
+
+class _Seen(NamedTuple):
+    """Which requests' outcomes are seen, how likely that was, and which never could have been."""
+
+    is_seen: Any
+    chance: Floats
+    is_hidden: Any
+
+
+def _replays(asked: Asked) -> tuple[_Replay, _Replay]:
+    log, sides = asked.deployment.log, (asked.now, asked.then)
+    since = max(side.trained_at for side in sides)
+    histories = {
+        side.system.features.version: History(log.read(), side.system.schema, features=side.system.features)
+        for side in sides
+    }
+    found = [_replay(side, histories[side.system.features.version], since, asked.change.last) for side in sides]
+    both = set(found[0].rows.ids) & set(found[1].rows.ids)
+    return found[0] if len(both) == found[0].rows.n else _only(found[0], both), _only(found[1], both)
+
+
+def _replay(side: Side, history: History, since: int, last: int) -> _Replay:
+    now = history.now
+    until = complete_until(now.times, now.settled, date=history.known_time)
+    there = np.flatnonzero((now.times >= since) & (now.times < until))[-last:]
+    rows = now.take(np.isin(np.arange(now.n), there))
+    system = side.system
+    predictions = side.model.predict(rows.rows[:, list(system.features.places_for("model"))])
+    outlook = Outlook(
+        policy=side.policy,
+        idle=system.schema.label.observed_after[0],
+        features=system.features,
+        head=side.head,
+        metrics=(),
+    )
+    return _Replay(rows, replayed(rows, predictions, outlook=outlook), predictions)
+
+
+def _only(replay: _Replay, ids: set[str]) -> _Replay:
+    kept = np.array([id_ in ids for id_ in replay.rows.ids], np.bool_)
+    return _Replay(replay.rows.take(kept), replay.actions[kept], replay.predictions[kept])
+
+
+def _seen(rows: Examples, shows: Mapping[str, tuple[float, float]]) -> _Seen:
+    odds = np.array([shows.get(acted, (0.0, 0.0)) for acted in rows.acted], np.float64).reshape(-1, 2)
+    by_label = odds[np.arange(rows.n), np.maximum(rows.labels, 0)]
+    # What was drawn was drawn to show: an action that hides was drawn against one that does not.
+    chance = rows.propensities * by_label
+    is_seen = (rows.labels != UNKNOWN) & (chance > 0)
+    is_in_part = np.any((odds > 0) & (odds < 1), axis=1)
+    return _Seen(is_seen, np.where(is_seen, chance, 1.0), ~is_seen & (rows.propensities == 1) & ~is_in_part)
+
+
+def _revealed(
+    asked: Asked, now: _Replay, then: _Replay, *, seen: _Seen, changed: Any, assumes: Mapping[str, str]
+) -> Evidence:
+    rows = now.rows
+    places = np.flatnonzero(changed)
+    good, bad = (_brings(asked.money, now, then, places=places, label=label) for label in (0.0, 1.0))
+    p = now.predictions[places]
+    foreseen = p * bad + (1 - p) * good
+    is_seen, is_hidden = seen.is_seen[places], seen.is_hidden[places]
+    moves = Counter(zip(now.actions[places].tolist(), then.actions[places].tolist(), strict=True))
+    of = np.array([subject_of(request, asked.now.system.schema) for request in rows.requests], np.int64)
+    only_drawn = ~is_seen | (seen.chance[places] < 1)
+    told = Logged(
+        rewards=np.where(is_seen, np.where(rows.labels[places] == 1, bad, good), 0.0),
+        propensities=seen.chance[places],
+        targets=is_seen.astype(np.float64),
+        modelled=foreseen,
+        expected=foreseen,
+        unsupported=is_hidden.astype(np.float64),
+        entities=of[places],
+    )
+    return Evidence(
+        unit=asked.now.system.schema.noun,
+        entities=of,
+        changed=changed,
+        rows=told,
+        is_difference=True,
+        foreseen=foreseen,
+        least=np.minimum(good, bad),
+        most=np.maximum(good, bad),
+        drawn=Drawn(
+            units=int(np.sum(only_drawn)),
+            observed=int(np.sum(is_seen & only_drawn)),
+            deviation=float(np.sqrt(np.mean((p * bad**2 + (1 - p) * good**2)[only_drawn]))) if only_drawn.any() else 0,
+        ),
+        moves={f"{before} → {after}": count for (before, after), count in moves.items()},
+        labels=(int(np.sum(rows.labelled)), rows.n),
+        since=int(rows.times[0]) if rows.n else 0,
+        until=int(rows.times[-1]) if rows.n else 0,
+        notes=tuple(_notes(moves, assumes)),
+    )
+
+
+def _brings(money: Policy, now: _Replay, then: _Replay, *, places: Any, label: float) -> Floats:
+    """Returns what each changed request saves, minor units, were its label this one."""
+    amounts = now.rows.amounts[places].tolist()
+    both = zip(now.actions[places].tolist(), then.actions[places].tolist(), amounts, strict=True)
+    cost = partial(money.cost_minor, label=label)
+    return np.array([cost(a, amount_minor=m) - cost(b, amount_minor=m) for a, b, m in both], np.float64)
+
+
+def _notes(moves: Iterable[tuple[str, str]], assumes: Mapping[str, str]) -> Iterator[str]:
+    met = {action for move in moves for action in move}
+    yield from (f"{action} is modelled: {words}" for action, words in assumes.items() if action in met)
+    yield "both sides are replayed without exploration, on requests as they came: nobody adapts to the change"
+
+
+# ---- slots that were drawn ----
+
+
+class RandomisedSlot(Protocol):
+    """A slot that was drawn: its place, and what from, the greedy choice first, with what propensities."""
+
+    @property
+    def position(self) -> int: ...  # noqa: D102
+    @property
+    def refs(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def propensities(self) -> tuple[float, ...]: ...  # noqa: D102
+
+
+class SlotPolicy(SlatePolicy, Protocol):
+    """A policy that says what it would put into one slot of a slate."""
+
+    def choice_in(self, case: Case, position: int, above: Sequence[str]) -> str:
+        """Returns what a slot would take without a draw, those above as they were; "" where they could not stand."""
+
+
+class Slots(msgspec.Struct, frozen=True):
+    """A log of slates with slots that were drawn.
+
+    Args:
+        randomised: decision → its slots that were drawn.
+    """
+
+    randomised: Callable[[Decision], Sequence[RandomisedSlot]]
+
+    def evidence(self, asked: Asked) -> Evidence:
+        """See `Telling`. Against what the slots' draws were from, whatever was in force when."""
+        slots = _Slots(asked, self.randomised)
+        found = list(slots.found())
+        factors = _factors(found)
+        changed = np.array([one.choice != one.refs[0] for one in found], np.bool_)
+        there = [one for one in found if one.choice != one.refs[0]]
+        return _shown(asked, found, there, changed=changed, factors=factors, left_out=slots.left_out)
+
+
+class _Slot(NamedTuple):
+    """A slot that was drawn, whose outcome is known.
+
+    Attributes:
+        decided: µs.
+        person: token.
+        position: 0 is the first.
+        ref: that was shown.
+        refs: that it was drawn from, the greedy choice first.
+        propensities: of these.
+        choice: what the change would have put there.
+        worth: what came of it.
+        foreseen: thing → what was predicted of it to be worth, for those it was drawn from and the choice.
+    """
+
+    decided: int
+    person: int
+    position: int
+    ref: str
+    refs: tuple[str, ...]
+    propensities: tuple[float, ...]
+    choice: str
+    worth: float
+    foreseen: Mapping[str, float]
+
+
+class _Slots:
+    """Walks along the log and asks the change for its choice in each slot that was drawn.
+
+    Attributes:
+        left_out: slots of which nothing is told: the change would not have the slots above as they were, or predicts
+            nothing there.
+    """
+
+    def __init__(self, asked: Asked, randomised: Callable[[Decision], Sequence[RandomisedSlot]]) -> None:
+        self._asked, self._randomised, self.left_out = asked, randomised, 0
+        self._log, self._system = asked.deployment.log, asked.then.system
+        self._is_new = asked.then.version != asked.now.version
+        versions = msgspec.structs.replace(asked.deployment.serving().versions, model=asked.then.version[:12])
+        self._judge = Judge(
+            self._system,
+            Serving(model=asked.then.model, head=asked.then.head, policy=asked.then.policy, versions=versions),
+        )
+        self._heads = tuple(signal.head for signal in self._system.schema.signals)
+
+    def found(self) -> Iterator[_Slot]:
+        """Yields the slots, in the order of what their decisions had seen."""
+        schema, log = self._system.schema, self._log
+        own = [record for record in log.read() if record.system == schema.system and not record.reason]
+        book = LabelBook(schema)
+        book.add_all(own)
+        known_time = own[-1].known_time if own else 0
+        longest = max(signal.maturity_us for signal in schema.signals)
+        since = self._asked.then.trained_at if self._is_new else 0
+        made = [r for r in own if r.kind == "decision" and since <= r.known_time <= known_time - longest]
+        reads = joined([reads_of(log, schema.system), self._system.features.reads])
+        fold, records, retold = Fold(log, reads=reads), log.read(), self._retelling()
+        asked = sorted(
+            (decode_decision(record.body).state_seq, record.seq) for record in made[-self._asked.change.last :]
+        )
+        for state_seq, seq in asked:
+            record = log.get(seq)
+            decision = decode_decision(record.body)
+            drawn = [] if decision.mode != "live" else self._randomised(decision)
+            if not drawn:
+                continue
+            fold.read(records, state_seq, system=schema.system)
+            case = self._case(record, decision, fold=fold, retold=retold)
+            said = last_said(book.outcomes(record.id, known_time))
+            for slot in drawn:
+                ref = decision.choice.slots[slot.position].ref
+                labels = signals_of(ref, said, age_us=known_time - record.known_time, schema=schema)
+                yield from self._slot(decision, slot, case=case, labels=labels)
+
+    def _retelling(self) -> Any:
+        """Returns what describes candidates as the change's own retrieval would; None where that is as it was."""
+        made = load(self._system.retrieval) if self._is_new and self._system.retrieval else None
+        return None if made is None else _Retold(made(), self._asked.then.model, self._log, self._system.name)
+
+    def _case(self, record: Record, decision: Decision, *, fold: Fold, retold: Any) -> Case | None:
+        """Returns what the change's policy would have looked at; None where its model has no answer."""
+        if retold is not None:
+            candidates = retold.candidates(decision)
+            fresh = msgspec.structs.replace(decision, candidates=candidates)
+        else:
+            fresh = decision
+        draft, _ = drafted(record, fresh, fold.at(decision.state_seq, self._system))
+        if self._is_new:
+            self._judge.predict(draft)
+            return None if draft.predictions is None else self._judge.case(draft, _no_draw)
+        case = self._judge.case(draft, _no_draw)
+        return msgspec.structs.replace(case, candidates=decision.candidates)
+
+    def _slot(
+        self, decision: Decision, slot: RandomisedSlot, *, case: Case | None, labels: list[float]
+    ) -> Iterator[_Slot]:
+        shown = decision.choice.slots
+        above = [one.ref for one in shown[: slot.position]]
+        choice = "" if case is None else self._asked.then.policy.choice_in(case, slot.position, above)
+        if not choice:
+            self.left_out += 1
+            return
+        worth = self._asked.money.worth(self._heads, np.array([labels]))[0]
+        yield _Slot(
+            decided=decision.request.event_time,
+            person=subject_of(decision.request, self._system.schema),
+            position=slot.position,
+            ref=shown[slot.position].ref,
+            refs=slot.refs,
+            propensities=slot.propensities,
+            choice=choice,
+            worth=float(worth),
+            foreseen=_foreseen(decision, {*slot.refs, choice}, self._asked.money),
+        )
+
+
+class _Retold:
+    """A retrieval that follows the log with another model and describes logged candidates anew."""
+
+    def __init__(self, retrieval: Any, model: Model, log: Any, system: str) -> None:
+        self._retrieval, self._records, self._system = retrieval, log.read(), system
+        self._next: Record | None = next(self._records, None)
+        retrieval.adopt(model)
+
+    def candidates(self, decision: Decision) -> Candidates:
+        """Returns a decision's candidates as the retrieval describes them at its position, which never runs back."""
+        while self._next is not None and self._next.seq < decision.state_seq:
+            body = body_of(self._next) if self._next.system == self._system and not self._next.reason else None
+            if body is not None:
+                self._retrieval.follow(self._next, body)
+            self._next = next(self._records, None)
+        logged = list(decision.candidates)
+        anew = self._retrieval.describe(decision.request, [one.ref for one in logged])
+        return gathered(
+            [
+                msgspec.structs.replace(one, attributes={**one.attributes, **new.attributes})
+                for one, new in zip(logged, anew, strict=True)
+            ]
+        )
+
+
+def _foreseen(decision: Decision, refs: set[str], money: SlatePolicy) -> dict[str, float]:
+    candidates = gathered(decision.candidates)
+    places = [place for place, ref in enumerate(candidates.refs[: candidates.competing]) if ref in refs]
+    worth = money.worth(candidates.heads, candidates.rows[places])
+    return {candidates.refs[place]: float(one) for place, one in zip(places, worth, strict=True)}
+
+
+def _factors(found: Sequence[_Slot]) -> dict[int, float]:
+    """Returns by position how much of what is predicted comes true there, by slots that do not change."""
+    told: dict[int, tuple[float, float]] = {}
+    for one in found:
+        if one.choice == one.refs[0]:
+            came, said = told.get(one.position, (0.0, 0.0))
+            told[one.position] = came + one.worth, said + one.foreseen.get(one.ref, 0.0)
+    return {place: came / said if came > 0 < said else 1.0 for place, (came, said) in told.items()}
+
+
+class _Odds(NamedTuple):
+    """Of one changed slot: how likely the change shows what was shown, what it never could, and what is foreseen."""
+
+    target: float
+    unsupported: float
+    modelled: float
+    expected: float
+    gains: float
+
+
+def _odds(one: _Slot, factor: float) -> _Odds:
+    """Returns the odds of a slot whose draw stays as it was, but for its greedy choice."""
+    logged = dict(zip(one.refs, one.propensities, strict=True))
+    surplus = one.propensities[0] - min(one.propensities)
+    target = dict(logged) | {one.refs[0]: one.propensities[0] - surplus}
+    is_there = one.choice in target
+    if is_there:
+        target[one.choice] += surplus
+    foreseen = {ref: factor * one.foreseen.get(ref, 0.0) for ref in (*one.refs, one.choice)}
+    beyond = 0.0 if is_there else surplus
+    return _Odds(
+        target=target[one.ref],
+        unsupported=beyond,
+        modelled=foreseen[one.ref],
+        expected=sum(chance * foreseen[ref] for ref, chance in target.items()) + beyond * foreseen[one.choice],
+        gains=surplus * (foreseen[one.choice] - foreseen[one.refs[0]]),
+    )
+
+
+def _shown(
+    asked: Asked, found: list[_Slot], there: list[_Slot], *, changed: Any, factors: Mapping[int, float], left_out: int
+) -> Evidence:
+    odds = [_odds(one, factors.get(one.position, 1.0)) for one in there]
+    rewards = np.array([one.worth for one in there])
+    noun = asked.then.system.schema.noun
+
+    def column(name: str) -> Floats:
+        return np.array([getattr(one, name) for one in odds], np.float64)
+
+    def people(slots: Iterable[_Slot]) -> Int64s:
+        return np.array([one.person for one in slots], np.int64)
+
+    return Evidence(
+        unit=f"drawn slot of a {noun}",
+        entities=people(found),
+        changed=changed,
+        rows=Logged(
+            rewards=rewards,
+            propensities=np.array([one.propensities[one.refs.index(one.ref)] for one in there], np.float64),
+            targets=column("target"),
+            modelled=column("modelled"),
+            expected=column("expected"),
+            unsupported=column("unsupported"),
+            entities=people(there),
+        ),
+        is_difference=False,
+        foreseen=column("gains"),
+        drawn=Drawn(
+            units=len(there),
+            observed=sum(one.ref == one.choice for one in there),
+            choices=max(2, round(float(np.mean([len(one.refs) for one in there])))) if there else 2,
+            deviation=float(np.std(rewards)) if there else 0.0,
+        ),
+        moves=dict(Counter(f"slot {one.position}" for one in there)),
+        labels=(len(found), len(found)),
+        since=min((one.decided for one in found), default=0),
+        until=max((one.decided for one in found), default=0),
+        notes=tuple(_slot_notes(left_out, noun)),
+    )
+
+
+def _slot_notes(left_out: int, noun: str) -> Iterator[str]:
+    yield "another choice in those slots, the slots above as they were and the share of draws too; no whole slate"
+    yield "what retrieval found is as logged"
+    if left_out:
+        yield f"{left_out:,} slots are left out: the change would not have the slots above them in this {noun}"
+
+
+def _no_draw(_name: str) -> float:
+    """Returns a draw that never explores."""
+    return 1.0
