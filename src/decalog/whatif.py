@@ -2,8 +2,8 @@
 
 A system declares, in the room `whatif`, which of two kinds of evidence its log gives:
 
-- `Revealed`: an outcome that belongs to the request and not to the action. Whoever let the payment through saw it, so any
-  policy can be priced on it. What an action hid is told by draws alone, and what it showed in part by declared shares.
+- `Revealed`: an outcome that belongs to the request and not to the action. Whoever let the payment through saw it, and
+  any policy can be priced on it. What an action hid is told by draws alone; what it showed in part by declared shares.
 - `Slots`: things shown in slots. A slot that was drawn from a logged pool tells what another choice in it would have
   brought, the slots above as they were. Whole slates are not judged: nobody knows what people do with one nobody saw.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -38,6 +38,9 @@ from decalog.slate_training import SlatePolicy
 from decalog.statistics.offpolicy import Logged
 from decalog.system import System, load
 from decalog.whatif_verdict import Drawn, Evidence, WhatIf, judged
+
+MOST_BEYOND = 0.2
+"""Share of the slots that change, above which the others, whose choice was among the drawn, do not speak for them."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,13 +205,45 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
     def evidence(self, asked: Asked) -> Evidence:
         """See `Telling`. Both sides are replayed over the requests that neither model learnt from."""
         now, then = _replays(asked)
-        shows = {"": (1.0, 1.0), **self.shows(asked.money.params)}
-        seen = _seen(now.rows, shows)
+        schema = asked.now.system.schema
+        people = np.array([subject_of(request, schema) for request in now.rows.requests], np.int64)
+        return self.told(now, then, people=people, unit=schema.noun, money=asked.money)
+
+    def told(self, now: Replay, then: Replay, *, people: Int64s, unit: str, money: Policy) -> Evidence:
+        """Returns what outcomes say of two replays.
+
+        Args:
+            now: of what is in force; its rows have the outcomes.
+            then: of the change, on the same requests.
+            people: token of whom each request is from; below 0 nobody's.
+            unit: what a request is called.
+            money: the policy that prices actions.
+        """
+        shows = {"": (1.0, 1.0), **self.shows(money.params)}
         changed = now.actions != then.actions
-        return _revealed(asked, now, then, seen=seen, changed=changed, assumes=self.assumes(asked.money.params))
+        moves = Counter(zip(now.actions[changed].tolist(), then.actions[changed].tolist(), strict=True))
+        seen = _seen(now.rows, shows)
+        ends = tuple(_brings(money, now, then, changed=changed, label=label) for label in (0.0, 1.0))
+        rows, drawn = _revealed(now, seen, changed=changed, ends=ends)
+        return Evidence(
+            unit=unit,
+            entities=people,
+            changed=changed,
+            rows=msgspec.structs.replace(rows, entities=people[changed]),
+            is_difference=True,
+            foreseen=rows.expected,
+            least=np.minimum(*ends),
+            most=np.maximum(*ends),
+            drawn=drawn,
+            moves={f"{before} → {after}": count for (before, after), count in moves.items()},
+            labels=(int(np.sum(now.rows.labelled)), now.rows.n),
+            since=int(now.rows.times[0]) if now.rows.n else 0,
+            until=int(now.rows.times[-1]) if now.rows.n else 0,
+            notes=tuple(_notes(moves, self.assumes(money.params))),
+        )
 
 
-class _Replay(NamedTuple):
+class Replay(NamedTuple):
     """One side's actions and predictions on the requests that are looked at."""
 
     rows: Examples
@@ -224,7 +259,7 @@ class _Seen(NamedTuple):
     is_hidden: Any
 
 
-def _replays(asked: Asked) -> tuple[_Replay, _Replay]:
+def _replays(asked: Asked) -> tuple[Replay, Replay]:
     log, sides = asked.deployment.log, (asked.now, asked.then)
     since = max(side.trained_at for side in sides)
     histories = {
@@ -236,7 +271,7 @@ def _replays(asked: Asked) -> tuple[_Replay, _Replay]:
     return found[0] if len(both) == found[0].rows.n else _only(found[0], both), _only(found[1], both)
 
 
-def _replay(side: Side, history: History, since: int, last: int) -> _Replay:
+def _replay(side: Side, history: History, since: int, last: int) -> Replay:
     now = history.now
     until = complete_until(now.times, now.settled, date=history.known_time)
     there = np.flatnonzero((now.times >= since) & (now.times < until))[-last:]
@@ -250,12 +285,12 @@ def _replay(side: Side, history: History, since: int, last: int) -> _Replay:
         head=side.head,
         metrics=(),
     )
-    return _Replay(rows, replayed(rows, predictions, outlook=outlook), predictions)
+    return Replay(rows, replayed(rows, predictions, outlook=outlook), predictions)
 
 
-def _only(replay: _Replay, ids: set[str]) -> _Replay:
+def _only(replay: Replay, ids: set[str]) -> Replay:
     kept = np.array([id_ in ids for id_ in replay.rows.ids], np.bool_)
-    return _Replay(replay.rows.take(kept), replay.actions[kept], replay.predictions[kept])
+    return Replay(replay.rows.take(kept), replay.actions[kept], replay.predictions[kept])
 
 
 def _seen(rows: Examples, shows: Mapping[str, tuple[float, float]]) -> _Seen:
@@ -268,54 +303,34 @@ def _seen(rows: Examples, shows: Mapping[str, tuple[float, float]]) -> _Seen:
     return _Seen(is_seen, np.where(is_seen, chance, 1.0), ~is_seen & (rows.propensities == 1) & ~is_in_part)
 
 
-def _revealed(
-    asked: Asked, now: _Replay, then: _Replay, *, seen: _Seen, changed: Any, assumes: Mapping[str, str]
-) -> Evidence:
-    rows = now.rows
-    places = np.flatnonzero(changed)
-    good, bad = (_brings(asked.money, now, then, places=places, label=label) for label in (0.0, 1.0))
-    p = now.predictions[places]
-    foreseen = p * bad + (1 - p) * good
-    is_seen, is_hidden = seen.is_seen[places], seen.is_hidden[places]
-    moves = Counter(zip(now.actions[places].tolist(), then.actions[places].tolist(), strict=True))
-    of = np.array([subject_of(request, asked.now.system.schema) for request in rows.requests], np.int64)
-    only_drawn = ~is_seen | (seen.chance[places] < 1)
-    told = Logged(
-        rewards=np.where(is_seen, np.where(rows.labels[places] == 1, bad, good), 0.0),
-        propensities=seen.chance[places],
+def _revealed(now: Replay, seen: _Seen, *, changed: Any, ends: tuple[Floats, ...]) -> tuple[Logged, Drawn]:
+    """Returns what is known of the changed requests; `ends` is what each brings where it is negative, and positive."""
+    good, bad = ends
+    p, labels = now.predictions[changed], now.rows.labels[changed]
+    foreseen, square = p * bad + (1 - p) * good, p * bad**2 + (1 - p) * good**2
+    is_seen, chance = seen.is_seen[changed], seen.chance[changed]
+    is_drawn = ~is_seen | (chance < 1)
+    drawn = Drawn(
+        units=int(np.sum(is_drawn)),
+        observed=int(np.sum(is_seen & is_drawn)),
+        deviation=float(np.sqrt(np.mean(square[is_drawn]))) if is_drawn.any() else 0.0,
+    )
+    rows = Logged(
+        rewards=np.where(is_seen, np.where(labels == 1, bad, good), 0.0),
+        propensities=chance,
         targets=is_seen.astype(np.float64),
         modelled=foreseen,
         expected=foreseen,
-        unsupported=is_hidden.astype(np.float64),
-        entities=of[places],
+        unsupported=seen.is_hidden[changed].astype(np.float64),
     )
-    return Evidence(
-        unit=asked.now.system.schema.noun,
-        entities=of,
-        changed=changed,
-        rows=told,
-        is_difference=True,
-        foreseen=foreseen,
-        least=np.minimum(good, bad),
-        most=np.maximum(good, bad),
-        drawn=Drawn(
-            units=int(np.sum(only_drawn)),
-            observed=int(np.sum(is_seen & only_drawn)),
-            deviation=float(np.sqrt(np.mean((p * bad**2 + (1 - p) * good**2)[only_drawn]))) if only_drawn.any() else 0,
-        ),
-        moves={f"{before} → {after}": count for (before, after), count in moves.items()},
-        labels=(int(np.sum(rows.labelled)), rows.n),
-        since=int(rows.times[0]) if rows.n else 0,
-        until=int(rows.times[-1]) if rows.n else 0,
-        notes=tuple(_notes(moves, assumes)),
-    )
+    return rows, drawn
 
 
-def _brings(money: Policy, now: _Replay, then: _Replay, *, places: Any, label: float) -> Floats:
+def _brings(money: Policy, now: Replay, then: Replay, *, changed: Any, label: float) -> Floats:
     """Returns what each changed request saves, minor units, were its label this one."""
-    amounts = now.rows.amounts[places].tolist()
-    both = zip(now.actions[places].tolist(), then.actions[places].tolist(), amounts, strict=True)
-    cost = partial(money.cost_minor, label=label)
+    columns = (now.actions[changed], then.actions[changed], now.rows.amounts[changed])
+    cost = cache(partial(money.cost_minor, label=label))
+    both = zip(*(column.tolist() for column in columns), strict=True)
     return np.array([cost(a, amount_minor=m) - cost(b, amount_minor=m) for a, b, m in both], np.float64)
 
 
@@ -357,29 +372,27 @@ class Slots(msgspec.Struct, frozen=True):
 
     def evidence(self, asked: Asked) -> Evidence:
         """See `Telling`. Against what the slots' draws were from, whatever was in force when."""
-        slots = _Slots(asked, self.randomised)
-        found = list(slots.found())
-        factors = _factors(found)
-        changed = np.array([one.choice != one.refs[0] for one in found], np.bool_)
-        there = [one for one in found if one.choice != one.refs[0]]
-        return _shown(asked, found, there, changed=changed, factors=factors, left_out=slots.left_out)
+        return slots_told(list(drawn_slots(asked, self.randomised)))
 
 
-class _Slot(NamedTuple):
+class DrawnSlot(NamedTuple):
     """A slot that was drawn, whose outcome is known.
 
     Attributes:
+        request: its id.
         decided: µs.
         person: token.
         position: 0 is the first.
         ref: that was shown.
         refs: that it was drawn from, the greedy choice first.
         propensities: of these.
-        choice: what the change would have put there.
+        choice: what the change would have put there; "" where it would not have the slots above as they were, or
+            predicts nothing there.
         worth: what came of it.
         foreseen: thing → what was predicted of it to be worth, for those it was drawn from and the choice.
     """
 
+    request: str
     decided: int
     person: int
     position: int
@@ -391,16 +404,16 @@ class _Slot(NamedTuple):
     foreseen: Mapping[str, float]
 
 
-class _Slots:
-    """Walks along the log and asks the change for its choice in each slot that was drawn.
+def drawn_slots(asked: Asked, randomised: Callable[[Decision], Sequence[RandomisedSlot]]) -> Iterator[DrawnSlot]:
+    """Yields the slots that were drawn, with the change's choice in each, in the order of what their decisions saw."""
+    yield from _Slots(asked, randomised).found()
 
-    Attributes:
-        left_out: slots of which nothing is told: the change would not have the slots above as they were, or predicts
-            nothing there.
-    """
+
+class _Slots:
+    """Walks along the log and asks the change for its choice in each slot that was drawn."""
 
     def __init__(self, asked: Asked, randomised: Callable[[Decision], Sequence[RandomisedSlot]]) -> None:
-        self._asked, self._randomised, self.left_out = asked, randomised, 0
+        self._asked, self._randomised = asked, randomised
         self._log, self._system = asked.deployment.log, asked.then.system
         self._is_new = asked.then.version != asked.now.version
         versions = msgspec.structs.replace(asked.deployment.serving().versions, model=asked.then.version[:12])
@@ -410,7 +423,7 @@ class _Slots:
         )
         self._heads = tuple(signal.head for signal in self._system.schema.signals)
 
-    def found(self) -> Iterator[_Slot]:
+    def found(self) -> Iterator[DrawnSlot]:
         """Yields the slots, in the order of what their decisions had seen."""
         schema, log = self._system.schema, self._log
         own = [record for record in log.read() if record.system == schema.system and not record.reason]
@@ -428,7 +441,8 @@ class _Slots:
         for state_seq, seq in asked:
             record = log.get(seq)
             decision = decode_decision(record.body)
-            drawn = [] if decision.mode != "live" else self._randomised(decision)
+            # A pool of one was no draw: nothing else could have come.
+            drawn = [one for one in self._randomised(decision) if len(one.refs) > 1] if decision.mode == "live" else []
             if not drawn:
                 continue
             fold.read(records, state_seq, system=schema.system)
@@ -437,7 +451,7 @@ class _Slots:
             for slot in drawn:
                 ref = decision.choice.slots[slot.position].ref
                 labels = signals_of(ref, said, age_us=known_time - record.known_time, schema=schema)
-                yield from self._slot(decision, slot, case=case, labels=labels)
+                yield self._slot(decision, slot, case=case, labels=labels)
 
     def _retelling(self) -> Any:
         """Returns what describes candidates as the change's own retrieval would; None where that is as it was."""
@@ -458,17 +472,13 @@ class _Slots:
         case = self._judge.case(draft, _no_draw)
         return msgspec.structs.replace(case, candidates=decision.candidates)
 
-    def _slot(
-        self, decision: Decision, slot: RandomisedSlot, *, case: Case | None, labels: list[float]
-    ) -> Iterator[_Slot]:
+    def _slot(self, decision: Decision, slot: RandomisedSlot, *, case: Case | None, labels: list[float]) -> DrawnSlot:
         shown = decision.choice.slots
         above = [one.ref for one in shown[: slot.position]]
         choice = "" if case is None else self._asked.then.policy.choice_in(case, slot.position, above)
-        if not choice:
-            self.left_out += 1
-            return
         worth = self._asked.money.worth(self._heads, np.array([labels]))[0]
-        yield _Slot(
+        return DrawnSlot(
+            request=decision.request.id,
             decided=decision.request.event_time,
             person=subject_of(decision.request, self._system.schema),
             position=slot.position,
@@ -513,7 +523,7 @@ def _foreseen(decision: Decision, refs: set[str], money: SlatePolicy) -> dict[st
     return {candidates.refs[place]: float(one) for place, one in zip(places, worth, strict=True)}
 
 
-def _factors(found: Sequence[_Slot]) -> dict[int, float]:
+def _factors(found: Sequence[DrawnSlot]) -> dict[int, float]:
     """Returns by position how much of what is predicted comes true there, by slots that do not change."""
     told: dict[int, tuple[float, float]] = {}
     for one in found:
@@ -523,63 +533,28 @@ def _factors(found: Sequence[_Slot]) -> dict[int, float]:
     return {place: came / said if came > 0 < said else 1.0 for place, (came, said) in told.items()}
 
 
-class _Odds(NamedTuple):
-    """Of one changed slot: how likely the change shows what was shown, what it never could, and what is foreseen."""
-
-    target: float
-    unsupported: float
-    modelled: float
-    expected: float
-    gains: float
-
-
-def _odds(one: _Slot, factor: float) -> _Odds:
-    """Returns the odds of a slot whose draw stays as it was, but for its greedy choice."""
-    logged = dict(zip(one.refs, one.propensities, strict=True))
-    surplus = one.propensities[0] - min(one.propensities)
-    target = dict(logged) | {one.refs[0]: one.propensities[0] - surplus}
-    is_there = one.choice in target
-    if is_there:
-        target[one.choice] += surplus
-    foreseen = {ref: factor * one.foreseen.get(ref, 0.0) for ref in (*one.refs, one.choice)}
-    beyond = 0.0 if is_there else surplus
-    return _Odds(
-        target=target[one.ref],
-        unsupported=beyond,
-        modelled=foreseen[one.ref],
-        expected=sum(chance * foreseen[ref] for ref, chance in target.items()) + beyond * foreseen[one.choice],
-        gains=surplus * (foreseen[one.choice] - foreseen[one.refs[0]]),
-    )
-
-
-def _shown(
-    asked: Asked, found: list[_Slot], there: list[_Slot], *, changed: Any, factors: Mapping[int, float], left_out: int
-) -> Evidence:
-    odds = [_odds(one, factors.get(one.position, 1.0)) for one in there]
-    rewards = np.array([one.worth for one in there])
-    noun = asked.then.system.schema.noun
-
-    def column(name: str) -> Floats:
-        return np.array([getattr(one, name) for one in odds], np.float64)
-
-    def people(slots: Iterable[_Slot]) -> Int64s:
-        return np.array([one.person for one in slots], np.int64)
-
+def slots_told(slots: Sequence[DrawnSlot]) -> Evidence:
+    """Returns what drawn slots say: those whose choice was in the draw, for nothing is known of any other."""
+    found = [one for one in slots if one.choice in one.refs]
+    there = [one for one in found if one.choice != one.refs[0]]
+    factors = _factors(found)
+    odds = np.array([_odds(one, factors.get(one.position, 1.0)) for one in there], np.float64).reshape(-1, 4)
+    rewards = np.array([one.worth for one in there], np.float64)
     return Evidence(
-        unit=f"drawn slot of a {noun}",
-        entities=people(found),
-        changed=changed,
+        unit="drawn slot",
+        entities=_people(found),
+        changed=np.array([one.choice != one.refs[0] for one in found], np.bool_),
         rows=Logged(
             rewards=rewards,
             propensities=np.array([one.propensities[one.refs.index(one.ref)] for one in there], np.float64),
-            targets=column("target"),
-            modelled=column("modelled"),
-            expected=column("expected"),
-            unsupported=column("unsupported"),
-            entities=people(there),
+            targets=odds[:, 0],
+            modelled=odds[:, 1],
+            expected=odds[:, 2],
+            unsupported=np.zeros(len(there)),
+            entities=_people(there),
         ),
         is_difference=False,
-        foreseen=column("gains"),
+        foreseen=odds[:, 3],
         drawn=Drawn(
             units=len(there),
             observed=sum(one.ref == one.choice for one in there),
@@ -590,15 +565,49 @@ def _shown(
         labels=(len(found), len(found)),
         since=min((one.decided for one in found), default=0),
         until=max((one.decided for one in found), default=0),
-        notes=tuple(_slot_notes(left_out, noun)),
+        notes=tuple(_slot_notes(slots)),
+        doubts=tuple(_slot_doubts(slots, changed=len(there))),
     )
 
 
-def _slot_notes(left_out: int, noun: str) -> Iterator[str]:
-    yield "another choice in those slots, the slots above as they were and the share of draws too; no whole slate"
+def _odds(one: DrawnSlot, factor: float) -> tuple[float, float, float, float]:
+    """Returns what `Logged` needs of a slot whose draws stay as they were, but for the greedy choice.
+
+    That is (how likely the change shows what was shown, what is foreseen of it, of all that the change may show, and of
+    what it gains).
+    """
+    surplus = one.propensities[0] - min(one.propensities)
+    chances = dict(zip(one.refs, one.propensities, strict=True))
+    chances[one.refs[0]] -= surplus
+    chances[one.choice] += surplus
+    foreseen = {ref: factor * one.foreseen.get(ref, 0.0) for ref in one.refs}
+    expected = sum(chance * foreseen[ref] for ref, chance in chances.items())
+    return chances[one.ref], foreseen[one.ref], expected, surplus * (foreseen[one.choice] - foreseen[one.refs[0]])
+
+
+def _people(slots: Iterable[DrawnSlot]) -> Int64s:
+    return np.array([one.person for one in slots], np.int64)
+
+
+def _slot_notes(slots: Sequence[DrawnSlot]) -> Iterator[str]:
+    yield "another choice in those slots, the slots above as they were and draws as often; no whole slate"
     yield "what retrieval found is as logged"
-    if left_out:
-        yield f"{left_out:,} slots are left out: the change would not have the slots above them in this {noun}"
+    barred = sum(not one.choice for one in slots)
+    if barred:
+        yield f"{barred:,} slots are left out: the change would not have the slots above as they were"
+    beyond = _beyond(slots)
+    if beyond:
+        yield f"{beyond:,} slots are left out: the change would show what the slot was not drawn from"
+
+
+def _slot_doubts(slots: Sequence[DrawnSlot], *, changed: int) -> Iterator[str]:
+    beyond = _beyond(slots)
+    if beyond > MOST_BEYOND * (beyond + changed):
+        yield f"in {beyond:,} of {beyond + changed:,} slots that change, it would show what the slot was not drawn from"
+
+
+def _beyond(slots: Sequence[DrawnSlot]) -> int:
+    return sum(bool(one.choice) and one.choice not in one.refs for one in slots)
 
 
 def _no_draw(_name: str) -> float:

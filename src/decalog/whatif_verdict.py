@@ -1,4 +1,4 @@
-"""A verdict on a change before anybody meets it: what it would have brought on logged decisions, or that nobody can tell.
+"""A verdict on a change before anybody meets it: what it would have brought on logged decisions, or that none can tell.
 
 Where a change chooses as before, it brings nothing, whatever the outcome. So only units (a payment, a slot) that it
 changes need outcomes, and the estimate over all is
@@ -31,6 +31,9 @@ Answer = Literal["better", "worse", "no difference shown", "nothing changes", "n
 ESTIMATORS: tuple[Estimator, ...] = ("dr", "snips", "ips")
 """The first one that the rows allow gives the verdict."""
 _WHERE = "what-if"
+_CANARY = "a canary can tell: a small share of traffic decided by the change"
+_MOSTLY = 20
+"""Where fewer changed units than one in so many depend on draws, it is not exploration that lacks."""
 
 
 class Drawn(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
         labels: (known, all): how many outcomes of the units looked at are known.
         since, until: when they were decided, µs.
         notes: what an estimate rests on beside the log, and what it leaves out, in the field's words.
+        doubts: why there can be no verdict whatever the numbers say.
     """
 
     unit: str
@@ -82,6 +86,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     since: int = 0
     until: int = 0
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -103,7 +108,7 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
         foreseen: what predictions alone say that it brings: as good as they are, and no verdict.
         changes: share of units that it would choose otherwise.
         overlap: how far the changed units speak of the change.
-        exploration: how much of it would give a verdict, in words; "" where there is one.
+        more: what would give a verdict, or show a difference, in words; "" where there is one.
         unit, moves, labels, since, until, notes: see `Evidence`.
         system, change, against, currency: what was asked.
     """
@@ -116,7 +121,7 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
     foreseen: float
     changes: Measurement
     overlap: Overlap | None
-    exploration: str
+    more: str
     unit: str
     moves: dict[str, int]
     labels: tuple[int, int]
@@ -130,13 +135,11 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
 
     def text(self) -> str:
         """Returns it for people."""
-        units = f"{self.unit}s"
         lines = [
             f"{self.system}: {self.change}, against {self.against}",
             f"{self.answer}{'' if self.brings is None else ': ' + self._money(self.brings)}",
             *(f"  {sentence}" for sentence in self.because),
-            f"rests on {self.changes.n:,} {units}, decided from {rfc3339(self.since)} to {rfc3339(self.until)}; "
-            f"{_percent(self.labels[0] / max(self.labels[1], 1))} of {self.labels[1]:,} labels are known",
+            self._rests(),
             f"changes {self._moved()}",
             *([] if self.overlap is None else [f"  {_weight(self.overlap, self.unit)}"]),
             *(f"  {name:6}{self._money(one.brings)}" for name, one in self.findings.items()),
@@ -146,10 +149,15 @@ class WhatIf(msgspec.Struct, frozen=True, kw_only=True):
                 if self.changes.value
                 else []
             ),
-            *([f"for a verdict: {self.exploration}"] if self.exploration else []),
+            *([f"more would tell: {self.more}"] if self.more else []),
             *(f"note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
+
+    def _rests(self) -> str:
+        known = f"{_percent(self.labels[0] / max(self.labels[1], 1))} of {self.labels[1]:,} labels are known"
+        when = f"decided from {rfc3339(self.since)} to {rfc3339(self.until)}"
+        return f"rests on {self.changes.n:,} {self.unit}s, {when}; {known}"
 
     def _moved(self) -> str:
         share_ = f"{_percent(self.changes.value)} ({_percent(self.changes.low)} to {_percent(self.changes.high)})"
@@ -225,6 +233,8 @@ def _answer(
     evidence: Evidence, first: Estimate, whatever: tuple[Measurement, Measurement] | None
 ) -> tuple[Answer, tuple[str, ...], Measurement | None]:
     brings = _over_all(evidence, first)
+    if evidence.doubts:
+        return "no verdict", (*evidence.doubts, *first.doubts, _CANARY), None
     if first.is_verdict:
         return _direction(brings.low, brings.high), (), brings
     if whatever is not None:
@@ -232,7 +242,7 @@ def _answer(
         sure = _direction(brings.low, brings.high)
         if sure != "no difference shown":
             return sure, ("whatever the hidden labels say: the interval takes in all of them",), brings
-    return "no verdict", (*first.doubts, "a canary can tell: a small share of traffic decided by the change"), None
+    return "no verdict", (*first.doubts, _CANARY), None
 
 
 def _direction(low: float, high: float) -> Answer:
@@ -275,7 +285,7 @@ def _told(
         foreseen=foreseen,
         changes=_share(evidence) if looked else Measurement(0.0, 0.0, 1.0, 0),
         overlap=None if first is None else first.overlap,
-        exploration=_exploration(evidence) if answer == "no verdict" else "",
+        more=_more(evidence, first) if answer in {"no verdict", "no difference shown"} else "",
         unit=evidence.unit,
         moves=dict(sorted(evidence.moves.items(), key=lambda move: -move[1])),
         labels=evidence.labels,
@@ -285,24 +295,33 @@ def _told(
     )
 
 
-def _exploration(evidence: Evidence) -> str:
-    """Returns how much exploration would tell what predictions foresee apart from nothing."""
-    drawn, effect = evidence.drawn, abs(float(np.sum(evidence.foreseen)))
-    if not drawn.units or not drawn.deviation:
-        return "draws that show what it would choose; no share of them can be named, for none of its choices was drawn"
+def _more(evidence: Evidence, first: Estimate | None) -> str:
+    """Returns how much more of what would tell the effect that predictions foresee apart from nothing."""
+    effect = abs(float(np.sum(evidence.foreseen)))
     if not effect:
-        return "no share of draws can be named, for predictions foresee no difference"
-    plan = Exploration(actions=drawn.choices, disagreement=1.0, deviation=drawn.deviation)
-    half_width = effect / drawn.units
+        return "" if not len(evidence.foreseen) else "nothing; predictions foresee no difference to look for"
+    changed, drawn = int(np.sum(evidence.changed)), evidence.drawn
+    if drawn.units > changed / _MOSTLY and drawn.deviation:
+        return _explored(evidence.unit, drawn, effect=effect)
+    if first is None:
+        return f"more {evidence.unit}s"
+    told = first.value if evidence.is_difference else first.lift
+    times = ((told.high - told.low) / 2 * changed / effect) ** 2
+    return f"about {max(times, 1.1):,.1f} times as many {evidence.unit}s, where predictions are right"
+
+
+def _explored(unit: str, drawn: Drawn, *, effect: float) -> str:
+    plan, half_width = (
+        Exploration(actions=drawn.choices, disagreement=1.0, deviation=drawn.deviation),
+        effect / drawn.units,
+    )
+    units = f"{drawn.units:,} of the {unit}s that change are told of by draws alone, and {drawn.observed:,} were"
     needed = plan.share_needed(half_width, decisions=drawn.units)
-    units = f"{drawn.units:,} {evidence.unit}s of which only a draw can tell"
-    if needed is not None:
-        return (
-            f"of {units}, each other choice drawn with a probability of {_percent(needed / drawn.choices)}, "
-            f"where predictions are right; now {_percent(drawn.observed / drawn.units)} of them were"
-        )
-    times = plan.decisions_needed(half_width, share=1.0) / drawn.units
-    return f"of {units}, even if all were drawn, {times:,.0f} times as many, where predictions are right"
+    if needed is None:
+        times = plan.decisions_needed(half_width, share=1.0) / drawn.units
+        return f"{units}; were all drawn, it takes {times:,.0f} times as many, where predictions are right"
+    chance = _percent(needed / drawn.choices)
+    return f"{units}; each choice beside the greedy one drawn with {chance} would do, where predictions are right"
 
 
 def _weight(overlap: Overlap, unit: str) -> str:

@@ -1,7 +1,7 @@
 """What fraud's log tells of other decisions: whether a payment was a fraud shows where it was let through.
 
-A block hides it but for the few that were drawn. A step-up shows it of those who passed, and frauds rarely do: each that
-did stands for the others, by the share that the parameters declare. An analyst's word is taken for the truth.
+A block hides it but for the few that were drawn. A step-up shows it of those who passed, and frauds rarely do: each
+that did stands for the others, by the share that the parameters declare. An analyst's word is taken for the truth.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def shows(costs: FraudCosts) -> Mapping[str, tuple[float, float]]:
 
 def assumes(costs: FraudCosts) -> Mapping[str, str]:
     """Returns what the money of an action assumes of what it does."""
+    pass_, give_up = (f"{bp / 100:g} %" for bp in (costs.step_up_frauds_pass_bp, costs.step_up_gives_up_bp))
+    miss, refuse = (f"{bp / 100:g} %" for bp in (costs.review_misses_bp, costs.review_refuses_bp))
     return {
-        STEP_UP: f"{costs.step_up_frauds_pass_bp / 100:g} % of frauds pass and {costs.step_up_gives_up_bp / 100:g} % of "
-        "good customers give up (step_up_frauds_pass_bp, step_up_gives_up_bp)",
-        REVIEW: f"analysts miss {costs.review_misses_bp / 100:g} % of frauds and refuse "
-        f"{costs.review_refuses_bp / 100:g} % of good payments (review_misses_bp, review_refuses_bp)",
+        STEP_UP: f"{pass_} of frauds pass and {give_up} of good customers give up, as the parameters declare",
+        REVIEW: f"analysts miss {miss} of frauds and refuse {refuse} of good payments, as the parameters declare",
     }
 
 
