@@ -1,6 +1,6 @@
 """Whether what-if is right as often as it says: how often its 95 % intervals hold the truth of worlds that are known.
 
-    python bench/quality/spine_whatif.py [--json] [--short] [--seeds 8] [--repeats 250]
+    python bench/quality/spine_whatif.py [--json] [--short] [--seeds 4] [--repeats 100]
 
 Simulated results but for the outside checks. From each seed come a fraud town and a feed town, and what they decided
 with exploration. Then, `--repeats` times, people are drawn from the town with replacement, outcomes anew from the
@@ -61,9 +61,11 @@ from decalog.systems.fraud.world_params import WorldParams
 from decalog.whatif import Asked, Change, DrawnSlot, Replay, Side, drawn_slots, slots_told
 from decalog.whatif_verdict import WhatIf, judged
 
-FIRST_SEED, SEEDS, REPEATS = 101, 8, 250
-SHORT_SEEDS, SHORT_REPEATS = 1, 60
+FIRST_SEED, SEEDS, REPEATS = 101, 4, 100
+SHORT_SEEDS, SHORT_REPEATS = 1, 10
 DAYS, TRAINED_DAY, FRAUD_SCALE = 90, 50, 0.3
+FRAUD_TIMES = 8
+"""A log is of so many times as many people as a town has: frauds are rare, and a handful of them tells nothing."""
 HEAD = FRAUD.models[-1].head
 
 
@@ -82,15 +84,18 @@ class Seen(NamedTuple):
 
     @property
     def is_verdict(self) -> bool:
+        """Whether it is one that an interval goes with."""
         return self.told.answer not in {"no verdict", "nothing changes"}
 
     @property
     def holds(self) -> bool:
+        """Whether the interval holds the truth."""
         one = self.interval
         return one is not None and one.low <= self.truth <= one.high
 
     @property
     def is_wrong(self) -> bool:
+        """Whether it names the wrong direction."""
         return (self.told.answer == "better" and self.truth < 0) or (self.told.answer == "worse" and self.truth > 0)
 
 
@@ -164,28 +169,28 @@ def acted(town: Town, costs: FraudCosts) -> npt.NDArray[np.str_]:
 
 PLAIN = FraudCosts(margin_bp=1_500, goodwill_minor=300, reviews_per_day=20)
 """Blocks more than the defaults do, so that there is something that the log hides."""
-CHANGES = {
-    "margin up": {"margin_bp": 3_000},
-    "goodwill up": {"goodwill_minor": 1_500},
-    "blocks more": {"margin_bp": 700, "goodwill_minor": 50},
-    "step-ups dearer": {"step_up_gives_up_bp": 2_000},
-}
-EXPLORED = {"few draws": 200, "many draws": 3_000}
+CHANGES: tuple[tuple[str, int, dict[str, int]], ...] = (
+    ("lost sales dearer", 200, {"margin_bp": 3_000}),
+    ("goodwill dearer, 2 % drawn", 200, {"goodwill_minor": 1_500}),
+    ("goodwill dearer, 30 % drawn", 3_000, {"goodwill_minor": 1_500}),
+    ("blocks more", 200, {"margin_bp": 700, "goodwill_minor": 50}),
+    ("step-ups dearer", 200, {"step_up_gives_up_bp": 2_000}),
+)
+"""Name, share of blocks that is drawn in hundredths of a percent, and the parameters that change."""
 
 
 def fraud_seen(seed: int, repeats: int) -> Iterator[Seen]:
     """Yields verdicts on changes of the policy, beside what they are worth in the town."""
     town, rng = fraud_town(seed), np.random.default_rng(seed)
     now, policy = acted(town, PLAIN), FraudPolicy(PLAIN)
-    for change, values in CHANGES.items():
+    for change, explore_bp, values in CHANGES:
         then = acted(town, msgspec.structs.replace(PLAIN, **values))
         brings = saved(policy, now, then, amounts=town.rows.amounts)
         truth = 1_000 * float(np.mean(town.p_fraud * brings[1] + (1 - town.p_fraud) * brings[0]))
-        for draws, explore_bp in EXPLORED.items():
-            for _ in range(repeats):
-                replays, people = fraud_log(town, now, then, explore_bp=explore_bp, rng=rng)
-                told = FRAUD_TELLS.told(*replays, people=people, unit="payment", money=policy)
-                yield Seen(f"fraud, {change}, {draws}", judged(told), truth)
+        for _ in range(repeats):
+            replays, people = fraud_log(town, now, then, explore_bp=explore_bp, rng=rng)
+            told = FRAUD_TELLS.told(*replays, people=people, unit="payment", money=policy)
+            yield Seen(f"fraud, {change}", judged(told), truth)
 
 
 def saved(policy: FraudPolicy, now: Any, then: Any, *, amounts: Int64s) -> tuple[Floats, Floats]:
@@ -208,7 +213,7 @@ def fraud_log(
     town: Town, now: Any, then: Any, *, explore_bp: int, rng: np.random.Generator
 ) -> tuple[tuple[Replay, Replay], Int64s]:
     """Returns the town's people drawn anew, with outcomes and draws, and what of them the log would show."""
-    rows, people = resampled(town.people, rng)
+    rows, people = resampled(town.people, rng, times=FRAUD_TIMES)
     is_fraud = rng.random(len(rows)) < town.p_fraud[rows]
     is_open = (now[rows] == BLOCK) & (town.rows.amounts[rows] <= 20_000)
     share, is_let = explore_bp / 10_000, rng.random(len(rows)) < explore_bp / 10_000
@@ -235,12 +240,12 @@ def fraud_log(
     return (Replay(made, now[rows], predicted), Replay(made, then[rows], predicted)), people
 
 
-def resampled(people: Int64s, rng: np.random.Generator) -> tuple[Int64s, Int64s]:
-    """Returns the rows of as many people, drawn with replacement, and the token of whom each row is of."""
+def resampled(people: Int64s, rng: np.random.Generator, *, times: int = 1) -> tuple[Int64s, Int64s]:
+    """Returns the rows of so many times as many people, drawn with replacement, and the token of whom each is of."""
     order = np.argsort(people, kind="stable")
     starts = np.flatnonzero(np.diff(people[order], prepend=-2))
     groups = np.split(order, starts[1:])
-    drawn = [groups[place] for place in rng.integers(len(groups), size=len(groups)).tolist()]
+    drawn = [groups[place] for place in rng.integers(len(groups), size=times * len(groups)).tolist()]
     return np.concatenate(drawn), np.repeat(np.arange(len(drawn)), [len(one) for one in drawn])
 
 
@@ -261,7 +266,7 @@ FEED_CHANGES: dict[str, dict[str, Any]] = {
     "no diversity": {"rerank": "none"},
 }
 HEADS = tuple(signal.head for signal in feed.SYSTEM.schema.signals)
-HISTORY, LIVED, FEED_SCALE = 8, 5, 0.15
+HISTORY, LIVED, FEED_SCALE, FEED_TIMES = 8, 5, 0.15, 12
 
 
 class Slate(NamedTuple):
@@ -299,9 +304,7 @@ def feed_town(seed: int, folder: Path) -> tuple[Deployment, dict[tuple[str, int]
     return deployment, truths
 
 
-def truth_of(
-    world: Any, message: Any, *, above: Sequence[str], refs: Sequence[str]
-) -> tuple[dict[str, Floats], float]:
+def truth_of(world: Any, message: Any, *, above: Sequence[str], refs: Sequence[str]) -> tuple[dict[str, Floats], float]:
     """Returns the probability of each action by who looks at a thing in a slot, for each, and of being looked at."""
     reader, rows = world.find(message.body["user"], (*above, *refs))
     town, first = world.town, len(above)
@@ -324,7 +327,7 @@ def feed_seen(seed: int, repeats: int) -> Iterator[Seen]:
             worth = [expected(one, money) for one in slots]
             truth = 1_000 * float(np.mean(worth)) if worth else 0.0
             for _ in range(repeats):
-                rows, tokens = resampled(people, rng)
+                rows, tokens = resampled(people, rng, times=FEED_TIMES)
                 again = [redrawn(slots[row], money, rng) for row in rows.tolist()]
                 named = [one._replace(person=token) for one, token in zip(again, tokens.tolist(), strict=True)]
                 yield Seen(f"feed, {change}", judged(slots_told(named)), truth)
@@ -445,7 +448,8 @@ def print_cases(seen: Sequence[Seen]) -> None:
         cells = [text(rate(part, "holds")) if part else "–" for part in (verdicts, mine)]
         wrong = sum(one.is_wrong for one in verdicts)
         print(
-            f"{case:34}{len(mine):>8}{truth:>10.1f}{len(verdicts):>10}{cells[0]:>24}{cells[1]:>24}{wrong:>7}", flush=True
+            f"{case:34}{len(mine):>8}{truth:>10.1f}{len(verdicts):>10}{cells[0]:>24}{cells[1]:>24}{wrong:>7}",
+            flush=True,
         )
 
 
@@ -479,14 +483,16 @@ def main() -> None:
             seen += mine
             print(f"seed {seed}")
             print_cases(mine)
-    print(f"\nall seeds; truth in minor units a thousand payments, or drawn slots")
+    print("\nall seeds; truth in minor units a thousand payments, or drawn slots")
     print_cases(seen)
     keys = figures(seen)
     digits = digits_cover(4 * repeats)
     print(f"\ndigits to bandit: {text(digits)} of intervals hold the truth")
     campaigns = list(obd_rows())
     for campaign, told, own in campaigns:
-        print(f"Open Bandit, {campaign}: random policy from the other's log {text(told, 4)}, its own log {text(own, 4)}")
+        print(
+            f"Open Bandit, {campaign}: random policy from the other's log {text(told, 4)}, its own log {text(own, 4)}"
+        )
     keys |= {"digits": digits.value, "obd": sum(agree(told, own) for _, told, own in campaigns), "seeds": seeds}
     print(f"\ncoverage {keys['coverage']:.3f} of {keys['intervals']} verdicts; wrong way {keys['wrong']:.4f}")
     if given.json:

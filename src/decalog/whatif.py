@@ -43,6 +43,10 @@ MOST_BEYOND = 0.2
 """Share of the slots that change, above which the others, whose choice was among the drawn, do not speak for them."""
 
 
+LEAST_POSITIVES = 10
+"""Of equal weight, among requests that change: rare outcomes of which fewer show make intervals too narrow."""
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be judged.
 
@@ -225,6 +229,7 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
         seen = _seen(now.rows, shows)
         ends = tuple(_brings(money, now, then, changed=changed, label=label) for label in (0.0, 1.0))
         rows, drawn = _revealed(now, seen, changed=changed, ends=ends)
+        positives = _effective(now.predictions[changed], ends[1] - ends[0], chance=seen.positive[changed])
         return Evidence(
             unit=unit,
             entities=people,
@@ -240,6 +245,7 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
             since=int(now.rows.times[0]) if now.rows.n else 0,
             until=int(now.rows.times[-1]) if now.rows.n else 0,
             notes=tuple(_notes(moves, self.assumes(money.params))),
+            doubts=tuple(_too_few(positives, rows)),
         )
 
 
@@ -252,11 +258,12 @@ class Replay(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """Which requests' outcomes are seen, how likely that was, and which never could have been."""
+    """Which requests' outcomes are seen, and how likely that was; which never could be; how likely a positive's is."""
 
     is_seen: Any
     chance: Floats
     is_hidden: Any
+    positive: Floats
 
 
 def _replays(asked: Asked) -> tuple[Replay, Replay]:
@@ -300,7 +307,9 @@ def _seen(rows: Examples, shows: Mapping[str, tuple[float, float]]) -> _Seen:
     chance = rows.propensities * by_label
     is_seen = (rows.labels != UNKNOWN) & (chance > 0)
     is_in_part = np.any((odds > 0) & (odds < 1), axis=1)
-    return _Seen(is_seen, np.where(is_seen, chance, 1.0), ~is_seen & (rows.propensities == 1) & ~is_in_part)
+    is_hidden = ~is_seen & (rows.propensities == 1) & ~is_in_part
+    positive = np.where(odds[:, 1] > 0, rows.propensities * odds[:, 1], 1 - rows.propensities)
+    return _Seen(is_seen, np.where(is_seen, chance, 1.0), is_hidden, np.where(is_hidden, 0.0, positive))
 
 
 def _revealed(now: Replay, seen: _Seen, *, changed: Any, ends: tuple[Floats, ...]) -> tuple[Logged, Drawn]:
@@ -324,6 +333,25 @@ def _revealed(now: Replay, seen: _Seen, *, changed: Any, ends: tuple[Floats, ...
         unsupported=seen.is_hidden[changed].astype(np.float64),
     )
     return rows, drawn
+
+
+def _effective(p: Floats, matters: Floats, *, chance: Floats) -> float:
+    """Returns how many positives, of equal weight and money, a log should show: (Σ p m)² / Σ (p m² / chance).
+
+    By predictions and not by what came: verdicts that wait until outcomes look sure are wrong more often than they say.
+    """
+    told = (chance > 0) & (matters != 0)
+    p, matters, chance = p[told], np.abs(matters[told]), chance[told]
+    squares = float(np.sum(p * matters**2 / chance))
+    return float(np.sum(p * matters)) ** 2 / squares if squares > 0 else 0.0
+
+
+def _too_few(positives: float, rows: Logged) -> Iterator[str]:
+    if len(rows.rewards) and positives < LEAST_POSITIVES:
+        yield (
+            f"by predictions the log shows as much as {positives:.1f} positives of equal weight among them, fewer than "
+            f"{LEAST_POSITIVES}"
+        )
 
 
 def _brings(money: Policy, now: Replay, then: Replay, *, changed: Any, label: float) -> Floats:

@@ -190,8 +190,9 @@ def judged(evidence: Evidence) -> WhatIf:
     if not found:
         return _told(evidence, "no verdict", (lacking,))
     first = next(iter(found.values()))
-    whatever = _whatever(evidence, first.estimator)
-    answer, because, brings = _answer(evidence, first, whatever)
+    ends = _ends(evidence, first)
+    answer, because, brings = _answer(evidence, first, ends)
+    whatever = (_over_all(evidence, ends[0]), _over_all(evidence, ends[1])) if len(ends) > 1 else None
     told = _told(evidence, answer, because, found=found, whatever=whatever)
     return msgspec.structs.replace(told, brings=brings)
 
@@ -209,40 +210,39 @@ def _estimates(evidence: Evidence, rows: Logged) -> tuple[dict[str, Estimate], s
     return found, lacking
 
 
-def _whatever(evidence: Evidence, estimator: Estimator) -> tuple[Measurement, Measurement] | None:
-    """Returns the estimates with every hidden label against the change, and for it; None where that bounds nothing."""
-    hidden = evidence.rows.unsupported > 0
+def _ends(evidence: Evidence, first: Estimate) -> tuple[Estimate, ...]:
+    """Returns the estimates with every hidden label against the change, and for it; the one there is if none bounds it.
+
+    However few are hidden: they may be those with the most money at stake.
+    """
+    hidden, rows = evidence.rows.unsupported > 0, evidence.rows
     if not len(evidence.least) or not np.any(hidden):
-        return None
-    ends = []
-    for worth in (evidence.least, evidence.most):
-        put = {
-            name: np.where(hidden, worth, getattr(evidence.rows, name))
-            for name in ("rewards", "modelled", "expected")
-            if len(getattr(evidence.rows, name))
-        }
-        put |= {"targets": np.where(hidden, 1.0, evidence.rows.targets), "unsupported": np.zeros(len(hidden))}
-        one = estimate(msgspec.structs.replace(evidence.rows, **put), estimator)
-        if not one.is_verdict:
-            return None
-        ends.append(_over_all(evidence, one))
-    return ends[0], ends[1]
+        return (first,)
+    seen = {"targets": np.where(hidden, 1.0, rows.targets), "unsupported": np.zeros(len(hidden))}
+    columns = [name for name in ("rewards", "modelled", "expected") if len(getattr(rows, name))]
+    return tuple(
+        estimate(
+            msgspec.structs.replace(
+                rows, **seen, **{name: np.where(hidden, worth, getattr(rows, name)) for name in columns}
+            ),
+            first.estimator,
+        )
+        for worth in (evidence.least, evidence.most)
+    )
 
 
 def _answer(
-    evidence: Evidence, first: Estimate, whatever: tuple[Measurement, Measurement] | None
+    evidence: Evidence, first: Estimate, ends: tuple[Estimate, ...]
 ) -> tuple[Answer, tuple[str, ...], Measurement | None]:
-    brings = _over_all(evidence, first)
-    if evidence.doubts:
-        return "no verdict", (*evidence.doubts, *first.doubts, _CANARY), None
-    if first.is_verdict:
-        return _direction(brings.low, brings.high), (), brings
-    if whatever is not None:
-        brings = Measurement(brings.value, whatever[0].low, whatever[1].high, brings.n)
-        sure = _direction(brings.low, brings.high)
-        if sure != "no difference shown":
-            return sure, ("whatever the hidden labels say: the interval takes in all of them",), brings
-    return "no verdict", (*first.doubts, _CANARY), None
+    doubts = dict.fromkeys((*evidence.doubts, *(doubt for one in ends for doubt in one.doubts)))
+    if doubts:
+        return "no verdict", (*doubts, _CANARY), None
+    told, low, high = (_over_all(evidence, one) for one in (first, ends[0], ends[-1]))
+    brings = Measurement(told.value, low.low, high.high, told.n)
+    answer = _direction(brings.low, brings.high)
+    if answer == "no difference shown" and answer != _direction(told.low, told.high):
+        return "no verdict", ("what the hidden labels say would decide it", _CANARY), None
+    return answer, (("the interval takes in whatever hidden labels say",) if len(ends) > 1 else ()), brings
 
 
 def _direction(low: float, high: float) -> Answer:
