@@ -379,12 +379,13 @@ def digits_cover(repeats: int) -> Measurement:
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # has no types
 
     data, digits = load_digits(return_X_y=True)
+    data = data / 16
     rng = np.random.default_rng(0)
     order = rng.permutation(len(digits))
     train, test = order[:600], order[600:]
     logging, target = (
-        LogisticRegression(C=c, max_iter=200).fit(data[train][:, part], digits[train])
-        for c, part in ((0.001, slice(0, 32)), (0.01, slice(None)))
+        LogisticRegression(C=c, max_iter=1_000).fit(data[train][:, part], digits[train])
+        for c, part in ((0.1, slice(0, 32)), (1.0, slice(None)))
     )
     odds = 0.7 * logging.predict_proba(data[test][:, :32]) + 0.03  # every digit has a chance of 3 % at least
     chosen, right = target.predict(data[test]), digits[test]
@@ -405,22 +406,25 @@ def digits_cover(repeats: int) -> Measurement:
 
 def obd_rows() -> Iterator[tuple[str, Measurement, Measurement]]:
     """Yields (campaign, estimate of the random policy from the other's log, its own log)."""
-    import pyarrow.parquet as pq
+    import duckdb
 
     folder = shared_data("ads", "obd_small")
     for campaign in ("all", "men", "women"):
         files = [folder / f"{policy}_{campaign}_{campaign}.parquet" for policy in ("bts", "random")]
         if not all(file.is_file() for file in files):
             return
-        bts, own = (pq.read_table(file, columns=["click", "propensity_score", "item_id"]) for file in files)
-        n = len(set(own.column("item_id").to_pylist()))
+        bts, own = (
+            duckdb.execute("select click, propensity_score as p, item_id as item from read_parquet(?)", [str(file)])
+            .fetchnumpy()
+            for file in files
+        )
         told = Logged(
-            rewards=bts.column("click").to_numpy().astype(np.float64),
-            propensities=bts.column("propensity_score").to_numpy().astype(np.float64),
-            targets=np.full(bts.num_rows, 1 / n),
+            rewards=np.asarray(bts["click"], np.float64),
+            propensities=np.asarray(bts["p"], np.float64),
+            targets=np.full(len(bts["p"]), 1 / len(np.unique(own["item"]))),
             bounds=(0.0, 1.0),
         )
-        clicks = own.column("click").to_numpy()
+        clicks = np.asarray(own["click"])
         yield campaign, estimate(told, "snips").value, proportion(int(clicks.sum()), len(clicks))
 
 

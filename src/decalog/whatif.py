@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from decalog.candidates import Candidates, gathered
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Decision, Versions, decode_decision
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError, near
 from decalog.evaluation import Outlook, complete_until, replayed
@@ -444,7 +444,7 @@ class _Slots:
         self._asked, self._randomised = asked, randomised
         self._log, self._system = asked.deployment.log, asked.then.system
         self._is_new = asked.then.version != asked.now.version
-        versions = msgspec.structs.replace(asked.deployment.serving().versions, model=asked.then.version[:12])
+        versions = Versions(asked.then.version[:12], "", self._system.features.version, 0)
         self._judge = Judge(
             self._system,
             Serving(model=asked.then.model, head=asked.then.head, policy=asked.then.policy, versions=versions),
