@@ -48,7 +48,7 @@ INDEXES = ("stores/flat.py", "stores/faiss.py")
 LOOP_LINES = 6_000
 LOOP = (
     *("statistics", "examples", "impressions", "training", "slate_training", "evaluation", "slate_metrics", "reports"),
-    *("monitoring", "whatif", "whatif_verdict"),
+    *("monitoring", "whatif", "whatif_slots", "whatif_verdict"),
 )
 """What closes the loop, off the way of a decision; docs/decisions/0038 says why it is counted apart from the spine."""
 EDGE_LINES = 8_000

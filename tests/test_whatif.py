@@ -26,18 +26,8 @@ from decalog.systems.feed.whatif import WHATIF as FEED_TELLS
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
 from decalog.systems.fraud.whatif import WHATIF, shows
-from decalog.whatif import (
-    MOST_BEYOND,
-    Asked,
-    Change,
-    DrawnSlot,
-    Replay,
-    Side,
-    changed_params,
-    drawn_slots,
-    slots_told,
-    what_if,
-)
+from decalog.whatif import Asked, Change, Replay, Side, changed_params, what_if
+from decalog.whatif_slots import MOST_BEYOND, DrawnSlot, drawn_slots, slots_told
 from decalog.whatif_verdict import judged
 
 COSTS = FraudCosts(reviews_per_day=0)

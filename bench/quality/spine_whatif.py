@@ -58,7 +58,8 @@ from decalog.systems.fraud.system import SYSTEM as FRAUD
 from decalog.systems.fraud.whatif import WHATIF as FRAUD_TELLS
 from decalog.systems.fraud.whatif import shows
 from decalog.systems.fraud.world_params import WorldParams
-from decalog.whatif import Asked, Change, DrawnSlot, Replay, Side, drawn_slots, slots_told
+from decalog.whatif import Asked, Change, Replay, Side
+from decalog.whatif_slots import DrawnSlot, drawn_slots, slots_told
 from decalog.whatif_verdict import WhatIf, judged
 
 FIRST_SEED, SEEDS, REPEATS = 101, 4, 100
@@ -338,11 +339,12 @@ def feed_seen(seed: int, repeats: int) -> Iterator[Seen]:
 def changed_slots(deployment: Deployment, truths: Any, weights: FeedWeights) -> list[Slate]:
     """Returns the drawn slots with another policy's choice, as far as that was in the draw, and their truth."""
     served = deployment.serving()
-    sides = [
-        Side(deployment.system, served.model, served.head, served.versions.model, 0, policy)
+    model: Any = served.model
+    now, then = (
+        Side(deployment.system, model, served.head, served.versions.model, 0, policy)
         for policy in (served.policy, feed.SYSTEM.policy(weights))
-    ]
-    asked = Asked(deployment, *sides, served.policy, Change(last=10**6))
+    )
+    asked = Asked(deployment, now, then, served.policy, Change(last=10**6))
     return [
         Slate(slot, *truths[slot.request, slot.position])
         for slot in drawn_slots(asked, slot_propensities)
@@ -375,8 +377,8 @@ def redrawn(one: Slate, money: Any, rng: np.random.Generator) -> DrawnSlot:
 
 def digits_cover(repeats: int) -> Measurement:
     """Returns how often an interval holds a classifier's accuracy, estimated from another one's drawn choices."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # has no types
-    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # has no types
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
 
     data, digits = load_digits(return_X_y=True)
     data = data / 16
@@ -414,8 +416,9 @@ def obd_rows() -> Iterator[tuple[str, Measurement, Measurement]]:
         if not all(file.is_file() for file in files):
             return
         bts, own = (
-            duckdb.execute("select click, propensity_score as p, item_id as item from read_parquet(?)", [str(file)])
-            .fetchnumpy()
+            duckdb.execute(
+                "select click, propensity_score as p, item_id as item from read_parquet(?)", [str(file)]
+            ).fetchnumpy()
             for file in files
         )
         told = Logged(

@@ -170,7 +170,7 @@ class Replayer:
 
     def _trace(self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState) -> Trace:
         logged = list(decision.candidates)
-        draft, refolded = drafted(record, decision, state)
+        draft, refolded = drafted(record, decision, state=state)
         judge = Judge(system, serving)
         if decision.fallback in ("", "policy_error"):
             judge.predict(draft)
@@ -243,7 +243,7 @@ def reads_of(log: Log, system: str) -> Reads:
     return joined(sets) if sets else Reads(outcomes=True, tables=None)
 
 
-def drafted(record: Record, decision: Decision, state: OnlineState) -> tuple[Underway, Floats | None]:
+def drafted(record: Record, decision: Decision, *, state: OnlineState) -> tuple[Underway, Floats | None]:
     """Returns a decision as it was before predictions, and its features as refolded; None where it had none.
 
     Args:

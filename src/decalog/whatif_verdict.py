@@ -234,7 +234,7 @@ def _ends(evidence: Evidence, first: Estimate) -> tuple[Estimate, ...]:
 def _answer(
     evidence: Evidence, first: Estimate, ends: tuple[Estimate, ...]
 ) -> tuple[Answer, tuple[str, ...], Measurement | None]:
-    doubts = dict.fromkeys((*evidence.doubts, *(doubt for one in ends for doubt in one.doubts)))
+    doubts = (*evidence.doubts, *(ends[0].doubts or ends[-1].doubts))
     if doubts:
         return "no verdict", (*doubts, _CANARY), None
     told, low, high = (_over_all(evidence, one) for one in (first, ends[0], ends[-1]))

@@ -274,7 +274,7 @@ class FeedPolicy:
             draws = {slot: case.draw(f"slot {slot}") for slot in explored if slot < knobs[kernel.SLOTS]}
         return filled(facts, worth, knobs=knobs, draws=draws, tells=tells or bool(seen.rules)), seen
 
-    def choice_in(self, case: Case, position: int, above: Sequence[str]) -> str:
+    def choice_in(self, case: Case, position: int, *, above: Sequence[str]) -> str:
         """Returns the post that a slot takes without a draw, given the posts above it.
 
         Args:

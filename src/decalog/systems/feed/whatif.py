@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from decalog.systems.feed.slate.exploration import slot_propensities
-from decalog.whatif import Slots
+from decalog.whatif_slots import Slots
 
 WHATIF = Slots(slot_propensities)
