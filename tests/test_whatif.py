@@ -27,7 +27,7 @@ from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
 from decalog.systems.fraud.whatif import WHATIF, shows
 from decalog.whatif import Asked, Change, Replay, Side, changed_params, what_if
-from decalog.whatif_slots import MOST_BEYOND, DrawnSlot, drawn_slots, slots_told
+from decalog.whatif_slots import MOST_BEYOND, DrawnSlot, bounds_of, drawn_slots, slots_told
 from decalog.whatif_verdict import judged
 
 COSTS = FraudCosts(reviews_per_day=0)
@@ -243,9 +243,16 @@ def test_another_policy_chooses_given_the_slots_above(slates: tuple[SlateLog, Sy
     hated = msgspec.structs.replace(PARAMS, click_per_1000_minor=-50)  # what is likely clicked is now worth least
     found = list(drawn_slots(asked(log, system, hated), slot_propensities))
     assert all(one.choice and one.choice != one.refs[0] for one in found)
-    told = slots_told(found)
+    told = slots_told(found, bounds=BOUNDS)
     assert told.changed.all() or len(told.changed) < len(found)
     assert told.doubts == () or "what the slot was not drawn from" in told.doubts[0]
+
+
+BOUNDS = (-5.0, 5.0)
+
+
+def test_a_thing_is_worth_no_less_and_no_more_than_all_that_can_be_done_with_it() -> None:
+    assert bounds_of(FeedPolicy(FeedWeights()), HEADS) == pytest.approx((-110.0, 7.55))
 
 
 def slot(number: int, *, ref: str, choice: str, worth: float = 0.0) -> DrawnSlot:
@@ -265,7 +272,8 @@ def slot(number: int, *, ref: str, choice: str, worth: float = 0.0) -> DrawnSlot
 
 def test_only_the_greedy_choice_of_a_draw_is_another() -> None:
     told = slots_told(
-        [slot(0, ref="a", choice="b", worth=1.0), slot(1, ref="b", choice="b"), slot(2, ref="a", choice="a")]
+        [slot(0, ref="a", choice="b", worth=1.0), slot(1, ref="b", choice="b"), slot(2, ref="a", choice="a")],
+        bounds=BOUNDS,
     )
     assert told.changed.tolist() == [True, True, False]
     assert told.rows.propensities.tolist() == [0.75, 0.25]
@@ -282,7 +290,7 @@ def test_a_change_is_worth_what_the_draws_of_its_choice_brought() -> None:
         slot(n, ref="a" if n % 4 else "b", choice="b", worth=(1.0 if n % 4 else 2.0) + n // 4 % 2 - 0.5)
         for n in range(800)
     ]
-    found = judged(slots_told(slots))
+    found = judged(slots_told(slots, bounds=BOUNDS))
     assert found.findings["snips"].brings.value == pytest.approx(1_000 * 0.5)
     assert found.answer == "better"
     assert found.notes[0].startswith("another choice in those slots")
@@ -292,11 +300,11 @@ def test_a_change_is_worth_what_the_draws_of_its_choice_brought() -> None:
 def test_slots_whose_choice_was_not_in_the_draw_are_left_out_and_many_are_a_doubt() -> None:
     there = [slot(n, ref="a", choice="b") for n in range(8)]
     beyond = [slot(n, ref="a", choice="c") for n in range(8, 10)]
-    told = slots_told([*there, *beyond, slot(10, ref="a", choice="")])
+    told = slots_told([*there, *beyond, slot(10, ref="a", choice="")], bounds=BOUNDS)
     assert len(told.changed) == 8
     assert told.doubts == ()
     assert "2 slots are left out: the change would show what the slot was not drawn from" in told.notes
     assert "1 slots are left out: the change would not have the slots above as they were" in told.notes
     assert MOST_BEYOND == 0.2
-    more = slots_told([*there, *beyond, slot(11, ref="a", choice="d")])
+    more = slots_told([*there, *beyond, slot(11, ref="a", choice="d")], bounds=BOUNDS)
     assert more.doubts == ("in 3 of 11 slots that change, it would show what the slot was not drawn from",)

@@ -59,7 +59,7 @@ from decalog.systems.fraud.whatif import WHATIF as FRAUD_TELLS
 from decalog.systems.fraud.whatif import shows
 from decalog.systems.fraud.world_params import WorldParams
 from decalog.whatif import Asked, Change, Replay, Side
-from decalog.whatif_slots import DrawnSlot, drawn_slots, slots_told
+from decalog.whatif_slots import DrawnSlot, bounds_of, drawn_slots, slots_told
 from decalog.whatif_verdict import WhatIf, judged
 
 FIRST_SEED, SEEDS, REPEATS = 101, 4, 100
@@ -321,9 +321,10 @@ def feed_seen(seed: int, repeats: int) -> Iterator[Seen]:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         deployment, truths = feed_town(seed, Path(folder))
+        money = feed.SYSTEM.policy(WEIGHTS)
+        bounds = bounds_of(money, HEADS)
         for change, values in FEED_CHANGES.items():
             slots = changed_slots(deployment, truths, msgspec.structs.replace(WEIGHTS, **values))
-            money = feed.SYSTEM.policy(WEIGHTS)
             people = np.array([one.slot.person for one in slots], np.int64)
             worth = [expected(one, money) for one in slots]
             truth = 1_000 * float(np.mean(worth)) if worth else 0.0
@@ -331,8 +332,9 @@ def feed_seen(seed: int, repeats: int) -> Iterator[Seen]:
                 rows, tokens = resampled(people, rng, times=FEED_TIMES)
                 again = [redrawn(slots[row], money, rng) for row in rows.tolist()]
                 named = [one._replace(person=token) for one, token in zip(again, tokens.tolist(), strict=True)]
-                yield Seen(f"feed, {change}", judged(slots_told(named)), truth)
-        yield Seen("feed, A/A", judged(slots_told([one.slot for one in changed_slots(deployment, truths, WEIGHTS)])), 0)
+                yield Seen(f"feed, {change}", judged(slots_told(named, bounds=bounds)), truth)
+        same = [one.slot for one in changed_slots(deployment, truths, WEIGHTS)]
+        yield Seen("feed, A/A", judged(slots_told(same, bounds=bounds)), 0.0)
         deployment.log.close()
 
 

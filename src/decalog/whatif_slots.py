@@ -69,7 +69,14 @@ class Slots(msgspec.Struct, frozen=True):
 
     def evidence(self, asked: Asked) -> Evidence:
         """See `Telling`. Against what the slots' draws were from, whatever was in force when."""
-        return slots_told(list(drawn_slots(asked, self.randomised)))
+        heads = tuple(signal.head for signal in asked.then.system.schema.signals)
+        return slots_told(list(drawn_slots(asked, self.randomised)), bounds=bounds_of(asked.money, heads))
+
+
+def bounds_of(money: SlatePolicy, heads: tuple[str, ...]) -> tuple[float, float]:
+    """Returns the least and the most that one thing shown can be worth, minor units: a rare report leaves its trace."""
+    each = money.worth(heads, np.eye(len(heads)))
+    return float(np.sum(np.minimum(each, 0.0))), float(np.sum(np.maximum(each, 0.0)))
 
 
 class DrawnSlot(NamedTuple):
@@ -226,8 +233,13 @@ def _factors(found: Sequence[DrawnSlot]) -> dict[int, float]:
     return {place: came / said if came > 0 < said else 1.0 for place, (came, said) in told.items()}
 
 
-def slots_told(slots: Sequence[DrawnSlot]) -> Evidence:
-    """Returns what drawn slots say: those whose choice was in the draw, for nothing is known of any other."""
+def slots_told(slots: Sequence[DrawnSlot], *, bounds: tuple[float, float]) -> Evidence:
+    """Returns what drawn slots say: those whose choice was in the draw, for nothing is known of any other.
+
+    Args:
+        slots: that were drawn.
+        bounds: see `bounds_of`.
+    """
     found = [one for one in slots if one.choice in one.refs]
     there = [one for one in found if one.choice != one.refs[0]]
     factors = _factors(found)
@@ -240,6 +252,7 @@ def slots_told(slots: Sequence[DrawnSlot]) -> Evidence:
         expected=odds[:, 2],
         unsupported=np.zeros(len(there)),
         entities=_people(there),
+        bounds=bounds,
     )
     times = [one.decided for one in found]
     return Evidence(
