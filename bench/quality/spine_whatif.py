@@ -1,6 +1,6 @@
 """Whether what-if is right as often as it says: how often its 95 % intervals hold the truth of worlds that are known.
 
-    python bench/quality/spine_whatif.py [--json] [--short] [--seeds 4] [--repeats 100]
+    python bench/quality/spine_whatif.py [--json] [--short] [--seeds 4] [--repeats 60]
 
 Simulated results but for the outside checks. From each seed come a fraud town and a feed town, and what they decided
 with exploration. Then, `--repeats` times, people are drawn from the town with replacement, outcomes anew from the
@@ -62,7 +62,7 @@ from decalog.whatif import Asked, Change, Replay, Side
 from decalog.whatif_slots import DrawnSlot, bounds_of, drawn_slots, slots_told
 from decalog.whatif_verdict import WhatIf, judged
 
-FIRST_SEED, SEEDS, REPEATS = 101, 4, 100
+FIRST_SEED, SEEDS, REPEATS = 101, 4, 60
 SHORT_SEEDS, SHORT_REPEATS = 1, 10
 DAYS, TRAINED_DAY, FRAUD_SCALE = 90, 50, 0.3
 FRAUD_TIMES = 8
@@ -321,7 +321,7 @@ def feed_seen(seed: int, repeats: int) -> Iterator[Seen]:
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         deployment, truths = feed_town(seed, Path(folder))
-        money = feed.SYSTEM.policy(WEIGHTS)
+        money: Any = feed.SYSTEM.policy(WEIGHTS)
         bounds = bounds_of(money, HEADS)
         for change, values in FEED_CHANGES.items():
             slots = changed_slots(deployment, truths, msgspec.structs.replace(WEIGHTS, **values))
