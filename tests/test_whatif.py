@@ -37,15 +37,15 @@ COSTS = FraudCosts(reviews_per_day=0)
 
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """600 payments of 97 cards; those above 30.00 are thought frauds, and every third of them up to 50.00 is one."""
+    """1,200 payments of 97 cards; those above 30.00 are thought frauds, and every third of them up to 50.00 is one."""
     root = tmp_path_factory.mktemp("whatif")
     log = FraudLog(root)
-    for i in range(600):
+    for i in range(1_200):
         dear = i % 4 == 0
         amount = 4_000 if dear and i % 8 else 7_000 if dear else 1_000
-        log.pay(f"p{i}", i / 10, card=f"card-{i % 97}", amount_minor=amount)
+        log.pay(f"p{i}", i / 20, card=f"card-{i % 97}", amount_minor=amount)
         if amount == 4_000 and i % 3 == 0:
-            log.report(f"cb{i}", f"p{i}", i / 10 + 0.01)
+            log.report(f"cb{i}", f"p{i}", i / 20 + 0.01)
     log.records(until_day=130)
     champion = add_model(root, rule(limit=3_000), parameters={"trained_at": START})
     add_model(root, rule(limit=5_000), promote=False, name="other", parameters={"trained_at": START + 5 * DAY})
@@ -175,7 +175,7 @@ def test_rare_frauds_of_which_few_would_show_are_a_doubt() -> None:
     rare = [replay._replace(predictions=np.full(600, 0.002)) for replay in (now, then)]
     told = WHATIF.told(rare[0], rare[1], people=np.arange(600), unit="payment", money=FraudPolicy(COSTS))
     assert told.doubts == (
-        "by predictions the log shows as much as 1.2 positives of equal weight among them, fewer than 10",
+        "by predictions the log shows as much as 1.2 positives of equal weight among them, fewer than 30",
     )
 
 

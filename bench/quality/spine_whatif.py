@@ -1,6 +1,6 @@
 """Whether what-if is right as often as it says: how often its 95 % intervals hold the truth of worlds that are known.
 
-    python bench/quality/spine_whatif.py [--json] [--short] [--seeds 4] [--repeats 60]
+    python bench/quality/spine_whatif.py [--json] [--short] [--seeds 4] [--repeats 30]
 
 Simulated results but for the outside checks. From each seed come a fraud town and a feed town, and what they decided
 with exploration. Then, `--repeats` times, people are drawn from the town with replacement, outcomes anew from the
@@ -62,10 +62,10 @@ from decalog.whatif import Asked, Change, Replay, Side
 from decalog.whatif_slots import DrawnSlot, bounds_of, drawn_slots, slots_told
 from decalog.whatif_verdict import WhatIf, judged
 
-FIRST_SEED, SEEDS, REPEATS = 101, 4, 60
-SHORT_SEEDS, SHORT_REPEATS = 1, 10
+FIRST_SEED, SEEDS, REPEATS = 101, 4, 30
+SHORT_SEEDS, SHORT_REPEATS = 1, 3
 DAYS, TRAINED_DAY, FRAUD_SCALE = 90, 50, 0.3
-FRAUD_TIMES = 8
+FRAUD_TIMES = 20
 """A log is of so many times as many people as a town has: frauds are rare, and a handful of them tells nothing."""
 HEAD = FRAUD.models[-1].head
 
@@ -267,7 +267,7 @@ FEED_CHANGES: dict[str, dict[str, Any]] = {
     "no diversity": {"rerank": "none"},
 }
 HEADS = tuple(signal.head for signal in feed.SYSTEM.schema.signals)
-HISTORY, LIVED, FEED_SCALE, FEED_TIMES = 8, 5, 0.15, 12
+HISTORY, LIVED, FEED_SCALE, FEED_TIMES = 8, 5, 0.15, 24
 
 
 class Slate(NamedTuple):

@@ -30,8 +30,9 @@ from decalog.statistics.offpolicy import Logged
 from decalog.system import System, load
 from decalog.whatif_verdict import Drawn, Evidence, WhatIf, judged
 
-LEAST_POSITIVES = 10
-"""Of equal weight, among requests that change: rare outcomes of which fewer show make intervals too narrow."""
+LEAST_POSITIVES = 30
+"""Of equal weight, that the log should show of requests that change. Fewer than about fifteen make intervals too narrow;
+predictions name up to twice as many as there are, where a change goes by the same predictions."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,7 +286,8 @@ def _only(replay: Replay, ids: set[str]) -> Replay:
 
 
 def _seen(rows: Examples, shows: Mapping[str, tuple[float, float]]) -> _Seen:
-    odds = np.array([shows.get(acted, (0.0, 0.0)) for acted in rows.acted], np.float64).reshape(-1, 2)
+    actions, place = np.unique(np.array(rows.acted, np.str_), return_inverse=True)
+    odds = np.array([shows.get(str(action), (0.0, 0.0)) for action in actions], np.float64).reshape(-1, 2)[place]
     by_label = odds[np.arange(rows.n), np.maximum(rows.labels, 0)]
     # What was drawn was drawn to show: an action that hides was drawn against one that does not.
     chance = rows.propensities * by_label
