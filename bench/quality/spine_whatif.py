@@ -81,7 +81,10 @@ class Seen(NamedTuple):
     def interval(self) -> Measurement | None:
         """Of the estimate that the verdict would rest on, verdict or not."""
         first = next(iter(self.told.findings.values()), None)
-        return self.told.brings if self.is_verdict else None if first is None else first.brings
+        if self.is_verdict or first is None:
+            return self.told.brings
+        low, high = self.told.whatever or (first.brings, first.brings)
+        return Measurement(first.brings.value, low.low, high.high, low.n)
 
     @property
     def is_verdict(self) -> bool:

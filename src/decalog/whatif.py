@@ -31,7 +31,7 @@ from decalog.system import System, load
 from decalog.whatif_verdict import Drawn, Evidence, WhatIf, judged
 
 LEAST_POSITIVES = 30
-"""Of equal weight, that the log should show of requests that change. Fewer than about fifteen make intervals too narrow;
+"""Of equal weight, that the log should show of what changes. Fewer than about fifteen make intervals too narrow;
 predictions name up to twice as many as there are, where a change goes by the same predictions."""
 
 
