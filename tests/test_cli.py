@@ -328,6 +328,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     ),
     "an address that is not ours": (["serve", "fraud", "--host", "192.0.2.1"], 2, "192.0.2.1 port 8000"),
     "no log to replay": (["replay", "fraud", "--all"], 2, "home var: a folder without a log"),
+    "no log to look at": (["whatif", "fraud"], 2, "home var: a folder without a log"),
     "no log to train on": (["train", "fraud"], 2, "home var: a folder without a log"),
     "no log to verify": (["verify"], 2, "home var: a folder without a log"),
     "no log to back up": (["backup", "monday"], 2, "backup of var: a folder without a log"),
@@ -631,3 +632,16 @@ def test_tables_and_policy_go_to_a_running_server_too(
         ("GET", "http://there/v1/fraud/rollout", None, "t"),
         ("PUT", "http://there/v1/fraud/rollout", step, "t"),
     ]
+
+
+def test_a_change_is_judged_on_the_log_or_the_log_cannot_tell(run: Shell, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.toml").write_text("margin_bp = 3000\n")
+    ran = run("whatif", "fraud", "--policy", "new.toml", "--set", "goodwill_minor=900")
+    assert ran.code == 0
+    assert "margin_bp = 3000" in ran.out
+    assert "goodwill_minor = 900" in ran.out
+    told = json.loads(run("whatif", "fraud", "--json").out)
+    # Of two days nothing has matured.
+    assert (told["answer"], told["because"]) == ("no verdict", ["the log holds no payment that could tell"])
+    assert_sentence(run("whatif", "fraud", "--set", "goodwil=9"), 2, "what-if, --set: 'goodwil=9'")
+    assert home.is_dir()

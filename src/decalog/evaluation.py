@@ -84,10 +84,10 @@ def split(history: History, *, test_share: float) -> Split:
         test_share: of the two parts together that the test part holds, about; in (0, 1).
     """
     now = history.now
-    end = _complete_until(now.times, now.settled, date=history.known_time)
+    end = complete_until(now.times, now.settled, date=history.known_time)
     date = _training_date(now, end, test_share=test_share)
     then = history.as_of(date)
-    until = min(date, _complete_until(then.times, then.settled, date=date))
+    until = min(date, complete_until(then.times, then.settled, date=date))
     return Split(
         trained_at=date,
         train=then.take((then.times < until) & then.labelled),
@@ -100,7 +100,7 @@ def split(history: History, *, test_share: float) -> Split:
 def plain_split(history: History, *, test_share: float) -> Split:
     """Returns train and test parts by time alone, labels as known at the pin: for logs too short for a gap."""
     now = history.now
-    end = _complete_until(now.times, now.settled, date=history.known_time)
+    end = complete_until(now.times, now.settled, date=history.known_time)
     known = now.take(now.labelled & (now.times < end))
     date = int(known.times[int(known.n * (1 - test_share))]) if known.n else 0
     before = known.times < date
@@ -153,14 +153,23 @@ def do_nothing(test: Examples, outlook: Outlook) -> Contender:
 def replay_policy(
     test: Examples, predictions: Floats, *, outlook: Outlook
 ) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.int64]]:
-    """Returns the action for each request and what it cost once the label was known, in minor units.
+    """Returns the action for each request, as `replayed` does, and what it cost once the label was known, minor units.
+
+    Requests without a label are not replayed, so the replay uses a little less capacity than it would live.
+    """
+    actions, cost = replayed(test, predictions, outlook=outlook), _cost(outlook, test)
+    return actions, np.array([cost(action, place) for place, action in enumerate(actions.tolist())], np.int64)
+
+
+def replayed(test: Examples, predictions: Floats, *, outlook: Outlook) -> npt.NDArray[np.str_]:
+    """Returns the action that the policy, without exploration, takes on each request.
 
     Counts of the policy's own decisions (reviews of the last day) are those of the replay; other views are as the log
-    had them. Requests without a label are not replayed, so the replay uses a little less capacity than it would live.
+    had them.
     """
     views = _OwnViews(outlook.features)
     columns = {name: column for column, name in enumerate(outlook.features.names)}
-    actions, costs, cost = [], np.empty(test.n, np.int64), _cost(outlook, test)
+    actions = []
     policy = outlook.policy.greedy
     times, predicted = test.times.tolist(), predictions.tolist()
     for place, request in enumerate(test.requests):
@@ -171,8 +180,7 @@ def replay_policy(
         action = policy.decide(case).choice.action
         views.note(time, action)
         actions.append(action)
-        costs[place] = cost(action, place)
-    return np.array(actions, np.str_), costs
+    return np.array(actions, np.str_)
 
 
 def report(
@@ -246,7 +254,7 @@ def _counts_decisions(feature: Aggregate) -> bool:
     )
 
 
-def _complete_until(times: Int64s, settled: Int64s, *, date: int) -> int:
+def complete_until(times: Int64s, settled: Int64s, *, date: int) -> int:
     """Returns the latest time before which at most AWAITED_SHARE of the labels are still awaited at a date.
 
     Labels that silence never gives (after a block) are not awaited: nobody knows whether they will come.
@@ -274,7 +282,7 @@ def _training_date(now: Examples, end: int, *, test_share: float) -> int:
 
 
 def _sizes(now: Examples, date: int, *, end: int) -> tuple[int, int]:
-    until = min(date, _complete_until(now.times, now.settled, date=date))
+    until = min(date, complete_until(now.times, now.settled, date=date))
     trained = int(np.sum(now.labelled & (now.times < until)))
     return trained, int(np.sum(now.labelled & (now.times >= date) & (now.times < end)))
 

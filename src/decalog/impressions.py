@@ -95,13 +95,8 @@ class ImpressionHistory:
         for place, one in enumerate(self.shown):
             if one.record.id != asked:
                 asked = one.record.id
-                said = said_of(self._book.outcomes(asked, known_by))
-            for column, signal in enumerate(self.schema.signals):
-                value = said.get((one.slot.ref, signal.kind))
-                if value is not None:
-                    labels[place, column] = value >= signal.least
-                elif one.decided + signal.maturity_us <= known_by:
-                    labels[place, column] = 0.0
+                said = last_said(self._book.outcomes(asked, known_by))
+            labels[place] = signals_of(one.slot.ref, said, age_us=known_by - one.decided, schema=self.schema)
         return labels
 
     def ends(self, slates: Int64s) -> dict[str, tuple[Int64s, Floats]]:
@@ -291,7 +286,24 @@ def _is_logged(one: Impression, features: FeatureSet) -> bool:
     return is_this_set and len(one.candidate.features) == 8 * len(features.names)
 
 
-def said_of(outcomes: Iterable[tuple[int, Outcome]]) -> dict[tuple[str, str], float]:
+def signals_of(ref: str, said: Mapping[tuple[str, str], float], *, age_us: int, schema: Schema) -> list[float]:
+    """Returns a thing's labels, one a signal: 1, 0, or NaN where it is not known yet.
+
+    Args:
+        ref: the thing.
+        said: see `last_said`.
+        age_us: since it was shown.
+        schema: with the signals.
+    """
+    labels = []
+    for signal in schema.signals:
+        value = said.get((ref, signal.kind))
+        silent = 0.0 if age_us >= signal.maturity_us else np.nan
+        labels.append(silent if value is None else float(value >= signal.least))
+    return labels
+
+
+def last_said(outcomes: Iterable[tuple[int, Outcome]]) -> dict[tuple[str, str], float]:
     """Returns (ref, kind) → the value of the outcome that happened last."""
     told: dict[tuple[str, str], tuple[int, str, float]] = {}
     for _, outcome in outcomes:

@@ -160,7 +160,7 @@ class Replayer:
 
         In the order of their seqs, each that overtook another while a slow model thought would fold it anew.
         """
-        fold, records = _Fold(self._log, reads=_reads_of(self._log, self._system)), self._log.read()
+        fold, records = Fold(self._log, reads=reads_of(self._log, self._system)), self._log.read()
         for state_seq, seq in asked:
             fold.read(records, state_seq, system=self._system)
             record = self._log.get(seq)
@@ -169,11 +169,8 @@ class Replayer:
             yield self._trace(record, decision, system, serving, fold.at(state_seq, system))
 
     def _trace(self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState) -> Trace:
-        draft = _draft(record, decision)
-        logged, refolded = list(decision.candidates), None
-        if any(candidate.features for candidate in logged):
-            refolded = vectors(state, decision.request, state_seq=decision.state_seq, candidates=draft.candidates)
-            draft.features = _as_logged(logged, refolded)
+        logged = list(decision.candidates)
+        draft, refolded = drafted(record, decision, state=state)
         judge = Judge(system, serving)
         if decision.fallback in ("", "policy_error"):
             judge.predict(draft)
@@ -206,7 +203,7 @@ class Replayer:
         )
 
 
-class _Fold:
+class Fold:
     """Views folded along the log, one set for each feature-set version that decisions name.
 
     Changes are kept, since a version may be named for the first time far into the log.
@@ -239,11 +236,27 @@ class _Fold:
         return state
 
 
-def _reads_of(log: Log, system: str) -> Reads:
+def reads_of(log: Log, system: str) -> Reads:
     """Returns what any of the feature sets reads that decisions of a log may name; all there is where it holds none."""
     tables = [decode_table(log.get(seq).body) for seq in log.find("table", f"{system}/features")]
     sets = [FeatureSet.from_json(table.content).reads for table in tables]
     return joined(sets) if sets else Reads(outcomes=True, tables=None)
+
+
+def drafted(record: Record, decision: Decision, *, state: OnlineState) -> tuple[Underway, Floats | None]:
+    """Returns a decision as it was before predictions, and its features as refolded; None where it had none.
+
+    Args:
+        record: of the decision.
+        decision: logged.
+        state: views at its position; of another feature set than the logged one, no logged value is used.
+    """
+    draft, refolded = _draft(record, decision), None
+    if any(candidate.features for candidate in decision.candidates):
+        refolded = vectors(state, decision.request, state_seq=decision.state_seq, candidates=draft.candidates)
+        is_this_set = decision.versions.features == state.features.version
+        draft.features = _as_logged(list(decision.candidates), refolded) if is_this_set else refolded
+    return draft, refolded
 
 
 def _draft(record: Record, decision: Decision) -> Underway:

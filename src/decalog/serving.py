@@ -152,15 +152,20 @@ class Judge:
         self, draft: Underway, decision_id: str, *, draw_secret: bytes
     ) -> tuple[Verdict, tuple[Candidate, ...] | Candidates]:
         """Returns the policy's verdict on a draft, and the candidates as they are logged."""
-        candidates, features = _predicted(draft.candidates, self.heads, rows=draft.predictions), draft.features
-        values: Mapping[str, float] = {} if features is None else Values(self._places, features[0])
-        columns: Mapping[str, Floats] = {} if features is None else Columns(self._places, features)
 
         def drawn(name: str) -> float:
             return draw(draw_secret, decision_id, name=name)
 
-        verdict = self._verdict(draft, Case(draft.event, candidates, values, drawn, columns))
-        return verdict, _with_features(candidates, features, verdict.choice)
+        case = self.case(draft, drawn)
+        verdict = self._verdict(draft, case)
+        return verdict, _with_features(case.candidates, draft.features, verdict.choice)
+
+    def case(self, draft: Underway, drawn: Callable[[str], float]) -> Case:
+        """Returns what the policy may look at: a draft, with its draws by name."""
+        candidates, features = _predicted(draft.candidates, self.heads, rows=draft.predictions), draft.features
+        values: Mapping[str, float] = {} if features is None else Values(self._places, features[0])
+        columns: Mapping[str, Floats] = {} if features is None else Columns(self._places, features)
+        return Case(draft.event, candidates, values, drawn, columns)
 
     def _verdict(self, draft: Underway, case: Case) -> Verdict:
         policy = self.serving.policy

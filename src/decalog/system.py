@@ -39,6 +39,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             is the only one.
         found: dotted path `module:function` of what adds to a report how well retrieval finds, (contenders; `name` and
             `model` chosen, `test` part) → contenders with more; "" where nothing does.
+        whatif: dotted path `module:name` of what its log tells of other choices, a `Revealed` or `Slots` (`whatif.py`);
+            "" where it does not say.
         commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
     """
 
@@ -55,6 +57,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     wire: str = ""
     retrieval: str = ""
     found: str = ""
+    whatif: str = ""
     tryout: tuple[int, float] = (180, 0.25)
     lead: float = 0.01
     commands: Mapping[str, str] = {}

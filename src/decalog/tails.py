@@ -14,7 +14,7 @@ from decalog.clock import DAY, rfc3339
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.events import Record, decode_event
 from decalog.features.definition import Derived, FeatureSet
-from decalog.impressions import said_of
+from decalog.impressions import last_said
 from decalog.ingest import Rejected
 from decalog.metrics import Floats, Int64s
 from decalog.models.base import Model
@@ -418,7 +418,7 @@ def _labelled(
     label: float | None
     if schema.slate_of:
         signal = next(one for one in schema.signals if one.head == head)
-        said = said_of(book.outcomes(record.id, known_by)).get((found[0].ref, signal.kind))
+        said = last_said(book.outcomes(record.id, known_by)).get((found[0].ref, signal.kind))
         label = float(said is not None and said >= signal.least)
     else:
         label = book.label(record.id, decided=record.known_time, acted=decision.acted, known_by=known_by).value

@@ -378,3 +378,27 @@ def test_wrong_parameters_are_all_named() -> None:
 
 def test_parameters_survive_their_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(EXPLORING), type=FeedWeights) == EXPLORING
+
+
+@given(st.integers(0, 10**6), st.integers(2, 40), st.sampled_from(["none", "mmr", "dpp"]))
+def test_a_slot_takes_what_it_took_given_the_slots_above(seed: int, count: int, rerank: str) -> None:
+    policy = FeedPolicy(msgspec.structs.replace(WEIGHTS, rerank=rerank, explore_bp=0))
+    asked = case(random_posts(seed, count), size=8)
+    slate = refs(policy.decide(asked))
+    assert [policy.choice_in(asked, place, above=slate[:place]) for place in range(len(slate))] == slate
+
+
+def test_a_slot_is_chosen_for_the_posts_that_stand_above_it_and_not_for_the_best() -> None:
+    posts = tuple(post(name, {"p_dwell": p}, author=name[0]) for name, p in (("a1", 0.9), ("a2", 0.8), ("b1", 0.1)))
+    policy = FeedPolicy(msgspec.structs.replace(PLAIN, author_cap=1))
+    assert policy.choice_in(case(posts), 1, above=["b1"]) == "a1"
+    assert policy.choice_in(case(posts), 1, above=["a2"]) == "b1"  # its author has had one
+
+
+def test_a_slot_below_posts_that_could_not_stand_there_has_no_choice() -> None:
+    posts = tuple(post(name, {"p_dwell": 0.5}, author=name[0]) for name in ("a1", "a2", "b1"))
+    policy = FeedPolicy(msgspec.structs.replace(PLAIN, author_cap=1))
+    assert policy.choice_in(case(posts), 2, above=["a1", "a2"]) == ""
+    assert policy.choice_in(case(posts), 1, above=["unknown"]) == ""
+    assert policy.choice_in(case(posts), 9, above=["a1", "b1"]) == ""
+    assert policy.choice_in(case((Candidate("a1"),)), 0, above=[]) == ""

@@ -20,7 +20,7 @@ The default holds what lasts (staying, sharing) dear and what drives readers awa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Literal
 
@@ -264,22 +264,46 @@ class FeedPolicy:
             weighed: what each is worth; None for the fallback, which goes by ranks.
             tells: whether scores and barriers are kept, for a trace.
         """
-        # Retrieval knows readers' profiles; a policy knows the case alone.
-        is_adult = case.request.attributes.get("is_adult") is True or posts.numbers("reader_is_adult", 0).any()
-        rules = Rules(bool(is_adult), self.params.sensitive_from, frozenset(self.params.unspread_labels))
-        seen, knobs, draws = visibility(posts, rules), self._knobs(case.request), dict[int, float]()
+        seen, knobs, draws = self._seen(case, posts), self._knobs(case.request), dict[int, float]()
         facts = self._facts(posts, seen)
         if weighed is None:
             facts[kernel.VOID], worth = 0, np.zeros((2, len(posts.refs)))
             worth[kernel.GAIN, _in_turn(posts)] = np.arange(len(posts.refs), 0, -1)
             knobs[[kernel.RERANK, kernel.AUTHOR_FLOOR, kernel.TOPIC_FLOOR]] = kernel.NONE, 1.0, 1.0
         else:
-            distances = np.abs(weighed.adjusted - _median(weighed.adjusted))
-            spread = max(int(distances.sum()) // len(posts.refs), 1)
-            worth = np.stack([weighed.adjusted + weighed.harm, weighed.harm]) / spread
+            worth = _spread(weighed)
             explored = self.params.explore_slots if self.params.explore_bp else ()
             draws = {slot: case.draw(f"slot {slot}") for slot in explored if slot < knobs[kernel.SLOTS]}
         return filled(facts, worth, knobs=knobs, draws=draws, tells=tells or bool(seen.rules)), seen
+
+    def choice_in(self, case: Case, position: int, *, above: Sequence[str]) -> str:
+        """Returns the post that a slot takes without a draw, given the posts above it.
+
+        Args:
+            case: of the request.
+            position: of the slot, 0 is the first.
+            above: posts in the slots above, the first one first.
+
+        Returns:
+            "" where nothing can be chosen, or the posts above could not stand there by the caps of this policy.
+        """
+        posts = Competitors.of(case.candidates)
+        places = {ref: place for place, ref in enumerate(posts.refs)}
+        if not posts.usable.any() or not places.keys() >= {*above}:
+            return ""
+        facts = self._facts(posts, self._seen(case, posts))
+        # Each post above may have its own slot and no later one is free before it; all others come from here on.
+        facts[kernel.FIRST] = np.maximum(facts[kernel.FIRST], position)
+        facts[kernel.FIRST, [places[ref] for ref in above]] = np.arange(len(above))
+        worth = _spread(self.weighed(posts, case.columns))
+        picks = [posts.refs[pick] for pick in filled(facts, worth, knobs=self._knobs(case.request), draws={}).picks]
+        return picks[position] if len(picks) > position and picks[:position] == list(above) else ""
+
+    def _seen(self, case: Case, posts: Competitors) -> Visibility:
+        # Retrieval knows readers' profiles; a policy knows the case alone.
+        is_adult = case.request.attributes.get("is_adult") is True or posts.numbers("reader_is_adult", 0).any()
+        rules = Rules(bool(is_adult), self.params.sensitive_from, frozenset(self.params.unspread_labels))
+        return visibility(posts, rules)
 
     def _facts(self, posts: Competitors, seen: Visibility) -> Int64s:
         facts = np.empty((kernel.FACTS, len(posts.refs)), np.int64)
@@ -406,6 +430,13 @@ def _powers(share: int) -> Int64s:
     for _ in range(_REPEATS):
         powers.append(powers[-1] * share // _BP)
     return np.array(powers, np.int64)
+
+
+def _spread(weighed: Weighed) -> Float64s:
+    """Returns gain and harm of each post in units of the spread of all adjusted values."""
+    distances = np.abs(weighed.adjusted - _median(weighed.adjusted))
+    spread = max(int(distances.sum()) // len(distances), 1)
+    return np.stack([weighed.adjusted + weighed.harm, weighed.harm]) / spread
 
 
 def _median(values: Int64s) -> int:

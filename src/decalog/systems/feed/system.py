@@ -23,6 +23,7 @@ SYSTEM = System(
     found="decalog.systems.feed.recall:judged",
     deadline_ms=100,
     wire="decalog.systems.feed.wire:WIRE",
+    whatif="decalog.systems.feed.whatif:WHATIF",
     commands={"why": "decalog.systems.feed.why:app", "exposure": "decalog.systems.feed.creators:app"},
     tryout=(21, 0.4),
     lead=0.05,

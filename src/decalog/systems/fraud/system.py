@@ -25,6 +25,7 @@ SYSTEM = System(
         "cases": "decalog.systems.fraud.desk:app",
         "rings": "decalog.systems.fraud.desk:rings_app",
     },
+    whatif="decalog.systems.fraud.whatif:WHATIF",
     lead=0.1,
     wire="decalog.systems.fraud.wire:WIRE",
 )
