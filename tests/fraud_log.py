@@ -14,7 +14,8 @@ from decalog.features.definition import FeatureSet
 from decalog.features.online import OnlineState
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates, RowResult
-from decalog.serving import Service, Serving
+from decalog.judging import Serving
+from decalog.serving import Service
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.schema import SCHEMA
 from decalog.systems.fraud.system import SYSTEM

@@ -17,11 +17,12 @@ from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.features.online import OnlineState
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates, RowResult
+from decalog.judging import Serving
 from decalog.models.base import Floats, Model
 from decalog.outcomes import Outcome
 from decalog.policy import Case, Verdict
 from decalog.retrieval import Retrieved
-from decalog.serving import Service, Serving
+from decalog.serving import Service
 from decalog.system import System
 from decalog.systems.feed.schema import SCHEMA
 from decalog.tables import Tables

@@ -17,9 +17,10 @@ from decalog import host as module
 from decalog.decisions import Versions, decode_decision
 from decalog.errors import ConflictError, DecalogError, LogUnavailableError, RequestError, UnknownRecordError
 from decalog.host import Beside, Host, rows_of
+from decalog.judging import Serving
 from decalog.meter import Meter
 from decalog.models.base import Floats
-from decalog.serving import Service, Serving
+from decalog.serving import Service
 from decalog.stores.base import Entry, Sync
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.tables import Tables

@@ -20,10 +20,10 @@ from decalog.features.definition import FeatureSet
 from decalog.features.online import OnlineState
 from decalog.home import Home
 from decalog.ingest import Ingest
+from decalog.judging import Serving, Underway
 from decalog.models.linear import Prior
 from decalog.policy import Case, Verdict
 from decalog.replay import Range, Replayer, range_text, trace_text
-from decalog.serving import Serving, Underway
 from decalog.system import System
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.simulate import START_US

@@ -24,11 +24,12 @@ from decalog.errors import ConfigError, ConflictError, ModelError, ReplayError, 
 from decalog.events import Event
 from decalog.features.definition import Aggregate
 from decalog.home import Home
+from decalog.judging import Serving
 from decalog.levers import Levers
 from decalog.models.linear import Prior, Threshold
 from decalog.registry import Registry
 from decalog.rollout import CHALLENGER, TABLE, TRIED, Rollout, Rollouts
-from decalog.serving import Service, Serving, described
+from decalog.serving import Service, described
 from decalog.systems.fraud.system import SYSTEM
 from decalog.tables import Stored, Tables
 from decalog.testing.stage import Chance

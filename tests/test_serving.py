@@ -15,9 +15,10 @@ from decalog.clock import DAY, HOUR
 from decalog.decisions import Versions, decode_decision, unpack_features
 from decalog.errors import ConflictError, DataError, RequestError
 from decalog.features.facts import Change
+from decalog.judging import Judge, Serving, Underway
 from decalog.models.base import Floats
 from decalog.policy import Case, Verdict
-from decalog.serving import Judge, Serving, Underway, described, named_features, reply
+from decalog.serving import described, named_features, reply
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
 

@@ -22,9 +22,10 @@ from decalog.features.online import OnlineState
 from decalog.folding import changes, point
 from decalog.impressions import ImpressionHistory
 from decalog.ingest import Rates
+from decalog.judging import KEPT
 from decalog.parity import Parity
 from decalog.replay import Replayer
-from decalog.serving import KEPT, reply
+from decalog.serving import reply
 
 
 @pytest.fixture

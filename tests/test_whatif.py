@@ -188,6 +188,7 @@ PARAMS = FeedWeights(
     explore_slots=(1, 2),
     pool_best=3,
     pool_fresh=0,
+    half_gain_age_s=0,
     author_cap=9,
     topic_cap_bp=10_000,
 )
@@ -252,7 +253,7 @@ BOUNDS = (-5.0, 5.0)
 
 
 def test_a_thing_is_worth_no_less_and_no_more_than_all_that_can_be_done_with_it() -> None:
-    assert bounds_of(FeedPolicy(FeedWeights()), HEADS) == pytest.approx((-110.0, 7.55))
+    assert bounds_of(FeedPolicy(FeedWeights()), HEADS) == pytest.approx((-120.0, 7.55))
 
 
 def slot(number: int, *, ref: str, choice: str, worth: float = 0.0) -> DrawnSlot:

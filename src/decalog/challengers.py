@@ -11,8 +11,9 @@ from __future__ import annotations
 import msgspec
 
 from decalog.errors import ConfigError, ConflictError, ModelError
+from decalog.judging import Judge, Serving
 from decalog.rollout import TRIED, Rollout
-from decalog.serving import Judge, Service, Serving, Trial
+from decalog.serving import Service, Trial
 from decalog.tables import Stored, Tables
 
 

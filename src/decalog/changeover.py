@@ -25,9 +25,10 @@ from decalog.errors import DecalogError, StateError
 from decalog.features.definition import FeatureSet
 from decalog.features.remote import RemoteState, let_go
 from decalog.home import Home
+from decalog.judging import Serving
 from decalog.log import Log
 from decalog.memory import Forecast, Room, check_size, forecast
-from decalog.serving import Service, Serving
+from decalog.serving import Service
 from decalog.views import Views, begin, catch_up, follow, snapshot_path, write_down
 
 # After a failure, the next try for the same champion.

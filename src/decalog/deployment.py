@@ -18,6 +18,7 @@ from decalog.features.definition import FeatureSet, lookups
 from decalog.folding import body_of
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
+from decalog.judging import Serving
 from decalog.log import Log
 from decalog.models.base import Model
 from decalog.models.formats import load_model
@@ -29,7 +30,7 @@ from decalog.retrieval import Retrieval
 from decalog.rollout import Rollout, params_of
 from decalog.runtime import runtime
 from decalog.schema import Field
-from decalog.serving import Service, Serving
+from decalog.serving import Service
 from decalog.system import System, find_system, load
 from decalog.tables import Tables
 from decalog.views import Views, begin, follow

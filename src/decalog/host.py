@@ -21,12 +21,13 @@ from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError
 from decalog.events import Record
 from decalog.freshness import Freshness
 from decalog.ingest import Ingest, RowResult
+from decalog.judging import Underway
 from decalog.log import Log
 from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import Schema
-from decalog.serving import Service, Underway, described, named_features, reply
+from decalog.serving import Service, described, named_features, reply
 
 _ROWS_AT_ONCE = 100
 """Rows of a batch between two looks at the event loop: a batch must not stop the decisions beside it."""

@@ -19,9 +19,9 @@ from decalog.features.definition import FeatureSet, Reads, joined
 from decalog.features.facts import Change
 from decalog.features.online import OnlineState
 from decalog.folding import changes_of
+from decalog.judging import Judge, Serving, Underway, vectors
 from decalog.log import Log
 from decalog.models.base import Floats
-from decalog.serving import Judge, Serving, Underway, vectors
 from decalog.system import System
 
 

@@ -19,12 +19,12 @@ from decalog.events import Record
 from decalog.features.definition import joined
 from decalog.folding import body_of
 from decalog.impressions import last_said, signals_of, subject_of
+from decalog.judging import Judge, Serving
 from decalog.metrics import Int64s
 from decalog.models.base import Model
 from decalog.outcomes import LabelBook
 from decalog.policy import Case
 from decalog.replay import Fold, drafted, reads_of
-from decalog.serving import Judge, Serving
 from decalog.slate_training import SlatePolicy
 from decalog.statistics.offpolicy import Logged
 from decalog.system import load

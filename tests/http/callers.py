@@ -19,10 +19,11 @@ from decalog.features.online import OnlineState
 from decalog.host import Host
 from decalog.http import App
 from decalog.ingest import Ingest, Rates
+from decalog.judging import Serving
 from decalog.log import Log
 from decalog.meter import Meter
 from decalog.models.base import Floats
-from decalog.serving import Service, Serving
+from decalog.serving import Service
 from decalog.stores.sqlite import SqliteLogStore
 from decalog.stores.vault import SqliteVault
 from decalog.system import System

@@ -16,12 +16,12 @@ from tests.own_tables import SYSTEM as WITH_LISTS
 from decalog import challengers, serving
 from decalog.decisions import Choice, Slot
 from decalog.errors import ConfigError
+from decalog.judging import Judge
 from decalog.levers import Levers
 from decalog.log import Log
 from decalog.outcomes import LabelBook, Outcome
 from decalog.policy import Case, Verdict
 from decalog.rollout import CHAMPION, Rollout
-from decalog.serving import Judge
 from decalog.system import System
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.simulate import World

@@ -24,10 +24,11 @@ from decalog.home import Home
 from decalog.host import Host
 from decalog.http import App, HttpSettings
 from decalog.ingest import Ingest, Rates
+from decalog.judging import Serving
 from decalog.meter import Meter
 from decalog.models.base import Floats, Model
 from decalog.outcomes import decode_outcome
-from decalog.serving import Service, Serving
+from decalog.serving import Service
 from decalog.systems.feed import wire_objects
 from decalog.systems.feed.wire import WIRE
 from decalog.systems.feed.wire_labels import ITEM_FIELDS, fields_of, labels_of

@@ -12,8 +12,9 @@ from decalog.errors import RequestError
 from decalog.host import Host
 from decalog.http.problems import Answer, Refusal, answer_of
 from decalog.http.wires import Asked, JsonWire, WireRoute
+from decalog.judging import Underway
 from decalog.policy import Columns
-from decalog.serving import Service, Underway
+from decalog.serving import Service
 from decalog.systems.feed.trace import Why, why
 from decalog.systems.feed.why import why_logged
 from decalog.systems.feed.wire_messages import told

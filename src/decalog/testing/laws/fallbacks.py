@@ -19,13 +19,14 @@ from decalog.errors import DecalogError
 from decalog.events import Event, Record, decode_event
 from decalog.features.facts import Change, Point
 from decalog.host import Host
+from decalog.judging import Judge, Serving, Underway
 from decalog.meter import Meter
 from decalog.models.base import Floats, Model
 from decalog.outcomes import decode_outcome
 from decalog.policy import Case, Policy
 from decalog.policy import Verdict as Chosen
 from decalog.retrieval import Retrieval, Retrieved
-from decalog.serving import Judge, Service, Serving, Underway
+from decalog.serving import Service
 from decalog.testing import traffic
 from decalog.testing.extremes import extremes, values_of
 from decalog.testing.laws.law import Verdict, proven

@@ -22,8 +22,8 @@ from decalog.events import Record, decode_event, encode
 from decalog.features.facts import Change
 from decalog.features.reference import evaluate
 from decalog.folding import changes_of, point
+from decalog.judging import vectors
 from decalog.parity import Certificate
-from decalog.serving import vectors
 from decalog.testing import traffic
 from decalog.testing.laws.law import Verdict, proven
 from decalog.testing.laws.replayed import TamperedLog, kept_places, with_candidate

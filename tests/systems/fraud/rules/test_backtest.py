@@ -13,8 +13,8 @@ from tests.homes import decide_live, fill_home
 from decalog.decisions import Versions
 from decalog.errors import DataError
 from decalog.examples import History
+from decalog.judging import Serving
 from decalog.models.linear import Threshold
-from decalog.serving import Serving
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.rules.backtest import Backtest, Payments, Tried, backtest, read_payments
 from decalog.systems.fraud.rules.facts import p_fraud
