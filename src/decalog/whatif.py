@@ -80,11 +80,37 @@ class Asked(NamedTuple):
     change: Change
 
 
+class Matured(msgspec.Struct, frozen=True, kw_only=True):
+    """Units whose outcomes are known and that neither side learnt from, as both sides predict them.
+
+    Args:
+        unit: what a row is about.
+        heads: what is predicted.
+        labels: float64, n × heads; 1, 0, or NaN where it is not known.
+        now, then: float64, n × heads, in [0, 1]: what is in force predicts, and what would be.
+        weights: float64, > 0: how many units each stands for.
+        people: int64 tokens: whose; below 0 nobody's.
+        facts: public values of each, for slices.
+    """
+
+    unit: str
+    heads: tuple[str, ...]
+    labels: Floats
+    now: Floats
+    then: Floats
+    weights: Floats
+    people: Int64s
+    facts: tuple[Mapping[str, Any], ...]
+
+
 class Telling(Protocol):
     """How a system's log tells of a change."""
 
     def evidence(self, asked: Asked) -> Evidence:
         """Returns what the log says."""
+
+    def matured(self, asked: Asked) -> tuple[Matured, Evidence]:
+        """Returns how both sides predict what has matured, and what the log says."""
 
 
 def what_if(deployment: Deployment, change: Change) -> WhatIf:
@@ -96,7 +122,16 @@ def what_if(deployment: Deployment, change: Change) -> WhatIf:
         ModelError: a model is missing or damaged.
         DataError: no request is left to look at.
     """
-    system = deployment.system
+    telling, asked = telling_of(deployment.system), asked_of(deployment, change)
+    return named_verdict(judged(telling.evidence(asked)), asked)
+
+
+def telling_of(system: System) -> Telling:
+    """Returns how a system's log tells of a change.
+
+    Raises:
+        ConfigError: the system does not declare it.
+    """
     telling: Telling | None = load(system.whatif)
     if telling is None:
         raise ConfigError(
@@ -105,6 +140,17 @@ def what_if(deployment: Deployment, change: Change) -> WhatIf:
             expected="`whatif` in SYSTEM: the dotted path of a `Revealed` or `Slots`",
             fix="Declare it; docs/howto/whatif.md says how.",
         )
+    return telling
+
+
+def asked_of(deployment: Deployment, change: Change) -> Asked:
+    """Returns both sides of a change.
+
+    Raises:
+        ConfigError: there is no champion, or the policy refuses its parameters.
+        ModelError: a model is missing or damaged.
+    """
+    system = deployment.system
     champion = deployment.registry.current(system.name)
     if champion is None:
         raise ConfigError(
@@ -116,14 +162,19 @@ def what_if(deployment: Deployment, change: Change) -> WhatIf:
     params = deployment.policy_params()
     after = change.params if change.params is not None else params
     now, then = _side(deployment, champion, params), _side(deployment, change.candidate or champion, after)
-    money = (then if change.in_its_money else now).policy
-    told = judged(telling.evidence(Asked(deployment, now, then, money, change)))
+    return Asked(deployment, now, then, (then if change.in_its_money else now).policy, change)
+
+
+def named_verdict(told: WhatIf, asked: Asked) -> WhatIf:
+    """Returns a verdict that says what was asked."""
+    now, then = asked.now, asked.then
+    before, after = now.policy.params, then.policy.params
     return msgspec.structs.replace(
         told,
-        system=system.name,
-        change=_named(then, after, params) if then.version != now.version or after != params else "no change",
-        against=f"model {now.version[:12]} and policy {policy_version(params)}",
-        currency=deployment.rates().base,
+        system=now.system.name,
+        change=_named(then, after, before) if then.version != now.version or after != before else "no change",
+        against=f"model {now.version[:12]} and policy {policy_version(before)}",
+        currency=asked.deployment.rates().base,
     )
 
 
@@ -193,10 +244,24 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
 
     def evidence(self, asked: Asked) -> Evidence:
         """See `Telling`. Both sides are replayed over the requests that neither model learnt from."""
+        return self.matured(asked)[1]
+
+    def matured(self, asked: Asked) -> tuple[Matured, Evidence]:
+        """See `Telling`; a request that was drawn stands for those that were not."""
         now, then = _replays(asked)
-        schema = asked.now.system.schema
-        people = np.array([subject_of(request, schema) for request in now.rows.requests], np.int64)
-        return self.told(now, then, people=people, unit=schema.noun, money=asked.money)
+        schema, rows = asked.now.system.schema, now.rows
+        people = np.array([subject_of(request, schema) for request in rows.requests], np.int64)
+        matured = Matured(
+            unit=schema.noun,
+            heads=(asked.now.head,),
+            labels=np.where(rows.labelled, rows.labels, np.nan)[:, None],
+            now=now.predictions[:, None],
+            then=then.predictions[:, None],
+            weights=rows.weights,
+            people=people,
+            facts=tuple(request.attributes for request in rows.requests),
+        )
+        return matured, self.told(now, then, people=people, unit=schema.noun, money=asked.money)
 
     def told(self, now: Replay, then: Replay, *, people: Int64s, unit: str, money: Policy) -> Evidence:
         """Returns what outcomes say of two replays.

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
 from decalog.candidates import gathered
-from decalog.decisions import Decision, Versions, decode_decision
+from decalog.decisions import Decision, decode_decision
 from decalog.events import Record
-from decalog.features.definition import joined
-from decalog.folding import body_of
-from decalog.impressions import last_said, signals_of, subject_of
-from decalog.judging import Judge, Serving
+from decalog.impressions import ImpressionHistory, last_said, signals_of, subject_of
 from decalog.metrics import Int64s
-from decalog.models.base import Model
 from decalog.outcomes import LabelBook
 from decalog.policy import Case
-from decalog.replay import Fold, drafted, reads_of
-from decalog.slate_training import SlatePolicy
+from decalog.recasting import Recasting
+from decalog.slate_training import SlatePolicy, ranked_by
 from decalog.statistics.offpolicy import Logged
 from decalog.system import load
-from decalog.whatif import Asked
+from decalog.training import uncollected
+from decalog.whatif import Asked, Matured
 from decalog.whatif_verdict import Drawn, Evidence
 
 MOST_BEYOND = 0.2
@@ -71,6 +68,28 @@ class Slots(msgspec.Struct, frozen=True):
         """See `Telling`. Against what the slots' draws were from, whatever was in force when."""
         heads = tuple(signal.head for signal in asked.then.system.schema.signals)
         return slots_told(list(drawn_slots(asked, self.randomised)), bounds=bounds_of(asked.money, heads))
+
+    def matured(self, asked: Asked) -> tuple[Matured, Evidence]:
+        """See `Telling`; rows are things that were shown since both models were made."""
+        system, since = asked.now.system, max(asked.now.trained_at, asked.then.trained_at)
+        with uncollected():
+            history = ImpressionHistory(
+                asked.deployment.log.read(), system.schema, features=system.features, retrieval=load(system.retrieval)
+            )
+        longest = max(signal.maturity_us for signal in system.schema.signals)
+        times = np.array([one.decided for one in history.shown], np.int64)
+        data = history.part((times >= since) & (times <= history.known_time - longest), known_by=history.known_time)
+        matured = Matured(
+            unit=f"shown {system.schema.slate_of}",
+            heads=data.heads,
+            labels=data.labels,
+            now=ranked_by(asked.now.model, data),
+            then=ranked_by(asked.then.model, data),
+            weights=np.ones(data.n),
+            people=data.users,
+            facts=data.facts,
+        )
+        return matured, self.evidence(asked)
 
 
 def bounds_of(money: SlatePolicy, heads: tuple[str, ...]) -> tuple[float, float]:
@@ -120,11 +139,6 @@ class _Slots:
         self._asked, self._randomised = asked, randomised
         self._log, self._system = asked.deployment.log, asked.then.system
         self._is_new = asked.then.version != asked.now.version
-        versions = Versions(asked.then.version[:12], "", self._system.features.version, 0)
-        self._judge = Judge(
-            self._system,
-            Serving(model=asked.then.model, head=asked.then.head, policy=asked.then.policy, versions=versions),
-        )
         self._heads = tuple(signal.head for signal in self._system.schema.signals)
 
     def found(self) -> Iterator[DrawnSlot]:
@@ -133,14 +147,12 @@ class _Slots:
         own = [record for record in log.read() if record.system == schema.system and not record.reason]
         book, known_time = LabelBook(schema), own[-1].known_time if own else 0
         book.add_all(own)
-        reads = joined([reads_of(log, schema.system), self._system.features.reads])
-        fold, records, retold = Fold(log, reads=reads), log.read(), self._retelling()
+        recast = Recasting(self._asked)
         for record, decision in self._decided(own, known_time):
             # A pool of one was no draw: nothing else could have come.
             drawn = [one for one in self._randomised(decision) if len(one.refs) > 1]
             if drawn:
-                fold.read(records, decision.state_seq, system=schema.system)
-                case = self._case(record, decision, fold=fold, retold=retold)
+                case = recast.case(record, decision)
             said = last_said(book.outcomes(record.id, known_time))
             for slot in drawn:
                 ref = decision.choice.slots[slot.position].ref
@@ -157,23 +169,6 @@ class _Slots:
         for _, seq in places:
             record = self._log.get(seq)
             yield record, decode_decision(record.body)
-
-    def _retelling(self) -> Any:
-        """Returns what describes candidates as the change's own retrieval would; None where that is as it was."""
-        made = load(self._system.retrieval) if self._is_new and self._system.retrieval else None
-        return None if made is None else _Retold(made(), self._asked.then.model, self._log, self._system.name)
-
-    def _case(self, record: Record, decision: Decision, *, fold: Fold, retold: Any) -> Case | None:
-        """Returns what the change's policy would have looked at; None where its model has no answer."""
-        if self._is_new:
-            told = decision if retold is None else retold.described(decision)
-            # What was logged is as the old model's retrieval described it, so nothing of it is used.
-            draft, refolded = drafted(record, told, state=fold.at(decision.state_seq, self._system))
-            draft.features = refolded
-            self._judge.predict(draft)
-            return None if draft.predictions is None else self._judge.case(draft, _no_draw)
-        draft, _ = drafted(record, decision, state=fold.at(decision.state_seq, self._system))
-        return msgspec.structs.replace(self._judge.case(draft, _no_draw), candidates=decision.candidates)
 
     def _slot(self, decision: Decision, slot: RandomisedSlot, *, case: Case | None, labels: list[float]) -> DrawnSlot:
         shown = decision.choice.slots
@@ -192,28 +187,6 @@ class _Slots:
             worth=float(worth),
             foreseen=_foreseen(decision, {*slot.refs, choice}, self._asked.money),
         )
-
-
-class _Retold:
-    """A retrieval that follows the log with another model and describes logged candidates anew."""
-
-    def __init__(self, retrieval: Any, model: Model, log: Any, system: str) -> None:
-        self._retrieval, self._records, self._system = retrieval, log.read(), system
-        self._next: Record | None = next(self._records, None)
-        retrieval.adopt(model)
-
-    def described(self, decision: Decision) -> Decision:
-        """Returns a decision with candidates as the retrieval describes them at its position, which never runs back."""
-        while self._next is not None and self._next.seq < decision.state_seq:
-            body = body_of(self._next) if self._next.system == self._system and not self._next.reason else None
-            if body is not None:
-                self._retrieval.follow(self._next, body)
-            self._next = next(self._records, None)
-        logged = list(decision.candidates)
-        anew = self._retrieval.describe(decision.request, [one.ref for one in logged])
-        both = zip(logged, anew, strict=True)
-        told = [msgspec.structs.replace(one, attributes={**one.attributes, **new.attributes}) for one, new in both]
-        return msgspec.structs.replace(decision, candidates=gathered(told))
 
 
 def _foreseen(decision: Decision, refs: set[str], money: SlatePolicy) -> dict[str, float]:
@@ -321,8 +294,3 @@ def _slot_doubts(slots: Sequence[DrawnSlot], *, changed: int) -> Iterator[str]:
 
 def _beyond(slots: Sequence[DrawnSlot]) -> int:
     return sum(bool(one.choice) and one.choice not in one.refs for one in slots)
-
-
-def _no_draw(_name: str) -> float:
-    """Returns a draw that never explores."""
-    return 1.0

@@ -1,0 +1,205 @@
+"""The gate of a rollout: whether a challenger may decide for anybody, by outcomes that neither model has learnt from.
+
+- Better: the log score of what came (strictly proper: Gneiting and Raftery, JASA 102, 2007) is shown to be better, or
+  the money by `whatif`, and neither is shown to be worse.
+- In no slice is it shown to be worse by more than is allowed.
+- Calibrated: what it predicts happens as often as it says, or nearer to that than what the champion predicts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decalog.errors import DataError
+from decalog.metrics import Floats, Measurement
+from decalog.statistics.calibration import calibration
+from decalog.statistics.clusters import Clusters, clusters, ratio
+from decalog.whatif import Asked, Matured, named_verdict, telling_of
+from decalog.whatif_verdict import WhatIf, judged
+
+_SURE = 1e-6
+"""How near 0 and 1 a probability is taken: one row can say no more than ln of it."""
+_LEAST_ROWS, _LEAST_POSITIVES = 100, 10
+"""Below which a slice says nothing."""
+
+
+class Standards(msgspec.Struct, frozen=True, kw_only=True):
+    """What a challenger has to meet.
+
+    Args:
+        slices: public values of the request, or of the thing, by which it is looked at apart.
+        worse_in_a_slice: how much more log score it may lose there, as a share of the champion's, ≥ 0.
+        off: how far observed over predicted may be shown to lie from 1, as a factor less 1, > 0.
+        least_positives: that have to have matured since both models were made.
+    """
+
+    slices: tuple[str, ...] = ()
+    worse_in_a_slice: float = 0.05
+    off: float = 0.3
+    least_positives: int = 30
+
+
+class Gated(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate says.
+
+    Args:
+        passes: whether the challenger may go on.
+        because: what speaks against it, or for it, a sentence each.
+        rows, positives: that have matured since both models were made, of the first head.
+        gain: log score that the challenger saves a row, nats, mean over heads; None where nothing could be measured.
+        loss: the champion's log score a row.
+        money: what `whatif` answers, and its minor units a thousand units, where it says any.
+        brings: see `WhatIf`.
+        slices: "field=value" → gain there.
+        ratios: head → (champion's, challenger's) observed over predicted.
+    """
+
+    passes: bool
+    because: tuple[str, ...]
+    rows: int = 0
+    positives: int = 0
+    gain: Measurement | None = None
+    loss: float = 0.0
+    money: str = "no verdict"
+    brings: Measurement | None = None
+    slices: dict[str, Measurement] = {}
+    ratios: dict[str, tuple[Measurement, Measurement]] = {}
+
+
+def gate(asked: Asked, standards: Standards) -> Gated:
+    """Returns whether a challenger may decide for anybody.
+
+    Args:
+        asked: the champion and the challenger, of one feature set.
+        standards: that it has to meet.
+    """
+    matured, evidence = telling_of(asked.deployment.system).matured(asked)
+    return weighed(matured, named_verdict(judged(evidence), asked), standards)
+
+
+def weighed(matured: Matured, money: WhatIf, standards: Standards) -> Gated:
+    """Returns what outcomes and money say of a challenger.
+
+    Args:
+        matured: how both predict what has matured.
+        money: the verdict on the same change.
+        standards: that it has to meet.
+    """
+    told = np.any(np.isfinite(matured.labels), axis=1)
+    positives = int(np.nansum(matured.labels[:, 0]))
+    rows = int(np.sum(told))
+    if positives < standards.least_positives:
+        lacking = f"{positives} positives have matured since both were made, of {standards.least_positives} needed"
+        return Gated(passes=False, because=(lacking,), rows=rows, positives=positives, money=money.answer)
+    matured = _taken(matured, told)
+    together = clusters(matured.people, n=rows, where="gate, people")
+    then, now = _score(matured, matured.then), _score(matured, matured.now)
+    gain = ratio((now - then) * matured.weights, matured.weights, rows=together, where="gate").measured()
+    slices = dict(_slices(matured, now - then, together, standards))
+    ratios = {head: _ratios(matured, place) for place, head in enumerate(matured.heads)}
+    loss = float(np.average(now, weights=matured.weights))
+    against = (*_worse(gain, money), *_worse_slices(slices, matured, now, standards), *_uncalibrated(ratios, standards))
+    better = gain.low > 0 or money.answer == "better"
+    why = against or (() if better else (f"it is not shown to be better: it saves {_nats(gain)} a {matured.unit}",))
+    return Gated(
+        passes=not why,
+        because=why or (f"it saves {_nats(gain)} of {loss:.4g} a {matured.unit}; money: {money.answer}",),
+        rows=rows,
+        positives=positives,
+        gain=gain,
+        loss=loss,
+        money=money.answer,
+        brings=money.brings,
+        slices=slices,
+        ratios={head: both for head, both in ratios.items() if both is not None},
+    )
+
+
+def _taken(matured: Matured, rows: Any) -> Matured:
+    columns = {name: getattr(matured, name)[rows] for name in ("labels", "now", "then", "weights", "people")}
+    facts = tuple(fact for fact, is_kept in zip(matured.facts, rows.tolist(), strict=True) if is_kept)
+    return msgspec.structs.replace(matured, **columns, facts=facts)
+
+
+def _score(matured: Matured, predictions: Floats) -> Floats:
+    """Returns the log score of each row, the mean over the heads whose label is known; lower is better."""
+    p = np.clip(predictions, _SURE, 1 - _SURE)
+    losses = -np.where(matured.labels > 0, np.log(p), np.log1p(-p))
+    return np.asarray(np.nanmean(np.where(np.isfinite(matured.labels), losses, np.nan), axis=1))
+
+
+def _slices(
+    matured: Matured, gains: Floats, together: Clusters, standards: Standards
+) -> Iterator[tuple[str, Measurement]]:
+    found = [(name, rows) for name, rows in _rows_by_slice(matured, standards.slices)]
+    confidence = 1 - 0.05 / max(len(found), 1)  # Bonferroni: any of them being worse stops it
+    for name, rows in found:
+        inside = matured.weights * rows
+        told = ratio(gains * inside, inside, rows=together, where=f"gate, {name}")
+        yield name, msgspec.structs.replace(told.measured(confidence=confidence), n=int(np.sum(rows)))
+
+
+def _rows_by_slice(matured: Matured, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yields the slices in which enough has matured."""
+    for field in fields:
+        values = np.array([str(fact.get(field, "")) for fact in matured.facts])
+        for value in np.unique(values).tolist():
+            rows = values == value
+            positives = float(np.nansum(matured.labels[rows, 0]))
+            if value and np.sum(rows) >= _LEAST_ROWS and positives >= _LEAST_POSITIVES:
+                yield f"{field}={value}", rows
+
+
+def _ratios(matured: Matured, head: int) -> tuple[Measurement, Measurement] | None:
+    """Returns observed over predicted of both; None where a head predicts nothing or nothing of it is known."""
+    known = np.isfinite(matured.labels[:, head])
+    labels, people = matured.labels[known, head], matured.people[known]
+    try:
+        now, then = (
+            calibration(labels, np.clip(side[known, head], 0, 1), entities=people).ratio
+            for side in (matured.now, matured.then)
+        )
+    except DataError:
+        return None
+    return now, then
+
+
+def _worse(gain: Measurement, money: WhatIf) -> Iterator[str]:
+    if gain.high < 0:
+        yield f"its log score is worse: it saves {_nats(gain)}"
+    if money.answer == "worse" and money.brings is not None:
+        low, high = money.brings.low, money.brings.high
+        yield f"it costs money: {money.brings.value:.4g} minor units a thousand {money.unit}s ({low:.4g} to {high:.4g})"
+
+
+def _worse_slices(
+    slices: Mapping[str, Measurement], matured: Matured, losses: Floats, standards: Standards
+) -> Iterator[str]:
+    rows = dict(_rows_by_slice(matured, standards.slices))
+    for name, gain in slices.items():
+        before = float(np.average(losses[rows[name]], weights=matured.weights[rows[name]]))
+        if gain.high < 0 and gain.value < -standards.worse_in_a_slice * before:
+            yield f"where {name} it is worse: it saves {_nats(gain)} of {before:.4g}"
+
+
+def _uncalibrated(ratios: Mapping[str, tuple[Measurement, Measurement] | None], standards: Standards) -> Iterator[str]:
+    for head, both in ratios.items():
+        if both is None:
+            continue
+        now, then = both
+        is_off = then.low > 1 + standards.off or then.high < 1 / (1 + standards.off)
+        if is_off and _stray(then.value) > _stray(now.value):
+            yield f"{head} happens {then.value:.3g} times as often as predicted ({then.low:.3g} to {then.high:.3g})"
+
+
+def _stray(ratio: float) -> float:
+    return abs(math.log(ratio)) if ratio > 0 else math.inf
+
+
+def _nats(gain: Measurement) -> str:
+    return f"{gain.value:.4g} nats ({gain.low:.4g} to {gain.high:.4g})"

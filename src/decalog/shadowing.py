@@ -1,0 +1,155 @@
+"""A challenger in shadow: what it would have decided on the newest requests, beside what the champion did, in money.
+
+By replay of the log, so it costs the server nothing: what both saw is logged. No outcome is needed, and none is known:
+what a changed decision brings is by the challenger's own predictions, which is no estimate of what it will bring.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decalog.candidates import Candidate, gathered
+from decalog.decisions import Decision, decode_decision
+from decalog.events import Record
+from decalog.examples import AMOUNT
+from decalog.metrics import Measurement, proportion
+from decalog.policy import Case
+from decalog.recasting import Recasting
+from decalog.whatif import Asked
+
+_ENOUGH = 0.01
+"""Share of decisions without a usable prediction, above which a challenger is not fit to decide."""
+
+
+class Shadow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a challenger would have decided.
+
+    Args:
+        decisions: that were looked at: the newest that the champion made by its predictions.
+        failed: of these, on how many the challenger predicted nothing usable.
+        changed: share of the choices that would have been others: of actions, or of things in slots.
+        moves: "allow → block" → decisions; of slots "replaced" → things.
+        saves: minor units a thousand decisions that the changes are worth by the challenger's own predictions.
+        predicted: head → mean prediction of what was chosen, (champion's, challenger's).
+    """
+
+    decisions: int
+    failed: int = 0
+    changed: Measurement | None = None
+    moves: dict[str, int] = {}
+    saves: float = 0.0
+    predicted: dict[str, tuple[float, float]] = {}
+
+    def against(self, most_changed: float) -> tuple[str, ...]:
+        """Returns what speaks against letting it decide for anybody."""
+        if self.failed > _ENOUGH * self.decisions or self.changed is None:
+            return (f"it predicts nothing usable on {self.failed:,} of {self.decisions:,} requests",)
+        if self.changed.low > most_changed:
+            share = f"{self.changed.value:.1%} of what was chosen ({self.changed.low:.1%} to {self.changed.high:.1%})"
+            return (f"it would change {share}, more than {most_changed:.0%}: a question for a person",)
+        return ()
+
+
+def shadowed(asked: Asked, *, last: int) -> Shadow:
+    """Returns what a challenger would have decided on the newest requests.
+
+    Args:
+        asked: the champion and the challenger, of one feature set.
+        last: how many decisions are looked at.
+    """
+    recast, policy = Recasting(asked), asked.then.policy.greedy
+    found = list(_newest(asked, last))
+    tally = _Tally(policy)
+    for record, decision in found:
+        case = recast.case(record, decision)
+        if case is None:
+            tally.failed += 1
+        else:
+            tally.take(decision, case)
+    return Shadow(
+        decisions=len(found),
+        failed=tally.failed,
+        changed=proportion(tally.changed, tally.choices) if tally.choices else None,
+        moves=dict(tally.moves.most_common()),
+        saves=1_000 * tally.saved / max(len(found) - tally.failed, 1),
+        predicted={head: (float(np.mean(was)), float(np.mean(now))) for head, (was, now) in tally.predicted.items()},
+    )
+
+
+def _newest(asked: Asked, last: int) -> Iterator[tuple[Record, Decision]]:
+    """Yields the newest decisions that the champion made by its predictions, in the order of what they had seen."""
+    log, version = asked.deployment.log, asked.now.version[:12]
+    found: list[tuple[int, int]] = []
+    for seq in range(log.durable - 1, -1, -1):
+        record = log.get(seq)
+        if record.kind != "decision" or record.system != asked.now.system.name or record.root != record.seq:
+            continue
+        decision = decode_decision(record.body)
+        if decision.versions.model == version and decision.mode != "imported" and not decision.fallback:
+            found.append((decision.state_seq, seq))
+        if len(found) == last:
+            break
+    for _, seq in sorted(found):
+        record = log.get(seq)
+        yield record, decode_decision(record.body)
+
+
+class _Tally:
+    """What was counted so far."""
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+        self.choices = self.changed = self.failed = 0
+        self.saved = 0.0
+        self.moves: Counter[str] = Counter()
+        self.predicted: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+
+    def take(self, decision: Decision, case: Case) -> None:
+        """Counts one decision, and what the challenger's policy makes of its case."""
+        then = self._policy.decide(case).choice
+        if decision.choice.verb:
+            was, now = ([slot.ref for slot in one.slots] for one in (decision.choice, then))
+            replaced = len(set(was) - set(now))
+            self.choices, self.changed = self.choices + len(was), self.changed + replaced
+            self.moves["replaced"] += replaced
+            worth = _worth(case, self._policy)
+            self.saved += sum(worth.get(ref, 0.0) for ref in now) - sum(worth.get(ref, 0.0) for ref in was)
+            self._predictions(decision, case, was[0] if was else "")
+        else:
+            before, after = decision.choice.action, then.action
+            self.choices, self.changed = self.choices + 1, self.changed + (before != after)
+            if before != after:
+                self.moves[f"{before} → {after}"] += 1
+                self.saved += self._cost(case, before) - self._cost(case, after)
+            self._predictions(decision, case, decision.request.id)
+
+    def _predictions(self, decision: Decision, case: Case, ref: str) -> None:
+        was, now = (_of(candidates, ref) for candidates in (decision.candidates, case.candidates))
+        for head in was.keys() & now.keys():
+            before, after = self.predicted[head]
+            before.append(was[head])
+            after.append(now[head])
+
+    def _cost(self, case: Case, action: str) -> float:
+        """Returns what an action is expected to cost by the challenger's prediction."""
+        amount = case.request.attributes.get(AMOUNT, 0)
+        (p, *_) = case.candidates[0].predictions.values()
+        bad, good = (self._policy.cost_minor(action, label=label, amount_minor=int(amount)) for label in (1.0, 0.0))
+        return float(p * bad + (1 - p) * good)
+
+
+def _worth(case: Case, policy: Any) -> Mapping[str, float]:
+    columns = gathered(case.candidates)
+    competing = columns.competing
+    worth = policy.worth(columns.heads, columns.rows[:competing])
+    return dict(zip(columns.refs[:competing], worth.tolist(), strict=True))
+
+
+def _of(candidates: Any, ref: str) -> Mapping[str, float]:
+    found: list[Candidate] = [one for one in candidates if one.ref == ref]
+    return found[0].predictions if found else {}
