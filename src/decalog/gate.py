@@ -79,10 +79,10 @@ def gate(asked: Asked, standards: Standards) -> Gated:
         standards: that it has to meet.
     """
     matured, evidence = telling_of(asked.deployment.system).matured(asked)
-    return weighed(matured, named_verdict(judged(evidence), asked), standards)
+    return weighed(matured, named_verdict(judged(evidence), asked), standards=standards)
 
 
-def weighed(matured: Matured, money: WhatIf, standards: Standards) -> Gated:
+def weighed(matured: Matured, money: WhatIf, *, standards: Standards) -> Gated:
     """Returns what outcomes and money say of a challenger.
 
     Args:
@@ -100,10 +100,14 @@ def weighed(matured: Matured, money: WhatIf, standards: Standards) -> Gated:
     together = clusters(matured.people, n=rows, where="gate, people")
     then, now = _score(matured, matured.then), _score(matured, matured.now)
     gain = ratio((now - then) * matured.weights, matured.weights, rows=together, where="gate").measured()
-    slices = dict(_slices(matured, now - then, together, standards))
+    slices = dict(_slices(matured, now - then, together=together, standards=standards))
     ratios = {head: _ratios(matured, place) for place, head in enumerate(matured.heads)}
     loss = float(np.average(now, weights=matured.weights))
-    against = (*_worse(gain, money), *_worse_slices(slices, matured, now, standards), *_uncalibrated(ratios, standards))
+    against = (
+        *_worse(gain, money),
+        *_worse_slices(slices, matured, losses=now, standards=standards),
+        *_uncalibrated(ratios, standards),
+    )
     better = gain.low > 0 or money.answer == "better"
     why = against or (() if better else (f"it is not shown to be better: it saves {_nats(gain)} a {matured.unit}",))
     return Gated(
@@ -134,7 +138,7 @@ def _score(matured: Matured, predictions: Floats) -> Floats:
 
 
 def _slices(
-    matured: Matured, gains: Floats, together: Clusters, standards: Standards
+    matured: Matured, gains: Floats, *, together: Clusters, standards: Standards
 ) -> Iterator[tuple[str, Measurement]]:
     found = [(name, rows) for name, rows in _rows_by_slice(matured, standards.slices)]
     confidence = 1 - 0.05 / max(len(found), 1)  # Bonferroni: any of them being worse stops it
@@ -178,7 +182,7 @@ def _worse(gain: Measurement, money: WhatIf) -> Iterator[str]:
 
 
 def _worse_slices(
-    slices: Mapping[str, Measurement], matured: Matured, losses: Floats, standards: Standards
+    slices: Mapping[str, Measurement], matured: Matured, *, losses: Floats, standards: Standards
 ) -> Iterator[str]:
     rows = dict(_rows_by_slice(matured, standards.slices))
     for name, gain in slices.items():

@@ -133,39 +133,45 @@ class _Person(msgspec.Struct):
     decisions: list[tuple[int, str, Decision]]
 
 
-def sight(
-    records: Iterable[Record],
-    system: System,
-    rollout: Rollout,
-    *,
-    guardrails: Sequence[Guardrail],
-    policy: Any,
-    until: int,
-    alpha: float = 0.05,
-) -> Sight:
-    """Returns what the guardrails say of one phase of a rollout.
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """What is looked at: one phase of a rollout.
+
+    Args:
+        system: whose.
+        rollout: the phase's step.
+        guardrails: what may not get worse.
+        policy: by whose parameters values are counted.
+        alpha: how likely any interval of the phase ever misses.
+    """
+
+    system: System
+    rollout: Rollout
+    guardrails: tuple[Guardrail, ...]
+    policy: Any
+    alpha: float = 0.05
+
+    @property
+    def share(self) -> float:
+        """Of the people that the challenger decides for."""
+        return self.rollout.share_bp / 10_000
+
+
+def sight(records: Iterable[Record], phase: Phase, *, until: int) -> Sight:
+    """Returns what the guardrails say of a phase.
 
     Args:
         records: of the phase, from the step that began it on.
-        system: whose.
-        rollout: the phase's step.
-        guardrails: what is looked at.
-        policy: by whose parameters values are counted.
+        phase: which.
         until: the present, µs of known_time.
-        alpha: how likely any interval of the phase ever misses.
     """
+    system = phase.system
     own = [record for record in records if record.system == system.name and not record.reason]
     book = LabelBook(system.schema)
     book.add_all(own)
-    people = _people(own, rollout)
-    looked = tuple(
-        _looked(one, people, book=book, policy=policy, share=rollout.share_bp / 10_000, until=until, alpha=level)
-        for one in guardrails
-        if (level := alpha / len(guardrails))
-    )
+    people = _people(own, phase.rollout)
+    looked = tuple(_looked(one, people, phase=phase, book=book, until=until) for one in phase.guardrails)
     treated = sum(person.is_treated for person in people)
-    counts = (len(people) - treated, treated)
-    share = rollout.share_bp / 10_000
+    counts, share = (len(people) - treated, treated), phase.share
     split = sample_ratio(counts, (1 - share, share)).p_value if people and share < 1 else 1.0
     return Sight(since=own[0].known_time if own else until, people=counts, split=split, looked=looked)
 
@@ -196,24 +202,16 @@ def _slim(decision: Decision) -> Decision:
     return msgspec.structs.replace(decision, candidates=tuple(named(decision.candidates, refs).values()))
 
 
-def _looked(
-    guardrail: Guardrail,
-    people: Sequence[_Person],
-    *,
-    book: LabelBook,
-    policy: Any,
-    share: float,
-    until: int,
-    alpha: float,
-) -> Looked:
+def _looked(guardrail: Guardrail, people: Sequence[_Person], *, phase: Phase, book: LabelBook, until: int) -> Looked:
     after = duration_us(guardrail.after)
     # In the order in which they are followed to the end: a row once seen never changes.
     whole = [person for person in people if person.first + after <= until]
-    values = np.array([_mean(guardrail, one, book=book, policy=policy, after=after) for one in whole], np.float64)
+    values = np.array([_mean(guardrail, one, book=book, policy=phase.policy, after=after) for one in whole], np.float64)
     treated = np.array([person.is_treated for person in whole], np.bool_)
     rows = (int(np.sum(~treated)), int(np.sum(treated)))
     champion = float(np.mean(values[~treated])) if rows[0] else 0.0
-    effect = _effect(values, treated, share=share, bounds=guardrail.bounds, alpha=alpha)
+    alpha = phase.alpha / len(phase.guardrails)
+    effect = _effect(values, treated, share=phase.share, bounds=guardrail.bounds, alpha=alpha)
     state: State = "open" if effect is None else _state(guardrail, effect, champion=champion)
     return Looked(guardrail=guardrail.name, state=state, effect=effect, champion=champion, rows=rows)
 

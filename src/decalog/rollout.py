@@ -36,7 +36,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Args:
         name: of the rollout; one name, one challenger, one division of the people.
-        stage: `shadow` decides nothing, `canary` a share, `champion` and `stopped` are ends.
+        stage: `shadow` decides nothing, `canary` a share, `champion` and `stopped` are ends; stopped first, it was
+            refused.
         model: the challenger's, by its id or at least the first 12 digits; "" for the champion's own.
         policy: the challenger's parameters, whole; None for those in force.
         share_bp: of the people whose requests the challenger decides, hundredths of a percent.
@@ -168,13 +169,21 @@ class Rollouts:
         if any(one.challenger != step.challenger for one in named):
             given = f"another challenger under the name {step.name}"
             yield given, "one challenger a name, which draws its people", "Take a new name"
-        stage = named[-1].stage if named else "nothing"
-        if stage not in _BEFORE.get(step.stage, (stage,)):
+        if not _follows(step, named):
+            stage = named[-1].stage if named else "nothing"
             yield f"{step.stage} after {stage}", f"{' or '.join(_BEFORE[step.stage])} before it", _FIXES[step.stage]
 
     def _no_step(self, given: str, expected: str, fix: str) -> RequestError:
         where = f"{self._system} rollout"
         return RequestError(where=where, given=given, expected=expected, fix=f"{fix}; all goes on as before.")
+
+
+def _follows(step: Rollout, named: list[Rollout]) -> bool:
+    """Returns whether a step may come after those of its name."""
+    if not named and step.stage == "stopped":
+        return step.challenger != ("", None)  # refused before it began
+    stage = named[-1].stage if named else "nothing"
+    return stage in _BEFORE.get(step.stage, (stage,))
 
 
 def _contradictions(step: Rollout) -> Iterator[tuple[str, str, str]]:

@@ -41,6 +41,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             `model` chosen, `test` part) → contenders with more; "" where nothing does.
         whatif: dotted path `module:name` of what its log tells of other choices, a `Revealed` or `Slots` (`whatif.py`);
             "" where it does not say.
+        loop: dotted path `module:name` of how its loop goes round, a `LoopPlan` (`loop.py`); "" where it has none.
         commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
     """
 
@@ -58,6 +59,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     retrieval: str = ""
     found: str = ""
     whatif: str = ""
+    loop: str = ""
     tryout: tuple[int, float] = (180, 0.25)
     lead: float = 0.01
     commands: Mapping[str, str] = {}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
 
 from decalog.errors import ConfigError, DataError, near
 from decalog.evaluation import Outlook, Split, completeness, contender, do_nothing, plain_split, report, split
@@ -58,6 +59,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         model: kind to register; "" for the system's champion kind, the last of its MODELS.
         policy: parameters that the money is counted with; None for the system's defaults.
         test_share: of the labelled requests, the latest, that models are judged on.
+        test_positives: about so many positives at most among them, so that what models are judged on, and have not
+            learnt from, does not grow with the log; 0 for no such bound.
         least_positives: in the training part.
         least_test_positives: in the test part.
         currency: of the money in the report, ISO 4217.
@@ -70,11 +73,21 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     policy: msgspec.Struct | None = None
     test_share: float = 0.2
+    test_positives: int = 0
     least_positives: int = 30
     least_test_positives: int = 10
     currency: str = "EUR"
     at_us: int = 0
     by: str = "training"
+
+    def share_of(self, positives: int) -> float:
+        """Returns the share that models are judged on of labelled requests with so many positives.
+
+        >>> TrainingPlan(test_positives=100).share_of(400), TrainingPlan(test_positives=100).share_of(2_000)
+        (0.2, 0.05)
+        """
+        most = self.test_positives / max(positives, 1) if self.test_positives else 1.0
+        return min(self.test_share, most)
 
 
 class TrainingResult(msgspec.Struct, frozen=True):
@@ -211,10 +224,11 @@ def chosen_kind(system: System, plan: TrainingPlan) -> ModelSpec:
 
 def _parts(history: History, plan: TrainingPlan) -> Split:
     """Returns the honest split; where that has too few positives, the split by time alone, which the report says."""
-    parts = split(history, test_share=plan.test_share)
+    share = plan.share_of(int(np.sum(history.now.labels == 1)))
+    parts = split(history, test_share=share)
     if not _shortage(parts, plan):
         return parts
-    parts = plain_split(history, test_share=plan.test_share)
+    parts = plain_split(history, test_share=share)
     short = _shortage(parts, plan)
     if short:
         raise too_few(f"{short}; {completeness(history.now).text()}", plan, system=history.schema.system)
@@ -271,8 +285,6 @@ def _contend(
 
 
 def _truths(test: Examples, truth: Truth) -> Floats:
-    import numpy as np
-
     return np.array([truth(id_) for id_ in test.ids], np.float64)
 
 

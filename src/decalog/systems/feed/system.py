@@ -24,6 +24,7 @@ SYSTEM = System(
     deadline_ms=100,
     wire="decalog.systems.feed.wire:WIRE",
     whatif="decalog.systems.feed.whatif:WHATIF",
+    loop="decalog.systems.feed.loop:LOOP",
     commands={"why": "decalog.systems.feed.why:app", "exposure": "decalog.systems.feed.creators:app"},
     tryout=(21, 0.4),
     lead=0.05,

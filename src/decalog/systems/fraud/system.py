@@ -26,6 +26,7 @@ SYSTEM = System(
         "rings": "decalog.systems.fraud.desk:rings_app",
     },
     whatif="decalog.systems.fraud.whatif:WHATIF",
+    loop="decalog.systems.fraud.loop:LOOP",
     lead=0.1,
     wire="decalog.systems.fraud.wire:WIRE",
 )
