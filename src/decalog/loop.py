@@ -10,7 +10,7 @@ and a year of it can be simulated. It trains in its own process and writes nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -46,6 +46,7 @@ class LoopPlan(msgspec.Struct, frozen=True, kw_only=True):
         every: a model is trained so long after the last one, at the latest.
         outcomes: or once so many outcomes came since; 0 for never.
         drift: or when a monitor of such a quantity stands.
+        test_positives: see `TrainingPlan`.
         rest: but never sooner than so long after the last.
         held_by: and never while a monitor of such a quantity stands: what it would learn is missing or wrong.
         shares_bp: of the people, one phase after the other, hundredths of a percent, rising.
@@ -61,6 +62,7 @@ class LoopPlan(msgspec.Struct, frozen=True, kw_only=True):
     standards: Standards = Standards()
     every: str = "7d"
     outcomes: int = 0
+    test_positives: int = 60
     drift: tuple[str, ...] = ("inputs", "predictions", "calibration")
     rest: str = "1d"
     held_by: tuple[str, ...] = ("unheard",)
@@ -121,6 +123,11 @@ def plan_of(system: System) -> LoopPlan:
             fix="Declare it; docs/howto/loop.md says how.",
         )
     return plan
+
+
+def watches_of(system: System) -> Mapping[str, str]:
+    """Returns monitor → the quantity that it watches."""
+    return {monitor.name: monitor.watches for monitor in monitors_of(system)}
 
 
 class Loop:
@@ -192,7 +199,7 @@ class Loop:
         if champion.reference is None:
             return []
         found = watch(system, seen.deployment.log, champion=champion, since_us=since, now_us=now)
-        watches = {monitor.name: monitor.watches for monitor in monitors_of(system)}
+        watches = watches_of(system)
         return [(watches[finding.monitor], finding) for finding in found.standing]
 
     # ---- a rollout ----
