@@ -267,7 +267,7 @@ def standing(monkeypatch: pytest.MonkeyPatch, monitor: str, since: int = 0) -> N
         stands=True,
     )
     monkeypatch.setattr(
-        Loop, "_standing", lambda self, seen, now: [(loops.watches_of(seen.system)[finding.monitor], finding)]
+        Loop, "_standing", lambda self, seen, now, of: [(loops.watches_of(seen.system)[finding.monitor], finding)]
     )
 
 

@@ -31,8 +31,6 @@ from decalog.whatif import Asked, Change, asked_of
 
 BY = "the loop"
 _LONGEST = 1_000
-_SPAN = 3
-"""Of the time from one retraining to the next that a watch looks back on for what drifted."""
 
 Act = Literal["train", "shadow", "canary", "promote", "stop", "roll back", "wait"]
 
@@ -169,7 +167,7 @@ class Loop:
         plan, trained = self._plan, seen.trained
         if now < max(trained + duration_us(plan.rest), self._again):
             return None
-        standing = self._standing(seen, now)
+        standing = self._standing(seen, now, of=(*plan.drift, *plan.held_by))
         held = [one for one in standing if one[0] in plan.held_by]
         why = next(self._reasons(seen, now, standing=standing), "")
         if not why:
@@ -192,13 +190,13 @@ class Loop:
         if plan.outcomes and (came := seen.outcomes()) >= plan.outcomes:
             yield f"{came:,} outcomes came since the last training"
 
-    def _standing(self, seen: _Seen, now: int) -> list[tuple[str, Finding]]:
-        """Returns (quantity, finding) of the monitors that stand."""
-        system, since = seen.system, _SPAN * duration_us(self._plan.rest)
+    def _standing(self, seen: _Seen, now: int, *, of: Sequence[str]) -> list[tuple[str, Finding]]:
+        """Returns (quantity, finding) of the monitors of some quantities that stand."""
+        system, since = seen.system, duration_us(self._plan.rest)
         champion: Champion = self._champion_of(seen.deployment)
         if champion.reference is None:
             return []
-        found = watch(system, seen.deployment.log, champion=champion, since_us=since, now_us=now)
+        found = watch(system, seen.deployment.log, champion=champion, since_us=since, now_us=now, only=of)
         watches = watches_of(system)
         return [(watches[finding.monitor], finding) for finding in found.standing]
 
@@ -303,8 +301,8 @@ class Loop:
             return None
         if now - last.at_us >= duration_us(self._plan.probation):
             return None
-        standing = [one for watches, one in self._standing(seen, now) if watches in self._plan.rolled_back_by]
-        new = [one for one in standing if one.since >= last.at_us]
+        standing = self._standing(seen, now, of=self._plan.rolled_back_by)
+        new = [one for _, one in standing if one.since >= last.at_us]
         return f"{new[0].monitor} stands since it decides: {new[0].said}"[:1_000] if new else None
 
 
