@@ -322,5 +322,5 @@ def test_beside_no_server_it_acts_on_the_home(made: Served) -> None:
     newer(made)
     made.log.commit()
     made.log.close()
-    moves = list(turned(loop_of(home, "fraud"), home, "fraud"))
+    moves = list(turned(loop_of(home, "fraud"), home, system="fraud"))
     assert [move.act for move in moves][:1] == ["stop"]

@@ -118,7 +118,7 @@ def loop(
 
     wait_s, turning = duration_us(every) / 1e6, loop_of(Home(home), system, url=url.rstrip("/"), token=token)
     while True:
-        for move in turned(turning, Home(home), system):
+        for move in turned(turning, Home(home), system=system):
             print_json(move) if as_json else say(move.text())
         if once:
             return

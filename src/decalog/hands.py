@@ -130,7 +130,7 @@ def loop_of(home: Home, system: str, *, url: str = "", token: str = "") -> Loop:
     return Loop(plan, hands, champion=operations.watched_champion)
 
 
-def turned(loop: Loop, home: Home, system: str) -> Iterator[Move]:
+def turned(loop: Loop, home: Home, *, system: str) -> Iterator[Move]:
     """Yields the steps that a loop takes now, as they are taken; nothing where none is due.
 
     Args:
