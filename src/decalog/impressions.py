@@ -99,12 +99,6 @@ class ImpressionHistory:
             labels[place] = signals_of(one.slot.ref, said, age_us=known_by - one.decided, schema=self.schema)
         return labels
 
-    @property
-    def positives(self) -> int:
-        """For how many of the things shown the first signal came."""
-        first = self.schema.signals[0]
-        return sum(kind == first.kind for kind in self._acts.kinds)
-
     def ends(self, slates: Int64s) -> dict[str, tuple[Int64s, Floats]]:
         """Returns outcome kind → (slates, values) of what was said of whole slates by the pin: it names no thing."""
         kinds = {kind.name for kind in self.schema.outcomes}

@@ -93,7 +93,7 @@ def train_slates(
     with uncollected():
         records, retrieval = log.read(0, plan.position), load(system.retrieval)
         history = ImpressionHistory(records, system.schema, features=system.features, retrieval=retrieval)
-        parts = split_slates(history, test_share=plan.share_of(history.positives))
+        parts = split_slates(history, test_share=plan.share_of(history.labels(history.known_time)[:, 0]))
     _check_enough(parts, plan, system=system)
     policy: Any = system.policy(plan.policy if plan.policy is not None else system.policy_params())
     models: dict[str, Model] = {}

@@ -17,7 +17,17 @@ import msgspec
 import numpy as np
 
 from decalog.errors import ConfigError, DataError, near
-from decalog.evaluation import Outlook, Split, completeness, contender, do_nothing, plain_split, report, split
+from decalog.evaluation import (
+    Outlook,
+    Split,
+    complete_until,
+    completeness,
+    contender,
+    do_nothing,
+    plain_split,
+    report,
+    split,
+)
 from decalog.events import Record
 from decalog.examples import Examples, Floats, History
 from decalog.models.base import Model, ModelSpec, TrainingSet
@@ -60,8 +70,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         model: kind to register; "" for the system's champion kind, the last of its MODELS.
         policy: parameters that the money is counted with; None for the system's defaults.
         test_share: of the labelled requests, the latest, that models are judged on.
-        test_positives: where above 0, about so many positives, and at most a third of all, take the place of that
-            share: what models are judged on, and have not learnt from, then does not grow with the log.
+        test_positives: where above 0, what holds the latest so many positives, and at most a third of all, takes the
+            place of that share: what models are judged on, and have not learnt from, then does not grow with the log.
         least_positives: in the training part.
         least_test_positives: in the test part.
         currency: of the money in the report, ISO 4217.
@@ -81,15 +91,20 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     at_us: int = 0
     by: str = "training"
 
-    def share_of(self, positives: int) -> float:
-        """Returns the share that models are judged on of labelled requests with so many positives.
+    def share_of(self, labels: Floats) -> float:
+        """Returns the share of requests, or of things shown, that models are judged on.
 
-        >>> TrainingPlan(test_positives=100).share_of(400), TrainingPlan(test_positives=100).share_of(2_000)
-        (0.25, 0.05)
+        Args:
+            labels: of all whose label is known, in order of time.
+
+        >>> early, late = np.repeat([0.0, 1.0, 0.0], [50, 50, 100]), np.repeat([0.0, 1.0], [150, 50])
+        >>> [round(TrainingPlan(test_positives=20).share_of(labels), 4) for labels in (early, late)]
+        [0.3333, 0.1]
         """
         if not self.test_positives:
             return self.test_share
-        return min(_MOST_TESTED, self.test_positives / max(positives, 1))
+        positives = np.flatnonzero(labels == 1)[-self.test_positives :]
+        return min(_MOST_TESTED, 1 - int(positives[0]) / len(labels)) if len(positives) else _MOST_TESTED
 
 
 class TrainingResult(msgspec.Struct, frozen=True):
@@ -226,7 +241,9 @@ def chosen_kind(system: System, plan: TrainingPlan) -> ModelSpec:
 
 def _parts(history: History, plan: TrainingPlan) -> Split:
     """Returns the honest split; where that has too few positives, the split by time alone, which the report says."""
-    share = plan.share_of(int(np.sum(history.now.labels == 1)))
+    now = history.now
+    end = complete_until(now.times, now.settled, date=history.known_time)
+    share = plan.share_of(now.labels[now.labelled & (now.times < end)].astype(np.float64))
     parts = split(history, test_share=share)
     if not _shortage(parts, plan):
         return parts
