@@ -389,5 +389,5 @@ def test_replays_aside_run_one_at_a_time_and_end_with_the_server(
 def test_a_replay_aside_that_fails_says_how_it_ended(tmp_path: Path) -> None:
     with pytest.raises(ReplayError) as caught:
         asyncio.run(replay_aside(Home(tmp_path / "nothing"), {})("fraud", "a"))
-    assert str(caught.value).startswith("fraud replay: a replay process that ended with 2: decalog: home nothing: ")
+    assert str(caught.value).startswith("fraud replay: a process that ended with 2: decalog: home nothing: ")
     assert str(caught.value).endswith(". Expected a report. Run `decalog replay` by hand to see more.")

@@ -467,20 +467,20 @@ def replay_aside(
     """
     alone = asyncio.Semaphore(1)
 
-    async def replay(system: str, decision_id: str) -> dict[str, Any]:
+    async def replay(system: str, decision_id: str, *, verb: str = "replay") -> dict[str, Any]:
         words = [word for path in (allowed or {}).get(system, ()) for word in ("--allow-model", path)]
         async with alone:
             path = paths.get(system, system)
-            line = ("decalog", "replay", path, decision_id, *words, "--json", "--home", str(home.root))
+            line = ("decalog", verb, path, decision_id, *words, "--json", "--home", str(home.root))
             out, err, status = await run_aside(*line)
         try:
             report: dict[str, Any] = msgspec.json.decode(out)
         except msgspec.DecodeError:
             raise ReplayError(
-                where=f"{system} replay",
-                given=f"a replay process that ended with {status}: {err.decode(errors='replace')[-400:]}",
+                where=f"{system} {verb}",
+                given=f"a process that ended with {status}: {err.decode(errors='replace')[-400:]}",
                 expected="a report",
-                fix="Run `decalog replay` by hand to see more.",
+                fix=f"Run `decalog {verb}` by hand to see more.",
             ) from None
         return report
 

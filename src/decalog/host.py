@@ -44,7 +44,9 @@ said = logging.getLogger("decalog.host")
 
 _NO_TURN = nullcontext()
 _T = TypeVar("_T")
-Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
+Replay = Callable[..., Awaitable[dict[str, Any]]]
+EXPLAINED = "explained"
+"""Folder, among what may be lost, of the decisions that were explained at once: by system, a file each."""
 Beside = Callable[[], Awaitable[None] | None]
 
 
@@ -80,7 +82,7 @@ class Host:
     Args:
         log: stamped by this process's event loop only.
         services: system name → service.
-        replay: (system, decision id) → replay's report; runs outside this process.
+        replay: (system, decision id) → replay's report, with `verb="explain"` why; runs outside this process.
         meter: counters.
         beside: each is called about every second, in a task of its own: one that takes its time holds up no other.
         state: folder for what may be lost at the cost of work done again; None keeps nothing.
@@ -206,6 +208,17 @@ class Host:
         """Returns replay's report on a decision; computed in another process."""
         _, decision = await self.logged(system, id_)
         return await self._replay(system, decision.id)
+
+    async def explanation(self, system: str, id_: str) -> dict[str, Any]:
+        """Returns why a decision came out as it did: as it was explained at once, or else as another process says."""
+        _, decision = await self.logged(system, id_)
+        return self.explained(system, decision.id) or await self._replay(system, decision.id, verb="explain")
+
+    def explained(self, system: str, decision_id: str) -> dict[str, Any]:
+        """Returns what a decision was explained with at once; {} where it was not, or not yet."""
+        path = None if self.folder is None else self.folder / EXPLAINED / system / f"{decision_id}.json"
+        told: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path is not None and path.is_file() else {}
+        return told
 
     async def operate(self, system: str, act: Callable[[Service], _T]) -> _T:
         """Returns what an operator's act on a system's service gave, once everything it may rest on is durable.
