@@ -17,7 +17,7 @@ import numpy as np
 
 from decalog.events import Event
 from decalog.metrics import Floats
-from decalog.otherwise import REQUEST, Facts, Usual, Value
+from decalog.otherwise import REQUEST, Facts, Seen, Usual, Value
 from decalog.replay import Again
 
 _TOLD = 5
@@ -90,7 +90,7 @@ class Remaking:
         self._secret = draw_secret
         self._lasting = "" if again.decision.fallback == "policy_error" else again.decision.fallback
 
-    def of(self, others: Sequence[tuple[Floats, Event]]) -> list[Remade | None]:
+    def of(self, others: Sequence[Seen]) -> list[Remade | None]:
         """Returns what comes of each row and request; None where model or policy can make nothing of it."""
         if not others:
             return []
@@ -170,7 +170,7 @@ class Search:
         facts: Facts,
         *,
         usual: Callable[[str], Usual | None],
-        start: tuple[Floats, Event],
+        start: Seen,
         action: str,
     ) -> None:
         self._remaking, self._facts, self._start, self._action = remaking, facts, start, action
@@ -203,18 +203,18 @@ class Search:
         found = []
         for first in list(nearest.values())[:_TOLD]:
             seconds = [one for one in self._tries(first[0].other) if one.name != first[0].name]
-            together = [one for one in seconds if self._facts.value(first[0].name, *one.other) == first[0].value]
+            together = [one for one in seconds if self._facts.value(first[0].name, one.other) == first[0].value]
             found += [[first, pair] for pair in self._results(together) if self._flips(pair)]
         best = min(found, key=lambda pairs: sum(map(_distance, pairs)), default=None)
         return [] if best is None else [self._flip(best)]
 
-    def _tries(self, start: tuple[Floats, Event]) -> list[_Try]:
+    def _tries(self, start: Seen) -> list[_Try]:
         return [
-            _Try(name, value, usual.distance(now, value), self._facts.changed(name, value, *start))
+            _Try(name, value, usual.distance(now, value), self._facts.changed(start, name, value=value))
             for name, usual in self._usual.items()
-            for now in (self._facts.value(name, *start),)
+            for now in (self._facts.value(name, start),)
             for value in usual.values
-            if value != now and self._facts.is_possible(name, value, start[1])
+            if value != now and self._facts.is_possible(value, of=name, request=start[1])
         ]
 
     def _results(self, tries: list[_Try]) -> list[_Pair]:
@@ -228,14 +228,14 @@ class Search:
         action, predictions = pairs[-1][1]
         changed = []
         for one, _ in pairs:
-            now = self._facts.value(one.name, *self._start)
+            now = self._facts.value(one.name, self._start)
             meaning, was = self._facts.words(one.name, now)
             instead = self._facts.words(one.name, one.value)[1] + _open(one.value, now, action, beyond)
             changed.append(Changed(one.name.removeprefix(REQUEST), meaning, was, instead))
         return Flip(tuple(changed), action, predictions, sum(map(_distance, pairs)))
 
 
-def gap(found: Mapping[str, Sequence[Band]], action: str, made: Remade) -> float:
+def gap(made: Remade, found: Mapping[str, Sequence[Band]], *, action: str) -> float:
     """Returns how far predictions are from a band of another action than one; infinite where there is none."""
     apart = [
         max(band.since - made.predictions[head], made.predictions[head] - band.until, 0.0)
@@ -252,7 +252,7 @@ class _Try(NamedTuple):
     name: str
     value: Value
     distance: float
-    other: tuple[Floats, Event]
+    other: Seen
 
 
 _Pair = tuple[_Try, Remade]

@@ -154,7 +154,7 @@ class Explainer:
             found |= {} if scan is None else {head: bands(partial(remaking.at, head), scan)}
         start, now = (draft.features[0], draft.event), Remade(trace.action, trace.predictions)
         search = Search(remaking, others.facts, usual=others.usual, start=start, action=now.action)
-        flips, apart = search.singles(), partial(gap, found, now.action)
+        flips, apart = search.singles(), partial(gap, found=found, action=now.action)
         if flips:
             return found, flips, ""
         least = apart(now)

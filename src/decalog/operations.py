@@ -259,13 +259,23 @@ def open_host(
     allowed = {d.system.name: d.setup.allowed for d in deployments}
     followers = [Follower(d, services[d.system.name], room=room, say=say).follow for d in deployments]
     beside = [*followers, sealing_aside(home).start_when_due, *_snapshots_beside(home, systems)]
-    beside += [explaining_aside(home, paths[name], services[name], allowed=allowed[name]) for name in services]
+    beside += _explainers_beside(home, services, paths=paths, allowed=allowed)
     replay = replay_aside(home, paths, allowed=allowed)
     return Host(log, services, replay=replay, meter=Meter(), beside=beside, state=home.state)
 
 
 def _snapshots_beside(home: Home, names: Iterable[str]) -> list[Callable[[], None]]:
     return [snapshot_aside(home, name).start_when_due for name in names]
+
+
+def _explainers_beside(
+    home: Home, services: Mapping[str, Service], *, paths: Mapping[str, str], allowed: Mapping[str, Sequence[str]]
+) -> list[Callable[[], None]]:
+    return [
+        explaining_aside(home, paths[name], service=service, allowed=allowed[name])
+        for name, service in services.items()
+        if service.system.explained_at_once
+    ]
 
 
 def _services(deployments: Iterable[Deployment], *, room: Room, say: Say) -> dict[str, Service]:
@@ -357,7 +367,7 @@ def snapshot_aside(home: Home, name: str, *, every_s: float = 3600.0, at_least: 
 
 
 def explaining_aside(
-    home: Home, path: str, service: Service, *, allowed: Sequence[str] = (), every_s: float = 5.0
+    home: Home, path: str, *, service: Service, allowed: Sequence[str] = (), every_s: float = 5.0
 ) -> Callable[[], None]:
     """Returns what explains, now and then, what the system wants explained at once, where there was some of it.
 

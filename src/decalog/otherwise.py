@@ -14,11 +14,12 @@ import numpy as np
 
 from decalog.events import Event
 from decalog.explanations import said
-from decalog.features.definition import Aggregate, Attribute, Feature, Lookup
+from decalog.features.definition import Aggregate, Attribute, Feature, lookups
 from decalog.features.facts import ALL
 from decalog.features.plan import Plan
 from decalog.folding import point
 from decalog.metrics import Floats
+from decalog.schema import EventKind
 from decalog.statistics.drift import Categories, Grid
 from decalog.system import System
 
@@ -27,6 +28,8 @@ REQUEST = "request."
 _NESTED = ("count", "sum", "distinct")
 
 Value = float | str | bool
+Seen = tuple[Floats, Event]
+"""What a decision saw: the row of features, float64 of shape (features,), and the request."""
 
 
 class Usual(NamedTuple):
@@ -74,10 +77,8 @@ class Facts:
         self._families = {f.name: _but_window(f) for f in self._windows if f.aggregate in _NESTED}
         self._amounts = {base: name for name, base in request.amounts.items()}
         self._meanings = {field.name: field.meaning.rstrip(".") for field in request.fields}
-        plain = [f.name for f in request.fields if f.privacy == "public" and f.kind in ("int", "float", "text")]
-        keys = {lookup.key for lookup in features.features if isinstance(lookup, Lookup)} | set(system.fixed)
-        self._public = [name for name in (*plain, *self._amounts) if name not in keys and self._is_plain(name)]
-        self._fixed = system.fixed
+        self._fixed = {*system.fixed, *(lookup.key for lookup in lookups(features))}
+        self._public = [name for name in (*_plain(request), *self._amounts) if self._is_free(name)]
 
     def names(self, request: Event) -> list[str]:
         """Returns the facts of a request that may be otherwise; public values of its own have `REQUEST` in front."""
@@ -85,26 +86,24 @@ class Facts:
         said_so = [REQUEST + name for name in self._public if name in request.attributes]
         return [feature.name for feature in windows if _is_named(feature, request)] + said_so
 
-    def value(self, name: str, row: Floats, request: Event) -> Value:
+    def value(self, name: str, of: Seen) -> Value:
         """Returns a fact as it is."""
-        feature = self._declared.get(name)
-        return request.attributes[name.removeprefix(REQUEST)] if feature is None else float(row[self._places[name]])
+        row, request = of
+        return (
+            float(row[self._places[name]]) if name in self._places else request.attributes[name.removeprefix(REQUEST)]
+        )
 
-    def is_possible(self, name: str, value: Value, request: Event) -> bool:
+    def is_possible(self, value: Value, *, of: str, request: Event) -> bool:
         """Returns whether a fact can have a value: one that is not missing, nor less than what the request adds."""
-        feature = self._declared.get(name)
+        feature = self._declared.get(of)
         if not isinstance(feature, Aggregate) or isinstance(value, str):
             return True
-        if value == feature.crowded or (value == feature.missing_value and value != 0):
-            return False
-        if feature.aggregate not in _NESTED or feature.where or not feature.own or self._kind not in feature.over:
-            return True
-        own = request.attributes.get(feature.column, 0) if feature.aggregate == "sum" else 1
-        return isinstance(own, str) or value >= own
+        is_missing = value == feature.missing_value and value != 0
+        return value != feature.crowded and not is_missing and value >= self._least(feature, request)
 
-    def changed(self, name: str, value: Value, row: Floats, request: Event) -> tuple[Floats, Event]:
+    def changed(self, of: Seen, name: str, *, value: Value) -> Seen:
         """Returns row and request with one fact otherwise, and all that is computed of it."""
-        row = row.copy()
+        row, request = of[0].copy(), of[1]
         if name in self._declared:
             row[self._places[name]] = float(value)
             self._nest(name, float(value), row)
@@ -126,9 +125,18 @@ class Facts:
         same = (f for f in self._declared.values() if isinstance(f, Attribute) and f.attribute == plain)
         return self._declared.get(name) or next(same, None)
 
-    def _is_plain(self, name: str) -> bool:
-        """Returns whether all windows that a public value enters are sums of it, which a row lets compute again."""
-        return all(f.aggregate == "sum" and f.column == name and not f.where for f in self._entered(name))
+    def _least(self, feature: Aggregate, request: Event) -> float:
+        """Returns what a window holds at least: what the request itself adds to it."""
+        if feature.aggregate not in _NESTED or feature.where or not feature.own or self._kind not in feature.over:
+            return -np.inf
+        own = request.attributes.get(feature.column, 0) if feature.aggregate == "sum" else 1
+        return 0.0 if isinstance(own, str) else float(own)
+
+    def _is_free(self, name: str) -> bool:
+        """Returns whether a public value may be otherwise: all windows that it enters are sums of it, if any."""
+        return name not in self._fixed and all(
+            f.aggregate == "sum" and f.column == name and not f.where for f in self._entered(name)
+        )
 
     def _entered(self, name: str) -> Iterator[Aggregate]:
         """Yields the windows that the request's own value enters, or is asked of before its row does."""
@@ -165,6 +173,10 @@ class Facts:
 
 def _is_named(feature: Aggregate, request: Event) -> bool:
     return all(entity == ALL or entity in request.entities for entity in feature.entities)
+
+
+def _plain(kind: EventKind) -> list[str]:
+    return [f.name for f in kind.fields if f.privacy == "public" and f.kind in ("int", "float", "text")]
 
 
 def _but_window(feature: Aggregate) -> Aggregate:

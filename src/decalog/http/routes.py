@@ -148,7 +148,7 @@ class Routes:
 
     async def explanation(self, call: Call) -> Answer:
         """Returns why a logged decision came out as it did, and what would have changed it."""
-        return Answer(200, _encode(await self._host.explanation(call.system, call.ids[0])), JSON)
+        return Answer(200, _encode(await self._host.replay(call.system, call.ids[0], verb="explain")), JSON)
 
     async def healthz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
         """Says that the process answers, and which champion cannot be used; restart it if it does not answer.

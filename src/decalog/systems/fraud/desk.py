@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -12,7 +12,7 @@ import typer
 from decalog.clock import rfc3339
 from decalog.decisions import decode_decision, unpack_features
 from decalog.deployment import Deployment
-from decalog.errors import ConfigError
+from decalog.errors import ConfigError, ReplayError
 from decalog.examples import History
 from decalog.explaining import Explainer
 from decalog.home import Home
@@ -61,17 +61,16 @@ def show(
         record = log.get(log.find("decision", case.decision)[0])
         decision = decode_decision(record.body)
         history = History(log.read(), deployment.system.schema, features=deployment.system.features)
-        told, features = Explainer(deployment).explain(case.decision), deployment.system.features
+        why, features = _why(deployment, case.decision), deployment.system.features
     row, before = unpack_features(decision.candidates[0].features), history.now.take(history.now.seqs < record.seq)
     like = neighbours(before, row, columns=features.places_for("model")) if len(row) == len(features.names) else []
     if as_json:
-        why = {"explanation": told.explanation, "would_change": told.would_change, "nothing_else": told.nothing_else}
         _print_json({"case": case, **why, "neighbours": like})
         return
     typer.echo(_line(case))
     typer.echo("\n".join(f"  {reason}" for reason in case.reasons))
-    typer.echo("\n".join(["why:", *(f"  {because.text()}" for because in told.explanation[:10])]))
-    otherwise = [*(flip.text() for flip in told.would_change), *filter(None, [told.nothing_else])]
+    typer.echo("\n".join(["why:", *(f"  {because.text()}" for because in why["explanation"][:10])]))
+    otherwise = [*(flip.text() for flip in why["would_change"]), *filter(None, [why["nothing_else"]])]
     typer.echo("\n".join(["what would have changed it:", *(f"  {line}" for line in otherwise)]))
     words = {0: "genuine", 1: "fraud"}
     near = [f"  {n.payment}: {words[n.label]} ({n.why}), {n.amount_minor:,}, at {n.distance:.3f}" for n in like]
@@ -97,6 +96,14 @@ def rings(
         _print_json(found)
         return
     typer.echo("\n".join(ring.text() for ring in found) or "no rings")
+
+
+def _why(deployment: Deployment, decision_id: str) -> dict[str, Any]:
+    try:
+        told = Explainer(deployment).explain(decision_id)
+    except ReplayError as error:  # what it would need is gone: a case is worked on without reasons too
+        return {"explanation": (), "would_change": (), "nothing_else": str(error)}
+    return {name: getattr(told, name) for name in ("explanation", "would_change", "nothing_else")}
 
 
 def _queue(log: Log, home: Path) -> ReviewQueue:

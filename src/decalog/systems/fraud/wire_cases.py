@@ -20,7 +20,7 @@ from msgspec import Meta
 
 from decalog.clock import rfc3339
 from decalog.errors import ReplayError, RequestError, near
-from decalog.host import Host
+from decalog.host import Host, explained
 from decalog.http.problems import Answer, Refusal, answer_of
 from decalog.http.routes import JSON
 from decalog.http.wires import Asked, JsonWire, WireRoute
@@ -119,14 +119,14 @@ class Desk(JsonWire):
 
         In the seconds before that, the reasons of the prediction alone; of what another model made, by another process.
         """
-        told = self._host.explained(self._system, decision_id)
+        told = explained(self._host.folder, self._system, decision_id=decision_id)
         _, decision = await self._host.logged(self._system, decision_id)
         service = self._host.services[self._system]
         made, now = decision.versions, service.serving.versions
         if not told and (made.model, made.features) == (now.model, now.features):
             told = {"explanation": because(decision, service.serving.model, features=service.system.features)}
         with suppress(ReplayError):  # what it would need is gone: a case is worked on without reasons too
-            told = told or await self._host.explanation(self._system, decision_id)
+            told = told or await self._host.replay(self._system, decision_id, verb="explain")
         known = {"explanation": (), "would_change": None, "nothing_else": ""} | told
         return {"explanation": known["explanation"][:_REASONS]} | {
             name: known[name] for name in ("would_change", "nothing_else")

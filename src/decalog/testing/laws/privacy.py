@@ -186,7 +186,7 @@ class _Leaks:
         await self._call("POST", f"/v1/{name}/decisions/{id_}/replay", b"", f"{number} replay")
         await self._call("GET", f"/v1/{name}/decisions/{id_}/explanation", b"", f"{number} explanation")
 
-    async def _replayed(self, system: str, decision_id: str, *, verb: str = "replay") -> dict[str, Any]:
+    async def _replayed(self, system: str, decision_id: str, verb: str) -> dict[str, Any]:
         if verb == "explain":
             explained = Explainer(self._stage.deployment).explain(decision_id)
             return {**msgspec.to_builtins(explained), "text": explained.text()}
