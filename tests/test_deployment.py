@@ -358,7 +358,7 @@ def test_a_replay_aside_gives_the_report_of_another_process(tmp_path: Path) -> N
     assert (report["decision_id"], report["differences"]) == (decision.id, [])
     why = asyncio.run(replay("fraud", decision.id, "explain"))
     assert (why["decision_id"], why["request"], why["differences"]) == (decision.id, decision.request.id, [])
-    assert [band["action"] for band in why["bands"]["p_fraud"]][0] == "allow"
+    assert next(band["action"] for band in why["bands"]["p_fraud"]) == "allow"
 
 
 def test_replays_aside_run_one_at_a_time_and_end_with_the_server(
