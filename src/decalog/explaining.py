@@ -26,7 +26,7 @@ from decalog.metrics import Floats
 from decalog.otherwise import Facts, Usual
 from decalog.references import THERE, Values, columns_of, reference_kept
 from decalog.replay import Again, Trace, trace_text
-from decalog.statistics.drift import reference_of_categories, reference_of_numbers
+from decalog.statistics.drift import categories, numbers
 from decalog.system import System
 from decalog.tails import Champion, read_tail
 
@@ -216,10 +216,10 @@ class _Others:
 def _counted(name: str, values: Values) -> dict[str, Usual]:
     """Returns values by name, counted; {} where there is none."""
     if isinstance(values, list):
-        grid, counts = reference_of_categories(name, values) if any(values) else (None, None)
-    else:
-        grid, counts = reference_of_numbers(name, values) if np.isfinite(values).any() else (None, None)  # type: ignore[assignment]  # another grid
-    return {} if grid is None or counts is None else {name: Usual(grid, counts.tolist())}
+        return {name: Usual(words := categories(name, values), words.count(values).tolist())} if any(values) else {}
+    if not np.isfinite(values).any():
+        return {}
+    return {name: Usual(grid := numbers(name, values), grid.count(values).tolist())}
 
 
 def _slots(again: Again, secret: bytes) -> Iterator[ShownWhy]:
