@@ -113,8 +113,7 @@ def test_the_nearest_fact_of_a_linear_model_is_the_one_at_its_boundary(tmp_path:
         assert decided.choice.action == "step_up"
         (because,) = told.explanation
         assert (because.feature, because.log_odds) == ("card_payments_1h", 6.0)
-        facts = {flip.facts[0].fact: flip for flip in told.would_change}
-        flip = facts["card_payments_1h"]
+        (flip,) = told.would_change
         meaning = "payments of the card in 1h, this one included"
         assert flip.text() == f"allow: {meaning}: 3 payments or less instead of 6 payments"
         assert flip.predictions["p_fraud"] == pytest.approx(1 / (1 + math.exp(6)))

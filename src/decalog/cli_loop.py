@@ -49,7 +49,8 @@ def watch(
     raise typer.Exit(1 if seen.standing else 0)
 
 
-@loop_app.command("explain", hidden=True)  # for processes beside a server: a system may have a `why` of its own
+# For processes beside a server: a system may have a `why` of its own.
+@loop_app.command("explain", hidden=True, epilog=example_of("decalog explain fraud p1"))
 @loop_app.command("why", epilog=example_of("decalog why fraud p1"))
 def why(
     system: SystemArgument,

@@ -179,13 +179,11 @@ class Search:
         self._tried = self._results(self._tries(self._start))
 
     def singles(self) -> list[Flip]:
-        """Returns for each single fact that makes another action its nearest value that does, the nearest first."""
-        found = []
-        for name in self._usual:
-            mine = [pair for pair in self._tried if pair[0].name == name]
-            best = min((pair for pair in mine if self._flips(pair)), key=_distance, default=None)
-            found += [] if best is None else [self._flip([best], beyond=mine)]
-        return sorted(found, key=lambda flip: flip.distance)[:_TOLD]
+        """Returns the nearest single facts that make another action: of a fact in several windows one an action."""
+        nearest: dict[tuple[object, str], _Pair] = {}
+        for pair in sorted(filter(self._flips, self._tried), key=_distance):
+            nearest.setdefault((self._facts.family(pair[0].name), pair[1].action), pair)
+        return [self._flip([pair]) for pair in list(nearest.values())[:_TOLD]]
 
     def pairs(self, gap: Callable[[Remade], float], *, least: float) -> list[Flip]:
         """Returns the nearest two facts that make another action together; empty where greed finds none.
@@ -213,6 +211,7 @@ class Search:
             _Try(name, value, usual.distance(now, value), self._facts.changed(start, name, value=value))
             for name, usual in self._usual.items()
             for now in (self._facts.value(name, start),)
+            if self._facts.is_possible(now, of=name, request=start[1])
             for value in usual.values
             if value != now and self._facts.is_possible(value, of=name, request=start[1])
         ]
@@ -224,8 +223,9 @@ class Search:
     def _flips(self, pair: _Pair) -> bool:
         return pair[1].action != self._action
 
-    def _flip(self, pairs: Sequence[_Pair], *, beyond: Sequence[_Pair] = ()) -> Flip:
+    def _flip(self, pairs: Sequence[_Pair]) -> Flip:
         action, predictions = pairs[-1][1]
+        beyond = [pair for pair in self._tried if [pair[0].name] == [one.name for one, _ in pairs]]
         changed = []
         for one, _ in pairs:
             now = self._facts.value(one.name, self._start)

@@ -125,6 +125,10 @@ class Facts:
         same = (f for f in self._declared.values() if isinstance(f, Attribute) and f.attribute == plain)
         return self._declared.get(name) or next(same, None)
 
+    def family(self, name: str) -> object:
+        """Returns what is the same of a fact and its shorter and longer windows."""
+        return self._families.get(name, name)
+
     def _least(self, feature: Aggregate, request: Event) -> float:
         """Returns what a window holds at least: what the request itself adds to it."""
         if feature.aggregate not in _NESTED or feature.where or not feature.own or self._kind not in feature.over:
