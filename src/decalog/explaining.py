@@ -7,6 +7,7 @@ that the decision names; what would have changed it was tried on them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ _RECENT = 7 * DAY
 """Where the model has no reference, what others had is read from so much of the log."""
 _AT_ONCE = 200
 """Decisions that are explained at once in one go, the newest: what a burst leaves over is explained on demand."""
+_FIRST = 100_000
+"""Records that are looked at where nothing was explained before."""
 _KEPT = 5_000
 """Explanations that are kept, the newest."""
 
@@ -227,6 +230,8 @@ def _slots(again: Again, secret: bytes) -> Iterator[ShownWhy]:
     candidates, model = gathered(again.decision.candidates), again.judge.serving.model
     places = {ref: place for place, ref in enumerate(candidates.refs[: candidates.competing])}
     for slot in again.decision.choice.slots:
+        if slot.ref not in places:
+            continue  # no candidate: a policy's own
         place, told = places[slot.ref], dict[str, tuple[Because, ...]]()
         if again.draft.features is not None and again.draft.predictions is not None:
             row, features = again.draft.features[place], again.system.features
@@ -258,11 +263,11 @@ def explain_at_once(deployment: Deployment) -> int:
     folder = deployment.home.state / EXPLAINED / system.name
     folder.mkdir(parents=True, exist_ok=True)
     done, stop = folder / "position", log.durable
-    records = log.read(int(done.read_text()) if done.is_file() else 0, stop)
-    decided = [decode_decision(r.body) for r in records if r.kind == "decision" and r.system == system.name]
-    eager = [one.id for one in decided if one.mode != "imported" and one.choice.action in system.explained_at_once]
+    records = log.read(int(done.read_text()) if done.is_file() else max(stop - _FIRST, 0), stop)
+    decided = (decode_decision(r.body) for r in records if r.kind == "decision" and r.system == system.name)
+    wanted = (one.id for one in decided if one.mode != "imported" and one.choice.action in system.explained_at_once)
     explainer, explained = Explainer(deployment), 0
-    for id_ in eager[-_AT_ONCE:]:
+    for id_ in deque(wanted, maxlen=_AT_ONCE):
         try:
             told = explainer.explain(id_)
         except DecalogError:  # what it needs is gone: whoever asks is told so

@@ -367,7 +367,7 @@ def snapshot_aside(home: Home, name: str, *, every_s: float = 3600.0, at_least: 
 
 
 def explaining_aside(
-    home: Home, path: str, *, service: Service, allowed: Sequence[str] = (), every_s: float = 5.0
+    home: Home, path: str, *, service: Service, allowed: Sequence[str] = (), every_s: float = 30.0
 ) -> Callable[[], None]:
     """Returns what explains, now and then, what the system wants explained at once, where there was some of it.
 
