@@ -19,6 +19,7 @@ from tests.fraud_log import payment
 from tests.homes import add_model, decide_live, fill_home, records, rule
 
 from decalog import cli
+from decalog.decisions import decode_decision
 from decalog.errors import AccessError, DecalogError
 from decalog.home import Home
 
@@ -644,4 +645,26 @@ def test_a_change_is_judged_on_the_log_or_the_log_cannot_tell(run: Shell, home: 
     # Of two days nothing has matured.
     assert (told["answer"], told["because"]) == ("no verdict", ["the log holds no payment that could tell"])
     assert_sentence(run("whatif", "fraud", "--set", "goodwil=9"), 2, "what-if, --set: 'goodwil=9'")
+    assert home.is_dir()
+
+
+def test_a_decision_is_explained_and_what_is_at_once_is_kept(run: Shell, home: Path) -> None:
+    id_ = decode_decision(records(Home(home), "decision")[-1].body).request.id
+    ran = run("why", "fraud", id_)
+    assert ran.code == 0
+    assert "\nwhat would have changed it:\n" in ran.out
+    assert json.loads(run("why", "fraud", id_, "--json").out)["request"] == id_
+    assert run("explain", "fraud", id_).out == ran.out
+    assert run("why", "fraud", "--at-once").out == "0 explained\n"
+    assert_sentence(run("why", "fraud", "nobody"), 2, "fraud decision: an id that no decision has")
+    assert_sentence(run("why", "frau", id_), 2, "system: 'frau'")
+    assert "name one decision, or --at-once" in run("why", "fraud").err
+    assert "name one decision, or --at-once" in run("why", "fraud", id_, "--at-once").err
+
+
+def test_a_why_of_a_systems_own_goes_before_decalogs(run: Shell, home: Path) -> None:
+    assert "{request} [post]" in run("why", "feed", "--help").out
+    assert "--at-once" in run("why", "fraud", "--help").out
+    assert_sentence(run("why", "feed", "r1", "p1"), 2, "decalog why feed: an id that no slate has")
+    assert_sentence(run("why", "feed", "r1"), 2, "feed decision: an id that no decision has")
     assert home.is_dir()

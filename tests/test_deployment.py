@@ -354,8 +354,11 @@ def test_a_replay_aside_gives_the_report_of_another_process(tmp_path: Path) -> N
     home = fill_home(tmp_path)
     decision = decide_live(home, hours=3)[0]
     replay = replay_aside(home, {"fraud": "fraud"}, allowed={"fraud": ("some_module:Some",)})
-    report = asyncio.run(replay("fraud", decision.id))
+    report = asyncio.run(replay("fraud", decision.id, "replay"))
     assert (report["decision_id"], report["differences"]) == (decision.id, [])
+    why = asyncio.run(replay("fraud", decision.id, "explain"))
+    assert (why["decision_id"], why["request"], why["differences"]) == (decision.id, decision.request.id, [])
+    assert next(band["action"] for band in why["bands"]["p_fraud"]) == "allow"
 
 
 def test_replays_aside_run_one_at_a_time_and_end_with_the_server(
@@ -372,7 +375,7 @@ def test_replays_aside_run_one_at_a_time_and_end_with_the_server(
 
     async def play() -> None:
         replay = replay_aside(Home(tmp_path), {})
-        asked = [asyncio.create_task(replay("fraud", name)) for name in "abc"]
+        asked = [asyncio.create_task(replay("fraud", name, "replay")) for name in "abc"]
         await started.wait()
         await asyncio.sleep(0)
         assert len(running) == 1
@@ -388,6 +391,6 @@ def test_replays_aside_run_one_at_a_time_and_end_with_the_server(
 
 def test_a_replay_aside_that_fails_says_how_it_ended(tmp_path: Path) -> None:
     with pytest.raises(ReplayError) as caught:
-        asyncio.run(replay_aside(Home(tmp_path / "nothing"), {})("fraud", "a"))
-    assert str(caught.value).startswith("fraud replay: a replay process that ended with 2: decalog: home nothing: ")
+        asyncio.run(replay_aside(Home(tmp_path / "nothing"), {})("fraud", "a", "replay"))
+    assert str(caught.value).startswith("fraud replay: a process that ended with 2: decalog: home nothing: ")
     assert str(caught.value).endswith(". Expected a report. Run `decalog replay` by hand to see more.")

@@ -31,7 +31,7 @@ PATIENCE_S = 30.0
 Scenario = Callable[[Host], Awaitable[None]]
 
 
-async def replayed(system: str, decision_id: str) -> dict[str, Any]:
+async def replayed(system: str, decision_id: str, _verb: str) -> dict[str, Any]:
     return {"system": system, "decision_id": decision_id}
 
 

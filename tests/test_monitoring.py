@@ -79,7 +79,7 @@ def log(tmp_path: Path) -> Iterator[FraudLog]:
 def asked(log: FraudLog, days: list[float]) -> tuple[Host, list[HostState]]:
     """Returns a host, and how it was on each of these days without a row between them."""
 
-    async def nobody(_system: str, _id: str) -> dict[str, Any]:
+    async def nobody(_system: str, _id: str, _verb: str) -> dict[str, Any]:
         return {}
 
     async def play() -> tuple[Host, list[HostState]]:

@@ -26,7 +26,7 @@ from decalog.retrieval import Retrieved
 PATIENCE_S = 30.0
 
 
-async def nobody(system: str, decision_id: str) -> dict[str, Any]:
+async def nobody(system: str, decision_id: str, _verb: str) -> dict[str, Any]:
     raise AssertionError(f"{system} {decision_id}")
 
 

@@ -134,7 +134,7 @@ def served(home: Home, trial: Trial, fault: type[FaultyState] | None = None) -> 
         log.close()
 
 
-async def _no_replay(_system: str, _id: str) -> dict[str, Any]:
+async def _no_replay(_system: str, _id: str, _verb: str) -> dict[str, Any]:
     return {}
 
 

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_LOG = 74
 
+_YIELDS = ("why",)
+"""Verbs of decalog's that a system's own goes before."""
+
 _PLAIN = None
 """Help without rich, whose help pages cost half a second of imports."""
 
@@ -84,7 +87,7 @@ def _verbs() -> Callable[[], None]:
         g.name for g in app.registered_groups
     }
     verb, *words = sys.argv[1:] or ["--help"]
-    if not words or verb.startswith("-") or verb in own:
+    if not words or verb.startswith("-") or (verb in own and verb not in _YIELDS):
         return app
     from decalog.system import find_command
 

@@ -60,6 +60,35 @@ def watch(
     raise typer.Exit(1 if seen.standing else 0)
 
 
+# For processes beside a server: a system may have a `why` of its own.
+@loop_app.command("explain", hidden=True, epilog=example_of("decalog explain fraud p1"))
+@loop_app.command("why", epilog=example_of("decalog why fraud p1"))
+def why(
+    system: SystemArgument,
+    id_: Annotated[str, typer.Argument(metavar="[ID]", help="Of a decision or of its request.")] = "",
+    at_once: Annotated[
+        bool, typer.Option("--at-once", help="Explain and keep what the system wants explained at once; servers do.")
+    ] = False,
+    allow_model: Annotated[list[str] | None, typer.Option(help="module:Class of a model of yours.")] = None,
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain a decision: what moved the prediction, which rules fired, and what would have changed the action."""
+    if bool(id_) == at_once:
+        raise typer.BadParameter("name one decision, or --at-once")
+    from decalog.deployment import Deployment, Setup
+    from decalog.explaining import Explainer, explain_at_once
+    from decalog.home import Home
+
+    with closing(Home(home).reader()) as log:
+        deployment = Deployment(Home(home), system, log, Setup(allowed=tuple(allow_model or ())))
+        if at_once:
+            print_text(f"{explain_at_once(deployment)} explained")
+            return
+        told = Explainer(deployment).explain(id_)
+    print_json(told) if as_json else print_text(told.text())
+
+
 @loop_app.command(epilog=example_of("decalog whatif fraud --set goodwill_minor=900"))
 def whatif(
     system: SystemArgument,

@@ -455,8 +455,8 @@ def _trained_otherwise(artefact: Artefact, expected: str) -> ModelError:
 
 def replay_aside(
     home: Home, paths: Mapping[str, str], *, allowed: Mapping[str, Sequence[str]] | None = None
-) -> Callable[[str, str], Any]:
-    """Returns a replay that runs as a process of its own: a busy thread beside the server would stall its replies.
+) -> Callable[[str, str, str], Any]:
+    """Returns a replay, or an explanation, that runs as a process of its own: a busy thread here would stall replies.
 
     One runs at a time: each folds the log anew, and so many at once would take the machine from the decisions.
 
@@ -467,24 +467,24 @@ def replay_aside(
     """
     alone = asyncio.Semaphore(1)
 
-    async def replay(system: str, decision_id: str) -> dict[str, Any]:
+    async def _again(system: str, decision_id: str, verb: str) -> dict[str, Any]:
         words = [word for path in (allowed or {}).get(system, ()) for word in ("--allow-model", path)]
         async with alone:
             path = paths.get(system, system)
-            line = ("decalog", "replay", path, decision_id, *words, "--json", "--home", str(home.root))
+            line = ("decalog", verb, path, decision_id, *words, "--json", "--home", str(home.root))
             out, err, status = await run_aside(*line)
         try:
             report: dict[str, Any] = msgspec.json.decode(out)
         except msgspec.DecodeError:
             raise ReplayError(
-                where=f"{system} replay",
-                given=f"a replay process that ended with {status}: {err.decode(errors='replace')[-400:]}",
+                where=f"{system} {verb}",
+                given=f"a process that ended with {status}: {err.decode(errors='replace')[-400:]}",
                 expected="a report",
-                fix="Run `decalog replay` by hand to see more.",
+                fix=f"Run `decalog {verb}` by hand to see more.",
             ) from None
         return report
 
-    return replay
+    return _again
 
 
 async def run_aside(*words: str, told: bytes = b"") -> tuple[bytes, bytes, int | None]:

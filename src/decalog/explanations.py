@@ -39,17 +39,31 @@ class Because(msgspec.Struct, frozen=True):
         return f"{self.meaning}: {self.said} (odds × {math.exp(self.log_odds):.2g})"
 
 
-def explain(model: object, row: Floats, *, features: FeatureSet) -> tuple[Because, ...]:
+def contributions(model: object, rows: Floats, *, head: str = "") -> Floats | None:
+    """Returns what each feature adds to the log odds of each row, as `Explaining` does; None where nobody can tell.
+
+    Args:
+        model: that predicts.
+        rows: float64, n × features of use `model`.
+        head: which prediction, of a model of several.
+    """
+    if isinstance(model, Explaining):
+        return model.contributions(rows)
+    of_several = getattr(model, "contributions_to", None)
+    told: Floats | None = None if of_several is None or not head else of_several(rows, head)
+    return told
+
+
+def explain(model: object, row: Floats, *, features: FeatureSet, head: str = "") -> tuple[Because, ...]:
     """Returns why a model predicts what it does for one row, the strongest first; empty where it cannot tell.
 
     Args:
         model: that predicted, or None.
         row: float64, every feature of the set, as logged.
         features: whose declarations give the words.
+        head: which prediction, of a model of several.
     """
-    found = None
-    if isinstance(model, Explaining):
-        found = model.contributions(row[list(features.places_for("model"))][None, :])
+    found = contributions(model, row[list(features.places_for("model"))][None, :], head=head)
     if found is None:
         return ()
     declared = {feature.name: feature for feature in features.features}

@@ -44,7 +44,9 @@ said = logging.getLogger("decalog.host")
 
 _NO_TURN = nullcontext()
 _T = TypeVar("_T")
-Replay = Callable[[str, str], Awaitable[dict[str, Any]]]
+Replay = Callable[[str, str, str], Awaitable[dict[str, Any]]]
+EXPLAINED = "explained"
+"""Folder, among what may be lost, of the decisions that were explained at once: by system, a file each."""
 Beside = Callable[[], Awaitable[None] | None]
 
 
@@ -80,7 +82,7 @@ class Host:
     Args:
         log: stamped by this process's event loop only.
         services: system name → service.
-        replay: (system, decision id) → replay's report; runs outside this process.
+        replay: (system, decision id, `replay` or `explain`) → the report; runs outside this process.
         meter: counters.
         beside: each is called about every second, in a task of its own: one that takes its time holds up no other.
         state: folder for what may be lost at the cost of work done again; None keeps nothing.
@@ -202,10 +204,14 @@ class Host:
         told = [(record, decode_outcome(record.body)) for record in last.values()]
         return [(record, outcome) for record, outcome in told if outcome.target == target and not outcome.deleted]
 
-    async def replay(self, system: str, id_: str) -> dict[str, Any]:
-        """Returns replay's report on a decision; computed in another process."""
+    async def replay(self, system: str, id_: str, *, verb: str = "replay") -> dict[str, Any]:
+        """Returns replay's report on a decision, or, to `explain`, why it came out so; computed in another process.
+
+        What was explained at once is told as it was kept.
+        """
         _, decision = await self.logged(system, id_)
-        return await self._replay(system, decision.id)
+        kept = explained(self.folder, system, decision_id=decision.id) if verb == "explain" else {}
+        return kept or await self._replay(system, decision.id, verb)
 
     async def operate(self, system: str, act: Callable[[Service], _T]) -> _T:
         """Returns what an operator's act on a system's service gave, once everything it may rest on is durable.
@@ -382,6 +388,19 @@ class Host:
     async def _until_durable(self, seq: int) -> None:
         if seq >= self.log.durable:
             await self._check_open().until_durable(seq)
+
+
+def explained(folder: Path | None, system: str, *, decision_id: str) -> dict[str, Any]:
+    """Returns what a decision was explained with at once; {} where it was not, or not yet.
+
+    Args:
+        folder: for what may be lost.
+        system: its name.
+        decision_id: its own, not its request's.
+    """
+    path = None if folder is None else folder / EXPLAINED / system / f"{decision_id}.json"
+    told: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path is not None and path.is_file() else {}
+    return told
 
 
 async def _others() -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -192,7 +192,7 @@ def watch_log(home: Home, name: str, *, since_us: int, now_us: int | None = None
 
 def watched_champion(deployment: Deployment) -> Champion:
     """Returns what a watch measures changes from: the champion of now, and what it was registered with."""
-    from decalog.references import REFERENCE, Reference
+    from decalog.references import reference_kept
     from decalog.tails import Champion
 
     current, features = deployment.registry.current(deployment.system.name), deployment.system.features
@@ -203,14 +203,12 @@ def watched_champion(deployment: Deployment) -> Champion:
         model, head = deployment.model(current)
     except (ModelError, UnknownRecordError):
         return Champion(version=current[:12], features=features)  # the server says what is wrong with it
-    kept = artefact.folder / REFERENCE
-    reference = msgspec.json.decode(kept.read_bytes(), type=Reference) if REFERENCE in artefact.manifest.files else None
     return Champion(
         version=current[:12],
         features=features,
         heads=tuple(head.split("+")),
         model=model,
-        reference=reference,
+        reference=reference_kept(artefact),
         position=artefact.manifest.pin.position[0],
     )
 
@@ -279,12 +277,23 @@ def open_host(
     allowed = {d.system.name: d.setup.allowed for d in deployments}
     followers = [Follower(d, services[d.system.name], room=room, say=say).follow for d in deployments]
     beside = [*followers, sealing_aside(home).start_when_due, *_snapshots_beside(home, systems)]
+    beside += _explainers_beside(home, services, paths=paths, allowed=allowed)
     replay = replay_aside(home, paths, allowed=allowed)
     return Host(log, services, replay=replay, meter=Meter(), beside=beside, state=home.state)
 
 
 def _snapshots_beside(home: Home, names: Iterable[str]) -> list[Callable[[], None]]:
     return [snapshot_aside(home, name).start_when_due for name in names]
+
+
+def _explainers_beside(
+    home: Home, services: Mapping[str, Service], *, paths: Mapping[str, str], allowed: Mapping[str, Sequence[str]]
+) -> list[Callable[[], None]]:
+    return [
+        explaining_aside(home, paths[name], service=service, allowed=allowed[name])
+        for name, service in services.items()
+        if service.system.explained_at_once
+    ]
 
 
 def _services(deployments: Iterable[Deployment], *, room: Room, say: Say) -> dict[str, Service]:
@@ -375,6 +384,29 @@ def snapshot_aside(home: Home, name: str, *, every_s: float = 3600.0, at_least: 
     return Aside("decalog", *words, every_s=every_s)
 
 
+def explaining_aside(
+    home: Home, path: str, *, service: Service, allowed: Sequence[str] = (), every_s: float = 30.0
+) -> Callable[[], None]:
+    """Returns what explains, now and then, what the system wants explained at once, where there was some of it.
+
+    Args:
+        home: of the deployment.
+        path: what `find_system` finds the system by.
+        service: that decides; it counts what waits to be explained.
+        allowed: model classes of the user's own that may be imported.
+        every_s: seconds between two starts.
+    """
+    words = [word for dotted in allowed for word in ("--allow-model", dotted)]
+    aside = Aside("decalog", "explain", path, "--at-once", "--home", str(home.root), *words, every_s=every_s)
+
+    def start_when_due() -> None:
+        if service.unexplained and aside.is_due:
+            service.unexplained = 0
+            aside.start_when_due()
+
+    return start_when_due
+
+
 _ASIDE_NICE = 10
 
 
@@ -392,9 +424,14 @@ class Aside:
         self._due = time.monotonic() + every_s
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time, and the last process has ended."""
+        return time.monotonic() >= self._due and (self._process is None or self._process.poll() is not None)
+
     def start_when_due(self) -> None:
-        """Starts the process if it is time and the last one has ended."""
-        if time.monotonic() < self._due or (self._process is not None and self._process.poll() is None):
+        """Starts the process if it is due."""
+        if not self.is_due:
             return
         self._due = time.monotonic() + self._every_s
         quiet_pipe = subprocess.DEVNULL

@@ -15,8 +15,10 @@ import numpy.typing as npt
 
 from decalog.clock import DAY
 from decalog.events import Event
+from decalog.explanations import contributions
 from decalog.metrics import Floats, Int64s
-from decalog.models.base import Explaining, Model
+from decalog.models.base import Model
+from decalog.registry import Artefact
 from decalog.schema import Schema
 from decalog.statistics.clusters import clusters, ratio
 from decalog.statistics.drift import (
@@ -150,6 +152,13 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return max(least, max(1.5, 1 + 14 / days) * column.worst.get(kind, 0.0))
 
 
+def reference_kept(artefact: Artefact) -> Reference | None:
+    """Returns what was kept beside a stored model; None where nothing was."""
+    if REFERENCE not in artefact.manifest.files:
+        return None
+    return msgspec.json.decode((artefact.folder / REFERENCE).read_bytes(), type=Reference)
+
+
 def public_values(request: Event) -> dict[str, Any]:
     """Returns what `Seen` says of a request."""
     return {**dict.fromkeys(request.entities, THERE), **request.attributes}
@@ -228,7 +237,7 @@ def counted(name: str, column: Column, *, values: Values) -> Int64s:
 def parts_of(model: Model, seen: Seen, *, names: Sequence[str], head: str) -> dict[str, Part]:
     """Returns each feature's part of what moves the predictions of a head; {} where the model cannot say exactly."""
     some = thinned(seen, _MOST_EXPLAINED)
-    told = _contributions(model, some.rows, head)
+    told = contributions(model, some.rows, head=head)
     days = clusters(some.times // DAY, n=len(some.times), where="parts")
     if told is None or days.count < 2:  # noqa: PLR2004 - between days
         return {}
@@ -240,14 +249,6 @@ def parts_of(model: Model, seen: Seen, *, names: Sequence[str], head: str) -> di
     return {
         name: Part(one.value, float(np.sqrt(np.sum(one.influences**2)))) for name, one in zip(names, found, strict=True)
     }
-
-
-def _contributions(model: Model, rows: Floats, head: str) -> Floats | None:
-    if isinstance(model, Explaining):
-        return model.contributions(rows)
-    of_several = getattr(model, "contributions_to", None)
-    told: Floats | None = None if of_several is None else of_several(rows, head)
-    return told
 
 
 def _column(name: str, values: Values, days: Sequence[slice]) -> Column | None:

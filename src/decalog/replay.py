@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -69,6 +70,24 @@ class Trace(msgspec.Struct, frozen=True):
         return not self.differences
 
 
+class Again(NamedTuple):
+    """A decision as it is made again.
+
+    Args:
+        decision: logged.
+        system: with the feature set that it names.
+        judge: of the versions that it names.
+        draft: what was judged, with what came out of it.
+        trace: every intermediate.
+    """
+
+    decision: Decision
+    system: System
+    judge: Judge
+    draft: Underway
+    trace: Trace
+
+
 class Range(msgspec.Struct, frozen=True):
     """Replay of a range: how many were identical, and the first that was not."""
 
@@ -116,6 +135,16 @@ class Replayer:
         Raises:
             ReplayError: there is no such decision, or what it needs is gone.
         """
+        return self.again(decision_id).trace
+
+    def again(self, decision_id: str, *, folds: bool = True) -> Again:
+        """Returns one decision as it is made again; errors as for `one`.
+
+        Args:
+            decision_id: its id, or its request's.
+            folds: whether the log is folded for its features; if not, those of a lone candidate are taken as logged,
+                and the trace has none.
+        """
         seqs = self._log.find("decision", decision_id) or self._log.find("request", f"{self._system}/{decision_id}")
         record = self._log.get(seqs[0]) if seqs else None
         if record is None or record.kind != "decision" or record.system != self._system:
@@ -133,14 +162,16 @@ class Replayer:
                 expected="a decision that was made here",
                 fix="Its outcome trains models; there is nothing to recompute.",
             )
-        return next(self._traces([(decision.state_seq, record.seq)]))
+        if folds or len(decision.candidates) > 1:
+            return next(self._all_again([(decision.state_seq, record.seq)]))
+        return self._again(record, decision, *self._serving_for(decision), None)
 
     def range(self, start: int = 0, stop: int | None = None) -> Range:
         """Returns how many of the decisions with start ≤ seq < stop come out identical."""
         last = self._log.position if stop is None else stop
         replayed = identical = 0
         first: Trace | None = None
-        for trace in self._traces(sorted(self._made_here(start, last))):
+        for *_, trace in self._all_again(sorted(self._made_here(start, last))):
             replayed += 1
             identical += trace.identical
             if not trace.identical and (first is None or trace.seq < first.seq):
@@ -155,8 +186,8 @@ class Replayer:
                 if decision.mode != "imported":
                     yield decision.state_seq, record.seq
 
-    def _traces(self, asked: Sequence[tuple[int, int]]) -> Iterator[Trace]:
-        """Yields the traces of decisions in the order of what they had seen, so that the log is folded once.
+    def _all_again(self, asked: Sequence[tuple[int, int]]) -> Iterator[Again]:
+        """Yields decisions as they are made again, in the order of what they had seen, so that the log is folded once.
 
         In the order of their seqs, each that overtook another while a slow model thought would fold it anew.
         """
@@ -166,9 +197,11 @@ class Replayer:
             record = self._log.get(seq)
             decision = decode_decision(record.body)
             system, serving = self._serving_for(decision)
-            yield self._trace(record, decision, system, serving, fold.at(state_seq, system))
+            yield self._again(record, decision, system, serving, fold.at(state_seq, system))
 
-    def _trace(self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState) -> Trace:
+    def _again(
+        self, record: Record, decision: Decision, system: System, serving: Serving, state: OnlineState | None
+    ) -> Again:
         logged = list(decision.candidates)
         draft, refolded = drafted(record, decision, state=state)
         judge = Judge(system, serving)
@@ -185,7 +218,7 @@ class Replayer:
             *_differ("guardrails", _json(decision.guardrails), _json(verdict.guardrails)),
             *_differ("expected_minor", str(decision.expected_minor), str(verdict.expected_minor)),
         )
-        return Trace(
+        trace = Trace(
             decision.id,
             record.seq,
             decision.state_seq,
@@ -201,6 +234,7 @@ class Replayer:
             self._notes_for(decision),
             differences,
         )
+        return Again(decision, system, judge, draft, trace)
 
 
 class Fold:
@@ -243,16 +277,19 @@ def reads_of(log: Log, system: str) -> Reads:
     return joined(sets) if sets else Reads(outcomes=True, tables=None)
 
 
-def drafted(record: Record, decision: Decision, *, state: OnlineState) -> tuple[Underway, Floats | None]:
+def drafted(record: Record, decision: Decision, *, state: OnlineState | None) -> tuple[Underway, Floats | None]:
     """Returns a decision as it was before predictions, and its features as refolded; None where it had none.
 
     Args:
         record: of the decision.
         decision: logged.
-        state: views at its position; of another feature set than the logged one, no logged value is used.
+        state: views at its position; of another feature set than the logged one, no logged value is used. None takes
+            the features of a lone candidate as logged.
     """
     draft, refolded = _draft(record, decision), None
-    if any(candidate.features for candidate in decision.candidates):
+    if state is None and decision.candidates[0].features:
+        draft.features = unpack_features(decision.candidates[0].features)[None, :]
+    elif state is not None and any(candidate.features for candidate in decision.candidates):
         refolded = vectors(state, decision.request, state_seq=decision.state_seq, candidates=draft.candidates)
         is_this_set = decision.versions.features == state.features.version
         draft.features = _as_logged(list(decision.candidates), refolded) if is_this_set else refolded

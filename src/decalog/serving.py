@@ -73,6 +73,8 @@ class Service:
     """Loads what a rollout's challenger decides with, beside what decides now; None where nobody can."""
     trial: Trial | None = None
     """The rollout under way, where its challenger decides anything."""
+    unexplained: int = 0
+    """Decisions to be explained at once (`System.explained_at_once`) since what explains them was last started."""
     _adopted: Model | None = None
 
     def __init__(
@@ -209,6 +211,7 @@ class Service:
                 keys=decision_keys(self.system.name, decision),
             )
         )
+        self.unexplained += decision.choice.action in self.system.explained_at_once
         stamped = time.perf_counter_ns()
         self.fold(record, decision)
         # Not in place: the decision holds these stages as they were logged.

@@ -42,6 +42,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         whatif: dotted path `module:name` of what its log tells of other choices, a `Revealed` or `Slots` (`whatif.py`);
             "" where it does not say.
         loop: dotted path `module:name` of how its loop goes round, a `LoopPlan` (`loop.py`); "" where it has none.
+        explained_at_once: actions whose decisions are explained when they are made, aside; all others on demand.
+        fixed: features and public request values that no explanation proposes to change, besides who is named.
         commands: verb → dotted path `module:app` of a typer app of the system's own: `decalog VERB SYSTEM …` runs it.
     """
 
@@ -62,6 +64,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     loop: str = ""
     tryout: tuple[int, float] = (180, 0.25)
     lead: float = 0.01
+    explained_at_once: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
     commands: Mapping[str, str] = {}
 
     @property

@@ -45,7 +45,7 @@ class Constant:
         return {}
 
 
-async def replay_nothing(system: str, decision_id: str) -> dict[str, Any]:
+async def replay_nothing(system: str, decision_id: str, _verb: str) -> dict[str, Any]:
     if decision_id.endswith("0"):
         raise ReplayError(where="replay", given="an erased subject", expected="its features", fix="None is left.")
     return {"decision_id": decision_id, "identical": True}

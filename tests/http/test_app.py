@@ -413,6 +413,7 @@ def test_wrong_tokens_are_limited_by_address(runner: asyncio.Runner, host: Host,
         ("POST", OUTCOMES, "outcomes"),
         ("GET", "/v1/fraud/decisions/x", "decide"),
         ("POST", "/v1/fraud/decisions/x/replay", "admin"),
+        ("GET", "/v1/fraud/decisions/x/explanation", "admin"),
         ("GET", "/metrics", "admin"),
     ],
 )

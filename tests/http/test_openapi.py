@@ -68,6 +68,7 @@ def test_every_route_of_the_application_is_in_the_document(standing: Client) -> 
         ("post", "/v1/fraud/outcomes"),
         ("get", "/v1/fraud/decisions/{id}"),
         ("post", "/v1/fraud/decisions/{id}/replay"),
+        ("get", "/v1/fraud/decisions/{id}/explanation"),
         ("get", "/v1/fraud/tables"),
         ("get", "/v1/fraud/tables/{name}"),
         ("put", "/v1/fraud/tables/{name}"),

@@ -113,6 +113,11 @@ def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
         "parameters": [id_],
         "responses": {"200": ok("The decision as logged.", ref(f"{name}LoggedDecision")), **refusals(404)},
     }
+    why = {
+        "summary": "Explain one decision: what moved the prediction, what would have changed the action.",
+        "parameters": [id_],
+        "responses": {"200": ok("Why, by the versions that decided.", {"type": "object"}), **refusals(404, 409)},
+    }
     calls = {
         "decide": ("post", "decide", decide),
         "events": ("post", "decide", _batch_call("Add events.", [ref(event) for event in events], _example(schema))),
@@ -123,6 +128,7 @@ def _system_paths(schema: Schema, settings: HttpSettings) -> Json:
         ),
         "decisions/{id}": ("get", "decide", logged),
         "decisions/{id}/replay": ("post", "admin", replay),
+        "decisions/{id}/explanation": ("get", "admin", why),
         "batch": ("post", "decide", _lines_call(noun, body_of(ref(f"{name}Request"), _example(schema)))),
     }
     return {
@@ -328,7 +334,7 @@ def _outcome_example(schema: Schema) -> Json:
 
 
 def _verb(path: str) -> str:
-    return {"decisions/{id}": "decision", "decisions/{id}/replay": "replay"}.get(path, path)
+    return "decision" if path == "decisions/{id}" else path.removeprefix("decisions/{id}/")
 
 
 _TIME: Json = {

@@ -99,6 +99,7 @@ class Routes:
         }
         self.by_id: Paths = {
             (b"decisions",): (Route("decision", "GET", "decide", self.decision),),
+            (b"decisions", b"explanation"): (Route("explanation", "GET", "admin", self.explanation),),
             (b"decisions", b"replay"): (Route("replay", "POST", "admin", self.replay),),
         }
         self.of_server = {
@@ -144,6 +145,10 @@ class Routes:
     async def replay(self, call: Call) -> Answer:
         """Returns what recomputing a logged decision gave."""
         return Answer(200, _encode(await self._host.replay(call.system, call.ids[0])), JSON)
+
+    async def explanation(self, call: Call) -> Answer:
+        """Returns why a logged decision came out as it did, and what would have changed it."""
+        return Answer(200, _encode(await self._host.replay(call.system, call.ids[0], verb="explain")), JSON)
 
     async def healthz(self, call: Call) -> Answer:  # noqa: ARG002  # every route takes the call
         """Says that the process answers, and which champion cannot be used; restart it if it does not answer.

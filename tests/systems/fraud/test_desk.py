@@ -113,11 +113,11 @@ def test_reasons_are_those_of_the_model_in_force_and_of_another_by_replay(tmp_pa
         def contributions(self, rows: Floats) -> Floats:
             return np.eye(1, rows.shape[1] + 1) * 2.0
 
-    async def replay(_system: str, decision_id: str) -> dict[str, Any]:
+    async def replay(_system: str, decision_id: str, _verb: str) -> dict[str, Any]:
         asked.append(decision_id)
         if len(asked) > 1:
             raise ReplayError(where="replay", given="an erased subject", expected="its features", fix="None is left.")
-        return {"explanation": [{"feature": "replayed"}]}
+        return {"explanation": [{"feature": "replayed"}], "would_change": [], "nothing_else": "a rule"}
 
     with asyncio.Runner() as runner:
         host = make_host(tmp_path, wire="decalog.systems.fraud.wire:WIRE")
@@ -136,7 +136,12 @@ def test_reasons_are_those_of_the_model_in_force_and_of_another_by_replay(tmp_pa
         service.adopt(msgspec.structs.replace(service.serving, versions=versions))
         assert client.get("/v1/fraud/cases/p-1").json()["explanation"] == [{"feature": "replayed"}]
         assert asked == [decided["decision_id"]]
+        assert client.get("/v1/fraud/cases/p-1").json()["would_change"] is None
         assert client.get("/v1/fraud/cases/p-1").json()["explanation"] == []
+        kept = tmp_path / "state" / "explained" / "fraud" / f"{decided['decision_id']}.json"
+        kept.parent.mkdir(parents=True)
+        kept.write_text('{"explanation": [], "would_change": [{"action": "allow"}], "nothing_else": ""}')
+        assert client.get("/v1/fraud/cases/p-1").json()["would_change"] == [{"action": "allow"}]
         store.close()
         runner.run(host.stop())
 

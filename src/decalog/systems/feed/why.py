@@ -1,4 +1,7 @@
-"""Why a logged slate showed a post, or did not: `decalog why feed REQUEST POST`, and the same over HTTP."""
+"""Why a logged slate showed a post, or did not: `decalog why feed REQUEST POST`, and the same over HTTP.
+
+Without a post it is decalog's own `why`, of the whole slate.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import msgspec
 import typer
 
 from decalog.decisions import Decision, decode_decision
-from decalog.deployment import run_aside
+from decalog.deployment import Deployment, run_aside
 from decalog.errors import ReplayError, UnknownRecordError
 from decalog.events import Record
+from decalog.explaining import Explainer, Explanation
 from decalog.features.definition import FeatureSet
 from decalog.features.online import OnlineState
 from decalog.folding import changes
@@ -34,13 +38,16 @@ app = typer.Typer(
 @app.command(epilog="Example:  decalog why feed request_7 post_4")
 def slate(
     request: Annotated[str, typer.Argument(help="Id of the request, or of its decision.")],
-    post: Annotated[str, typer.Argument(help="The post, by your name for it.")],
+    post: Annotated[str, typer.Argument(help="The post, by your name for it; without one, the whole slate.")] = "",
     home: Annotated[Path, typer.Option("--home", envvar="DECALOG_HOME", help="Where the log lives.")] = Path("var"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,  # noqa: FBT002 - as typer has it
 ) -> None:
     """Name every stage that a post went through in one decision, up to the one that decided."""
     with closing(Home(home).reader()) as log:
-        found = why_folded(log, request=request, post=post)
+        if post:
+            found: Why | Explanation = why_folded(log, request=request, post=post)
+        else:
+            found = Explainer(Deployment(Home(home), SYSTEM, log)).explain(request)
     typer.echo(msgspec.json.encode(found) if as_json else found.text())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -12,14 +12,15 @@ import typer
 from decalog.clock import rfc3339
 from decalog.decisions import decode_decision, unpack_features
 from decalog.deployment import Deployment
-from decalog.errors import ConfigError
+from decalog.errors import ConfigError, ReplayError
 from decalog.examples import History
+from decalog.explaining import Explainer
 from decalog.home import Home
 from decalog.ingest import RowResult
 from decalog.log import Log
 from decalog.systems.fraud.neighbours import neighbours
 from decalog.systems.fraud.policy import FraudCosts
-from decalog.systems.fraud.review import ReviewCase, ReviewQueue, because
+from decalog.systems.fraud.review import ReviewCase, ReviewQueue
 from decalog.systems.fraud.rings import RingParams, find_rings, table_of
 
 app = typer.Typer(
@@ -53,24 +54,24 @@ def list_(home: _Home = _HOME, as_json: _Json = False) -> None:
 def show(
     payment: Annotated[str, typer.Argument(help="Id of the payment.")], home: _Home = _HOME, as_json: _Json = False
 ) -> None:
-    """Show one payment: why the model said what it said, and what became of those before it that are most like it."""
+    """Show one payment: why it came here, what would have changed that, and what became of those most like it."""
     with closing(Home(home).reader()) as log:
         deployment = Deployment(Home(home), "fraud", log)
         case = _queue(log, home).case(payment)
         record = log.get(log.find("decision", case.decision)[0])
         decision = decode_decision(record.body)
         history = History(log.read(), deployment.system.schema, features=deployment.system.features)
-        system = deployment.system
-        model = deployment.model(decision.versions.model, decision.versions.features)[0] if case.p_fraud else None
-    row, features = unpack_features(decision.candidates[0].features), system.features
-    reasons, before = because(decision, model, features=features), history.now.take(history.now.seqs < record.seq)
+        why, features = _why(deployment, case.decision), deployment.system.features
+    row, before = unpack_features(decision.candidates[0].features), history.now.take(history.now.seqs < record.seq)
     like = neighbours(before, row, columns=features.places_for("model")) if len(row) == len(features.names) else []
     if as_json:
-        _print_json({"case": case, "explanation": reasons, "neighbours": like})
+        _print_json({"case": case, **why, "neighbours": like})
         return
     typer.echo(_line(case))
     typer.echo("\n".join(f"  {reason}" for reason in case.reasons))
-    typer.echo("\n".join(["why:", *(f"  {because.text()}" for because in reasons[:10])]))
+    typer.echo("\n".join(["why:", *(f"  {because.text()}" for because in why["explanation"][:10])]))
+    otherwise = [*(flip.text() for flip in why["would_change"]), *filter(None, [why["nothing_else"]])]
+    typer.echo("\n".join(["what would have changed it:", *(f"  {line}" for line in otherwise)]))
     words = {0: "genuine", 1: "fraud"}
     near = [f"  {n.payment}: {words[n.label]} ({n.why}), {n.amount_minor:,}, at {n.distance:.3f}" for n in like]
     typer.echo("\n".join(["most like it:", *near]))
@@ -95,6 +96,14 @@ def rings(
         _print_json(found)
         return
     typer.echo("\n".join(ring.text() for ring in found) or "no rings")
+
+
+def _why(deployment: Deployment, decision_id: str) -> dict[str, Any]:
+    try:
+        told = Explainer(deployment).explain(decision_id)
+    except ReplayError as error:  # what it would need is gone: a case is worked on without reasons too
+        return {"explanation": (), "would_change": (), "nothing_else": str(error)}
+    return {name: getattr(told, name) for name in ("explanation", "would_change", "nothing_else")}
 
 
 def _queue(log: Log, home: Path) -> ReviewQueue:

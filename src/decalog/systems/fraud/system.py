@@ -7,7 +7,7 @@ from decalog.systems.fraud.features import FEATURES
 from decalog.systems.fraud.metrics import METRICS
 from decalog.systems.fraud.models import MODELS
 from decalog.systems.fraud.monitors import MONITORS
-from decalog.systems.fraud.policy import POLICY, FraudCosts
+from decalog.systems.fraud.policy import BLOCK, POLICY, REVIEW, FraudCosts
 from decalog.systems.fraud.schema import SCHEMA
 
 SYSTEM = System(
@@ -27,6 +27,8 @@ SYSTEM = System(
     },
     whatif="decalog.systems.fraud.whatif:WHATIF",
     loop="decalog.systems.fraud.loop:LOOP",
+    explained_at_once=(BLOCK, REVIEW),
+    fixed=("mcc", "merchant_country"),  # another merchant's payment is another payment
     lead=0.1,
     wire="decalog.systems.fraud.wire:WIRE",
 )

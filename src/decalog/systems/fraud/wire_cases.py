@@ -2,7 +2,7 @@
 
 GET  /v1/fraud/cases            waiting, claimed and closed payments, the most worth looking at first
 GET  /v1/fraud/cases/figures    how the queue is doing
-GET  /v1/fraud/cases/{id}       one payment, with the reasons of its prediction, by its features as logged
+GET  /v1/fraud/cases/{id}       one payment, with the reasons of its prediction, and what would have changed its way
 POST /v1/fraud/cases/{id}/claim, /release      {"by": "ana"}
 POST /v1/fraud/cases/{id}/verdict              {"by": "ana", "fraud": true}
 """
@@ -10,7 +10,8 @@ POST /v1/fraud/cases/{id}/verdict              {"by": "ana", "fraud": true}
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
@@ -19,7 +20,7 @@ from msgspec import Meta
 
 from decalog.clock import rfc3339
 from decalog.errors import ReplayError, RequestError, near
-from decalog.host import Host
+from decalog.host import Host, explained
 from decalog.http.problems import Answer, Refusal, answer_of
 from decalog.http.routes import JSON
 from decalog.http.wires import Asked, JsonWire, WireRoute
@@ -95,7 +96,7 @@ class Desk(JsonWire):
 
     async def _case(self, asked: Asked) -> Answer:
         case = self._queue.case(asked.ids[0])
-        return _told(_case(case) | {"explanation": (await self._because(case.decision))[:_REASONS]})
+        return _told(_case(case) | await self._why(case.decision))
 
     async def _claim(self, asked: Asked) -> Answer:
         by = _read(asked, _By).by
@@ -113,18 +114,23 @@ class Desk(JsonWire):
         """Returns the case after an act on it, once that is durable."""
         return _told(_case(await self._host.operate(self._system, lambda _service: act())))
 
-    async def _because(self, decision_id: str) -> Sequence[object]:
-        """Returns the reasons of a prediction; where another model made it, by a replay, which reads all of the log."""
+    async def _why(self, decision_id: str) -> dict[str, Any]:
+        """Returns why a payment came here and what would have changed that, as it was explained at once.
+
+        In the seconds before that, the reasons of the prediction alone; of what another model made, by another process.
+        """
+        told = explained(self._host.folder, self._system, decision_id=decision_id)
         _, decision = await self._host.logged(self._system, decision_id)
         service = self._host.services[self._system]
         made, now = decision.versions, service.serving.versions
-        if (made.model, made.features) == (now.model, now.features):
-            return because(decision, service.serving.model, features=service.system.features)
-        try:
-            explained: list[object] = (await self._host.replay(self._system, decision_id)).get("explanation", [])
-        except ReplayError:  # what it would need is gone: a case is worked on without reasons too
-            return []
-        return explained
+        if not told and (made.model, made.features) == (now.model, now.features):
+            told = {"explanation": because(decision, service.serving.model, features=service.system.features)}
+        with suppress(ReplayError):  # what it would need is gone: a case is worked on without reasons too
+            told = told or await self._host.replay(self._system, decision_id, verb="explain")
+        known = {"explanation": (), "would_change": None, "nothing_else": ""} | told
+        return {"explanation": known["explanation"][:_REASONS]} | {
+            name: known[name] for name in ("would_change", "nothing_else")
+        }
 
     def _costs(self) -> FraudCosts:
         params = self._host.services[self._system].serving.policy.params

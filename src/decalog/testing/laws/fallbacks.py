@@ -202,7 +202,7 @@ async def _hosted(host: Host, name: str, raw: bytes, model: _Waiting) -> int:
         await host.stop()
 
 
-async def _no_replay(system: str, decision_id: str) -> dict[str, Any]:
+async def _no_replay(system: str, decision_id: str, _verb: str) -> dict[str, Any]:
     return {"system": system, "decision_id": decision_id}
 
 

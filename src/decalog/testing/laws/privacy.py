@@ -18,6 +18,7 @@ import msgspec
 
 from decalog.decisions import decode_decision
 from decalog.events import Record, encode
+from decalog.explaining import Explainer
 from decalog.features.definition import lookups
 from decalog.home import Home
 from decalog.host import Host
@@ -183,8 +184,12 @@ class _Leaks:
         name = self._stage.system.name
         await self._call("GET", f"/v1/{name}/decisions/{id_}", b"", f"{number} decision")
         await self._call("POST", f"/v1/{name}/decisions/{id_}/replay", b"", f"{number} replay")
+        await self._call("GET", f"/v1/{name}/decisions/{id_}/explanation", b"", f"{number} explanation")
 
-    async def _replayed(self, system: str, decision_id: str) -> dict[str, Any]:
+    async def _replayed(self, system: str, decision_id: str, verb: str) -> dict[str, Any]:
+        if verb == "explain":
+            explained = Explainer(self._stage.deployment).explain(decision_id)
+            return {**msgspec.to_builtins(explained), "text": explained.text()}
         trace = self._stage.deployment.replayer().one(decision_id)
         told: dict[str, Any] = {"system": system, **msgspec.to_builtins(trace), "text": trace_text(trace)}
         return told
