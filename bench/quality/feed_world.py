@@ -52,7 +52,7 @@ from decalog.systems.feed.world.town import Town
 from decalog.training import TrainingPlan
 
 FIRST_SEED, SEEDS, SHORT = 101, 5, 1
-HISTORY, JUDGED, RETRAINED = 14, 21, 7
+HISTORY, JUDGED, RETRAINED = 14, 21, 3
 SCALE = 0.4
 BAR = 0.7
 RULES = ("random", "newest", "popularity", "oracle")
@@ -95,7 +95,7 @@ class Product:
     blocking = False
 
     def __init__(self, funnel: Any) -> None:
-        self.towers, self.neighbours = funnel.towers, funnel.neighbours
+        self.towers, self.neighbours, self.kin = funnel.towers, funnel.neighbours, funnel.kin
         self._place = SYSTEM.features.names_for("model").index("two_tower")
 
     def predict(self, rows: Floats) -> Floats:
@@ -155,7 +155,7 @@ def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callabl
 def train(deployment: Deployment, weights: FeedWeights) -> None:
     """Trains on the log of now and promotes what came out."""
     deployment.log.commit()
-    plan = TrainingPlan(policy=weights, test_share=0.1)
+    plan = TrainingPlan(policy=weights, test_share=0.05)
     made = train_slates(CHAMPION, deployment.log, registry=deployment.registry, plan=plan)
     if not made.promoted:
         Registry(deployment.home.root).promote(SYSTEM.name, made.model, by="bench", why="the latest", at_us=0)

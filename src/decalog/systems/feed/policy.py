@@ -101,7 +101,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         pool_fresh: and how many of the best fresh ones.
     """
 
-    click_per_1000_minor: Worth = 50
+    click_per_1000_minor: Worth = -200
     dwell_per_1000_minor: Worth = 1_000
     like_per_1000_minor: Worth = 1_500
     reply_per_1000_minor: Worth = 2_000
