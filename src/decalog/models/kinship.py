@@ -72,7 +72,11 @@ def load(folder: Path) -> Kinship:
 
 
 def fit(
-    readers: npt.NDArray[np.int64], subjects: Sequence[str], taken: Floats, said: Iterable[tuple[int, str, float]] = ()
+    readers: npt.NDArray[np.int64],
+    subjects: Sequence[str],
+    *,
+    taken: Floats,
+    said: Iterable[tuple[int, str, float]] = (),
 ) -> Kinship:
     """Returns the kinship that a log shows.
 

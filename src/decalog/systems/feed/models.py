@@ -100,7 +100,8 @@ def _taste(
 def _kin(data: SlateSet, known: Any) -> Kinship:
     """Returns which topics go together: hundreds of numbers from all that was shown, so they tell no row its label."""
     topics = [str(facts.get("topic", "")) for facts in data.facts]
-    return kinship.fit(data.users, topics, data.labels[:, 0], () if known is None else _said(known, data.users))
+    said = () if known is None else _said(known, data.users)
+    return kinship.fit(data.users, topics, taken=data.labels[:, 0], said=said)
 
 
 def _said(known: Any, users: npt.NDArray[np.int64]) -> Iterator[tuple[int, str, float]]:
