@@ -7,7 +7,8 @@ those followed, popular ones, and much chance); then one policy ranks for `JUDGE
 what it is judged by: readers who are fed well come back, others do not. All policies of a seed begin with one history.
 
 Ours is the system as shipped: trained on the log of the history, then again every `RETRAINED` days on its own log, with
-the default policy, retrieval, exploration and delayed outcomes, decided by the real service. None of it sees a truth.
+the default policy but for what a click is worth (`OURS`), retrieval, exploration and delayed outcomes, decided by the
+real service. None of it sees a truth.
 No deadline cuts anything short: what comes out does not depend on how busy the machine is.
 Single-stage is the same retrieval in the order of the towers' product alone; pure CTR the same funnel with a weight on
 clicks alone: it is what optimises engagement. Random, newest and popularity are rules of the world. The best of these
@@ -69,6 +70,8 @@ CLICKS = FeedWeights(
     hide_per_1000_minor=0,
     report_per_1000_minor=0,
 )
+OURS = FeedWeights(click_per_1000_minor=-200)
+"""A glance costs a little and a stay makes up for it; for a log in which staying is reported, as here."""
 PLAIN = msgspec.structs.replace(
     CLICKS,
     rerank="none",
@@ -184,7 +187,7 @@ def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
     found = {name: by_rule(seed, POLICIES[name], scale=scale) for name in RULES}
     found["single-stage"] = by_service(seed, PLAIN, scale=scale, ranker=Product)
     found["pure CTR"] = by_service(seed, CLICKS, scale=scale)
-    found["ours"] = by_service(seed, FeedWeights(), scale=scale)
+    found["ours"] = by_service(seed, OURS, scale=scale)
     return found
 
 

@@ -15,8 +15,7 @@ posts above, within the caps for authors, topics and the share out of network; `
 may not stand. Named slots are randomised, each from a pool that is logged with it (`slate/exploration.py`).
 
 The weights are the trade-off: clicks alone fill the slate with bait, which readers hide, and stay away from afterwards.
-The default holds what lasts (staying, sharing) dear and what drives readers away dearer; a post that is opened and left
-again costs a little.
+The default holds what lasts (staying, sharing) dear and what drives readers away dearer.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     that lives on readers who come back; set your own before you trust the money in a report.
 
     Args:
-        click_per_1000_minor: what 1,000 opened posts are worth; below 0 a glance costs, and staying makes up for it.
+        click_per_1000_minor: what 1,000 opened posts are worth.
         dwell_per_1000_minor: 1,000 posts that were stayed on for 10 s.
         like_per_1000_minor: 1,000 likes; and so on for replies, shares, hides and reports.
         out_of_network_bp: multiplier of posts by authors that the reader does not follow.
@@ -102,7 +101,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         pool_fresh: and how many of the best fresh ones.
     """
 
-    click_per_1000_minor: Worth = -200
+    click_per_1000_minor: Worth = 50
     dwell_per_1000_minor: Worth = 1_000
     like_per_1000_minor: Worth = 1_500
     reply_per_1000_minor: Worth = 2_000
@@ -186,7 +185,7 @@ class FeedPolicy:
     >>> case = Case(Event("f1", "feed_request", 0, 7, {"user": 7}, {"size": 2}), posts, {}, lambda name: 0.5)
     >>> [slot.ref for slot in FeedPolicy(FeedWeights()).decide(case).choice.slots]
     ['essay', 'bait']
-    >>> clicks = FeedWeights(click_per_1000_minor=50, hide_per_1000_minor=0, dwell_per_1000_minor=0)
+    >>> clicks = FeedWeights(hide_per_1000_minor=0, dwell_per_1000_minor=0)
     >>> [slot.ref for slot in FeedPolicy(clicks).decide(case).choice.slots]
     ['bait', 'essay']
     """
