@@ -9,28 +9,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decalog.models import collaborative, heads, two_tower
+from decalog.models import collaborative, heads, kinship, two_tower
 from decalog.models.base import Floats, SlateSet
 from decalog.models.collaborative import Neighbours
 from decalog.models.heads import Heads, SimpleHeads
+from decalog.models.kinship import Kinship
 from decalog.models.two_tower import TwoTower
 
 FORMAT = "funnel"
 
 
 class Funnel:
-    """Fitted towers, neighbours and ranker.
+    """Fitted towers, neighbours, kinship and ranker.
 
     Args:
         towers: vectors of people and things.
         neighbours: of each thing.
+        kin: of subjects.
         ranker: calibrated heads over features that hold their scores.
     """
 
     blocking = False
 
-    def __init__(self, towers: TwoTower, neighbours: Neighbours, ranker: Heads | SimpleHeads) -> None:
-        self.towers, self.neighbours, self.ranker = towers, neighbours, ranker
+    def __init__(self, towers: TwoTower, neighbours: Neighbours, kin: Kinship, *, ranker: Heads | SimpleHeads) -> None:
+        self.towers, self.neighbours, self.kin, self.ranker = towers, neighbours, kin, ranker
         self.heads = ranker.heads
 
     @property
@@ -51,6 +53,7 @@ class Funnel:
         """See `Model.save`."""
         self.towers.save(folder)
         self.neighbours.save(folder)
+        self.kin.save(folder)
         return self.ranker.save(folder)
 
 
@@ -60,4 +63,5 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Funnel:
     Raises:
         ModelError: a file is missing or damaged.
     """
-    return Funnel(two_tower.load(folder), collaborative.load(folder), heads.load(folder, settings))
+    parts = two_tower.load(folder), collaborative.load(folder), kinship.load(folder)
+    return Funnel(*parts, ranker=heads.load(folder, settings))

@@ -136,6 +136,7 @@ class Funnel:
     def __init__(self, towers: object, neighbours: object = None) -> None:
         self.towers = towers
         self.neighbours = neighbours or Neighbours({})
+        self.kin: object = None
 
     def predict(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return np.zeros((len(rows), 7))

@@ -92,7 +92,9 @@ def test_an_author_and_a_topic_are_known_by_all_their_posts() -> None:
     values = features_of(*HISTORY, candidate=POST)
     assert (values["author_shown_7d"], values["author_clicks_7d"], values["author_readers_7d"]) == (3, 3, 2)
     assert (values["author_shown_1d"], values["author_clicks_1d"], values["author_clicks_of_shown_1d"]) == (2, 2, 1)
-    assert (values["author_likes_of_shown_7d"], values["author_hides_of_shown_7d"]) == (1 / 3, 1 / 3)
+    assert (values["author_shown_30d"], values["author_likes_30d"], values["author_hides_30d"]) == (4, 1, 1)
+    assert (values["author_likes_of_shown_30d"], values["author_hides_of_shown_30d"]) == (1 / 4, 1 / 4)
+    assert values["author_likes_of_clicks_30d"] == 1 / 4
     assert (values["topic_clicks_1h"], values["topic_clicks_1d"], values["topic_clicks_pace"]) == (2, 2, 1)
 
 

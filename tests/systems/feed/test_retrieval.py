@@ -26,6 +26,7 @@ from tests.systems.feed.catalogued import (
 
 from decalog.candidates import Candidate
 from decalog.errors import ModelError
+from decalog.models.kinship import Kinship
 from decalog.models.linear import Prior
 from decalog.models.two_tower import bare
 from decalog.retrieval import Retrieval, Retrieved
@@ -657,6 +658,30 @@ class TestFacts:
 
         assert told_of("uma") == [(2 / 3, None), (1 / 3, None), (0.0, None)]
         assert told_of("vic") == [(0.0, False), (0.0, False), (0.0, True)]
+
+    def test_a_model_says_which_topics_are_kin_to_what_a_reader_likes(self, feed: FeedRetrieval, told: Told) -> None:
+        for name, topic in (("a", "tea"), ("b", "cake"), ("c", "go"), ("d", "new")):
+            told.post(name, author=f"of {topic}", topic=topic)
+        for user, kind, named in (
+            ("uma", "follow", {"topic": "tea"}),
+            ("vic", "follow", {"author": "of cake"}),
+            ("wes", "like", {"post": "a"}),
+        ):
+            told.event(kind, {"user": user, **named})
+        model = Funnel(Towers(TOPICS), Neighbours({}))
+        model.kin = Kinship(("cake", "go", "tea"), np.array([[0.8, 0.6], [0.0, -1.0], [1.0, 0.0]]))
+        feed.adopt(cast("Any", model))
+
+        def kin(user: str, name: str) -> list[object]:
+            found = feed.describe(request(user), ["a", "b", "c", "d"])
+            return [one.attributes.get(f"kin_{name}") for one in found]
+
+        assert kin("uma", "interest") == [1.0, 0.8, 0.0, 0.0], "a topic that the model never met is kin to none"
+        assert kin("vic", "leaning") == pytest.approx([0.8, 1.0, -0.6, 0.0])
+        assert kin("vic", "interest") == [None] * 4, "they chose none"
+        assert kin("wes", "read") == pytest.approx([0.4, 0.32, 0.0, 0.0]), "a like is two acts of five"
+        told.post("e", topic="later")
+        assert feed.describe(request("uma"), ["e"])[0].attributes["kin_interest"] == 0.0
 
     def test_a_post_without_author_and_topic_has_no_token_for_them(self, feed: FeedRetrieval, told: Told) -> None:
         told.post("p", author="", topic="")

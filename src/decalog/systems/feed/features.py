@@ -144,7 +144,8 @@ _POST: tuple[Feature, ...] = (
 )
 _AUTHOR: tuple[Feature, ...] = (
     *_in("author", "1d", "shown", "clicks"),
-    *_in("author", "7d", "shown", "clicks", "reads", "likes", "hides"),
+    *_in("author", "7d", "shown", "clicks"),
+    *_in("author", "30d", "shown", "clicks", "reads", "likes", "hides"),
     _over(
         "author",
         "clicks",
@@ -156,8 +157,9 @@ _AUTHOR: tuple[Feature, ...] = (
         column="user",
     ),
     _rate("author", "clicks", "1d"),
-    *(_rate("author", counted, "7d") for counted in ("clicks", "reads", "likes", "hides")),
-    _rate("author", "reads", "7d", of="clicks"),
+    _rate("author", "clicks", "7d"),
+    *(_rate("author", counted, "30d") for counted in ("likes", "hides")),
+    *(_rate("author", counted, "30d", of="clicks") for counted in ("reads", "likes")),
 )
 _TOPIC: tuple[Feature, ...] = (
     *_counts("topic", "clicks", "1h", "1d"),
@@ -182,6 +184,14 @@ _CANDIDATE: tuple[Feature, ...] = (
     _fact("in_network", "the reader follows the author"),
     _fact("interest", "the post is on a topic that the reader follows or chose; −1 where they did neither"),
     _fact("leaning", "share of the post's topic in what the authors wrote last whom the reader follows"),
+    *(
+        _fact(f"kin_{name}", f"how much the post's topic is kin to {what}", missing=_NO_COSINE)
+        for name, what in (
+            ("interest", "those that the reader follows or chose"),
+            ("leaning", "what the authors wrote last whom the reader follows"),
+            ("read", "what the reader took up last"),
+        )
+    ),
     _fact("readable", "the post is in a language that the reader reads"),
     _fact("age_s", "time since the post appeared", "s"),
     _fact("author_followers", "readers who follow the author", "readers"),

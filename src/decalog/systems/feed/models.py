@@ -6,21 +6,24 @@ with their scores in the later part alone: in the earlier one they would know th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from decalog.models import collaborative, heads, two_tower
+from decalog.models import collaborative, heads, kinship, two_tower
 from decalog.models.base import Acts, ModelSpec, SlateSet
 from decalog.models.collaborative import Scorer
 from decalog.models.funnel import FORMAT, Funnel
 from decalog.models.heads import Heads, HeadsParams, HeadsTrainingSet, SimpleHeads
 from decalog.models.interactions import interactions
+from decalog.models.kinship import Kinship
 from decalog.systems.feed.features import FEATURES
 from decalog.systems.feed.people import STAYED_S, WEIGHTS
 from decalog.systems.feed.schema import DWELL, SCHEMA
+from decalog.systems.feed.sources import leanings
 
 HEAD = "+".join(signal.head for signal in SCHEMA.signals)
 
@@ -75,24 +78,40 @@ def fit_ranker(data: SlateSet, seed: int) -> Heads:
 def fit_funnel(data: SlateSet, seed: int) -> Funnel:
     """Returns towers and neighbours of the earlier part, and a ranker that has their scores in the later part."""
     date = int(np.quantile(data.times, EARLIER))
-    towers, neighbours = _taste(data, date, seed)
-    blank = Funnel(towers, neighbours, SimpleHeads(data.heads, ()))
-    is_later = data.times > date
-    rows = data.rows.copy()
+    parts = _taste(data, date, seed)
+    blank = Funnel(*parts, ranker=SimpleHeads(data.heads, ()))
+    rows = data.rows.copy() if data.told is None else data.told.redescribed(blank, data.places)
     for name, missing in SCORES.items():
-        rows[:, data.names.index(name)] = missing
-    if data.told is not None:
-        rows[is_later] = data.told.redescribed(blank, data.places[is_later])
-    return Funnel(towers, neighbours, heads.fit_heads(_learnt(data, rows), seed, params=RANKER))
+        rows[data.times <= date, data.names.index(name)] = missing
+    return Funnel(*parts, ranker=heads.fit_heads(_learnt(data, rows), seed, params=RANKER))
 
 
-def _taste(data: SlateSet, date: int, seed: int) -> tuple[two_tower.TwoTower, collaborative.Neighbours]:
+def _taste(
+    data: SlateSet, date: int, seed: int
+) -> tuple[two_tower.TwoTower, collaborative.Neighbours, kinship.Kinship]:
     seen = interactions(liked(data.acts.until(date)))
     known = None if data.told is None else data.told.followed(date)
     sides = _item_sides(known, seen.items), _user_sides(known, seen.users)
     towers = two_tower.fit(seen, item_sides=sides[0], user_sides=sides[1], settings=TOWERS, seed=seed)
     near = collaborative.best_of(seen, [partial(fit, **chosen) for fit, chosen in NEAR], seed=seed)
-    return towers, collaborative.neighbours(near, seen.items)
+    return towers, collaborative.neighbours(near, seen.items), _kin(data, known)
+
+
+def _kin(data: SlateSet, known: Any) -> Kinship:
+    """Returns which topics go together: hundreds of numbers from all that was shown, so they tell no row its label."""
+    topics = [str(facts.get("topic", "")) for facts in data.facts]
+    said = () if known is None else _said(known, data.users)
+    return kinship.fit(data.users, topics, taken=data.labels[:, 0], said=said)
+
+
+def _said(known: Any, users: npt.NDArray[np.int64]) -> Iterator[tuple[int, str, float]]:
+    """Yields the topics that readers chose, and those that the authors write on whom they follow."""
+    names = known.catalogue.topic.names
+    for user in np.unique(users).tolist():
+        person = known.people.person(user)
+        chosen = known.catalogue.topic.mask((*person.follow, *person.profile.interests))
+        liking = chosen + len(person.follow) * leanings(known.catalogue, person) / 2
+        yield from ((user, names[code], float(liking[code])) for code in np.flatnonzero(liking).tolist())
 
 
 def liked(acts: Acts) -> list[tuple[str, str]]:

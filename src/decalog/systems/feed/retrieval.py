@@ -45,10 +45,11 @@ Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
 _JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
-_PARTS = ("towers", "neighbours")  # of a model, what finds posts
+_PARTS = ("towers", "neighbours", "kin")  # of a model, what finds and describes posts
 _RANKED = {"popular", "fresh", "following"}
 _SKETCHED = 64
 _EMBEDDED = 50_000  # posts whose vectors are made at a time
+_FEW = 5.0
 _SECOND_US = 1_000_000
 
 
@@ -99,8 +100,8 @@ class FeedRetrieval:
         return self._sights.get(model) if has_parts else Sight(self.catalogue, self.popularity)
 
     def _seen_with(self, model: Any) -> Sight:
-        parts = (getattr(model, part, None) for part in _PARTS)
-        sight = Sight(self.catalogue, self.popularity, *parts)
+        parts: dict[str, Any] = {part: getattr(model, part, None) for part in _PARTS}
+        sight = Sight(self.catalogue, self.popularity, **parts)
         if sight.towers is not None:
             sight.index = open_index(sight.towers.dim, self._engine)
         with self._swapping:
@@ -243,7 +244,7 @@ class FeedRetrieval:
     def _described(self, sight: Sight, asked: Asked, slots: Ints, found: Mapping[str, Found]) -> dict[str, Column]:
         """Returns what is known of posts, as columns."""
         vectors = None if sight.index is None else sight.index.vectors(slots)
-        facts = self._facts(slots, asked, vectors)
+        facts = self._facts(slots, asked, vectors) | self._liked(sight, asked, slots)
         for name in ("two_tower", "similar"):
             part = found.get(name)
             if vectors is not None and part is not None and part.probes is not None:
@@ -296,7 +297,6 @@ class FeedRetrieval:
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
             "readable": Column.numbers(_of(asked.languages, posts["language"][slots])),
         }
-        facts |= _liked(asked, posts["topic"][slots])
         # Most have neither: what is empty is left out of the record.
         labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
         is_told = np.array(verdicts) == SENSITIVE
@@ -310,6 +310,20 @@ class FeedRetrieval:
                 np.packbits(bare(vectors) >= 0, axis=1, bitorder="little").view("<i8")[:, 0]
             )
         return facts
+
+    def _liked(self, sight: Sight, asked: Asked, slots: Ints) -> dict[str, Column]:
+        """Returns what a reader's choices, whom they follow and what they took up say of posts' topics."""
+        topics = self.catalogue.posts["topic"][slots]
+        liked = {"leaning": asked.leanings} | ({"interest": asked.topics} if asked.topics.any() else {})
+        if sight.kin is not None:
+            width = len(asked.leanings)
+            read = np.bincount(self.catalogue.posts["topic"][asked.engaged], asked.weights, minlength=width)[:width]
+            named = {f"kin_{name}": shares for name, shares in liked.items()} | {"kin_read": read}
+            # So few acts say little: they are a part of a share, not all of it.
+            least = [max(float(shares.sum()), _FEW if name == "kin_read" else 1.0) for name, shares in named.items()]
+            near = sight.near(np.column_stack([shares[:width] for shares in named.values()]) / np.array(least))
+            liked |= dict(zip(named, near.T, strict=True))
+        return {name: Column.numbers(_of(shares, topics)) for name, shares in liked.items()}
 
     def _reindex(self, sight: Sight, slots: Ints) -> None:
         """Follows what became of some posts; one that a model can make no vector for is found by other sources."""
@@ -364,12 +378,6 @@ def _noted(slots: Ints, found: Ints, values: npt.NDArray[Any]) -> Column:
     order = np.argsort(found)
     places = order[np.minimum(np.searchsorted(found[order], slots), len(found) - 1)]
     return Column.numbers(values[places], found[places] == slots)
-
-
-def _liked(asked: Asked, topics: Ints) -> dict[str, Column]:
-    """Returns what a reader's choices, and whom they follow, say of topics."""
-    liked = {"leaning": Column.numbers(_of(asked.leanings, topics))}
-    return liked | ({"interest": Column.numbers(_of(asked.topics, topics))} if asked.topics.any() else {})
 
 
 def _of(values: npt.NDArray[Any], codes: Ints) -> npt.NDArray[Any]:

@@ -82,13 +82,23 @@ class Found(msgspec.Struct):
 
 
 class Sight(msgspec.Struct, eq=False):
-    """What the sources look into; `towers`, `neighbours` and `index` are None without a model."""
+    """What the sources look into; `towers`, `neighbours`, `kin` and `index` are None without a model."""
 
     catalogue: Catalogue
     popularity: Popularity
     towers: Any = None
     neighbours: Any = None
+    kin: Any = None
     index: VectorIndex | None = None
+    _kin: npt.NDArray[np.float64] = np.zeros((0, 0))
+
+    def near(self, liked: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Returns how much each topic, by its code, is kin to those that are liked: (topics, n) → (topics, n)."""
+        if len(self._kin) < len(liked):
+            self._kin = self.kin.vectors(self.catalogue.topic.names)
+        vectors = self._kin[: len(liked)]
+        kin: npt.NDArray[np.float64] = vectors @ (vectors.T @ liked)
+        return kin
 
 
 NOTHING = Found(np.zeros(0, np.int64))
