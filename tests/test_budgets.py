@@ -49,7 +49,7 @@ LOOP_LINES = 6_000
 LOOP = (
     *("statistics", "examples", "impressions", "training", "slate_training", "evaluation", "slate_metrics", "reports"),
     *("monitoring", "references", "tails", "readings", "watching", "alerts"),
-    *("monitoring", "whatif", "whatif_slots", "whatif_verdict"),
+    *("whatif", "whatif_slots", "whatif_verdict", "happened", "figures", "tiers"),
 )
 """What closes the loop, off the way of a decision; docs/decisions/0038 says why it is counted apart from the spine."""
 EDGE_LINES = 8_000

@@ -257,7 +257,7 @@ def _samples(rows: Evaluated, repeats: int) -> Counts:
 
 
 @lru_cache(maxsize=1)  # a report measures many models on the same rows
-def _drawn(packed: bytes, people: bytes, n: int, seed: int, repeats: int) -> Counts:  # noqa: PLR0917 - key of a cache
+def _drawn(packed: bytes, people: bytes, n: int, seed: int, repeats: int) -> Counts:
     rng = np.random.default_rng(seed)
     positive = np.unpackbits(np.frombuffer(packed, np.uint8), count=n).astype(np.bool_)
     tokens = np.frombuffer(people, np.int64) if people else np.arange(n)

@@ -44,6 +44,16 @@ class Awaited(msgspec.Struct, frozen=True, kw_only=True):
         """Rows whose label is not yet known."""
         return np.asarray(~self.matured & (self.labels == 0), np.bool_)
 
+    @property
+    def clusters(self) -> Clusters:
+        """Which rows hang together."""
+        return clusters(self.entities, n=len(self.labels), where=f"{_WHERE}, entities")
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> Awaited:
+        """Returns the rows of a mask."""
+        columns = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Awaited(**{name: values[rows] if len(values) else values for name, values in columns.items()})
+
 
 class Fraction(msgspec.Struct, frozen=True):
     """A metric Σ (by_label · y + above) / Σ (below_by_label · y + below); arrays have one entry a row.
@@ -299,14 +309,13 @@ def _by_predictions(metric: Fraction, awaited: Awaited) -> Check:
     """Returns how predictions alone do on matured rows."""
     told = awaited.matured
     need(bool(np.any(told)), f"{_WHERE}, matured", expected="rows whose labels have matured, to check predictions on")
-    tokens = awaited.entities[told] if len(awaited.entities) else awaited.entities
-    n = int(np.sum(told))
-    blank = Awaited(labels=np.zeros(n), matured=np.zeros(n, np.bool_), predictions=awaited.predictions[told], entities=tokens)
-    return checked(metric.take(told), blank, came=awaited.labels[told])
+    part, none = awaited.take(told), np.zeros(int(np.sum(told)))
+    blank = msgspec.structs.replace(part, labels=none, matured=none > 0, arrived=none)
+    return checked(metric.take(told), blank, came=part.labels)
 
 
 def _check(metric: Fraction, awaited: Awaited) -> Clusters:
     n = len(column(awaited.labels, f"{_WHERE}, labels", low=0.0, high=1.0))
     column(awaited.matured, f"{_WHERE}, matured", n=n)
     column(metric.below, f"{_WHERE}, metric", low=0.0, n=n)
-    return clusters(awaited.entities, n=n, where=f"{_WHERE}, entities")
+    return awaited.clusters
