@@ -19,8 +19,18 @@ from decalog.examples import NO_ENTITY, Bools, Floats, Int64s
 from decalog.happened import Happened, Known
 from decalog.metrics import Evaluated, Measured, Measurement, Metric, Sums, Tier, need
 from decalog.slate_metrics import Ranked
-from decalog.statistics.clusters import apart
-from decalog.statistics.completeness import Awaited, Check, Fraction, arrivals, bounded, checked, expected, imputed
+from decalog.statistics.clusters import Clusters, apart
+from decalog.statistics.completeness import (
+    Awaited,
+    Check,
+    Fraction,
+    arrivals,
+    bounded,
+    checked,
+    expected,
+    extremes,
+    imputed,
+)
 
 _T = TypeVar("_T")
 
@@ -193,15 +203,21 @@ class Part:
         for head in range(none.shape[1]):
             yield none + (np.arange(none.shape[1]) == head)
 
-    def awaited(self, heads: list[int]) -> Awaited:
-        """Returns what is known of the cells of some heads; where nothing was predicted, their mean."""
-        p = self.predictions[:, heads]
-        means = [float(np.mean(one[np.isfinite(one)])) if np.isfinite(one).any() else 0.5 for one in p.T]
-        labels = self.known.labels[:, heads]
+    def awaited(self, heads: list[int], of: Fraction | None = None) -> Awaited:
+        """Returns what is known of the cells of some heads; where nothing was predicted of a row, the mean is.
+
+        Args:
+            heads: places of them.
+            of: the measure; labels that it does not ask for are not awaited.
+        """
+        labels, p = self.known.labels[:, heads], self.predictions[:, heads]
+        is_awaited = ~np.isfinite(labels) & (True if of is None else of.asks.reshape(labels.shape))
+        means = [float(np.mean(one[np.isfinite(one)])) if np.isfinite(one).any() else np.nan for one in p.T]
+        chances = np.where(is_awaited, np.where(np.isfinite(p), p, means), 0.0)
         return Awaited(
             labels=np.nan_to_num(labels).ravel(),
-            matured=np.isfinite(labels).ravel(),
-            predictions=np.clip(np.where(np.isfinite(p), p, means), 0.0, 1.0).ravel(),
+            matured=~is_awaited.ravel(),
+            predictions=np.clip(chances, 0.0, 1.0).ravel(),
             arrived=self.arrived[:, heads].ravel(),
             entities=np.repeat(self.people, len(heads)),
         )
@@ -214,11 +230,12 @@ class Part:
         """Which rows have a label of each of some heads."""
         return np.asarray(np.isfinite(self.known.labels[:, heads]).all(axis=1), np.bool_)
 
-    def labels(self, heads: list[int]) -> Labels:
-        """Returns how many labels are there."""
-        is_known, is_old = self.is_known(heads), self.is_old(heads)
-        hidden = self.known.is_hidden[:, heads].any(axis=1) & ~is_known
-        return Labels(int(np.sum(is_known & is_old)), int(np.sum(is_known)), int(np.sum(hidden)), self.n)
+    def labels(self, heads: list[int], of: Fraction | None = None) -> Labels:
+        """Returns how many labels are there, of the rows whose labels a measure asks for."""
+        asked = np.ones(self.n, np.bool_) if of is None else of.asks.reshape(self.n, -1).any(axis=1)
+        is_known, is_old = self.is_known(heads) & asked, self.is_old(heads)
+        hidden = self.known.is_hidden[:, heads].any(axis=1) & asked & ~is_known
+        return Labels(*(int(np.sum(rows)) for rows in (is_known & is_old, is_known, hidden, asked)))
 
 
 class Earlier(NamedTuple):
@@ -241,16 +258,33 @@ def figure(metric: Metric, part: Part, *, earlier: Earlier | None) -> Figure:
         earlier: by which an expectation is checked; None where there are none.
     """
     bare = Figure(metric=metric.name, tier=metric.tier, unit=metric.unit, better=metric.better)
+    made = _with_value(bare, lambda: _matured(metric, part))
     if not metric.is_of_labels:
-        return _with_value(bare, lambda: _of_actions(metric, part))
-    return _of_sums(metric.sums, part, earlier, bare=bare) if metric.sums else _of_rows(metric, part, earlier, bare)
+        return made
+    return _of_sums(metric.sums, part, earlier, made=made) if metric.sums else _of_shares(metric, part, earlier, made)
 
 
-def _of_actions(metric: Metric, part: Part) -> Measurement:
+def _matured(metric: Metric, part: Part) -> Measurement:
+    """Returns the value of what has had its time; whatever hidden labels say is in its interval."""
     if metric.sums is None:
-        return metric.compute(part.at(part.known.labels))
-    fraction, heads = part.fraction(metric.sums)
-    return fraction.measured(np.zeros(part.n), part.awaited(heads).clusters)
+        return _of_rows(metric, part)
+    low, high, value = _ends(metric.sums, part)
+    return Measurement(value, low.measured().low, high.measured().high, low.n)
+
+
+def difference(metric: Metric, one: Part, other: Part) -> Measurement | None:
+    """Returns a measure of `other` less that of `one`, which share nobody; None where one of them has no value."""
+    sums = metric.sums
+    if sums is None:
+        return _if_any(lambda: apart(_of_rows(metric, one), _of_rows(metric, other)))
+    return _if_any(lambda: _between(_ends(sums, one), _ends(sums, other)))
+
+
+def _between(ours: tuple[_End, _End, float], theirs: tuple[_End, _End, float]) -> Measurement:
+    # Hidden labels of one side may speak for it, and those of the other against: both ends allow for that.
+    low, high = theirs[0].less(ours[1]), theirs[1].less(ours[0])
+    value = theirs[2] - ours[2]
+    return Measurement(value, min(low.low, value), max(high.high, value), low.n)
 
 
 def _with_value(made: Figure, value: Callable[[], Measurement]) -> Figure:
@@ -284,30 +318,60 @@ def _doubted(made: Figure, told: Measurement, check: Check | None, earlier: Earl
 # ---- fractions of sums ----
 
 
-def _of_sums(sums: Sums, part: Part, earlier: Earlier | None, *, bare: Figure) -> Figure:
+class _End(NamedTuple):
+    """A measure with one end of what its labels can be."""
+
+    fraction: Fraction
+    labels: Floats
+    rows: Clusters
+    n: int
+
+    def measured(self) -> Measurement:
+        return self.fraction.measured(self.labels, self.rows)
+
+    def less(self, other: _End) -> Measurement:
+        gap = self.fraction.clustered(self.labels, self.rows).beyond(other.fraction.clustered(other.labels, other.rows))
+        unmet = self.fraction.unmet(self.labels, self.rows), other.fraction.unmet(other.labels, other.rows)
+        told = gap.measured((*unmet[0], *(-one for one in unmet[1])))
+        return msgspec.structs.replace(told, n=self.n + other.n)
+
+
+def _ends(sums: Sums, part: Part) -> tuple[_End, _End, float]:
+    """Returns the lowest and the highest that a measure of matured rows can be, and it by predictions of hidden labels.
+
+    Where no label matters, or none is hidden, all are one.
+    """
     fraction, heads = part.fraction(sums)
-    awaited = part.awaited(heads)
-    made = msgspec.structs.replace(bare, labels=part.labels(heads))
-    made = _with_value(made, lambda: _matured(fraction, awaited, part.is_old(heads), cells=len(heads)))
+    awaited, is_old = part.awaited(heads, fraction), part.is_old(heads)
+    if fraction.asks.any():
+        need(bool(is_old.any()), "matured labels", expected="decisions old enough for silence to count")
+        cells = np.repeat(is_old, len(heads))
+        fraction, awaited = fraction.take(cells), awaited.take(cells)
+    rows, n = awaited.clusters, len(fraction.below) // len(heads)
+    low, high = (_End(fraction, labels, rows, n) for labels in extremes(fraction, awaited))
+    value = fraction.value(imputed(awaited))
+    need(np.isfinite(value), "matured labels", expected="a row that counts")
+    return low, high, value
+
+
+def _of_sums(sums: Sums, part: Part, earlier: Earlier | None, *, made: Figure) -> Figure:
+    fraction, heads = part.fraction(sums)
+    if not fraction.asks.any():
+        return made  # it is of something that was never done
+    awaited = part.awaited(heads, fraction)
+    made = msgspec.structs.replace(made, labels=part.labels(heads, fraction))
     ends = _if_any(lambda: bounded(fraction, awaited)) if np.any(awaited.unknown) else None
     if ends is None:
         return made  # nothing is awaited, or nothing counts yet
     made = msgspec.structs.replace(made, between=(ends.low, ends.high))
     check = None if earlier is None else _if_any(lambda: _checked(sums, earlier, heads))
-    told = fraction.measured(imputed(awaited), awaited.clusters)
+    told = _if_any(lambda: fraction.measured(imputed(awaited), awaited.clusters))
+    if told is None:
+        return made  # nothing was predicted
     if check is not None:
         told = expected(fraction, awaited, tolerance=TOLERANCE, check=check).value
     is_hidden = part.known.is_hidden[:, heads].ravel() & awaited.unknown
     return _doubted(made, told, check, earlier, *_by_hidden(fraction, awaited, is_hidden, value=told.value))
-
-
-def _matured(fraction: Fraction, awaited: Awaited, is_old: Bools, *, cells: int) -> Measurement:
-    """Returns the value of the rows that have had their time; whatever hidden labels say is in its interval."""
-    need(bool(is_old.any()), "matured labels", expected="decisions old enough for silence to count")
-    old = np.repeat(is_old, cells)
-    of, told = fraction.take(old), awaited.take(old)
-    ends = bounded(of, told)
-    return Measurement(of.value(imputed(told)), ends.low.low, ends.high.high, int(np.sum(is_old)))
 
 
 def _checked(sums: Sums, earlier: Earlier, heads: list[int]) -> Check:
@@ -330,11 +394,17 @@ def _by_hidden(fraction: Fraction, awaited: Awaited, is_hidden: Bools, *, value:
 # ---- any other measure ----
 
 
-def _of_rows(metric: Metric, part: Part, earlier: Earlier | None, bare: Figure) -> Figure:
+def _of_rows(metric: Metric, part: Part) -> Measurement:
+    if not metric.is_of_labels:
+        return metric.compute(part.at(part.known.labels))
+    heads = list(range(len(part.happened.heads)))
+    return metric.compute(_told(part, part.is_old(heads) & part.is_known(heads), metric.tier))
+
+
+def _of_shares(metric: Metric, part: Part, earlier: Earlier | None, made: Figure) -> Figure:
     heads = list(range(len(part.happened.heads)))
     is_known = part.is_known(heads)
-    made = msgspec.structs.replace(bare, labels=part.labels(heads))
-    made = _with_value(made, lambda: metric.compute(_told(part, part.is_old(heads) & is_known, metric.tier)))
+    made = msgspec.structs.replace(made, labels=part.labels(heads))
     if not isinstance(metric.compute, Measured) or is_known.all():
         return made
     told = _if_any(lambda: metric.compute(_in_shares(part, np.ones(part.n, np.bool_))))

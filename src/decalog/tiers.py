@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import pairwise
 from typing import NamedTuple
@@ -22,11 +22,10 @@ import numpy as np
 from decalog.clock import DAY, SECOND, rfc3339
 from decalog.errors import ConfigError, DataError, near
 from decalog.examples import NO_ENTITY, Bools, Int64s
-from decalog.figures import Earlier, Figure, Moment, Part, Pricing, figure, moment
+from decalog.figures import Earlier, Figure, Moment, Part, Pricing, difference, figure, moment
 from decalog.happened import Happened, Row, maturities, read_happened
 from decalog.metrics import Measurement
 from decalog.schema import Schema
-from decalog.statistics.clusters import apart
 from decalog.statistics.screening import adjusted
 from decalog.system import System
 from decalog.tails import LogTail
@@ -140,9 +139,10 @@ def _lines(one: Figure) -> Iterator[str]:
 def _checked(one: Figure) -> str:
     if one.check is None:
         return ""
-    place = "inside its interval" if one.check.is_covered else "outside its interval"
     then, came = one.check.expected.value, one.check.came.value
-    return f"; of {one.check.n:,} before, {then:.3g} was expected and {came:.3g} came, {place}"
+    ratio = f"{one.check.ratio:.2f} times, " if came else ""
+    place = f"{ratio}{'within' if one.check.is_covered else 'beyond'} chance"
+    return f"; of {one.check.n:,} before, {then:.3g} was expected and {came:.3g} came: {place}"
 
 
 def _told(value: Measurement) -> str:
@@ -189,7 +189,8 @@ def tiers(system: System, log: LogTail, *, asked: Asked, pricing: Pricing) -> Ti
             expected="decisions that were made here, whose action is known",
             fix="Look further back with --since, or let a server decide first.",
         )
-    made = [groups.group(system, name, there=there & (names == name)) for name in _ordered(found, asked.by)]
+    ordered = _ordered(found, asked.by)
+    parts = {name: groups.part(there & (names == name)) for name in ordered}
     return Tiers(
         system=system.name,
         since=asked.now_us - asked.since_us,
@@ -198,8 +199,8 @@ def tiers(system: System, log: LogTail, *, asked: Asked, pricing: Pricing) -> Ti
         noun=f"shown {system.schema.slate_of}" if system.schema.slate_of else system.schema.noun,
         untold=int(np.sum(_within(happened.untold, asked.now_us, asked.since_us))),
         matures=f"labels mature after {longest / DAY:g} days",
-        groups=tuple(made),
-        differences=_differences(made, asked.by),
+        groups=tuple(groups.group(system, name, part=part) for name, part in parts.items()),
+        differences=_differences(system, parts, asked.by),
     )
 
 
@@ -217,23 +218,26 @@ class _Groups:
         self._models = np.array([row.model for row in happened.rows], np.str_)
         self._before = _within(happened.times, self._cut, asked.since_us)
 
-    def group(self, system: System, name: str, *, there: Bools) -> Group:
-        """Returns the figures of some rows."""
-        part, earlier = self._part(there, self._now), self._earlier(name, there)
+    def group(self, system: System, name: str, *, part: Part) -> Group:
+        """Returns the figures of a group."""
+        earlier = self._earlier(name, self._models[part.places])
         figures = [figure(metric, part, earlier=earlier) for metric in system.metrics]
         decisions = len({row.seq for row in part.rows})
         return Group(name=name, decisions=decisions, rows=part.n, figures=tuple(figures))
 
-    def _earlier(self, name: str, there: Bools) -> Earlier | None:
+    def _earlier(self, name: str, models: Texts) -> Earlier | None:
         """Returns the earlier decisions of the same models and, unless groups are of time, of the same group."""
-        mine = np.unique(self._models[there])
-        before = self._before & np.isin(self._models, mine)
+        before = self._before & np.isin(self._models, np.unique(models))
         if self._asked.by not in _IN_TIME:
             before &= self._names == name
         if not before.any():
             return None
-        unchecked = 1 - float(np.mean(np.isin(self._models[there], np.unique(self._models[before]))))
-        return Earlier(self._part(before, self._then), self._part(before, self._now), unchecked)
+        unchecked = 1 - float(np.mean(np.isin(models, np.unique(self._models[before]))))
+        return Earlier(self._part(before, self._then), self.part(before), unchecked)
+
+    def part(self, rows: Bools) -> Part:
+        """Returns some rows as known now."""
+        return self._part(rows, self._now)
 
     def _part(self, rows: Bools, at: Moment) -> Part:
         places = np.flatnonzero(rows).astype(np.int64)
@@ -298,14 +302,14 @@ def _ordered(found: Counter[str], by: str) -> list[str]:
 # ---- differences ----
 
 
-def _differences(groups: Sequence[Group], by: str) -> tuple[Difference, ...]:
+def _differences(system: System, parts: Mapping[str, Part], by: str) -> tuple[Difference, ...]:
     """Returns the differences between groups of different people that were drawn: halves, and arms of one rollout."""
     found = [
-        Difference(metric=one.metric, of=b.name, less=a.name, value=apart(one.value, other.value), is_beyond=False)
-        for a, b in pairwise(groups)
-        if by == HALF or (by == "arm" and a.name.partition("/")[0] == b.name.partition("/")[0])
-        for one, other in zip(a.figures, b.figures, strict=True)
-        if one.value is not None and other.value is not None
+        Difference(metric=metric.name, of=other, less=one, value=value, is_beyond=False)
+        for one, other in pairwise(parts)
+        if by == HALF or (by == "arm" and one.partition("/")[0] == other.partition("/")[0])
+        for metric in system.metrics
+        if (value := difference(metric, parts[one], parts[other])) is not None
     ]
     paid = adjusted([_p_value(one.value) for one in found]) if found else ()
     return tuple(msgspec.structs.replace(one, is_beyond=bool(p <= _LEVEL)) for one, p in zip(found, paid, strict=True))

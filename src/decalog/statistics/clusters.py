@@ -85,6 +85,11 @@ class Clustered(msgspec.Struct, frozen=True):
         """Returns the difference to a value of the same clusters; what both share cancels."""
         return Clustered(self.value - other.value, self.influences - other.influences, self.n)
 
+    def beyond(self, other: Clustered) -> Clustered:
+        """Returns the difference to a value of other clusters, which share nothing."""
+        influences = [self.influences - np.mean(self.influences), np.mean(other.influences) - other.influences]
+        return Clustered(self.value - other.value, np.concatenate(influences), self.n + other.n)
+
     def measured(self, unseen: tuple[float, ...] = (), *, confidence: float = 0.95) -> Measurement:
         """Returns the value with its interval.
 

@@ -72,6 +72,11 @@ class Fraction(msgspec.Struct, frozen=True):
     above: Floats = msgspec.field(default_factory=lambda: np.empty(0))
     within: tuple[float, float] | None = (0.0, 1.0)
 
+    @property
+    def asks(self) -> npt.NDArray[np.bool_]:
+        """Rows whose label changes anything."""
+        return np.asarray((self.by_label != 0) | (self.below_by_label != 0), np.bool_)
+
     def value(self, labels: Floats) -> float:
         """Returns the metric; NaN where nothing counts."""
         below = float(self.below_by_label @ labels + np.sum(self.below))
@@ -92,8 +97,11 @@ class Fraction(msgspec.Struct, frozen=True):
 
     def unbounded(self, labels: Floats, rows: Clusters) -> Measurement:
         """Returns `measured` with an interval that may go beyond what is possible."""
-        told = self.clustered(labels, rows)
-        return told.measured(unseen(told.value, self.within, effective=rows.effective(self.mass(labels))))
+        return self.clustered(labels, rows).measured(self.unmet(labels, rows))
+
+    def unmet(self, labels: Floats, rows: Clusters) -> tuple[float, ...]:
+        """Returns the influences of what might have come and did not; see `unseen`."""
+        return unseen(self.value(labels), self.within, effective=rows.effective(self.mass(labels)))
 
     def mass(self, labels: Floats) -> Floats:
         """Returns what each row adds below."""
@@ -175,9 +183,14 @@ def bounded(metric: Fraction, awaited: Awaited) -> Bounds:
         DataError: columns differ in length or are out of their bounds, or fewer than two rows or entities count.
     """
     rows = _check(metric, awaited)
-    low, high = (metric.measured(_extreme(metric, awaited, sign), rows) for sign in (-1, 1))
+    low, high = (metric.measured(labels, rows) for labels in extremes(metric, awaited))
     n = len(awaited.labels)
     return Bounds(low, high, n - int(np.sum(awaited.unknown)), n)
+
+
+def extremes(metric: Fraction, awaited: Awaited) -> tuple[Floats, Floats]:
+    """Returns the labels that make a metric as small as it can be, and those that make it as large."""
+    return _extreme(metric, awaited, -1), _extreme(metric, awaited, 1)
 
 
 def _extreme(metric: Fraction, awaited: Awaited, sign: int) -> Floats:
@@ -234,12 +247,12 @@ class Check(msgspec.Struct, frozen=True):
 
     @property
     def is_covered(self) -> bool:
-        """Whether what came lies in the interval of what was expected."""
-        return self.expected.low <= self.came.value <= self.expected.high
+        """Whether chance, of rows and of labels, explains the gap."""
+        return self.gap.low <= 0 <= self.gap.high
 
     def is_off(self, tolerance: float) -> bool:
         """Returns whether the gap is no chance, and more than a part of what came."""
-        return not self.gap.low <= 0 <= self.gap.high and abs(self.gap.value) > tolerance * abs(self.came.value)
+        return not self.is_covered and abs(self.gap.value) > tolerance * abs(self.came.value)
 
 
 def imputed(awaited: Awaited) -> Floats:
