@@ -36,6 +36,7 @@ _T = TypeVar("_T")
 
 TOLERANCE = 0.1
 """The part of a figure up to which an error of its expectation is no doubt."""
+_OLD = "decisions old enough for silence to count"
 _SURE = 0.999
 """No silence makes a chance 0: a label may come later than any did."""
 
@@ -241,12 +242,20 @@ class Part:
 class Earlier(NamedTuple):
     """Earlier decisions by which expectations are checked: as known then, and as known now.
 
-    `unchecked` is the share of the rows to be expected whose model decided none of them.
+    `unchecked` is the share of the rows to be expected whose model decided none of them; `checks` keeps what was found
+    of each measure, as groups of one time share their earlier decisions.
     """
 
     then: Part
     now: Part
     unchecked: float
+    checks: dict[tuple[str, ...], Check | None]
+
+    def check(self, key: tuple[str, ...], made: Callable[[], Check]) -> Check | None:
+        """Returns how a measure's earlier expectation fared; None where too few labels came."""
+        if key not in self.checks:
+            self.checks[key] = _if_any(made)
+        return self.checks[key]
 
 
 def figure(metric: Metric, part: Part, *, earlier: Earlier | None) -> Figure:
@@ -272,7 +281,7 @@ def _matured(metric: Metric, part: Part) -> Measurement:
     return Measurement(value, low.measured().low, high.measured().high, low.n)
 
 
-def difference(metric: Metric, one: Part, other: Part) -> Measurement | None:
+def difference(metric: Metric, one: Part, *, other: Part) -> Measurement | None:
     """Returns a measure of `other` less that of `one`, which share nobody; None where one of them has no value."""
     sums = metric.sums
     if sums is None:
@@ -344,7 +353,7 @@ def _ends(sums: Sums, part: Part) -> tuple[_End, _End, float]:
     fraction, heads = part.fraction(sums)
     awaited, is_old = part.awaited(heads, fraction), part.is_old(heads)
     if fraction.asks.any():
-        need(bool(is_old.any()), "matured labels", expected="decisions old enough for silence to count")
+        need(bool(is_old.any()), "matured labels", expected=_OLD)
         cells = np.repeat(is_old, len(heads))
         fraction, awaited = fraction.take(cells), awaited.take(cells)
     rows, n = awaited.clusters, len(fraction.below) // len(heads)
@@ -364,7 +373,8 @@ def _of_sums(sums: Sums, part: Part, earlier: Earlier | None, *, made: Figure) -
     if ends is None:
         return made  # nothing is awaited, or nothing counts yet
     made = msgspec.structs.replace(made, between=(ends.low, ends.high))
-    check = None if earlier is None else _if_any(lambda: _checked(sums, earlier, heads))
+    key = (made.metric, *(part.happened.heads[head] for head in heads))
+    check = None if earlier is None else earlier.check(key, lambda: _checked(sums, earlier, heads))
     told = _if_any(lambda: fraction.measured(imputed(awaited), awaited.clusters))
     if told is None:
         return made  # nothing was predicted
@@ -398,7 +408,9 @@ def _of_rows(metric: Metric, part: Part) -> Measurement:
     if not metric.is_of_labels:
         return metric.compute(part.at(part.known.labels))
     heads = list(range(len(part.happened.heads)))
-    return metric.compute(_told(part, part.is_old(heads) & part.is_known(heads), metric.tier))
+    is_old = part.is_old(heads)
+    need(bool(is_old.any()), "matured labels", expected=_OLD)
+    return metric.compute(_told(part, is_old & part.is_known(heads), metric.tier))
 
 
 def _of_shares(metric: Metric, part: Part, earlier: Earlier | None, made: Figure) -> Figure:
@@ -410,10 +422,12 @@ def _of_shares(metric: Metric, part: Part, earlier: Earlier | None, made: Figure
     told = _if_any(lambda: metric.compute(_in_shares(part, np.ones(part.n, np.bool_))))
     if told is None:
         return made
-    check = None if earlier is None else _if_any(lambda: _fared(metric, earlier, heads))
+    check = None if earlier is None else earlier.check((metric.name,), lambda: _fared(metric, earlier, heads))
     half = 0.0 if check is None else (1 - float(np.mean(is_known))) * (check.gap.high - check.gap.low) / 2
     low, high = (float(np.hypot(end - told.value, half)) for end in (told.low, told.high))
-    return _doubted(made, Measurement(told.value, told.value - low, told.value + high, part.n), check, earlier)
+    # An error as large as the figure itself leaves its sign.
+    told = Measurement(told.value, max(told.value - low, min(told.low, 0.0)), told.value + high, part.n)
+    return _doubted(made, told, check, earlier)
 
 
 def _fared(metric: Metric, earlier: Earlier, heads: list[int]) -> Check:

@@ -190,13 +190,19 @@ def read_happened(log: LogTail, system: System, *, start: int) -> Happened:
         elif record.root != record.seq:
             _correct(taken, record)
         elif record.kind == "decision":
-            decision = decode_decision(record.body)
-            if decision.mode != "imported" and decision.acted:
-                taken[record.seq] = list(_rows(record, decision))
-            elif decision.mode != "imported":
-                untold.append(record.known_time)
+            _take(taken, record, untold=untold)
     heads = tuple(signal.head for signal in schema.signals) or (system.models[-1].head,)
     return Happened([row for rows in taken.values() for row in rows], book, schema=schema, heads=heads, untold=untold)
+
+
+def _take(taken: dict[int, list[Row]], record: Record, *, untold: list[int]) -> None:
+    decision = decode_decision(record.body)
+    if decision.mode == "imported":
+        return  # it was not made here
+    if decision.acted:
+        taken[record.seq] = list(_rows(record, decision))
+    else:
+        untold.append(record.known_time)
 
 
 def _rows(record: Record, decision: Decision) -> Iterator[Row]:

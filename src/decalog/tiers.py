@@ -216,6 +216,7 @@ class _Groups:
         self._cut = asked.now_us - max(happened.maturities)
         self._now, self._then = moment(happened, asked.now_us), moment(happened, self._cut)
         self._models = np.array([row.model for row in happened.rows], np.str_)
+        self._made: dict[bytes, Earlier] = {}
         self._before = _within(happened.times, self._cut, asked.since_us)
 
     def group(self, system: System, name: str, *, part: Part) -> Group:
@@ -232,8 +233,11 @@ class _Groups:
             before &= self._names == name
         if not before.any():
             return None
+        key = before.tobytes()
+        if key not in self._made:
+            self._made[key] = Earlier(self._part(before, self._then), self.part(before), 0.0, {})
         unchecked = 1 - float(np.mean(np.isin(models, np.unique(self._models[before]))))
-        return Earlier(self._part(before, self._then), self.part(before), unchecked)
+        return self._made[key]._replace(unchecked=unchecked)
 
     def part(self, rows: Bools) -> Part:
         """Returns some rows as known now."""
@@ -309,7 +313,7 @@ def _differences(system: System, parts: Mapping[str, Part], by: str) -> tuple[Di
         for one, other in pairwise(parts)
         if by == HALF or (by == "arm" and one.partition("/")[0] == other.partition("/")[0])
         for metric in system.metrics
-        if (value := difference(metric, parts[one], parts[other])) is not None
+        if (value := difference(metric, parts[one], other=parts[other])) is not None
     ]
     paid = adjusted([_p_value(one.value) for one in found]) if found else ()
     return tuple(msgspec.structs.replace(one, is_beyond=bool(p <= _LEVEL)) for one, p in zip(found, paid, strict=True))
