@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from decalog.clock import DAY, SECOND, rfc3339
+from decalog.clock import DAY, HOUR, SECOND, rfc3339
 from decalog.errors import ConfigError, DataError, near
 from decalog.examples import NO_ENTITY, Bools, Int64s
 from decalog.figures import Earlier, Figure, Moment, Part, Pricing, difference, figure, moment
@@ -117,6 +117,10 @@ class Tiers(msgspec.Struct, frozen=True, kw_only=True):
             yield f"  {sum(one.is_beyond for one in found) or 'none'} of {len(found)} beyond chance"
 
 
+def _span(us: int) -> str:
+    return f"{us / HOUR:g} hours" if us <= DAY else f"{us / DAY:g} days"
+
+
 def _second(time: int) -> str:
     return rfc3339(time // SECOND * SECOND)
 
@@ -198,7 +202,7 @@ def tiers(system: System, log: LogTail, *, asked: Asked, pricing: Pricing) -> Ti
         by=asked.by,
         noun=f"shown {system.schema.slate_of}" if system.schema.slate_of else system.schema.noun,
         untold=int(np.sum(_within(happened.untold, asked.now_us, asked.since_us))),
-        matures=f"labels mature after {longest / DAY:g} days",
+        matures=f"labels mature after {_span(longest)}",
         groups=tuple(groups.group(system, name, part=part) for name, part in parts.items()),
         differences=_differences(system, parts, asked.by),
     )

@@ -272,3 +272,11 @@ def test_a_check_that_was_made_before_stands_for_one_of_matured_rows() -> None:
 def test_where_nothing_came_the_ratio_is_infinite() -> None:
     metric, then, _ = earlier(0)
     assert checked(metric, then, came=np.zeros(1_500)).ratio == float("inf")
+
+
+def test_that_a_rare_event_did_not_come_is_within_chance() -> None:
+    none = np.zeros(150)
+    then = Awaited(labels=none, matured=none > 0, predictions=none + 0.006)
+    assert checked(rate(none + 1), then, came=none).is_covered
+    likely = msgspec.structs.replace(then, predictions=none + 0.5)
+    assert checked(rate(none + 1), likely, came=none).is_off(0.1)

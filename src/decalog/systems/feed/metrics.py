@@ -172,6 +172,7 @@ FOUND = (
         unit="share",
         better="higher",
         compute=_by_reader(lambda lists: lists.recall(20)),
+        is_of_labels=False,
     ),
     Metric(
         name="catalogue_ndcg_20",
@@ -181,6 +182,7 @@ FOUND = (
         unit="1",
         better="higher",
         compute=_by_reader(lambda lists: lists.ndcg(20)),
+        is_of_labels=False,
     ),
     Metric(
         name="catalogue_recall_500",
@@ -190,9 +192,10 @@ FOUND = (
         unit="share",
         better="higher",
         compute=_by_reader(lambda lists: lists.recall(500)),
+        is_of_labels=False,
     ),
 )
-"""Measured on `Finds`."""
+"""Measured on `Finds`: of lists and not of what was shown, whose labels they do not ask for."""
 
 METRICS = (
     Metric(
