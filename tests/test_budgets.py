@@ -50,7 +50,7 @@ LOOP = (
     *("statistics", "examples", "impressions", "training", "slate_training", "evaluation", "slate_metrics", "reports"),
     *("monitoring", "references", "tails", "readings", "watching", "alerts"),
     *("whatif", "whatif_slots", "whatif_verdict", "explaining", "counterfactuals", "otherwise"),
-    *("guardrails", "gate", "recasting", "shadowing", "loop", "hands"),
+    *("guardrails", "gate", "recasting", "shadowing", "loop", "hands", "happened", "figures", "tiers"),
 )
 """What closes the loop, off the way of a decision; docs/decisions/0038 says why it is counted apart from the spine."""
 EDGE_LINES = 8_000

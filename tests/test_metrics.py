@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -398,3 +399,20 @@ def test_a_row_that_stands_for_three_counts_three_times(by_rank: bool) -> None:
 def rows_of(labels: Floats, predictions: Floats, **more: Floats) -> Evaluated:
     whole = np.zeros(len(labels), np.int64)
     return Evaluated(labels=labels, predictions=predictions, amounts=whole, times=whole, **more)  # type: ignore[arg-type]  # weights only
+
+
+def test_a_bootstrap_of_people_knows_that_their_rows_hang_together() -> None:
+    """Ten rows of each of 60 people, all alike: as sure as 60 rows and not as 600."""
+    rng = np.random.default_rng(3)
+    label, p = (rng.random(60) < 0.4).astype(np.float64), rng.random(60)
+    each = Evaluated(labels=label, predictions=p, amounts=np.ones(60, np.int64), times=np.arange(60))
+    rows = each.take(np.repeat(np.arange(60), 10))
+    people = msgspec.structs.replace(rows, people=np.repeat(np.arange(60), 10))
+    brier_of = metrics.measured(lambda rows, weights: metrics.brier(rows.labels, rows.predictions, weights=weights))
+    alone, apart_, together = (brier_of(one) for one in (each, rows, people))
+    assert alone.value == pytest.approx(together.value)
+    assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.2)
+    assert apart_.high - apart_.low < 0.5 * (together.high - together.low)
+    nobody = msgspec.structs.replace(rows, people=np.full(600, -1))
+    assert brier_of(nobody).high - brier_of(nobody).low < 0.5 * (together.high - together.low)
+    assert people.take(np.arange(5)).people.tolist() == [0] * 5

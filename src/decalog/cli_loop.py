@@ -152,3 +152,22 @@ def loop(
         if once:
             return
         time.sleep(wait_s)
+
+
+@loop_app.command(epilog=example_of("decalog metrics fraud --since 30d --by arm"))
+def metrics(
+    system: SystemArgument,
+    since: Annotated[str, typer.Option(help="How far back decisions count, such as 12h or 30d.")] = "30d",
+    by: Annotated[
+        str, typer.Option(help="arm, model, day, week, half (two random halves of the people) or a public field.")
+    ] = "",
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what was decided in three tiers: model, product, business; with what is known of the labels."""
+    from decalog import operations
+    from decalog.clock import duration_us
+    from decalog.home import Home
+
+    told = operations.measure_log(Home(home), system, since_us=duration_us(since), by=by)
+    print_json(told) if as_json else print_text(told.text())

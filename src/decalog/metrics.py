@@ -53,6 +53,8 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
         entities: entity name → int64 tokens, below 0 where a row has none; a name that the data lack is absent.
         weights: float64, how many rows each stands for; empty where each stands for itself. Card precision alone is
             of the rows themselves.
+        people: int64 tokens of whom each row is about, below 0 for nobody: a bootstrap draws people with all their
+            rows. Empty where rows count as independent.
         seed: of the bootstrap.
     """
 
@@ -64,6 +66,7 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     costs: Int64s = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
     entities: Mapping[str, Int64s] = {}
     weights: Floats = msgspec.field(default_factory=lambda: np.empty(0))
+    people: Int64s = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
     seed: int = 0
 
     @property
@@ -87,12 +90,28 @@ class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
             costs=self.costs[rows] if len(self.costs) else self.costs,
             entities={name: tokens[rows] for name, tokens in self.entities.items()},
             weights=self.weights[rows] if len(self.weights) else self.weights,
+            people=self.people[rows] if len(self.people) else self.people,
             seed=self.seed,
         )
 
 
 Statistic = Callable[[Evaluated, Floats], float]
 """(rows, weights) → value; a weight counts how often a row stands in the sample."""
+
+
+class Sums(msgspec.Struct, frozen=True):
+    """How a measure is a fraction of sums over rows, Σ above / Σ below, both linear in the labels.
+
+    Such a measure has bounds while labels are awaited, and an expectation (`statistics.completeness`).
+
+    Args:
+        of: rows, whose labels may be chances in [0, 1] and whose costs are then expected ones → (above, below), one
+            entry a row each.
+        within: (lowest, highest) that the measure can be; None where nothing bounds it.
+    """
+
+    of: Callable[[Any], tuple[Floats, Floats]]
+    within: tuple[float, float] | None = None
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +126,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         better: which way is good.
         compute: Evaluated, or `slate_metrics.Ranked` where slots hold things → measured value with interval;
             `measured` and `slate_metrics.by_user` make one from a statistic.
+        sums: the same value as a fraction of sums, where it is one.
+        is_of_labels: whether it asks for labels; a measure of actions alone is of all rows, whatever comes later.
     """
 
     name: str
@@ -116,21 +137,42 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     unit: str
     better: Literal["higher", "lower"]
     compute: Callable[[Any], Measurement]
+    sums: Sums | None = None
+    is_of_labels: bool = True
 
 
 # ---- intervals ----
 
 
-def measured(
-    statistic: Statistic, *, repeats: int = _REPEATS, by_rank: bool = False
-) -> Callable[[Evaluated], Measurement]:
+class Measured(msgspec.Struct, frozen=True):
+    """A computation of a statistic with its interval; see `measured`. It counts each row by its weight."""
+
+    statistic: Statistic
+    repeats: int
+    by_rank: bool
+
+    def __call__(self, evaluated: Evaluated) -> Measurement:
+        """Returns the value with its interval."""
+        order = np.lexsort((evaluated.labels, -evaluated.predictions))
+        rows = evaluated.take(order)
+        mass = rows.mass
+        value = self.statistic(rows, mass)
+        runs = _runs(rows) if self.by_rank else np.arange(rows.n)
+        few = rows.take(runs)
+        samples = (weights[order] * mass for weights in _samples(evaluated, self.repeats))
+        summed = (np.add.reduceat(weights, runs) if self.by_rank else weights for weights in samples)
+        return interval(value, [self.statistic(few, weights) for weights in summed], n=rows.n)
+
+
+def measured(statistic: Statistic, *, repeats: int = _REPEATS, by_rank: bool = False) -> Measured:
     """Returns a computation of a statistic with the 95 % percentile interval of a bootstrap stratified by label.
 
     Positives and negatives are drawn apart, each as often as they stand in the rows, so that rare positives are in
     every sample; the interval is one for this share of positives. Rows count as independent: payments of one attack are
-    not, and intervals are then too narrow. (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 8.3
-    and 13.3.) The samples depend on the labels and the seed alone, so every measure of every model is taken on the same
-    ones.
+    not, and intervals are then too narrow, unless the rows say whom they are about: then people are drawn, apart those
+    with a positive. (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, sections 8.3 and 13.3; Field and
+    Welsh, JRSS B 69, 2007.) The samples depend on the labels, the people and the seed alone, so every measure of every
+    model is taken on the same ones.
 
     Args:
         statistic: of the rows; they come by falling prediction.
@@ -138,19 +180,7 @@ def measured(
         by_rank: whether it only asks how many rows of each label rank above, beside and below each positive, as all
             ranking metrics here do; negatives that no positive parts then stand as one row.
     """
-
-    def compute(evaluated: Evaluated) -> Measurement:
-        order = np.lexsort((evaluated.labels, -evaluated.predictions))
-        rows = evaluated.take(order)
-        mass = rows.mass
-        value = statistic(rows, mass)
-        runs = _runs(rows) if by_rank else np.arange(rows.n)
-        few = rows.take(runs)
-        samples = (weights[order] * mass for weights in _samples(evaluated, repeats))
-        drawn = [statistic(few, np.add.reduceat(weights, runs) if by_rank else weights) for weights in samples]
-        return interval(value, drawn, n=rows.n)
-
-    return compute
+    return Measured(statistic, repeats, by_rank)
 
 
 def difference(one: Evaluated, other: Evaluated, *, statistic: Statistic, repeats: int = _REPEATS) -> Measurement:
@@ -222,19 +252,24 @@ def _wilson(share: float, trials: float, n: int) -> Measurement:
 def _samples(rows: Evaluated, repeats: int) -> Counts:
     """Returns how often each row stands in each sample, shape (repeats, rows)."""
     positive = rows.labels > 0
-    return _drawn(np.packbits(positive).tobytes(), len(positive), rows.seed, repeats)
+    people = np.where(rows.people >= 0, rows.people, -1 - np.arange(rows.n)) if len(rows.people) else rows.people
+    return _drawn(np.packbits(positive).tobytes(), people.tobytes(), len(positive), rows.seed, repeats)
 
 
 @lru_cache(maxsize=1)  # a report measures many models on the same rows
-def _drawn(packed: bytes, n: int, seed: int, repeats: int) -> Counts:
+def _drawn(packed: bytes, people: bytes, n: int, seed: int, repeats: int) -> Counts:
     rng = np.random.default_rng(seed)
     positive = np.unpackbits(np.frombuffer(packed, np.uint8), count=n).astype(np.bool_)
-    strata = [rows for rows in (np.flatnonzero(positive), np.flatnonzero(~positive)) if len(rows)]
-    # A row that stands 256 times in a sample of as many rows as there are has a chance below 1/256!.
-    samples = np.zeros((repeats, n), np.uint8)
+    tokens = np.frombuffer(people, np.int64) if people else np.arange(n)
+    unit = np.unique(tokens, return_inverse=True)[1] if people else tokens
+    with_positive = np.bincount(unit, positive) > 0
+    strata = [units for units in (np.flatnonzero(with_positive), np.flatnonzero(~with_positive)) if len(units)]
+    # A unit that stands 256 times in a sample of as many units as there are has a chance below 1/256!.
+    samples, counts = np.zeros((repeats, n), np.uint8), np.zeros(len(with_positive), np.uint8)
     for sample in samples:
-        for rows in strata:
-            sample[rows] = np.bincount(rng.integers(len(rows), size=len(rows)), minlength=len(rows))
+        for units in strata:
+            counts[units] = np.bincount(rng.integers(len(units), size=len(units)), minlength=len(units))
+        sample[:] = counts[unit]
     samples.flags.writeable = False
     return samples
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from decalog.data.frames import Source
     from decalog.models.base import ModelSpec
     from decalog.tails import Champion
+    from decalog.tiers import Tiers
     from decalog.training import TrainingResult, Truth
     from decalog.views import Views
     from decalog.watching import Watch
@@ -188,6 +189,30 @@ def watch_log(home: Home, name: str, *, since_us: int, now_us: int | None = None
         deployment = Deployment(home, name, log).as_served()
         now = log.known_time if now_us is None else now_us
         return watch(deployment.system, log, champion=watched_champion(deployment), since_us=since_us, now_us=now)
+
+
+def measure_log(home: Home, name: str, *, since_us: int, by: str = "") -> Tiers:
+    """Returns a system's measures in three tiers of what it decided; a server may be writing meanwhile.
+
+    Args:
+        home: of the deployment.
+        name: of the system.
+        since_us: how far back decisions count from the log's last record on.
+        by: what groups them: arm, model, day, week, half, a public field of requests; "" for nothing.
+
+    Raises:
+        ConfigError: there is no such system, no log, or nothing of that name to group by.
+        DataError: nothing was decided in that time.
+    """
+    from decalog.figures import Pricing
+    from decalog.tiers import Asked, tiers
+
+    with closing(home.reader()) as log:
+        deployment = Deployment(home, name, log).as_served()
+        champion, system = watched_champion(deployment), deployment.system
+        seen = getattr(champion.model, "examination", {}).get(champion.heads[0], ()) if champion.heads else ()
+        pricing = Pricing(system.policy(deployment.policy_params()), tuple(seen) or (1.0,))
+        return tiers(system, log, asked=Asked(since_us, log.known_time, by), pricing=pricing)
 
 
 def watched_champion(deployment: Deployment) -> Champion:

@@ -58,6 +58,19 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
         """The number of things shown."""
         return len(self.slates)
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> Ranked:
+        """Returns the rows of a mask, with what was said of their slates."""
+        columns = ("labels", "values", "worth", "slates", "users", "positions", "examined", "refs", "times")
+        slates = np.unique(self.slates[rows])
+        said = {kind: (which, np.isin(which, slates), values) for kind, (which, values) in self.ends.items()}
+        return msgspec.structs.replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in columns},
+            predictions=self.predictions[rows] if self.predictions.size else self.predictions,
+            facts=tuple(fact for fact, is_taken in zip(self.facts, rows.tolist(), strict=False) if is_taken),
+            ends={kind: (which[there], values[there]) for kind, (which, there, values) in said.items() if there.any()},
+        )
+
     def label(self, head: str) -> Floats:
         """Returns one head's labels.
 

@@ -157,7 +157,7 @@ class Matured(NamedTuple):
 
 def read_tail(log: LogTail, system: System, *, champion: Champion, start: int, stop: int) -> Tail:
     """Returns what the log says of the records known in (start, stop], µs."""
-    first, last = _place(log, start), _place(log, stop)
+    first, last = position_at(log, start), position_at(log, stop)
     days = max((stop - start) / DAY, 1.0)
     reader = _Reader(log, system, champion, odds=min(1.0, _THINGS_A_DAY * days / max(last - first, 1)))
     for record in log.read(first, last):
@@ -166,7 +166,7 @@ def read_tail(log: LogTail, system: System, *, champion: Champion, start: int, s
     return reader.tail(start)
 
 
-def _place(log: LogTail, known: int) -> int:
+def position_at(log: LogTail, known: int) -> int:
     """Returns the position after the last record known by a moment."""
     return bisect.bisect_right(range(log.durable), known, key=lambda seq: log.get(seq).known_time)
 
@@ -397,7 +397,7 @@ def _decisions(log: LogTail, system: System, *, start: int, stop: int, head: str
     """Yields some of the decisions whose labels for a head mature in (start, stop], µs."""
     ages = {signal.head: signal.maturity_us for signal in system.schema.signals}
     maturity = ages.get(head, system.schema.label.maturity_us)
-    first, last = _place(log, start - maturity), _place(log, stop - maturity)
+    first, last = position_at(log, start - maturity), position_at(log, stop - maturity)
     stride = -(-(last - first) // _MOST_LABELS) or 1
     for record in log.read(first, last):
         if record.kind == "decision" and record.system == system.name and record.seq % stride == 0:

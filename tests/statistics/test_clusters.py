@@ -177,3 +177,17 @@ def test_what_might_have_come_widens_an_interval_and_bounds_cut_it() -> None:
     assert within(Measurement(0.5, -0.1, 1.2, 3), (0.0, 1.0)) == Measurement(0.5, 0.0, 1.0, 3)
     assert within(Measurement(1.1, 0.4, 1.8, 3), (0.0, 1.0)) == Measurement(1.1, 0.4, 1.1, 3)
     assert within(Measurement(0.5, -0.1, 1.2, 3), None) == Measurement(0.5, -0.1, 1.2, 3)
+
+
+def test_a_difference_of_groups_that_share_nobody_has_the_errors_of_both() -> None:
+    rng = np.random.default_rng(5)
+    missed = 0
+    for _ in range(400):
+        one, other = (
+            ratio(rng.exponential(size=n), np.ones(n), rows=clusters([], n=n, where=""), where="") for n in (80, 200)
+        )
+        found = other.beyond(one).measured()
+        missed += not found.low <= 0 <= found.high
+        assert found.value == pytest.approx(other.value - one.value)
+        assert found.n == 280
+    assert 10 <= missed <= 32, missed

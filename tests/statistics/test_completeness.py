@@ -14,9 +14,17 @@ from scipy.special import expit
 
 from decalog.errors import DataError
 from decalog.metrics import Floats
-from decalog.statistics.completeness import Awaited, Fraction, arrivals, bounded, expected, rate, recall
+from decalog.statistics.completeness import Awaited, Fraction, arrivals, bounded, checked, expected, rate, recall
 
 METRICS = ("rate", "precision", "recall")
+GENERAL = ("insult", "loss")
+
+
+def general(name: str, caught: Floats, mass: Floats) -> Fraction:
+    """Of the negatives those that were caught, or a mean whose rows cost something with either label."""
+    if name == "insult":
+        return Fraction(-caught * mass, -mass, mass, caught * mass)
+    return Fraction((3 - 5 * caught) * mass, np.zeros(len(mass)), mass, 2 * caught * mass, None)
 
 
 def metric_of(name: str, caught: Floats) -> Fraction:
@@ -32,14 +40,19 @@ def metric_of(name: str, caught: Floats) -> Fraction:
     rows=st.lists(
         st.tuples(st.integers(0, 1), st.booleans(), st.integers(0, 1), st.integers(1, 5)), min_size=2, max_size=9
     ),
-    name=st.sampled_from(METRICS),
+    name=st.sampled_from((*METRICS, *GENERAL)),
 )
 def test_bounds_are_the_extremes_over_all_labels_that_may_come(
     rows: list[tuple[int, bool, int, int]], name: str
 ) -> None:
     labels, matured, caught, mass = (np.array(part) for part in zip(*rows, strict=True))
     weights = mass.astype(np.float64)
-    metric = recall(caught, weights) if name == "recall" else rate(weights * caught if name == "precision" else weights)
+    if name in GENERAL:
+        metric = general(name, caught.astype(np.float64), weights)
+    else:
+        metric = (
+            recall(caught, weights) if name == "recall" else rate(weights * caught if name == "precision" else weights)
+        )
     awaited = Awaited(labels=labels.astype(np.float64), matured=matured)
     values = []
     for said in itertools.product([0.0, 1.0], repeat=int(awaited.unknown.sum())):
@@ -217,3 +230,53 @@ def test_metrics_that_cannot_be_are_told() -> None:
         recall([2.0], [1.0])
     with pytest.raises(DataError, match="awaited labels, metric"):
         bounded(rate([1.0, 1.0, 1.0]), Awaited(labels=np.ones(2), matured=np.ones(2, np.bool_)))
+
+
+# ---- an expectation that was made before, and what came ----
+
+
+def earlier(seed: int, *, off: float = 0.0) -> tuple[Fraction, Awaited, Floats]:
+    """Rows of which a third was told when the expectation was made, and what came of all."""
+    rng = np.random.default_rng(seed)
+    odds = rng.normal(size=1_500) - 2
+    came = (rng.random(1_500) < expit(odds)).astype(np.float64)
+    told = rng.random(1_500) < 1 / 3
+    then = Awaited(labels=came * told, matured=told, predictions=expit(odds + off))
+    return rate(np.ones(1_500)), then, came
+
+
+def test_an_expectation_is_checked_by_what_came() -> None:
+    checks = [checked(metric, then, came=came) for metric, then, came in map(earlier, range(100))]
+    assert 90 <= sum(check.is_covered for check in checks) <= 99
+    assert not any(check.is_off(0.5) for check in checks)
+    assert checks[0].came.value == pytest.approx(earlier(0)[2].mean())
+    assert checks[0].ratio == pytest.approx(checks[0].expected.value / checks[0].came.value)
+    metric, then, came = earlier(0, off=1.0)
+    wrong = checked(metric, then, came=came)
+    assert wrong.is_off(0.1)
+    assert not wrong.is_covered
+    assert wrong.ratio > 1.3
+    assert wrong.gap.value == pytest.approx(wrong.expected.value - wrong.came.value)
+
+
+def test_a_check_that_was_made_before_stands_for_one_of_matured_rows() -> None:
+    metric, then, came = earlier(0, off=1.0)
+    check = checked(metric, then, came=came)
+    none = Awaited(labels=np.zeros(1_500), matured=np.zeros(1_500, np.bool_), predictions=then.predictions)
+    found = expected(metric, none, check=check)
+    assert found.gap == check.gap
+    assert not found.is_verdict
+    assert found.unknown == 1.0
+
+
+def test_where_nothing_came_the_ratio_is_infinite() -> None:
+    metric, then, _ = earlier(0)
+    assert checked(metric, then, came=np.zeros(1_500)).ratio == float("inf")
+
+
+def test_that_a_rare_event_did_not_come_is_within_chance() -> None:
+    none = np.zeros(150)
+    then = Awaited(labels=none, matured=none > 0, predictions=none + 0.006)
+    assert checked(rate(none + 1), then, came=none).is_covered
+    likely = msgspec.structs.replace(then, predictions=none + 0.5)
+    assert checked(rate(none + 1), likely, came=none).is_off(0.1)

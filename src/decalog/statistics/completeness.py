@@ -44,24 +44,43 @@ class Awaited(msgspec.Struct, frozen=True, kw_only=True):
         """Rows whose label is not yet known."""
         return np.asarray(~self.matured & (self.labels == 0), np.bool_)
 
+    @property
+    def clusters(self) -> Clusters:
+        """Which rows hang together."""
+        return clusters(self.entities, n=len(self.labels), where=f"{_WHERE}, entities")
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> Awaited:
+        """Returns the rows of a mask."""
+        columns = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Awaited(**{name: values[rows] if len(values) else values for name, values in columns.items()})
+
 
 class Fraction(msgspec.Struct, frozen=True):
-    """A metric Σ (by_label · y) / Σ (below_by_label · y + below) in [0, 1]; arrays have one entry a row.
+    """A metric Σ (by_label · y + above) / Σ (below_by_label · y + below); arrays have one entry a row.
 
     Args:
-        by_label: what a positive adds above, ≥ 0.
+        by_label: what a positive adds above.
         below_by_label: what a positive adds below.
-        below: what a row adds below, whatever its label.
+        below: what a row adds below, whatever its label; never less than a positive takes away.
+        above: what a row adds above, whatever its label; empty for nothing.
+        within: (lowest, highest) that the metric can be; None where nothing bounds it.
     """
 
     by_label: Floats
     below_by_label: Floats
     below: Floats
+    above: Floats = msgspec.field(default_factory=lambda: np.empty(0))
+    within: tuple[float, float] | None = (0.0, 1.0)
+
+    @property
+    def asks(self) -> npt.NDArray[np.bool_]:
+        """Rows whose label changes anything."""
+        return np.asarray((self.by_label != 0) | (self.below_by_label != 0), np.bool_)
 
     def value(self, labels: Floats) -> float:
         """Returns the metric; NaN where nothing counts."""
         below = float(self.below_by_label @ labels + np.sum(self.below))
-        return float(self.by_label @ labels) / below if below > 0 else float("nan")
+        return float(self.by_label @ labels + np.sum(self.above)) / below if below > 0 else float("nan")
 
     def clustered(self, labels: Floats, rows: Clusters) -> Clustered:
         """Returns the metric with the influence of each cluster.
@@ -69,11 +88,29 @@ class Fraction(msgspec.Struct, frozen=True):
         Raises:
             DataError: fewer than two clusters count.
         """
-        return ratio(self.by_label * labels, self.below_by_label * labels + self.below, rows=rows, where=_WHERE)
+        above = self.by_label * labels + (self.above if len(self.above) else 0.0)
+        return ratio(above, self.mass(labels), rows=rows, where=_WHERE)
+
+    def measured(self, labels: Floats, rows: Clusters) -> Measurement:
+        """Returns the metric with its 95 % interval; `ratio` says when it cannot."""
+        return within(self.unbounded(labels, rows), self.within)
+
+    def unbounded(self, labels: Floats, rows: Clusters) -> Measurement:
+        """Returns `measured` with an interval that may go beyond what is possible."""
+        return self.clustered(labels, rows).measured(self.unmet(labels, rows))
+
+    def unmet(self, labels: Floats, rows: Clusters) -> tuple[float, ...]:
+        """Returns the influences of what might have come and did not; see `unseen`."""
+        return unseen(self.value(labels), self.within, effective=rows.effective(self.mass(labels)))
+
+    def mass(self, labels: Floats) -> Floats:
+        """Returns what each row adds below."""
+        return np.asarray(self.below_by_label * labels + self.below, np.float64)
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Fraction:
         """Returns the metric of the rows of a mask."""
-        return Fraction(self.by_label[rows], self.below_by_label[rows], self.below[rows])
+        above = self.above[rows] if len(self.above) else self.above
+        return Fraction(self.by_label[rows], self.below_by_label[rows], self.below[rows], above, self.within)
 
 
 def rate(mass: npt.ArrayLike) -> Fraction:
@@ -146,14 +183,14 @@ def bounded(metric: Fraction, awaited: Awaited) -> Bounds:
         DataError: columns differ in length or are out of their bounds, or fewer than two rows or entities count.
     """
     rows = _check(metric, awaited)
-    found = []
-    for sign in (-1, 1):
-        labels = _extreme(metric, awaited, sign)
-        told = metric.clustered(labels, rows)
-        effective = rows.effective(metric.below_by_label * labels + metric.below)
-        found.append(within(told.measured(unseen(told.value, (0.0, 1.0), effective=effective)), (0.0, 1.0)))
+    low, high = (metric.measured(labels, rows) for labels in extremes(metric, awaited))
     n = len(awaited.labels)
-    return Bounds(found[0], found[1], n - int(np.sum(awaited.unknown)), n)
+    return Bounds(low, high, n - int(np.sum(awaited.unknown)), n)
+
+
+def extremes(metric: Fraction, awaited: Awaited) -> tuple[Floats, Floats]:
+    """Returns the labels that make a metric as small as it can be, and those that make it as large."""
+    return _extreme(metric, awaited, -1), _extreme(metric, awaited, 1)
 
 
 def _extreme(metric: Fraction, awaited: Awaited, sign: int) -> Floats:
@@ -188,7 +225,71 @@ def arrivals(delays: npt.ArrayLike, ages: npt.ArrayLike) -> Floats:
     return np.asarray(passed / len(took), np.float64)
 
 
-def expected(metric: Fraction, awaited: Awaited, *, tolerance: float = 0.1) -> Expected:
+class Check(msgspec.Struct, frozen=True):
+    """How an expectation fared: the same metric of the same rows, expected before and observed after.
+
+    Args:
+        expected: as it was then.
+        came: as it is now.
+        gap: expected − came.
+        n: rows.
+    """
+
+    expected: Measurement
+    came: Measurement
+    gap: Measurement
+    n: int
+
+    @property
+    def ratio(self) -> float:
+        """Expected over observed; infinity where nothing came."""
+        return self.expected.value / self.came.value if self.came.value else float("inf")
+
+    @property
+    def is_covered(self) -> bool:
+        """Whether chance, of rows and of labels, explains the gap."""
+        return self.gap.low <= 0 <= self.gap.high
+
+    def is_off(self, tolerance: float) -> bool:
+        """Returns whether the gap is no chance, and more than a part of what came."""
+        return not self.is_covered and abs(self.gap.value) > tolerance * abs(self.came.value)
+
+
+def imputed(awaited: Awaited) -> Floats:
+    """Returns labels, and where one is unknown the chance of it: p (1 − F) / (1 − p F), less what silence tells.
+
+    Raises:
+        DataError: predictions are missing, or columns are out of their bounds.
+    """
+    n = len(awaited.labels)
+    p = column(awaited.predictions, f"{_WHERE}, predictions", low=0.0, high=1.0, n=n)
+    past = (
+        column(awaited.arrived, f"{_WHERE}, arrived", low=0.0, high=1.0, n=n) if len(awaited.arrived) else np.zeros(n)
+    )
+    return np.where(awaited.unknown, p * (1 - past) / np.maximum(1 - p * past, 1e-12), awaited.labels)
+
+
+def checked(metric: Fraction, then: Awaited, *, came: Floats) -> Check:
+    """Returns how an expectation fared.
+
+    Args:
+        metric: of the rows.
+        then: what was known of them when it was made.
+        came: their labels, 0 or 1, as they came.
+
+    Raises:
+        DataError: columns differ in length or are out of their bounds, or fewer than two rows or entities count.
+    """
+    rows, labels = _check(metric, then), imputed(then)
+    told = metric.clustered(came, rows)
+    effects = (metric.by_label - told.value * metric.below_by_label)[metric.asks]
+    # Where nothing came, one more positive might have: without it no rare event could be foreseen within chance.
+    one_more = float(np.mean(effects) / np.sum(metric.mass(came))) if len(effects) else 0.0
+    gap = metric.clustered(labels, rows).minus(told).measured((-one_more,))
+    return Check(metric.measured(labels, rows), metric.measured(came, rows), gap, len(came))
+
+
+def expected(metric: Fraction, awaited: Awaited, *, tolerance: float = 0.1, check: Check | None = None) -> Expected:
     """Returns what the metric is expected to be once all labels are in.
 
     An unknown label is what its prediction says, less what silence tells: p (1 − F) / (1 − p F) with F the share of
@@ -200,47 +301,38 @@ def expected(metric: Fraction, awaited: Awaited, *, tolerance: float = 0.1) -> E
         metric: of all rows.
         awaited: with predictions.
         tolerance: the part of the observed metric up to which a gap is no doubt, ≥ 0.
+        check: how an earlier expectation fared, instead of one of matured rows.
 
     Raises:
         DataError: columns are missing, differ in length or are out of their bounds, or too few rows have matured.
     """
-    rows = _check(metric, awaited)
-    n = len(awaited.labels)
-    p = column(awaited.predictions, f"{_WHERE}, predictions", low=0.0, high=1.0, n=n)
-    past = (
-        column(awaited.arrived, f"{_WHERE}, arrived", low=0.0, high=1.0, n=n) if len(awaited.arrived) else np.zeros(n)
-    )
-    unknown, silent = awaited.unknown, p * (1 - past)
-    labels = np.where(unknown, silent / np.maximum(1 - p * past, 1e-12), awaited.labels)
-    told = metric.clustered(labels, rows)
-    below = metric.below_by_label * labels + metric.below
-    rests = float(np.sum(below[unknown]) / np.sum(below))
-    gap, observed = _gap(metric, awaited, p)
-    measured = told.measured(unseen(told.value, (0.0, 1.0), effective=rows.effective(below)))
+    rows, labels = _check(metric, awaited), imputed(awaited)
+    check = _by_predictions(metric, awaited) if check is None else check
+    below = metric.mass(labels)
+    rests = float(np.sum(below[awaited.unknown]) / np.sum(below))
+    measured = metric.unbounded(labels, rows)
     # So it covers what these rows will show, too: where few labels are known, this is wider than the noise of those to
     # come, and where many are, the rows' own interval is.
-    wider = (rests * (gap.high - gap.low) / 2) ** 2
-    low = told.value - float(np.sqrt((told.value - measured.low) ** 2 + wider))
-    high = told.value + float(np.sqrt((measured.high - told.value) ** 2 + wider))
-    is_off = not gap.low <= 0 <= gap.high and abs(gap.value) > tolerance * observed
-    doubt = f"where labels are known, predictions alone are off by {gap.value:.3g} from {observed:.3g}"
-    value = within(Measurement(told.value, low, high, n), (0.0, 1.0))
-    return Expected(value, gap, rests, (doubt,) if is_off else ())
+    wider = rests * (check.gap.high - check.gap.low) / 2
+    low = measured.value - float(np.hypot(measured.value - measured.low, wider))
+    high = measured.value + float(np.hypot(measured.high - measured.value, wider))
+    gap, came = check.gap, check.came.value
+    doubt = f"where labels are known, predictions alone are off by {gap.value:.3g} from {came:.3g}"
+    value = within(Measurement(measured.value, low, high, len(labels)), metric.within)
+    return Expected(value, gap, rests, (doubt,) if check.is_off(tolerance) else ())
 
 
-def _gap(metric: Fraction, awaited: Awaited, p: Floats) -> tuple[Measurement, float]:
-    """Returns (predicted − observed, observed) of matured rows."""
+def _by_predictions(metric: Fraction, awaited: Awaited) -> Check:
+    """Returns how predictions alone do on matured rows."""
     told = awaited.matured
     need(bool(np.any(told)), f"{_WHERE}, matured", expected="rows whose labels have matured, to check predictions on")
-    tokens = awaited.entities[told] if len(awaited.entities) else awaited.entities
-    rows = clusters(tokens, n=int(np.sum(told)), where=f"{_WHERE}, entities")
-    part = metric.take(told)
-    observed = part.clustered(awaited.labels[told], rows)
-    return part.clustered(p[told], rows).minus(observed).measured(), observed.value
+    part, none = awaited.take(told), np.zeros(int(np.sum(told)))
+    blank = msgspec.structs.replace(part, labels=none, matured=none > 0, arrived=none)
+    return checked(metric.take(told), blank, came=part.labels)
 
 
 def _check(metric: Fraction, awaited: Awaited) -> Clusters:
     n = len(column(awaited.labels, f"{_WHERE}, labels", low=0.0, high=1.0))
     column(awaited.matured, f"{_WHERE}, matured", n=n)
     column(metric.below, f"{_WHERE}, metric", low=0.0, n=n)
-    return clusters(awaited.entities, n=n, where=f"{_WHERE}, entities")
+    return awaited.clusters

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decalog import metrics
-from decalog.metrics import Floats, Int64s, Measurement, Metric, interval, need, proportion
+from decalog.metrics import Floats, Int64s, Measurement, Metric, Sums, interval, need, proportion
 from decalog.models.ranking import Lists
 from decalog.slate_metrics import Ranked, by_user, gini, ndcg
 from decalog.systems.feed.schema import RETURN, SESSION
@@ -100,6 +100,16 @@ def _worth_a_slate(rows: Ranked, weights: Floats) -> float:
     return 1_000 * float(np.sum(rows.worth * weights)) / total if total else float("nan")
 
 
+def _of_head(head: str, *, times: float = 1.0) -> Sums:
+    """Returns the share of a head's positives among what was shown, or how many of so many."""
+    return Sums(lambda rows: (times * rows.label(head), np.ones(rows.n)), (0.0, times))
+
+
+def _worth_sums(rows: Ranked) -> tuple[Floats, Floats]:
+    _, place, sizes = np.unique(rows.slates, return_inverse=True, return_counts=True)
+    return 1_000 * rows.worth, 1 / sizes[place]
+
+
 def _coverage(rows: Ranked) -> Measurement:
     return proportion(len(np.unique(rows.refs)), max(rows.things, 1))
 
@@ -162,6 +172,7 @@ FOUND = (
         unit="share",
         better="higher",
         compute=_by_reader(lambda lists: lists.recall(20)),
+        is_of_labels=False,
     ),
     Metric(
         name="catalogue_ndcg_20",
@@ -171,6 +182,7 @@ FOUND = (
         unit="1",
         better="higher",
         compute=_by_reader(lambda lists: lists.ndcg(20)),
+        is_of_labels=False,
     ),
     Metric(
         name="catalogue_recall_500",
@@ -180,9 +192,10 @@ FOUND = (
         unit="share",
         better="higher",
         compute=_by_reader(lambda lists: lists.recall(500)),
+        is_of_labels=False,
     ),
 )
-"""Measured on `Finds`."""
+"""Measured on `Finds`: of lists and not of what was shown, whose labels they do not ask for."""
 
 METRICS = (
     Metric(
@@ -231,6 +244,7 @@ METRICS = (
         unit="share",
         better="higher",
         compute=by_user(_click_rate),
+        sums=_of_head("p_click"),
     ),
     Metric(
         name="long_dwell_rate",
@@ -240,6 +254,7 @@ METRICS = (
         unit="share",
         better="higher",
         compute=by_user(_long_dwell_rate),
+        sums=_of_head("p_dwell"),
     ),
     Metric(
         name="hides_per_1000",
@@ -249,6 +264,7 @@ METRICS = (
         unit="hides",
         better="lower",
         compute=by_user(_hides),
+        sums=_of_head("p_hide", times=1_000.0),
     ),
     Metric(
         name="reports_per_1000",
@@ -258,6 +274,7 @@ METRICS = (
         unit="reports",
         better="lower",
         compute=by_user(_reports),
+        sums=_of_head("p_report", times=1_000.0),
     ),
     Metric(
         name="return_rate",
@@ -267,6 +284,7 @@ METRICS = (
         unit="share",
         better="higher",
         compute=_return_rate,
+        is_of_labels=False,
     ),
     Metric(
         name="session_s",
@@ -276,6 +294,7 @@ METRICS = (
         unit="s",
         better="higher",
         compute=_session_s,
+        is_of_labels=False,
     ),
     Metric(
         name="coverage",
@@ -285,6 +304,7 @@ METRICS = (
         unit="share",
         better="higher",
         compute=_coverage,
+        is_of_labels=False,
     ),
     Metric(
         name="gini",
@@ -294,6 +314,7 @@ METRICS = (
         unit="1",
         better="lower",
         compute=by_user(_gini),
+        is_of_labels=False,
     ),
     Metric(
         name="novelty",
@@ -303,6 +324,7 @@ METRICS = (
         unit="bits",
         better="higher",
         compute=by_user(_novelty),
+        is_of_labels=False,
     ),
     Metric(
         name="worth_per_1000",
@@ -312,6 +334,7 @@ METRICS = (
         unit="minor units",
         better="higher",
         compute=by_user(_worth_a_slate),
+        sums=Sums(_worth_sums),
     ),
     Metric(
         name="creator_retention",
@@ -321,5 +344,6 @@ METRICS = (
         unit="share",
         better="higher",
         compute=_creator_retention,
+        is_of_labels=False,
     ),
 )

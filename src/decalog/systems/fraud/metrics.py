@@ -11,7 +11,7 @@ import numpy as np
 
 from decalog import metrics
 from decalog.clock import DAY
-from decalog.metrics import Evaluated, Floats, Measurement, Metric, measured, share
+from decalog.metrics import Evaluated, Floats, Measurement, Metric, Sums, measured, share
 from decalog.systems.fraud.policy import ALLOW, BLOCK, REVIEW, STEP_UP
 
 _FPR = 0.01
@@ -109,6 +109,49 @@ def _net_loss(rows: Evaluated, weights: Floats) -> float:
     return float(1_000 * np.sum(rows.costs * weights) / np.sum(weights))
 
 
+# ---- the same as fractions of sums ----
+
+_SHARE = (0.0, 1.0)
+
+
+def _of_action(action: str) -> Sums:
+    return Sums(lambda rows: (rows.mass * (rows.actions == action), rows.mass), _SHARE)
+
+
+def _f1_sums(rows: Evaluated) -> tuple[Floats, Floats]:
+    stopped = rows.actions != ALLOW
+    return 2 * rows.mass * stopped * rows.labels, rows.mass * (stopped + rows.labels)
+
+
+def _review_precision_sums(rows: Evaluated) -> tuple[Floats, Floats]:
+    reviewed = rows.mass * (rows.actions == REVIEW)
+    return reviewed * rows.labels, reviewed
+
+
+def _insult_sums(rows: Evaluated) -> tuple[Floats, Floats]:
+    good = rows.mass * (1 - rows.labels)
+    return good * (rows.actions == BLOCK), good
+
+
+def _recall_sums(rows: Evaluated) -> tuple[Floats, Floats]:
+    at_stake = rows.mass * rows.amounts * rows.labels
+    return at_stake * (rows.actions != ALLOW), at_stake
+
+
+def _insult_cost_sums(rows: Evaluated) -> tuple[Floats, Floats]:
+    # A blocked fraud costs nothing, so what is expected of a block is the cost of a good one.
+    return 1_000 * rows.mass * rows.costs * (rows.actions == BLOCK), rows.mass
+
+
+def _vamp_sums(rows: Evaluated) -> tuple[Floats, Floats]:
+    settled = rows.mass * (rows.actions == ALLOW)
+    return _REPORTS_A_FRAUD * settled * rows.labels, settled
+
+
+def _net_loss_sums(rows: Evaluated) -> tuple[Floats, Floats]:
+    return 1_000 * rows.mass * rows.costs, rows.mass
+
+
 METRICS = (
     Metric(
         name="average_precision",
@@ -172,6 +215,7 @@ METRICS = (
         unit="1",
         better="higher",
         compute=measured(_f1),
+        sums=Sums(_f1_sums, _SHARE),
     ),
     Metric(
         name="review_precision",
@@ -181,6 +225,7 @@ METRICS = (
         unit="share",
         better="higher",
         compute=_review_precision,
+        sums=Sums(_review_precision_sums, _SHARE),
     ),
     Metric(
         name="reviews_a_day",
@@ -190,6 +235,7 @@ METRICS = (
         unit="payments",
         better="lower",
         compute=_reviews_a_day,
+        is_of_labels=False,
     ),
     Metric(
         name="insult_rate",
@@ -199,6 +245,7 @@ METRICS = (
         unit="share",
         better="lower",
         compute=_insult_rate,
+        sums=Sums(_insult_sums, _SHARE),
     ),
     Metric(
         name="step_up_rate",
@@ -208,6 +255,8 @@ METRICS = (
         unit="share",
         better="lower",
         compute=_step_up_rate,
+        sums=_of_action(STEP_UP),
+        is_of_labels=False,
     ),
     Metric(
         name="review_rate",
@@ -217,6 +266,8 @@ METRICS = (
         unit="share",
         better="lower",
         compute=_review_rate,
+        sums=_of_action(REVIEW),
+        is_of_labels=False,
     ),
     Metric(
         name="block_rate",
@@ -226,6 +277,8 @@ METRICS = (
         unit="share",
         better="lower",
         compute=_block_rate,
+        sums=_of_action(BLOCK),
+        is_of_labels=False,
     ),
     Metric(
         name="value_weighted_recall",
@@ -235,6 +288,7 @@ METRICS = (
         unit="share",
         better="higher",
         compute=measured(_value_weighted_recall),
+        sums=Sums(_recall_sums, _SHARE),
     ),
     Metric(
         name="insult_cost_per_1000",
@@ -244,6 +298,7 @@ METRICS = (
         unit="minor units",
         better="lower",
         compute=measured(_insult_cost),
+        sums=Sums(_insult_cost_sums),
     ),
     Metric(
         name="vamp_ratio",
@@ -254,6 +309,7 @@ METRICS = (
         unit="share",
         better="lower",
         compute=measured(_vamp_ratio),
+        sums=Sums(_vamp_sums, (0.0, float(_REPORTS_A_FRAUD))),
     ),
     Metric(
         name="net_loss_per_1000",
@@ -263,5 +319,6 @@ METRICS = (
         unit="minor units",
         better="lower",
         compute=measured(_net_loss),
+        sums=Sums(_net_loss_sums),
     ),
 )
