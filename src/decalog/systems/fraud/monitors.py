@@ -5,7 +5,7 @@ Reviews are compared with a share of traffic, not with the analysts' capacity it
 
 from __future__ import annotations
 
-from decalog.monitoring import Monitor
+from decalog.monitoring import Drift, Monitor
 
 _OWNER = "fraud"
 
@@ -93,4 +93,9 @@ MONITORS = (
         runbook="`decalog rules fraud suggest` finds what they have in common; then train again. A fall is no alert: "
         "what is blocked is not reported.",
     ),
+)
+
+DRIFTS = (
+    Drift(switch="device_outage", alert="fraud_inputs", within="2d"),
+    Drift(switch="price_drift", alert="fraud_inputs", within="3d"),
 )
