@@ -95,7 +95,4 @@ MONITORS = (
     ),
 )
 
-DRIFTS = (
-    Drift(switch="device_outage", alert="fraud_inputs", within="2d"),
-    Drift(switch="price_drift", alert="fraud_inputs", within="3d"),
-)
+DRIFTS = (Drift(switch="device_outage", alert="fraud_inputs", within="2d"),)

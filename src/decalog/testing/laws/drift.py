@@ -28,7 +28,7 @@ from decalog.testing.worlds import Message, World
 from decalog.training import TrainingPlan, train
 from decalog.watching import Watch, watch
 
-_REQUESTS, _SLATES = 30_000, 2_400
+_REQUESTS, _SLATES = 60_000, 2_400
 """The world is made so large that its history asks for about so many: what drifts shows on fewer than skill needs."""
 _BEFORE, _BEFORE_SLATES = 3 * DAY, 8 * DAY
 """So long the champion decides before the switch; what it shows is watched against its own first week."""
