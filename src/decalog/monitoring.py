@@ -106,6 +106,25 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.window_us, DAY)
 
 
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watch must notice: a drift of the system's world, and the alert that it raises (conformance 10).
+
+    Args:
+        switch: of the world (`World.switch`).
+        alert: name of a monitor, one of those that every system has included.
+        within: how long after the switch at most; most monitors look at midnight, UTC.
+    """
+
+    switch: str
+    alert: str
+    within: str
+
+    @property
+    def within_us(self) -> int:
+        """The same in µs."""
+        return duration_us(self.within)
+
+
 _USUAL = (
     Monitor(
         name="slow_share",

@@ -18,7 +18,7 @@ import msgspec
 from decalog.changeover import Follower
 from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
 from decalog.deployment import Deployment, Setup, admission, replay_aside
-from decalog.errors import ConfigError, LogUnavailableError, ModelError, UnknownRecordError
+from decalog.errors import ConfigError, LogUnavailableError
 from decalog.feature_catalog import Catalog, catalog, measure
 from decalog.features.facts import Point
 from decalog.features.online import OnlineState
@@ -216,26 +216,10 @@ def measure_log(home: Home, name: str, *, since_us: int, by: str = "") -> Tiers:
 
 
 def watched_champion(deployment: Deployment) -> Champion:
-    """Returns what a watch measures changes from: the champion of now, and what it was registered with."""
-    from decalog.references import reference_kept
-    from decalog.tails import Champion
+    """Returns what a watch of a deployment measures changes from."""
+    from decalog.tails import champion_of
 
-    current, features = deployment.registry.current(deployment.system.name), deployment.system.features
-    if current is None:
-        return Champion(version="", features=features)
-    try:
-        artefact = deployment.registry.get(current)
-        model, head = deployment.model(current)
-    except (ModelError, UnknownRecordError):
-        return Champion(version=current[:12], features=features)  # the server says what is wrong with it
-    return Champion(
-        version=current[:12],
-        features=features,
-        heads=tuple(head.split("+")),
-        model=model,
-        reference=reference_kept(artefact),
-        position=artefact.manifest.pin.position[0],
-    )
+    return champion_of(deployment.system, deployment.registry, load=deployment.model)
 
 
 def own_model(name: str, *, onnx: Path | None = None, path: str = "", files: Path | None = None) -> ModelSpec:

@@ -28,6 +28,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         policy_params: type of the parameters; its defaults are the system's.
         metrics: three tiers.
         monitors: what is watched, beside what every system is (`monitoring.monitors_of`).
+        drifts: what its world can switch on that a watch must notice, each a `monitoring.Drift`.
         false_alarms_a_week: how many its people put up with, all monitors of a watch together.
         world: dotted path `module:Class` of the simulated world; judged rooms never import it.
         deadline_ms: budget of one decision, from parsed request to stamped record.
@@ -55,6 +56,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     metrics: tuple[Metric, ...]
     monitors: tuple[Any, ...]
     world: str
+    drifts: tuple[Any, ...] = ()
     false_alarms_a_week: float = 0.1
     deadline_ms: int = 100
     wire: str = ""

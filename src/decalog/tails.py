@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -12,6 +12,7 @@ import numpy as np
 from decalog.candidates import Candidate, named
 from decalog.clock import DAY, rfc3339
 from decalog.decisions import Decision, decode_decision, unpack_features
+from decalog.errors import ModelError, UnknownRecordError
 from decalog.events import Record, decode_event
 from decalog.features.definition import Derived, FeatureSet
 from decalog.impressions import last_said
@@ -19,7 +20,8 @@ from decalog.ingest import Rejected
 from decalog.metrics import Floats, Int64s
 from decalog.models.base import Model
 from decalog.outcomes import LabelBook, decode_outcome
-from decalog.references import MOST_ROWS, Reference, Seen, flows_of, public_values, reference_of
+from decalog.references import MOST_ROWS, Reference, Seen, flows_of, public_values, reference_kept, reference_of
+from decalog.registry import Registry
 from decalog.schema import Schema
 from decalog.system import System
 
@@ -85,6 +87,32 @@ class Champion(msgspec.Struct, frozen=True, kw_only=True):
         found = self.reference
         span = f"{rfc3339(found.since)[:10]} to {rfc3339(found.until)[:10]}"
         return f"compared with {found.rows:,} of {span} that model {self.version} was judged on"
+
+
+def champion_of(system: System, registry: Registry, *, load: Callable[[str], tuple[Model, str]]) -> Champion:
+    """Returns what a watch measures changes from: the champion of now, and what it was registered with.
+
+    Args:
+        system: whose, as it is served.
+        registry: of its models.
+        load: id → the model and its heads, as it is served.
+    """
+    current, features = registry.current(system.name), system.features
+    if current is None:
+        return Champion(version="", features=features)
+    try:
+        artefact = registry.get(current)
+        model, head = load(current)
+    except (ModelError, UnknownRecordError):
+        return Champion(version=current[:12], features=features)  # the server says what is wrong with it
+    return Champion(
+        version=current[:12],
+        features=features,
+        heads=tuple(head.split("+")),
+        model=model,
+        reference=reference_kept(artefact),
+        position=artefact.manifest.pin.position[0],
+    )
 
 
 class Row(NamedTuple):

@@ -23,7 +23,18 @@ from pathlib import Path
 import msgspec
 
 from decalog.system import System, find_system
-from decalog.testing.laws import crashes, doors, fallbacks, labels, parity, privacy, propensities, replayed, skill
+from decalog.testing.laws import (
+    crashes,
+    doors,
+    drift,
+    fallbacks,
+    labels,
+    parity,
+    privacy,
+    propensities,
+    replayed,
+    skill,
+)
 from decalog.testing.laws.law import Law, Verdict
 from decalog.testing.stage import REQUESTS, SCALE, SEED, Trial
 
@@ -36,6 +47,7 @@ LAWS = (
     Law(6, "missing, corrupt and extreme features end in a recorded fallback", fallbacks.check),
     Law(7, "no personal or sensitive value leaves", privacy.check),
     Law(9, "the champion beats its baselines by the lead it states, and not the oracle", skill.check),
+    Law(10, "injected drift raises its alert in time, and nothing alarms without it", drift.check),
     Law(12, "a crash at any moment loses and doubles nothing that was acknowledged", crashes.check),
 )
 

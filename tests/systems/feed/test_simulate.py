@@ -531,6 +531,12 @@ def test_replayed_feedback_comes_again_under_ids_of_its_own() -> None:
         assert message.at >= time_us(first.body["event_time"]) + DAY
 
 
+def test_in_a_device_outage_most_requests_come_without_a_device() -> None:
+    lacking = ["device" not in m.body for m in decides(switched("device_outage")[1])]
+    assert sum(lacking) / len(lacking) == pytest.approx(0.6, abs=0.08)
+    assert all("device" in m.body for m in decides(switched("trend")[1]))
+
+
 def test_a_switch_works_from_the_next_day_and_can_be_switched_off() -> None:
     calm, world = World(5, scale=SMALL), World(5, scale=SMALL)
     same = []
@@ -631,13 +637,13 @@ def test_strangers_are_not_found() -> None:
 
 
 def test_an_unknown_switch_is_refused_with_the_nearest_name() -> None:
-    assert len(SWITCHES) == 6
+    assert len(SWITCHES) == 7
     with pytest.raises(ConfigError) as caught:
         World(1, scale=SMALL).switch("trends", True)
     assert str(caught.value) == (
         "switch of the feed world: unknown name 'trends'. Expected 'trend' (closest match), or one of: clickbait_wave, "
-        "coordinated_likes, creators_leave, interest_drift, replayed_feedback, trend. The world's SWITCHES say what "
-        "each does."
+        "coordinated_likes, creators_leave, device_outage, interest_drift, replayed_feedback, trend. The "
+        "world's SWITCHES say what each does."
     )
 
 

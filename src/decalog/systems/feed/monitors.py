@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decalog.monitoring import Monitor
+from decalog.monitoring import Drift, Monitor
 
 _OWNER = "feed"
 
@@ -85,3 +85,5 @@ MONITORS = (
     ),
 )
 """Levels are where a person is called; set your own after a week of traffic."""
+
+DRIFTS = (Drift(switch="device_outage", alert="feed_inputs", within="2d"),)

@@ -46,6 +46,7 @@ _WEEK = 7
 _BONDS = ((_REPORT, "block", 0.4), (_HIDE, "mute", 0.2), (_HIDE, "unfollow", 0.5), (_LIKE, "follow", 0.1))
 """What an act may do to reader and author, with which probability; the first that applies happens."""
 _AGAIN = 0.2  # share of outcomes on posts that `replayed_feedback` sends again
+_WITHOUT_DEVICE = 0.6  # share of requests under `device_outage`
 
 
 class _Session(msgspec.Struct):
@@ -228,6 +229,8 @@ class World(Clockwork):
         self._requests[request.id] = request
         session.first = session.first or request.id
         body = telling.request(self.town, request.id, ask=ask, read=session.read, later=session.slates > 0)
+        if "device_outage" in self._on and draws.uniform(ask.key, "device")[0] < _WITHOUT_DEVICE:
+            del body["device"]
         theirs: dict[str, Any] = {}
         if alone and len(rows := self._theirs(self.town, ask)):
             self._show(request, rows)

@@ -6,7 +6,7 @@ from decalog.system import System
 from decalog.systems.feed.features import FEATURES
 from decalog.systems.feed.metrics import METRICS
 from decalog.systems.feed.models import MODELS
-from decalog.systems.feed.monitors import MONITORS
+from decalog.systems.feed.monitors import DRIFTS, MONITORS
 from decalog.systems.feed.policy import POLICY, FeedWeights
 from decalog.systems.feed.schema import SCHEMA
 
@@ -18,6 +18,7 @@ SYSTEM = System(
     policy_params=FeedWeights,
     metrics=METRICS,
     monitors=MONITORS,
+    drifts=DRIFTS,
     world="decalog.systems.feed.simulate:World",
     retrieval="decalog.systems.feed.retrieval:FeedRetrieval",
     found="decalog.systems.feed.recall:judged",

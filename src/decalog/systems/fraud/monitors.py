@@ -5,7 +5,7 @@ Reviews are compared with a share of traffic, not with the analysts' capacity it
 
 from __future__ import annotations
 
-from decalog.monitoring import Monitor
+from decalog.monitoring import Drift, Monitor
 
 _OWNER = "fraud"
 
@@ -94,3 +94,5 @@ MONITORS = (
         "what is blocked is not reported.",
     ),
 )
+
+DRIFTS = (Drift(switch="device_outage", alert="fraud_inputs", within="2d"),)

@@ -6,7 +6,7 @@ from decalog.system import System
 from decalog.systems.fraud.features import FEATURES
 from decalog.systems.fraud.metrics import METRICS
 from decalog.systems.fraud.models import MODELS
-from decalog.systems.fraud.monitors import MONITORS
+from decalog.systems.fraud.monitors import DRIFTS, MONITORS
 from decalog.systems.fraud.policy import BLOCK, POLICY, REVIEW, FraudCosts
 from decalog.systems.fraud.schema import SCHEMA
 
@@ -18,6 +18,7 @@ SYSTEM = System(
     policy_params=FraudCosts,
     metrics=METRICS,
     monitors=MONITORS,
+    drifts=DRIFTS,
     world="decalog.systems.fraud.simulate:World",
     deadline_ms=100,
     commands={

@@ -40,10 +40,10 @@ _IDLE, _AS_SHOWN = "doing nothing", "the order that was shown"
 
 def check(trial: Trial) -> Verdict:
     """Returns whether the champion's kind, trained on the system's world, has the skill that the system states."""
-    larger = msgspec.structs.replace(trial, scale=_scale(trial))
+    larger = sized(trial, requests=_REQUESTS, slates=_SLATES)
     stage, world = Stage(larger, "skill", repeatable=True), world_of(larger)
     try:
-        _play(stage, world)
+        play(stage, world)
         joined = history_of(stage.system, stage.records())
     finally:
         stage.close()
@@ -61,23 +61,25 @@ def check(trial: Trial) -> Verdict:
     )
 
 
-def _days(system: System) -> int:
+def days_of(system: System) -> int:
+    """Returns how many days of history show what a model can learn."""
     signals = [signal.maturity_us for signal in system.schema.signals]
     longest = max(signals, default=system.schema.label.maturity_us)
     return max(_FEWEST_DAYS, round(_MATURITIES * longest / DAY))
 
 
-def _scale(trial: Trial) -> float:
-    """Returns the size of a world of the trial's kind that asks for about as many as wished, by its first week."""
+def sized(trial: Trial, *, requests: int, slates: int) -> Trial:
+    """Returns the trial on a world of its kind that asks for about so many in `days_of` it, by its first week."""
     world = world_of(trial)
     asked = sum(message.kind == "decide" for message in world.advance(world.start_us + 7 * DAY, alone=True))
-    wished = _SLATES if trial.system.schema.slate_of else _REQUESTS
-    return trial.scale * wished * 7 / (max(asked, 1) * _days(trial.system))
+    wished = slates if trial.system.schema.slate_of else requests
+    scale = trial.scale * wished * 7 / (max(asked, 1) * days_of(trial.system))
+    return msgspec.structs.replace(trial, scale=scale)
 
 
-def _play(stage: Stage, world: World) -> None:
+def play(stage: Stage, world: World) -> None:
     """Plays history: nothing was decided here, so every label shows."""
-    for day in range(1, _days(stage.system) + 1):
+    for day in range(1, days_of(stage.system) + 1):
         for message in world.advance(world.start_us + day * DAY, alone=True):
             stage.send(Step(message.at, "outcome" if message.kind == "outcome" else "event", message.history))
     stage.log.commit()

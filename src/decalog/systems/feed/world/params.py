@@ -85,5 +85,6 @@ SWITCHES = {
     "trend": "a topic surges with twice the strength of ordinary trends, and a quarter of new posts is about it",
     "interest_drift": "tastes move 4 times as far a day, and new topics are taken up 8 times as often",
     "creators_leave": "creators leave 15 times as often",
+    "device_outage": "60 % of requests arrive without a device",
     "replayed_feedback": "a fifth of the outcomes on posts comes again a day later, under ids of its own",
 }
