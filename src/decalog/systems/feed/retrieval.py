@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -41,6 +42,8 @@ DEADLINE_MS = 15.0
 AT_ONCE = 4
 """How many requests one source may be busy with; for the next it is late at once, so one that hangs holds up little."""
 
+_PATIENCE = 4  # parts of the deadline: so long without an answer, and one hangs
+
 Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
@@ -68,7 +71,7 @@ class FeedRetrieval:
         self.people = People(self.catalogue, self.popularity)
         self.deadline_ms, self._engine = deadline_ms, engine
         self._sight = Sight(self.catalogue, self.popularity)
-        self._pool = ThreadPoolExecutor(len(SOURCES) * AT_ONCE, "decalog-feed")
+        self._pool = ThreadPoolExecutor((len(SOURCES) + 1) * AT_ONCE, "decalog-feed")
         self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
         self._sights = WeakKeyDictionary[Any, Sight]()
         self._swapping, self._adopting = threading.Lock(), threading.Lock()
@@ -212,30 +215,43 @@ class FeedRetrieval:
         return mask
 
     def _found(self, sight: Sight, asked: Asked, stages_us: dict[str, int]) -> dict[str, Found]:
-        """Returns what each source found that answered in time."""
-        until = time.monotonic() + self.deadline_ms / 1_000
-        answers: Answers = queue.SimpleQueue()
-        waited_for = [name for name in SOURCES if self._turns[name].acquire(blocking=False)]
-        for name in waited_for:
-            self._pool.submit(self._ask, name, sight, asked, answers)
-        found: dict[str, Found] = {}
-        for _ in waited_for:
+        """Returns what each source found that answered in time.
+
+        One thread asks them in turn: seven that take the interpreter from each other every few microseconds wait longer
+        than they work. Where nothing comes for a while, one of them hangs, and another thread goes on with the others.
+        """
+        answers, unasked, found = Answers(), deque(SOURCES), dict[str, Found]()
+        missing, until_s = len(SOURCES), time.monotonic() + self.deadline_ms / 1_000
+        self._pool.submit(self._ask, unasked, sight, asked, answers)
+        while missing and (left_s := until_s - time.monotonic()) > 0:
             try:
-                name, answer, stages_us[name] = answers.get(timeout=max(0.0, until - time.monotonic()))
+                patience_s = min(left_s, self.deadline_ms / 1_000 / _PATIENCE)
+                name, answer, stages_us[name] = answers.get(timeout=patience_s)
             except queue.Empty:
-                break
+                self._pool.submit(self._ask, unasked, sight, asked, answers)
+                continue
+            missing -= 1
             if answer is not None:
                 found[name] = answer
+        unasked.clear()
         return {name: found[name] for name in SOURCES if name in found}
 
-    def _ask(self, name: str, sight: Sight, asked: Asked, answers: Answers) -> None:
+    def _ask(self, unasked: deque[str], sight: Sight, asked: Asked, answers: Answers) -> None:
+        while unasked:
+            with suppress(IndexError):  # another thread took the last
+                name = unasked.popleft()
+                answers.put((name, *self._answer(name, sight, asked)))
+
+    def _answer(self, name: str, sight: Sight, asked: Asked) -> tuple[Found | None, int]:
+        """Returns what a source found, None where it is busy or raised, and how long it took, µs."""
         source, k, _ = SOURCES[name]
         started, found = time.perf_counter_ns(), None
-        # The edge of models and indexes: whatever one raises, the others answer, and the record says who did not.
-        with suppress(Exception):
-            found = source(sight, asked, k=k)
-        self._turns[name].release()
-        answers.put((name, found, _since(started)))
+        if self._turns[name].acquire(blocking=False):
+            # The edge of models and indexes: whatever one raises, the others answer, and the record says who did not.
+            with suppress(Exception):
+                found = source(sight, asked, k=k)
+            self._turns[name].release()
+        return found, _since(started)
 
     def _described(self, sight: Sight, asked: Asked, slots: Ints, found: Mapping[str, Found]) -> dict[str, Column]:
         """Returns what is known of posts, as columns."""
