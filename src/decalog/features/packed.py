@@ -88,7 +88,7 @@ class Resting:
     """
 
     def __init__(self, packed: PackedRows) -> None:
-        self._tokens, self.block = packed.tokens, packed.block
+        self.tokens, self.block = packed.tokens, packed.block
         self._starts = packed.heads
         self._heads = self._starts.copy()
         lasts = self.block[(self._heads + packed.counts)[packed.counts > 0], kernel.TIME]
@@ -114,7 +114,7 @@ class Resting:
         """Returns what was not taken."""
         there = self._heads >= 0
         heads = self._heads[there]
-        return _gather(self._tokens[there], self.block[heads, 0], heads, block=self.block)
+        return _gather(self.tokens[there], self.block[heads, 0], heads, block=self.block)
 
     def counts(self) -> Int64s:
         """Returns how many rows each token that was not taken has."""
@@ -136,8 +136,8 @@ class Resting:
         return counts[self._heads >= 0]
 
     def _place(self, token: int) -> int | None:
-        place = int(self._tokens.searchsorted(token))
-        if place == len(self._tokens) or self._tokens[place] != token or self._heads[place] < 0:
+        place = int(self.tokens.searchsorted(token))
+        if place == len(self.tokens) or self.tokens[place] != token or self._heads[place] < 0:
             return None
         return place
 

@@ -263,7 +263,7 @@ class Plan:
         return [
             column.name
             for column, read in zip(self.columns, self.cell_readers, strict=True)
-            if read(fact) == MISSING and fact.attributes.get(column.name) is not None
+            if fact.attributes.get(column.name) is not None and read(fact) == MISSING
         ]
 
     def own_columns(self, kind: str) -> list[int]:
