@@ -131,7 +131,7 @@ class FeedRetrieval:
         # The mask lets posts pass that became too old within the hour, and some may have gone since it was made.
         is_open = self.catalogue.posts["created"][slots] >= asked.now_us - TOO_OLD_US
         is_open &= self._eligible(asked)[slots]
-        passed = _merged({name: part.passed for name, part in found.items() if part.passed is not None}, DROPPED)
+        passed = _merged({name: part.passed for name, part in found.items()}, DROPPED)
         closed = (np.concatenate(both) for both in zip((slots[~is_open], bits[~is_open]), passed, strict=True))
         gone, gone_bits, dropped = self._ruled_out(asked, *closed)
         slots, bits = slots[is_open], bits[is_open]
@@ -309,9 +309,9 @@ class FeedRetrieval:
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
         }
         # Most have neither: what is empty is left out of the record.
-        labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
-        is_told = np.array(verdicts) == SENSITIVE
-        if asked.is_adult and is_told.any():
+        labels, verdicts = [catalogue.labels.get(slot, "") for slot in slots.tolist()], catalogue.integrity(slots)
+        if asked.is_adult and SENSITIVE in verdicts:
+            is_told = np.array(verdicts) == SENSITIVE
             facts["reader_is_adult"] = Column.numbers(is_told, is_told)
         for name, words in (("integrity", verdicts), ("labels", labels)):
             if any(words):
@@ -356,11 +356,11 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
     turns = np.concatenate([np.arange(len(part)) / SOURCES[name][2] for name, part in found.items()])
     bits = np.repeat([_BITS[name] for name in found], [len(part) for part in found.values()])
     order = np.argsort(turns, kind="stable")
-    joined: dict[int, int] = {}
-    for slot, bit in zip(slots[order].tolist(), bits[order].tolist(), strict=True):
-        joined[slot] = joined.get(slot, 0) | bit
-    first = list(joined)[:most]
-    return np.array(first, np.int64), np.array([joined[slot] for slot in first], np.int64)
+    once, first, which = np.unique(slots[order], return_index=True, return_inverse=True)
+    joined = np.zeros_like(once)
+    np.bitwise_or.at(joined, which, bits[order])
+    best = np.argsort(first)[:most]
+    return once[best], joined[best]
 
 
 def _worded(codes: Ints, names: Sequence[str]) -> Column:
