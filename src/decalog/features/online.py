@@ -290,7 +290,7 @@ class OnlineState:
             return
         for entity, tokens in zip(self._entities, live.entities, strict=True):
             for token, rows in tokens:
-                entity.put(token, rows)
+                entity.put(token, rows, lived=live.watermark)
         self._unusable.update(live.unusable)
         self.newest.update(live.newest)
         self._tables.update(live.tables)
