@@ -24,7 +24,6 @@ from decalog.features.plan import EntityPlan, Plan
 from decalog.features.refusals import inadmissible, missing_row, out_of_order, row_twice
 
 _HAND_STEPS = 2
-_SPARSE = 8  # places of marks for each token
 _TOGETHER = 4  # rows from which on one call for each entity name is less than one for each row
 
 
@@ -58,11 +57,6 @@ class _EntityRows:
         # Tokens in the order in which they are looked at again, at most two a new token, so that no call pays for
         # more; and until which horizon each lived as far as is known.
         self._hand, self._lived = deque[int](), deque[int]()
-        self._mark()
-
-    def rest(self, resting: Resting) -> None:
-        self.resting = resting
-        self._mark()
 
     def rows(self, token: int) -> Int64s:
         rows = self.by_token.get(token)
@@ -72,10 +66,10 @@ class _EntityRows:
 
     def held(self, tokens: Int64s) -> list[Int64s]:
         """Returns `rows` of each token."""
-        held = [self.none] * len(tokens)
-        places = np.flatnonzero(self._marks[tokens & self._low])
-        for place, token in zip(places.tolist(), tokens[places].tolist(), strict=True):
-            held[place] = self.rows(token)
+        held = [self.none if rows is None else rows for rows in map(self.by_token.get, tokens.tolist())]
+        if self.resting is not None:
+            for place in np.flatnonzero(self.resting.has(tokens)).tolist():
+                held[place] = self.rows(int(tokens[place]))
         return held
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
@@ -125,19 +119,6 @@ class _EntityRows:
         self.by_token[token] = rows
         self._hand.append(token)
         self._lived.append(lived)
-        self._marks[token & self._low] = True
-        self._unmarked -= 1
-        if not self._unmarked:
-            self._mark()
-
-    def _mark(self) -> None:
-        """Marks the low bits of each token that there is: most of those that are not there need not be looked up."""
-        there = np.fromiter(self.by_token, np.int64, len(self.by_token))
-        if self.resting is not None:
-            there = np.concatenate([there, self.resting.tokens])
-        room = 1 << (_SPARSE * len(there)).bit_length() + _SPARSE
-        self._marks, self._low, self._unmarked = np.zeros(room, np.bool_), room - 1, room // _SPARSE
-        self._marks[there & self._low] = True
 
     def _drop_dead(self, horizon: int, added: int) -> None:
         """Looks at two tokens at most for each that was added; these stand last, and are not looked at."""
@@ -216,7 +197,9 @@ class OnlineState:
     is_lost = False
     """Whether it can answer no more until it is built anew from the log."""
 
-    def __init__(self, features: FeatureSet, rows: Callable[[EntityPlan, FeatureSet], _EntityRows] = _EntityRows) -> None:
+    def __init__(
+        self, features: FeatureSet, rows: Callable[[EntityPlan, FeatureSet], _EntityRows] = _EntityRows
+    ) -> None:
         self.features = features
         self.plan = Plan(features)
         self._entities = tuple(rows(plan, features) for plan in self.plan.entities)
@@ -392,7 +375,7 @@ class OnlineState:
         state.newest.update(rest.newest)
         packed = dict(rest.entities)
         for entity in state._entities:
-            entity.rest(Resting(packed[entity.plan.entity]))
+            entity.resting = Resting(packed[entity.plan.entity])
         return state
 
     def _advance(self, change: Change) -> int:

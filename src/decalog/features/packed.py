@@ -88,7 +88,7 @@ class Resting:
     """
 
     def __init__(self, packed: PackedRows) -> None:
-        self.tokens, self.block = packed.tokens, packed.block
+        self._tokens, self.block = packed.tokens, packed.block
         self._starts = packed.heads
         self._heads = self._starts.copy()
         lasts = self.block[(self._heads + packed.counts)[packed.counts > 0], kernel.TIME]
@@ -100,6 +100,14 @@ class Resting:
         """Returns the token's array, which has no room for more; None if there is none, or it was taken."""
         place = self._place(token)
         return None if place is None else self._slice(self._heads[place])
+
+    def has(self, tokens: Int64s) -> Bools:
+        """Returns for each token whether it has an array that was not taken."""
+        if not len(self._tokens):
+            return np.zeros(len(tokens), np.bool_)
+        places = np.minimum(self._tokens.searchsorted(tokens), len(self._tokens) - 1)
+        there: Bools = (self._tokens[places] == tokens) & (self._heads[places] >= 0)
+        return there
 
     def take(self, token: int) -> Int64s | None:
         """Returns the token's array for the last time: it goes on elsewhere, and must not be found here again."""
@@ -114,7 +122,7 @@ class Resting:
         """Returns what was not taken."""
         there = self._heads >= 0
         heads = self._heads[there]
-        return _gather(self.tokens[there], self.block[heads, 0], heads, block=self.block)
+        return _gather(self._tokens[there], self.block[heads, 0], heads, block=self.block)
 
     def counts(self) -> Int64s:
         """Returns how many rows each token that was not taken has."""
@@ -136,8 +144,8 @@ class Resting:
         return counts[self._heads >= 0]
 
     def _place(self, token: int) -> int | None:
-        place = int(self.tokens.searchsorted(token))
-        if place == len(self.tokens) or self.tokens[place] != token or self._heads[place] < 0:
+        place = int(self._tokens.searchsorted(token))
+        if place == len(self._tokens) or self._tokens[place] != token or self._heads[place] < 0:
             return None
         return place
 

@@ -86,7 +86,7 @@ class _RemoteRows(_EntityRows):
         """Reads the array of each token, all in one round trip."""
         self.by_token.clear()
         self._read([(self, (self.plan.entity, token)) for token in tokens.tolist()])
-        return [self.rows(token) for token in tokens.tolist()]
+        return super().held(tokens)
 
     def take(self, token: int, packed: bytes, *, waiting: Sequence[_Step]) -> None:
         """Keeps what was read of a token for the request at work, and lays over it what waits.

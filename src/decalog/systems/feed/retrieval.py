@@ -10,8 +10,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -71,16 +71,19 @@ class FeedRetrieval:
         self.people = People(self.catalogue, self.popularity)
         self.deadline_ms, self._engine = deadline_ms, engine
         self._sight = Sight(self.catalogue, self.popularity)
-        self._pool = ThreadPoolExecutor((len(SOURCES) + 1) * AT_ONCE, "decalog-feed")
+        self._pool = ThreadPoolExecutor((len(SOURCES) + 2) * AT_ONCE, "decalog-feed")
         self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
         self._sights = WeakKeyDictionary[Any, Sight]()
-        self._swapping, self._adopting = threading.Lock(), threading.Lock()
+        self._swapping, self._adopting = threading.RLock(), threading.Lock()
         self._changed: list[int] | None = None
         self._touched: list[int] = []  # since the last request: their vectors are made together when it comes
 
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes an admitted record; the next request sees it."""
-        self._touched.extend(self.catalogue.follow(record, body))
+        touched = self.catalogue.follow(record, body)
+        if touched:
+            with self._swapping:
+                self._touched.extend(touched)
         self.people.follow(record, body)
 
     def adopt(self, model: Model | None, *, aside: bool = False) -> None:
@@ -120,12 +123,19 @@ class FeedRetrieval:
 
     def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         """Returns the candidates of a request, and what was ruled out."""
+        return self.search(request, model)[1]()
+
+    def search(self, request: Event, model: Model | None = None) -> tuple[Future[Any], Callable[[], Retrieved]]:
+        """Asks the sources; returns what is done once they answered, and what then gives what `retrieve` does."""
         started = time.perf_counter_ns()
         sight, asked = self._settled(), self._understood(request)
         if model is not None:
             sight = self._sight_of(model) or sight
         stages_us = {"filters": _since(started)}
-        found = self._found(sight, asked, stages_us)
+        found = self._pool.submit(self._found, sight, asked, stages_us)
+        return found, lambda: self._gathered(sight, asked, found.result(), stages_us)
+
+    def _gathered(self, sight: Sight, asked: Asked, found: Mapping[str, Found], stages_us: dict[str, int]) -> Retrieved:
         started = time.perf_counter_ns()
         slots, bits = _merged({name: part.slots for name, part in found.items()}, MOST)
         # The mask lets posts pass that became too old within the hour, and some may have gone since it was made.
