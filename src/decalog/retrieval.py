@@ -73,7 +73,7 @@ class Hurried(Protocol):
     deadline_ms: float
 
 
-def searched(retrieval: Retrieval, request: Event, model: Model | None) -> Generator[Future[Any], None, Retrieved]:
+def searched(retrieval: Retrieval, request: Event, *, model: Model | None) -> Generator[Future[Any], None, Retrieved]:
     """Returns what a retrieval finds; yields what there is to wait for meanwhile, where it searches aside."""
     if not isinstance(retrieval, Searching):
         return retrieval.retrieve(request, model)

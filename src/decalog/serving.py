@@ -419,7 +419,7 @@ class Service:
     def _retrieve(self, draft: Underway, retrieval: Retrieval) -> Iterator[Future[Any]]:
         started, model = time.perf_counter_ns(), self._judge_of(draft).serving.model
         try:
-            found = yield from searched(retrieval, draft.event, model)
+            found = yield from searched(retrieval, draft.event, model=model)
         except Exception:  # noqa: BLE001  # the edge of an engine, as for models
             draft.fallback = "retrieval_error"
         else:

@@ -87,20 +87,25 @@ class _EntityRows:
         count = len(self.by_token)
         known = [(place, token) for place, token in enumerate(tokens) if token is not None]
         for start in range(0, len(known), kernel.MANY):
-            some = known[start : start + kernel.MANY]
-            while some:
-                arrays = [self._own(token, horizon) for _, token in some]
-                arrays += [self.none] * (kernel.MANY - len(some))
-                at = np.array([place for place, _ in some])
-                left = kernel.insert_some(tuple(arrays), at, self.plan.picks, table, self.retain)
-                some = [one for which, one in enumerate(some) if left >> which & 1]
-                # The first of each token goes alone, which makes room for the others.
-                firsts = {token: place for place, token in reversed(some)}
-                for token, place in firsts.items():
-                    if self.insert(token, table[place], horizon=horizon) == kernel.TWICE:
-                        return place
-                some = [(place, token) for place, token in some if firsts[token] != place]
+            twice = self._insert_some(known[start : start + kernel.MANY], table, horizon=horizon)
+            if twice is not None:
+                return twice
         self._drop_dead(horizon, len(self.by_token) - count)
+        return None
+
+    def _insert_some(self, some: list[tuple[int, int]], table: Int64s, *, horizon: int) -> int | None:
+        while some:
+            arrays = [self._own(token, horizon) for _, token in some]
+            arrays += [self.none] * (kernel.MANY - len(some))
+            at = np.array([place for place, _ in some])
+            left = kernel.insert_some(tuple(arrays), at, self.plan.picks, table, self.retain)
+            some = [one for which, one in enumerate(some) if left >> which & 1]
+            # The first of each token goes alone, which makes room for the others.
+            firsts = {token: place for place, token in reversed(some)}
+            for token, place in firsts.items():
+                if self.insert(token, table[place], horizon=horizon) == kernel.TWICE:
+                    return place
+            some = [(place, token) for place, token in some if firsts[token] != place]
         return None
 
     def _own(self, token: int, horizon: int) -> Int64s:

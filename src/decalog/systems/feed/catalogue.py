@@ -177,13 +177,9 @@ class Catalogue:
         changes, newest = self._newest
         if changes != self._changes:
             changes, slots = self._changes, self.standing(self._latest.copy())
-            newest = self.newest_first(slots[slots >= 0])
+            newest = newest_first(self.posts, slots[slots >= 0])
             self._newest = changes, newest
         return newest
-
-    def newest_first(self, slots: Ints) -> Ints:
-        """Returns slots by when their posts were made."""
-        return slots[np.argsort(-self.posts["created"][slots], kind="stable")]
 
     def post(self, ref: str) -> Post | None:
         """Returns a post by its name, or None."""
@@ -356,3 +352,8 @@ class Catalogue:
         self.posts["flags"][slot] = self.posts["flags"][slot] & (_THERE | _MATURE) | flag
         self._touch(slot)
         return slot
+
+
+def newest_first(posts: Columns, slots: Ints) -> Ints:
+    """Returns slots by when their posts were made."""
+    return slots[np.argsort(-posts["created"][slots], kind="stable")]

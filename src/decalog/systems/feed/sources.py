@@ -17,7 +17,7 @@ import numpy.typing as npt
 from decalog.events import Event
 from decalog.models.two_tower import bare
 from decalog.stores.base import VectorIndex
-from decalog.systems.feed.catalogue import Catalogue, Ints, Mask
+from decalog.systems.feed.catalogue import Catalogue, Ints, Mask, newest_first
 from decalog.systems.feed.people import WEIGHTS, Person
 from decalog.systems.feed.popularity import Popularity
 
@@ -152,7 +152,7 @@ def following(sight: Sight, asked: Asked, *, k: int) -> Found:
     latest = catalogue.latest()
     on_topic = latest[asked.topics[catalogue.posts["topic"][latest]]]
     slots = np.unique(np.concatenate([np.array(written, np.int64), on_topic]))
-    return _picked(catalogue.newest_first(slots), asked, k)
+    return _picked(newest_first(catalogue.posts, slots), asked, k)
 
 
 def fresh(sight: Sight, asked: Asked, *, k: int) -> Found:
