@@ -7,7 +7,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -272,8 +272,7 @@ class Host:
         if takes_long:
             await _others()
             for found in service.see(begun):
-                with suppress(Exception):  # it is raised again where what was found is taken
-                    await (_others() if found is None else asyncio.wrap_future(found))
+                await (_others() if found is None else asyncio.wait((asyncio.wrap_future(found),)))
             await _others()
             logged = service.logged(begun.event.id, begun.mark)  # it may have come as a plain event meanwhile
             if logged is not None:

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -133,10 +132,7 @@ class FeedRetrieval:
         if model is not None:
             sight = self._sight_of(model) or sight
         stages_us = {"filters": _since(started)}
-        answers, unasked = Answers(), deque(SOURCES)
-        ask = partial(self._ask, unasked, sight, asked, answers)
-        self._pool.submit(ask)
-        found = self._pool.submit(self._found, answers, unasked, ask, stages_us)
+        found = self._pool.submit(self._found, sight, asked, stages_us)
         return found, lambda: self._gathered(sight, asked, found.result(), stages_us)
 
     def _gathered(self, sight: Sight, asked: Asked, found: Mapping[str, Found], stages_us: dict[str, int]) -> Retrieved:
@@ -228,21 +224,21 @@ class FeedRetrieval:
             mask &= catalogue.posts["topic"] == (catalogue.topic.code(only_topic) or -1)
         return mask
 
-    def _found(
-        self, answers: Answers, unasked: deque[str], ask: Callable[[], None], stages_us: dict[str, int]
-    ) -> dict[str, Found]:
+    def _found(self, sight: Sight, asked: Asked, stages_us: dict[str, int]) -> dict[str, Found]:
         """Returns what each source found that answered in time.
 
         One thread asks them in turn: seven that take the interpreter from each other every few microseconds wait longer
         than they work. Where nothing comes for a while, one of them hangs, and another thread goes on with the others.
         """
-        found, missing, until_s = dict[str, Found](), len(SOURCES), time.monotonic() + self.deadline_ms / 1_000
+        answers, unasked, found = Answers(), deque(SOURCES), dict[str, Found]()
+        missing, until_s = len(SOURCES), time.monotonic() + self.deadline_ms / 1_000
+        self._pool.submit(self._ask, unasked, sight, asked, answers)
         while missing and (left_s := until_s - time.monotonic()) > 0:
             try:
                 patience_s = min(left_s, self.deadline_ms / 1_000 / _PATIENCE)
                 name, answer, stages_us[name] = answers.get(timeout=patience_s)
             except queue.Empty:
-                self._pool.submit(ask)
+                self._pool.submit(self._ask, unasked, sight, asked, answers)
                 continue
             missing -= 1
             if answer is not None:
