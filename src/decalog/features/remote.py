@@ -79,7 +79,7 @@ class _RemoteRows(_EntityRows):
         self._wait((self.plan.entity, token), RETRACT, row[self.plan.picks], horizon)
         return kernel.DONE
 
-    def put(self, token: int, rows: Int64s, *, lived: int = kernel.BEFORE_ALL) -> None:  # noqa: ARG002
+    def put(self, token: int, rows: Int64s, *, lived: int = kernel.BEFORE_ALL) -> None:  # noqa: ARG002  # nothing here dies
         self.by_token[token] = rows
 
     def held(self, tokens: Int64s) -> list[Int64s]:
