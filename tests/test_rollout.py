@@ -222,7 +222,7 @@ def test_a_decision_that_sees_its_candidates_later_keeps_its_arm_unless_other_vi
         made.take("stopped")
         for draft, arm, model in zip(begun, ("r1/challenger", ""), (second[:12], "other"), strict=True):
             assert not isinstance(draft, tuple)
-            made.service.see(draft)
+            assert list(made.service.see(draft)) == []
             made.service.predict(draft)
             decision = made.service.finish(draft)[1]
             assert (decision.arm, decision.versions.model) == (arm, model)

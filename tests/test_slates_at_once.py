@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +130,41 @@ def test_a_request_that_came_as_an_event_meanwhile_is_no_decision(
     (told,) = asked(log, "a")
     assert isinstance(told, ConflictError)
     assert decided(log) == []
+
+
+def searching(log: SlateLog, monkeypatch: pytest.MonkeyPatch, begin: Any) -> None:
+    """Lets the shelf search aside: what `begin` returns is waited for, then it retrieves as ever."""
+
+    def search(request: Event, model: Model | None = None) -> tuple[Future[None], Any]:
+        return begin(), lambda: log.shelf.retrieve(request, model)
+
+    monkeypatch.setattr(log.shelf, "search", search, raising=False)
+
+
+def test_the_loop_goes_on_while_candidates_are_searched_for(log: SlateLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = rfc3339(log.clock.now_us())
+    click = {"id": "late", "event_time": now, "kind": "post", "post": "p9", "author": "a1", "topic": "t"}
+
+    def begin() -> Future[None]:
+        over = Future[None]()
+
+        def end() -> None:
+            log.ingest.event(click)
+            over.set_result(None)
+
+        asyncio.get_running_loop().call_soon(end)  # without a loop that goes on this would wait for ever
+        return over
+
+    searching(log, monkeypatch, begin)
+    begun = log.log.position
+    asked(log, "a")
+    (made,) = decided(log)
+    assert (made.state_seq, log.log.position) == (begun + 1, begun + 2)
+    assert "p9" in {one.ref for one in made.candidates}
+    assert replayer(log).range().text() == "1/1 identical"
+
+
+def test_a_search_that_cannot_begin_is_a_recorded_fallback(log: SlateLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    searching(log, monkeypatch, lambda: 1 / 0)
+    asked(log, "a", "b")
+    assert [made.fallback for made in decided(log)] == ["retrieval_error"] * 2

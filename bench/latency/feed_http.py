@@ -1,6 +1,6 @@
 """What a slate of 50 out of 1 million posts takes over HTTP: the whole funnel, 500 candidates ranked, the log durable.
 
-    python bench/latency/feed_http.py [--json] [--short] [--posts 1000000] [--home FOLDER] [--seconds 30]
+    python bench/latency/feed_http.py [--json] [--short] [--posts 10000,100000,1000000] [--home FOLDER] [--seconds 30]
 
 A home is filled with posts of 25 days (authors, topics, languages, regions), readers with profiles, and imported slates
 with clicks; the shipped funnel is trained on that log. Then `decalog serve feed` runs on a copy, and slates are asked
@@ -11,9 +11,13 @@ The posts are made up, so no quality can be read from this.
 Recall of the index is measured on the trained towers' vectors of all posts, against exact search, by readers' vectors,
 without a filter and under masks that let 50, 10 and 1 % through.
 
+Of several numbers of posts it prints a table of what each costs, and what ten times the largest would cost if CPU,
+memory, the start and the index went on growing as from the last but one to the last: that row is modelled. The keys
+are then of the largest; `--home` keeps a home for each beside it.
+
 Keys: p99_ms (at 25/s), p99_ms_10, p99_ms_50, p50_ms, cpu_ms (of the server, a slate at 25/s), rank_cpu_ms (500 rows,
 seven heads, the shipped trees), index_recall, index_recall_filtered (the worst), competing (median candidates),
-start_s, rss_gib, record_bytes (median), generator_cpu_ms, posts.
+start_s, rss_gib, record_bytes (median), generator_cpu_ms, index_s (CPU of making the index of all vectors), posts.
 """
 
 from __future__ import annotations
@@ -150,8 +154,8 @@ def requests(folder: Path, count: int) -> Path:
     return path
 
 
-def recalls(home: Path, posts: int) -> dict[str, float]:
-    """Returns the index's recall@100 against exact search: mask → share, on the towers' vectors."""
+def recalls(home: Path, posts: int) -> tuple[dict[str, float], float]:
+    """Returns the index's recall@100 against exact search, mask → share, and what making it took, s of CPU."""
     model = _funnel(home)
     refs, sides = list[str](), dict[str, list[str]]({"author": [], "topic": [], "language": []})
     for _, _, body in bodies(posts):
@@ -169,10 +173,12 @@ def recalls(home: Path, posts: int) -> dict[str, float]:
     queries = np.stack([_reader(model, vectors, rng) for _ in range(QUERIES)])
     fast, exact = open_index(64, ""), open_index(64, "flat")
     ids = np.arange(len(refs))
-    for index in (fast, exact):
-        index.put(ids, vectors)
+    exact.put(ids, vectors)
+    started = time.process_time()
+    fast.put(ids, vectors)
+    took = time.process_time() - started
     masks = {"all": None} | {f"{share:g}": rng.random(len(refs)) < share for share in (0.5, 0.1, 0.01)}
-    return {name: _recall(fast, exact, queries, allowed=mask) for name, mask in masks.items()}
+    return {name: _recall(fast, exact, queries, allowed=mask) for name, mask in masks.items()}, took
 
 
 def _reader(model: Any, vectors: Any, rng: np.random.Generator) -> Any:
@@ -241,7 +247,7 @@ def measure(home: Path, folder: Path, *, seconds: float, posts: int) -> dict[str
         memory = rss_gib(served)
         copy = next(p for p in home.parent.iterdir() if p.is_dir() and (p / "home").exists() and p != home)
         competing, record_bytes = logged(copy / "home")
-    found = recalls(home, posts)
+    found, index_s = recalls(home, posts)
     print("  recall@100 by mask: " + ", ".join(f"{name} {share:.3f}" for name, share in found.items()))
     return {
         "p99_ms": rows[25]["p99_ms"],
@@ -257,8 +263,32 @@ def measure(home: Path, folder: Path, *, seconds: float, posts: int) -> dict[str
         "start_s": start_s,
         "rss_gib": memory,
         "generator_cpu_ms": rows[25]["generator_cpu_us"] / 1e3,
+        "index_s": index_s,
         "posts": posts,
     }
+
+
+def costs(rows: list[dict[str, Any]]) -> str:
+    """Returns a table of what each number of posts costs; the last row is modelled from the two before it."""
+    measured, grows = ("p50_ms", "p99_ms"), ("cpu_ms", "rss_gib", "start_s", "index_s")
+    lines = ["      posts" + "".join(f"{name:>10}" for name in (*measured, *grows))]
+    lines += [f"{row['posts']:11,}" + "".join(f"{row[name]:10.2f}" for name in (*measured, *grows)) for row in rows]
+    before, last = rows[-2:]
+    posts = 10 * last["posts"]
+    share = (posts - last["posts"]) / (last["posts"] - before["posts"])
+    modelled = "".join(f"{last[name] + share * (last[name] - before[name]):10.2f}" for name in grows)
+    return "\n".join([*lines, f"{posts:11,}" + 10 * " " * len(measured) + modelled + "  modelled"])
+
+
+def run(home: Path, folder: Path, *, seconds: float, posts: int) -> dict[str, Any]:
+    """Returns the figures of a home, which is prepared if it is not there."""
+    if not home.exists():
+        started = time.monotonic()
+        prepare(home, posts)
+        print(f"  prepared {posts:,} posts in {time.monotonic() - started:.0f} s")
+    found = measure(home, folder, seconds=seconds, posts=posts)
+    print("\n".join(f"  {key:24} {value:,.3f}" for key, value in found.items()))
+    return found
 
 
 def main() -> None:
@@ -266,23 +296,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one last line of JSON")
     parser.add_argument("--short", action="store_true", help=f"{SHORT:,} posts")
-    parser.add_argument("--posts", type=int, default=POSTS)
+    parser.add_argument("--posts", default=str(POSTS), help="how many; several from the least on, joined by commas")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each load")
     parser.add_argument("--home", type=Path, help="prepared before, by the same command; made there if it is not")
     wanted = parser.parse_args()
-    posts = SHORT if wanted.short else wanted.posts
+    sizes = [SHORT] if wanted.short else [int(posts) for posts in wanted.posts.split(",")]
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         home = wanted.home or Path(name) / "feed" / "home"
-        if not home.exists():
-            started = time.monotonic()
-            prepare(home, posts)
-            print(f"  prepared {posts:,} posts in {time.monotonic() - started:.0f} s")
-        found = measure(home, Path(name), seconds=wanted.seconds, posts=posts)
-    print(
-        "\n".join(f"  {key:24} {value:,.3f}" for key, value in found.items()) + f"\n  bar: p99 < {BAR_MS:g} ms at 25/s"
-    )
+        for posts in sizes:
+            kept = home if posts == sizes[-1] else home.with_name(f"{home.name}-{posts}")
+            rows.append(run(kept, Path(name), seconds=wanted.seconds, posts=posts))
+    if len(rows) > 1:
+        print(costs(rows))
+    print(f"  bar: p99 < {BAR_MS:g} ms at 25/s")
     if wanted.json:
-        print(json.dumps({key: round(value, 4) for key, value in found.items()}))
+        print(json.dumps({key: round(value, 4) for key, value in rows[-1].items()}))
 
 
 if __name__ == "__main__":

@@ -278,7 +278,8 @@ class Host:
             return (*begun, True)
         if takes_long:
             await _others()
-            service.see(begun)
+            for found in service.see(begun):
+                await (_others() if found is None else asyncio.wait((asyncio.wrap_future(found),)))
             await _others()
             logged = service.logged(begun.event.id, begun.mark)  # it may have come as a plain event meanwhile
             if logged is not None:

@@ -7,8 +7,9 @@ input of the decision, logged with it, and replay reads it from there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -58,7 +59,24 @@ class Retrieval(Protocol):
 
 
 @runtime_checkable
+class Searching(Protocol):
+    """A retrieval that searches in threads of its own: the caller may do other things meanwhile, and admit records."""
+
+    def search(self, request: Event, model: Model | None = None) -> tuple[Future[Any], Callable[[], Retrieved]]:
+        """Begins what `retrieve` does; returns what is done once it is found, and what then gives it."""
+
+
+@runtime_checkable
 class Hurried(Protocol):
     """A retrieval that waits for its retrievers only so long, ms; a trial lets it wait for all, busy machine or not."""
 
     deadline_ms: float
+
+
+def searched(retrieval: Retrieval, request: Event, *, model: Model | None) -> Generator[Future[Any], None, Retrieved]:
+    """Returns what a retrieval finds; yields what there is to wait for meanwhile, where it searches aside."""
+    if not isinstance(retrieval, Searching):
+        return retrieval.retrieve(request, model)
+    search, gather = retrieval.search(request, model)
+    yield search
+    return gather()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any
 
@@ -37,7 +38,7 @@ from decalog.log import Draft, Log
 from decalog.models.base import Model
 from decalog.outcomes import Outcome
 from decalog.policy import Policy, policy_version
-from decalog.retrieval import Retrieval
+from decalog.retrieval import Retrieval, searched
 from decalog.rollout import CHALLENGER, Rollout, Rollouts
 from decalog.system import System
 from decalog.tables import Tables
@@ -145,7 +146,7 @@ class Service:
         Args:
             raw: the request.
             form: what the caller sent in another protocol: a retry has to repeat that too, not only what we read of it.
-            sees: whether features are computed now; else `see` is to be called.
+            sees: whether that is done now; else `see` is to be gone through.
         """
         started = time.perf_counter_ns()
         parsed = self.ingest.parser.request(raw)
@@ -160,22 +161,27 @@ class Service:
         before = self.logged(parsed.id, mark)
         if before is not None:
             return before
-        event = self.ingest.build(parsed)
+        event, alone = self.ingest.build(parsed), (Candidate(parsed.id, "request"),) if self.retrieval is None else ()
         draft = Underway(
-            event, mark, parsed.taken, self._log.position, started, {}, judge=self.judge, slots=parsed.slots
+            event, mark, parsed.taken, self._log.position, started, {}, alone, judge=self.judge, slots=parsed.slots
         )
         if self.trial is not None:
             arm = self.trial.rollout.arm(event)
             draft.arm = self.trial.rollout.named(arm)
             draft.judge = self.trial.judge if arm == CHALLENGER else self.judge
         timed(draft, "parse", since_ns=started)
-        self._retrieve(draft)
-        if sees:
-            self._featurise(draft)
+        for _ in self.see(draft) if sees else ():
+            pass
         return draft
 
-    def see(self, draft: Underway) -> None:
-        """Adds the features of the candidates, as the views are now; it may be later than the request was admitted."""
+    def see(self, draft: Underway) -> Iterator[Future[Any] | None]:
+        """Finds the candidates and adds their features, as the views are now: it may be later than the request came.
+
+        Yields where others may go on, and what there is to wait for, if anything; who does not wait is held up.
+        """
+        if self.retrieval is not None:
+            yield from self._retrieve(draft, self.retrieval)
+            yield None
         draft.state_seq = self._log.position
         if self._judge_of(draft).serving.versions.features != self.serving.versions.features:
             draft.judge, draft.arm = self.judge, ""  # other views came meanwhile: what it began with cannot read them
@@ -257,13 +263,10 @@ class Service:
         # While a slow model thinks, another may be adopted: what predicted is what decides and what is logged.
         return draft.judge or self.judge
 
-    def _retrieve(self, draft: Underway) -> None:
-        if self.retrieval is None:
-            draft.candidates = (Candidate(draft.event.id, "request"),)
-            return
-        started = time.perf_counter_ns()
+    def _retrieve(self, draft: Underway, retrieval: Retrieval) -> Iterator[Future[Any]]:
+        started, model = time.perf_counter_ns(), self._judge_of(draft).serving.model
         try:
-            found = self.retrieval.retrieve(draft.event, self._judge_of(draft).serving.model)
+            found = yield from searched(retrieval, draft.event, model=model)
         except Exception:  # noqa: BLE001  # the edge of an engine, as for models
             draft.fallback = "retrieval_error"
         else:

@@ -15,6 +15,7 @@ from tests.features.test_engines_agree import assert_same_bits
 
 from decalog.candidates import Candidate, gathered
 from decalog.errors import DataError, ReplayError
+from decalog.features import kernel
 from decalog.features.candidates import firsts
 from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.features.facts import Change, Fact, Point, Value, laid_over
@@ -143,3 +144,27 @@ def test_a_late_point_and_one_before_the_state_are_refused_as_for_one(candidates
     assert str(late.value) == str(one.value)
     with pytest.raises(ReplayError, match="a point at position 0"):
         state.vectors(msgspec.structs.replace(_asked(state), state_seq=0), gathered(candidates))
+
+
+def test_a_state_that_was_resumed_gives_candidates_what_it_gave_before() -> None:
+    state = _state(_seen(0, 7), _seen(1, 7, user=2), _seen(2, 8))
+    resumed = OnlineState.resumed(DECLARED, state.rest())
+    candidates = gathered([laid({"post": post}) for post in (9, 7, 8, 6)])
+    told = [state.vectors(_asked(state), candidates).tolist()]
+    told += [resumed.vectors(_asked(resumed), candidates).tolist()]
+    for one in (state, resumed):  # which takes some tokens from what rests
+        one.apply(Change(3, 13, None, _seen(3, 7)))
+        told.append(one.vectors(_asked(one), candidates).tolist())
+    assert told[0] == told[1] != told[2] == told[3]
+
+
+def test_many_rows_of_one_token_go_in_together_as_one_by_one() -> None:
+    facts = [Fact(5, 10 + place, "seen", {"user": 1, "post": place % 3}, {}) for place in range(3 * kernel.MANY)]
+    together, alone = OnlineState(DECLARED), OnlineState(DECLARED)
+    changes = [Change(5, 500, None, fact) for fact in facts]
+    together.apply(*changes)
+    for change in changes:
+        alone.apply(change)
+    asked, candidates = _asked(together, time=1_000), gathered([laid({"post": post}) for post in range(4)])
+    assert together.vectors(asked, candidates).tolist() == alone.vectors(asked, candidates).tolist()
+    assert [view.rows for view in together.views()] == [view.rows for view in alone.views()]

@@ -66,7 +66,7 @@ class Rows(Protocol):
     plan: EntityPlan
     none: Int64s
 
-    def held(self, tokens: Sequence[int]) -> list[Int64s]:
+    def held(self, tokens: Int64s) -> list[Int64s]:
         """Returns the array of each token."""
 
 
@@ -125,7 +125,7 @@ class Crowd:
         same = self._places if alone else firsts(ones, others)  # whose own rows differ share nothing
         asked = self._places[(same == self._places) & (ones != MISSING) & (others != MISSING)]
         tokens = pair_tokens(ones[asked], others[asked]) if plan.pair else ones[asked]
-        held = rows.held(tokens.tolist())
+        held = rows.held(tokens)
         if not alone:
             same, asked, held = _absent_once(same, asked, held, none=rows.none)
         for start in range(0, len(held), kernel.MANY):

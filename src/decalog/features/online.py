@@ -46,15 +46,17 @@ class StateStats(msgspec.Struct, frozen=True):
 class _EntityRows:
     """The row arrays of one entity name, by token."""
 
-    def __init__(self, plan: EntityPlan, retain: int) -> None:
-        self.plan = plan
-        self.retain = retain
+    resting: Resting | None = None
+
+    def __init__(self, plan: EntityPlan, features: FeatureSet) -> None:
+        self.plan, self.retain = plan, features.retain
+        self._kept_us = features.lateness_us + features.longest_window_us
         self.by_token: dict[int, Int64s] = {}
-        self.none = kernel.with_room(np.empty((0, plan.picks.shape[0]), np.int64))[:1]
-        self.resting: Resting | None = None
-        # Tokens in the order in which they are looked at again: two a new token, so that the dead never outnumber
-        # the living for long, and no call pays for more than two.
-        self._hand: deque[int] = deque()
+        self._blank = kernel.with_room(np.empty((0, plan.picks.shape[0]), np.int64))
+        self.none = self._blank[:1]
+        # Tokens in the order in which they are looked at again, at most two a new token, so that no call pays for
+        # more; and until which horizon each lived as far as is known.
+        self._hand, self._lived = deque[int](), deque[int]()
 
     def rows(self, token: int) -> Int64s:
         rows = self.by_token.get(token)
@@ -62,11 +64,13 @@ class _EntityRows:
             rows = self.resting.rows(token)
         return self.none if rows is None else rows
 
-    def held(self, tokens: Sequence[int]) -> list[Int64s]:
+    def held(self, tokens: Int64s) -> list[Int64s]:
         """Returns `rows` of each token."""
+        held = [self.none if rows is None else rows for rows in map(self.by_token.get, tokens.tolist())]
         if self.resting is not None:
-            return [self.rows(token) for token in tokens]
-        return [self.none if rows is None else rows for rows in map(self.by_token.get, tokens)]
+            for place in np.flatnonzero(self.resting.has(tokens)).tolist():
+                held[place] = self.rows(int(tokens[place]))
+        return held
 
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
         count = len(self.by_token)
@@ -83,15 +87,25 @@ class _EntityRows:
         count = len(self.by_token)
         known = [(place, token) for place, token in enumerate(tokens) if token is not None]
         for start in range(0, len(known), kernel.MANY):
-            some = known[start : start + kernel.MANY]
+            twice = self._insert_some(known[start : start + kernel.MANY], table, horizon=horizon)
+            if twice is not None:
+                return twice
+        self._drop_dead(horizon, len(self.by_token) - count)
+        return None
+
+    def _insert_some(self, some: list[tuple[int, int]], table: Int64s, *, horizon: int) -> int | None:
+        while some:
             arrays = [self._own(token, horizon) for _, token in some]
             arrays += [self.none] * (kernel.MANY - len(some))
             at = np.array([place for place, _ in some])
             left = kernel.insert_some(tuple(arrays), at, self.plan.picks, table, self.retain)
-            for which, (place, token) in enumerate(some if left else ()):
-                if left >> which & 1 and self.insert(token, table[place], horizon=horizon) == kernel.TWICE:
+            some = [one for which, one in enumerate(some) if left >> which & 1]
+            # The first of each token goes alone, which makes room for the others.
+            firsts = {token: place for place, token in reversed(some)}
+            for token, place in firsts.items():
+                if self.insert(token, table[place], horizon=horizon) == kernel.TWICE:
                     return place
-        self._drop_dead(horizon, len(self.by_token) - count)
+            some = [(place, token) for place, token in some if firsts[token] != place]
         return None
 
     def _own(self, token: int, horizon: int) -> Int64s:
@@ -99,25 +113,30 @@ class _EntityRows:
         rows = self.by_token.get(token)
         if rows is None:
             before = None if self.resting is None else self.resting.take(token)
-            rows = kernel.refit(self.none if before is None else before, horizon)
-            self.put(token, rows)
+            rows = self._blank.copy() if before is None else kernel.refit(before, horizon)
+            self.put(token, rows, lived=horizon + self._kept_us)
         return rows
 
     def retract(self, token: int, row: Int64s, *, horizon: int) -> int:  # noqa: ARG002  # rows elsewhere check with it
         return kernel.retract(self.rows(token), row)
 
-    def put(self, token: int, rows: Int64s) -> None:
+    def put(self, token: int, rows: Int64s, *, lived: int = kernel.BEFORE_ALL) -> None:
         self.by_token[token] = rows
         self._hand.append(token)
+        self._lived.append(lived)
 
     def _drop_dead(self, horizon: int, added: int) -> None:
-        """Looks at two tokens for each that was added; these stand last, and are not looked at."""
+        """Looks at two tokens at most for each that was added; these stand last, and are not looked at."""
         for _ in range(min(_HAND_STEPS * added, len(self._hand) - added)):
-            token = self._hand.popleft()
-            if kernel.newest(self.by_token[token]) <= horizon:
+            if self._lived[0] > horizon:
+                break
+            token, _ = self._hand.popleft(), self._lived.popleft()
+            lived = kernel.newest(self.by_token[token])
+            if lived <= horizon:
                 del self.by_token[token]
             else:
                 self._hand.append(token)
+                self._lived.append(lived)
         if self.resting is not None and self.resting.newest <= horizon:
             self.resting = None
 
@@ -126,6 +145,7 @@ class _EntityRows:
         self.resting = None
         for _ in range(min(count, len(self._hand))):
             self.by_token.pop(self._hand.popleft(), None)
+            self._lived.popleft()
         return bool(self._hand)
 
     def packed(self, horizon: int) -> PackedRows:
@@ -182,10 +202,12 @@ class OnlineState:
     is_lost = False
     """Whether it can answer no more until it is built anew from the log."""
 
-    def __init__(self, features: FeatureSet, rows: Callable[[EntityPlan, int], _EntityRows] = _EntityRows) -> None:
+    def __init__(
+        self, features: FeatureSet, rows: Callable[[EntityPlan, FeatureSet], _EntityRows] = _EntityRows
+    ) -> None:
         self.features = features
         self.plan = Plan(features)
-        self._entities = tuple(rows(plan, features.retain) for plan in self.plan.entities)
+        self._entities = tuple(rows(plan, features) for plan in self.plan.entities)
         # Kind of row → whether each entity name keeps it.
         self._kept = {kind: tuple(kind in entity.plan.kinds for entity in self._entities) for kind in self.plan.bits}
         self._all_kept = tuple(True for _ in self._entities)
@@ -256,7 +278,7 @@ class OnlineState:
             return
         for entity, tokens in zip(self._entities, live.entities, strict=True):
             for token, rows in tokens:
-                entity.put(token, rows)
+                entity.put(token, rows, lived=live.watermark)
         self._unusable.update(live.unusable)
         self.newest.update(live.newest)
         self._tables.update(live.tables)

@@ -101,6 +101,14 @@ class Resting:
         place = self._place(token)
         return None if place is None else self._slice(self._heads[place])
 
+    def has(self, tokens: Int64s) -> Bools:
+        """Returns for each token whether it has an array that was not taken."""
+        if not len(self._tokens):
+            return np.zeros(len(tokens), np.bool_)
+        places = np.minimum(self._tokens.searchsorted(tokens), len(self._tokens) - 1)
+        there: Bools = (self._tokens[places] == tokens) & (self._heads[places] >= 0)
+        return there
+
     def take(self, token: int) -> Int64s | None:
         """Returns the token's array for the last time: it goes on elsewhere, and must not be found here again."""
         place = self._place(token)

@@ -79,11 +79,15 @@ class Column(msgspec.Struct, frozen=True):
         read = self._cell()
         if not self.where:
             return read
-        tests = tuple(condition_test(condition) for condition in self.where)
+        test, *more = [condition_test(condition) for condition in self.where]
 
         def passed(fact: Fact) -> int:
             attributes = fact.attributes
-            return read(fact) if all(test(attributes) for test in tests) else MISSING
+            return (
+                read(fact)
+                if test(attributes) and (not more or all(further(attributes) for further in more))
+                else MISSING
+            )
 
         return passed
 
@@ -263,7 +267,7 @@ class Plan:
         return [
             column.name
             for column, read in zip(self.columns, self.cell_readers, strict=True)
-            if read(fact) == MISSING and fact.attributes.get(column.name) is not None
+            if fact.attributes.get(column.name) is not None and read(fact) == MISSING
         ]
 
     def own_columns(self, kind: str) -> list[int]:

@@ -66,8 +66,8 @@ class _Step(NamedTuple):
 class _RemoteRows(_EntityRows):
     """The rows of one entity name: those of the request at work, read before it is answered."""
 
-    def __init__(self, wait: Wait, read: Read, plan: EntityPlan, retain: int) -> None:
-        super().__init__(plan, retain)
+    def __init__(self, wait: Wait, read: Read, plan: EntityPlan, features: FeatureSet) -> None:
+        super().__init__(plan, features)
         self._wait, self._read = wait, read
         self._columns = np.arange(plan.picks.shape[0])
 
@@ -79,13 +79,13 @@ class _RemoteRows(_EntityRows):
         self._wait((self.plan.entity, token), RETRACT, row[self.plan.picks], horizon)
         return kernel.DONE
 
-    def put(self, token: int, rows: Int64s) -> None:
+    def put(self, token: int, rows: Int64s, *, lived: int = kernel.BEFORE_ALL) -> None:  # noqa: ARG002  # nothing here dies
         self.by_token[token] = rows
 
-    def held(self, tokens: Sequence[int]) -> list[Int64s]:
+    def held(self, tokens: Int64s) -> list[Int64s]:
         """Reads the array of each token, all in one round trip."""
         self.by_token.clear()
-        self._read([(self, (self.plan.entity, token)) for token in tokens])
+        self._read([(self, (self.plan.entity, token)) for token in tokens.tolist()])
         return super().held(tokens)
 
     def take(self, token: int, packed: bytes, *, waiting: Sequence[_Step]) -> None:

@@ -112,8 +112,8 @@ class TwoTower:
             weights: m, > 0: how much each of them says; 1 is a plain one.
             sides: side → the user's values.
         """
-        bag = _bag(self.names.user_sides, {side: [values] for side, values in sides.items()}, rows=1)
-        own = (bag @ self.params["users"])[0]
+        rows, shares = _row(self.names.user_sides, {side: [values] for side, values in sides.items()}, 0)
+        own = np.array(shares, np.float32) @ self.params["users"][rows]
         if len(vectors):
             share = weights / np.sum(weights) ** self.names.settings.pool_power
             own = own + ((share * np.exp(vectors @ self.params["gate"])) @ vectors) @ self.params["mix"]
@@ -346,15 +346,24 @@ def _vocabulary(sides: Sides) -> dict[str, dict[str, int]]:
 
 def _bag(vocabulary: dict[str, dict[str, int]], sides: Sides, *, rows: int) -> Csr:
     """Returns csr (rows × table): 1 in column 0, and the known values of each side, which share a weight of 1."""
-    places, columns, shares = [*range(rows)], [0] * rows, [1.0] * rows
-    for side, known in vocabulary.items():
-        for row, values in enumerate(sides.get(side, ())):
-            found = [known[value] for value in values if value in known]
-            places += [row] * len(found)
-            columns += found
-            shares += [1 / len(found)] * len(found) if found else []
+    columns, shares, ends = list[int](), list[float](), [0]
+    for row in range(rows):
+        found, weights = _row(vocabulary, sides, row)
+        columns += found
+        shares += weights
+        ends.append(len(columns))
     width = 1 + sum(map(len, vocabulary.values()))
-    return sparse.csr_array((np.array(shares, np.float32), (places, columns)), shape=(rows, width))
+    return sparse.csr_array((np.array(shares, np.float32), np.array(columns, np.intp), ends), shape=(rows, width))
+
+
+def _row(vocabulary: dict[str, dict[str, int]], sides: Sides, row: int) -> tuple[list[int], list[float]]:
+    """Returns the columns of a row of `_bag`, and the weights there."""
+    columns, shares = [0], [1.0]
+    for side, known in vocabulary.items():
+        found = [known[value] for value in sides[side][row] if value in known] if side in sides else []
+        columns += found
+        shares += [1 / len(found)] * len(found) if found else []
+    return columns, shares
 
 
 def _shapes(names: Names) -> dict[str, tuple[int, ...]]:

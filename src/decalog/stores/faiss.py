@@ -23,7 +23,7 @@ _SAMPLE = 64  # vectors a list that k-means is given
 _ROUNDS = 8  # of k-means
 _CHUNK = 20_000
 _FIRST = 8  # lists a search reads first; more where little is allowed
-_NEW = 0.05  # share of new ones among the best at which it stops
+_NEW = 0.1  # share of new ones among the best at which it stops
 _MOST = 4  # times as many as it read first it reads at most: some queries lie near nothing, and a slate waits for them
 
 

@@ -128,7 +128,7 @@ class Catalogue:
         self.posts, self.authors = Columns(_POSTS), Columns(_AUTHORS)
         self.author, self.topic, self.language, self.regions = Codes(), Codes(), Codes(), Codes()
         self.refs: list[str] = []
-        self.labels: list[str] = []
+        self.labels: dict[int, str] = {}
         self.by_author: dict[int, list[int]] = {}
         self._slots: dict[str, int] = {}
         self._roots: dict[int, int] = {}
@@ -137,6 +137,7 @@ class Catalogue:
         self._verdicts: dict[str, dict[int, int]] = {}
         self._judged: dict[int, str] = {}
         self._latest = np.full(LATEST, -1, np.int64)
+        self._changes, self._newest = 0, (-1, self._latest)
         self._came = 0
         self._masks: OrderedDict[tuple[str, bool], tuple[int, Mask]] = OrderedDict()
 
@@ -148,7 +149,9 @@ class Catalogue:
         if not isinstance(body, Event):
             return ()
         if body.kind == "post":
-            return self._posted(record, body)
+            changed = self._posted(record, body)
+            self._changes += 1
+            return changed
         if body.kind == "moderation":
             return self._judge(record, body)
         return ()
@@ -170,9 +173,13 @@ class Catalogue:
         return np.where(is_there, slots, -1)
 
     def latest(self) -> Ints:
-        """Returns the slots of the posts that came last, in no order."""
-        slots = self.standing(self._latest.copy())
-        return slots[slots >= 0]
+        """Returns the slots of the posts that came last, newest first."""
+        changes, newest = self._newest
+        if changes != self._changes:
+            changes, slots = self._changes, self.standing(self._latest.copy())
+            newest = newest_first(self.posts, slots[slots >= 0])
+            self._newest = changes, newest
+        return newest
 
     def post(self, ref: str) -> Post | None:
         """Returns a post by its name, or None."""
@@ -273,11 +280,10 @@ class Catalogue:
     def _place(self, ref: str) -> int:
         if self._free:
             slot = self._free.pop()
-            self.refs[slot], self.labels[slot] = ref, ""
+            self.refs[slot] = ref
         else:
             slot = len(self.refs)
             self.refs.append(ref)
-            self.labels.append("")
             if slot >= self.posts.room:
                 self.posts.reserve(slot + 1)
                 self._masks.clear()
@@ -302,7 +308,9 @@ class Catalogue:
         posts["regions"][slot] = self.regions.add(" ".join(regions))
         self._named.update(regions)
         posts["flags"][slot] = _THERE | (_MATURE if said.get("is_mature") else 0)
-        self.labels[slot] = str(said.get("labels", ""))
+        self.labels.pop(slot, None)
+        if said.get("labels"):
+            self.labels[slot] = str(said["labels"])
         self.by_author.setdefault(author, []).append(slot)
         since = self.authors["since"][author]
         self.authors["since"][author] = min(since, created) if since else created
@@ -344,3 +352,8 @@ class Catalogue:
         self.posts["flags"][slot] = self.posts["flags"][slot] & (_THERE | _MATURE) | flag
         self._touch(slot)
         return slot
+
+
+def newest_first(posts: Columns, slots: Ints) -> Ints:
+    """Returns slots by when their posts were made."""
+    return slots[np.argsort(-posts["created"][slots], kind="stable")]

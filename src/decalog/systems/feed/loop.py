@@ -45,6 +45,20 @@ def _came_back(told: Told, _policy: Any) -> float:
     return float(any(outcome.kind == RETURN and outcome.value >= 1 for outcome in told.said))
 
 
+def _of_what_is_shown(kind: str) -> Guardrail:
+    return Guardrail(
+        name=f"{kind}s",
+        meaning=f"posts that readers {kind}",
+        unit="share of posts shown",
+        better="lower",
+        value=_share_of(kind),
+        allowed=0.0,
+        excluded=0.01,
+        bounds=(0.0, 1.0),
+        after="1d",
+    )
+
+
 LOOP = LoopPlan(
     guardrails=(
         Guardrail(
@@ -58,28 +72,8 @@ LOOP = LoopPlan(
             is_relative=True,
             after="2d",
         ),
-        Guardrail(
-            name="hides",
-            meaning="posts that readers hide",
-            unit="share of posts shown",
-            better="lower",
-            value=_share_of("hide"),
-            allowed=0.0,
-            excluded=0.01,
-            bounds=(0.0, 1.0),
-            after="1d",
-        ),
-        Guardrail(
-            name="reports",
-            meaning="posts that readers report",
-            unit="share of posts shown",
-            better="lower",
-            value=_share_of("report"),
-            allowed=0.0,
-            excluded=0.01,
-            bounds=(0.0, 1.0),
-            after="1d",
-        ),
+        _of_what_is_shown("hide"),
+        _of_what_is_shown("report"),
         Guardrail(
             name="returns",
             meaning="readers who come back the next day",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -41,6 +42,8 @@ DEADLINE_MS = 15.0
 AT_ONCE = 4
 """How many requests one source may be busy with; for the next it is late at once, so one that hangs holds up little."""
 
+_PATIENCE = 4  # parts of the deadline: so long without an answer, and one hangs
+
 Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
@@ -69,16 +72,19 @@ class FeedRetrieval:
         self.people = People(self.catalogue, self.popularity)
         self.deadline_ms, self._engine = deadline_ms, engine
         self._sight = Sight(self.catalogue, self.popularity)
-        self._pool = ThreadPoolExecutor(len(SOURCES) * AT_ONCE, "decalog-feed")
+        self._pool = ThreadPoolExecutor((len(SOURCES) + 2) * AT_ONCE, "decalog-feed")
         self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
         self._sights = WeakKeyDictionary[Any, Sight]()
-        self._swapping, self._adopting = threading.Lock(), threading.Lock()
+        self._swapping, self._adopting = threading.RLock(), threading.Lock()
         self._changed: list[int] | None = None
         self._touched: list[int] = []  # since the last request: their vectors are made together when it comes
 
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes an admitted record; the next request sees it."""
-        self._touched.extend(self.catalogue.follow(record, body))
+        touched = self.catalogue.follow(record, body)
+        if touched:
+            with self._swapping:
+                self._touched.extend(touched)
         self.people.follow(record, body)
 
     def adopt(self, model: Model | None, *, aside: bool = False) -> None:
@@ -118,18 +124,25 @@ class FeedRetrieval:
 
     def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         """Returns the candidates of a request, and what was ruled out."""
+        return self.search(request, model)[1]()
+
+    def search(self, request: Event, model: Model | None = None) -> tuple[Future[Any], Callable[[], Retrieved]]:
+        """Asks the sources; returns what is done once they answered, and what then gives what `retrieve` does."""
         started = time.perf_counter_ns()
         sight, asked = self._settled(), self._understood(request)
         if model is not None:
             sight = self._sight_of(model) or sight
         stages_us = {"filters": _since(started)}
-        found = self._found(sight, asked, stages_us)
+        found = self._pool.submit(self._found, sight, asked, stages_us)
+        return found, lambda: self._gathered(sight, asked, found.result(), stages_us)
+
+    def _gathered(self, sight: Sight, asked: Asked, found: Mapping[str, Found], stages_us: dict[str, int]) -> Retrieved:
         started = time.perf_counter_ns()
         slots, bits = _merged({name: part.slots for name, part in found.items()}, MOST)
         # The mask lets posts pass that became too old within the hour, and some may have gone since it was made.
         is_open = self.catalogue.posts["created"][slots] >= asked.now_us - TOO_OLD_US
         is_open &= self._eligible(asked)[slots]
-        passed = _merged({name: part.passed for name, part in found.items() if part.passed is not None}, DROPPED)
+        passed = _merged({name: part.passed for name, part in found.items()}, DROPPED)
         closed = (np.concatenate(both) for both in zip((slots[~is_open], bits[~is_open]), passed, strict=True))
         gone, gone_bits, dropped = self._ruled_out(asked, *closed)
         slots, bits = slots[is_open], bits[is_open]
@@ -216,30 +229,43 @@ class FeedRetrieval:
         return mask
 
     def _found(self, sight: Sight, asked: Asked, stages_us: dict[str, int]) -> dict[str, Found]:
-        """Returns what each source found that answered in time."""
-        until = time.monotonic() + self.deadline_ms / 1_000
-        answers: Answers = queue.SimpleQueue()
-        waited_for = [name for name in SOURCES if self._turns[name].acquire(blocking=False)]
-        for name in waited_for:
-            self._pool.submit(self._ask, name, sight, asked, answers)
-        found: dict[str, Found] = {}
-        for _ in waited_for:
+        """Returns what each source found that answered in time.
+
+        One thread asks them in turn: seven that take the interpreter from each other every few microseconds wait longer
+        than they work. Where nothing comes for a while, one of them hangs, and another thread goes on with the others.
+        """
+        answers, unasked, found = Answers(), deque(SOURCES), dict[str, Found]()
+        missing, until_s = len(SOURCES), time.monotonic() + self.deadline_ms / 1_000
+        self._pool.submit(self._ask, unasked, sight, asked, answers)
+        while missing and (left_s := until_s - time.monotonic()) > 0:
             try:
-                name, answer, stages_us[name] = answers.get(timeout=max(0.0, until - time.monotonic()))
+                patience_s = min(left_s, self.deadline_ms / 1_000 / _PATIENCE)
+                name, answer, stages_us[name] = answers.get(timeout=patience_s)
             except queue.Empty:
-                break
+                self._pool.submit(self._ask, unasked, sight, asked, answers)
+                continue
+            missing -= 1
             if answer is not None:
                 found[name] = answer
+        unasked.clear()
         return {name: found[name] for name in SOURCES if name in found}
 
-    def _ask(self, name: str, sight: Sight, asked: Asked, answers: Answers) -> None:
+    def _ask(self, unasked: deque[str], sight: Sight, asked: Asked, answers: Answers) -> None:
+        while unasked:
+            with suppress(IndexError):  # another thread took the last
+                name = unasked.popleft()
+                answers.put((name, *self._answer(name, sight, asked)))
+
+    def _answer(self, name: str, sight: Sight, asked: Asked) -> tuple[Found | None, int]:
+        """Returns what a source found, None where it is busy or raised, and how long it took, µs."""
         source, k, _ = SOURCES[name]
         started, found = time.perf_counter_ns(), None
-        # The edge of models and indexes: whatever one raises, the others answer, and the record says who did not.
-        with suppress(Exception):
-            found = source(sight, asked, k=k)
-        self._turns[name].release()
-        answers.put((name, found, _since(started)))
+        if self._turns[name].acquire(blocking=False):
+            # The edge of models and indexes: whatever one raises, the others answer, and the record says who did not.
+            with suppress(Exception):
+                found = source(sight, asked, k=k)
+            self._turns[name].release()
+        return found, _since(started)
 
     def _described(self, sight: Sight, asked: Asked, slots: Ints, found: Mapping[str, Found]) -> dict[str, Column]:
         """Returns what is known of posts, as columns."""
@@ -298,9 +324,9 @@ class FeedRetrieval:
             "readable": Column.numbers(_of(asked.languages, posts["language"][slots])),
         }
         # Most have neither: what is empty is left out of the record.
-        labels, verdicts = [catalogue.labels[slot] for slot in slots.tolist()], catalogue.integrity(slots)
-        is_told = np.array(verdicts) == SENSITIVE
-        if asked.is_adult and is_told.any():
+        labels, verdicts = [catalogue.labels.get(slot, "") for slot in slots.tolist()], catalogue.integrity(slots)
+        if asked.is_adult and SENSITIVE in verdicts:
+            is_told = np.array(verdicts) == SENSITIVE
             facts["reader_is_adult"] = Column.numbers(is_told, is_told)
         for name, words in (("integrity", verdicts), ("labels", labels)):
             if any(words):
@@ -359,11 +385,11 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
     turns = np.concatenate([np.arange(len(part)) / SOURCES[name][2] for name, part in found.items()])
     bits = np.repeat([_BITS[name] for name in found], [len(part) for part in found.values()])
     order = np.argsort(turns, kind="stable")
-    joined: dict[int, int] = {}
-    for slot, bit in zip(slots[order].tolist(), bits[order].tolist(), strict=True):
-        joined[slot] = joined.get(slot, 0) | bit
-    first = list(joined)[:most]
-    return np.array(first, np.int64), np.array([joined[slot] for slot in first], np.int64)
+    once, first, which = np.unique(slots[order], return_index=True, return_inverse=True)
+    joined = np.zeros_like(once)
+    np.bitwise_or.at(joined, which, bits[order])
+    best = np.argsort(first)[:most]
+    return once[best], joined[best]
 
 
 def _worded(codes: Ints, names: Sequence[str]) -> Column:

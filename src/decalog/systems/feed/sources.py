@@ -17,7 +17,7 @@ import numpy.typing as npt
 from decalog.events import Event
 from decalog.models.two_tower import bare
 from decalog.stores.base import VectorIndex
-from decalog.systems.feed.catalogue import Catalogue, Ints, Mask
+from decalog.systems.feed.catalogue import Catalogue, Ints, Mask, newest_first
 from decalog.systems.feed.people import WEIGHTS, Person
 from decalog.systems.feed.popularity import Popularity
 
@@ -77,7 +77,7 @@ class Found(msgspec.Struct):
 
     slots: Ints
     scores: npt.NDArray[Any] | None = None
-    passed: Ints | None = None
+    passed: Ints = np.zeros(0, np.int64)
     probes: Floats | None = None
 
 
@@ -164,7 +164,7 @@ def following(sight: Sight, asked: Asked, *, k: int) -> Found:
     latest = catalogue.latest()
     on_topic = latest[asked.topics[catalogue.posts["topic"][latest]]]
     slots = np.unique(np.concatenate([_written(catalogue, asked.person), on_topic]))
-    return _picked(_newest_first(sight, slots), asked, k)
+    return _picked(newest_first(catalogue.posts, slots), asked, k)
 
 
 def leanings(catalogue: Catalogue, person: Person) -> npt.NDArray[np.float64]:
@@ -182,12 +182,11 @@ def _written(catalogue: Catalogue, person: Person) -> Ints:
 
 def fresh(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds new posts: one half the newest, the other the newest of those that hardly anyone was shown."""
-    latest = _newest_first(sight, sight.catalogue.latest())
+    latest = sight.catalogue.latest()
     latest = latest[np.argsort(-_suits(sight, asked, latest), kind="stable")]
-    is_rare = sight.catalogue.posts["shown"][latest] < LITTLE_SHOWN
     open_ = _picked(latest, asked, k - k // 2)
-    rare = latest[is_rare & asked.allowed[latest]]
-    rare = rare[~np.isin(rare, open_.slots)][: k // 2]
+    left = latest[len(open_.slots) + len(open_.passed) :]
+    rare = left[asked.allowed[left] & (sight.catalogue.posts["shown"][left] < LITTLE_SHOWN)][: k // 2]
     open_.slots = np.concatenate([open_.slots, rare])
     return open_
 
@@ -284,14 +283,12 @@ def _picked(slots: Ints, asked: Asked, k: int, *, scores: npt.NDArray[Any] | Non
     return Found(slots[places], None if scores is None else scores[places], passed)
 
 
-def _newest_first(sight: Sight, slots: Ints) -> Ints:
-    return slots[np.argsort(-sight.catalogue.posts["created"][slots], kind="stable")]
-
-
-def _suits(sight: Sight, asked: Asked, slots: Ints) -> Ints:
+def _suits(sight: Sight, asked: Asked, slots: Ints) -> npt.NDArray[np.int8]:
     """Returns 2 where a post is on one of the reader's topics, and 1 more where they read its language."""
     posts = sight.catalogue.posts
-    suits: Ints = 2 * asked.topics[posts["topic"][slots]] + asked.languages[posts["language"][slots]]
+    topics, languages = asked.topics[posts["topic"][slots]], asked.languages[posts["language"][slots]]
+    # Numbers of 8 bits are sorted by counting.
+    suits: npt.NDArray[np.int8] = 2 * topics.astype(np.int8) + languages.astype(np.int8)
     return suits
 
 
