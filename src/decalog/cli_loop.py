@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from decalog.terminal import HOME, HomeOption, JsonOption, SystemArgument, example_of, print_json, print_text, say
+from decalog.terminal import (
+    HOME,
+    HomeOption,
+    JsonOption,
+    SystemArgument,
+    TokenOption,
+    UrlOption,
+    example_of,
+    print_json,
+    print_text,
+    say,
+)
 
 loop_app = typer.Typer(rich_markup_mode=None)
 
@@ -82,3 +93,33 @@ def whatif(
         change = Change(candidate=candidate, params=params, in_its_money=in_its_money, last=last)
         told = what_if(deployment, change)
     print_json(told) if as_json else print_text(told.text())
+
+
+@loop_app.command(epilog=example_of("decalog loop fraud --url http://127.0.0.1:8000"))
+def loop(
+    system: SystemArgument,
+    url: UrlOption = "",
+    token: TokenOption = "",
+    every: Annotated[str, typer.Option(help="How far two steps are apart.")] = "10m",
+    once: Annotated[bool, typer.Option("--once", help="Take the steps that are due now, and end.")] = False,
+    home: HomeOption = HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrain when it is due, and let what is better decide: gate, shadow, canary, champion; stop what is worse.
+
+    It runs beside a server, trains in its own process, and goes on where it was after a restart. Without --url it acts
+    on a home that no server runs on.
+    """
+    import time
+
+    from decalog.clock import duration_us
+    from decalog.hands import loop_of, turned
+    from decalog.home import Home
+
+    wait_s, turning = duration_us(every) / 1e6, loop_of(Home(home), system, url=url.rstrip("/"), token=token)
+    while True:
+        for move in turned(turning, Home(home), system):
+            print_json(move) if as_json else say(move.text())
+        if once:
+            return
+        time.sleep(wait_s)

@@ -41,7 +41,7 @@ class Standards(msgspec.Struct, frozen=True, kw_only=True):
     slices: tuple[str, ...] = ()
     worse_in_a_slice: float = 0.05
     off: float = 0.3
-    least_positives: int = 30
+    least_positives: int = 20
 
 
 class Gated(msgspec.Struct, frozen=True, kw_only=True):

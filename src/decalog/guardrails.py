@@ -26,7 +26,7 @@ from decalog.statistics.sequential import Arms, bounded_effect, difference, mome
 from decalog.system import System
 
 _FEWEST = 100
-"""Rows an arm needs before an interval without bounds says anything; see `statistics.sequential.difference`."""
+"""Rows an arm needs for an interval by their spread; see `statistics.sequential.difference`."""
 _NO_SPLIT = 0.001
 """p below which people did not fall on the arms as declared: something loses some of them, and no figure holds."""
 
@@ -52,8 +52,7 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
         allowed: how much worse it may be shown to be before the challenger is stopped, ≥ 0.
         excluded: how much worse it must be shown not to be before its share grows, > allowed.
         is_relative: whether both are shares of the champion's mean, and not in the unit.
-        bounds: (lowest, highest) that a value can be: then the interval is exact, for rare things and few people; None
-            where nothing bounds it.
+        bounds: (lowest, highest) that a value can be: then few people tell something already; None where nothing does.
         after: how long a person is followed from their first decision on.
     """
 
@@ -229,15 +228,14 @@ def _mean(guardrail: Guardrail, person: _Person, *, book: LabelBook, policy: Any
 def _effect(
     values: Floats, treated: Any, *, share: float, bounds: tuple[float, float] | None, alpha: float
 ) -> Measurement | None:
-    counts = (int(np.sum(treated)), int(np.sum(~treated)))
-    if min(counts) == 0 or share >= 1:
+    """Returns challenger − champion; of few people by their bounds, of many by their spread, each at half of alpha."""
+    fewest = min(int(np.sum(treated)), int(np.sum(~treated)))
+    if fewest >= _FEWEST:
+        arms = Arms(moments(values[~treated]), moments(values[treated]))
+        return difference([arms], alpha=alpha / 2).effect
+    if bounds is None or fewest == 0:
         return None
-    if bounds is not None:
-        return bounded_effect(values, treated, shares=share, bounds=bounds, alpha=alpha)
-    if min(counts) < _FEWEST:
-        return None
-    arms = Arms(moments(values[~treated]), moments(values[treated]))
-    return difference([arms], alpha=alpha).effect
+    return bounded_effect(values, treated, shares=share, bounds=bounds, alpha=alpha / 2)
 
 
 def _state(guardrail: Guardrail, effect: Measurement, *, champion: float) -> State:

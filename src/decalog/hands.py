@@ -1,22 +1,26 @@
-"""What acts for a loop: on a server over HTTP, on a home without one, or on a service in this process."""
+"""What acts for a loop: on a server over HTTP, on a home that no server runs on, or on a service in this process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import msgspec
 
-from decalog import admin
+from decalog import admin, operations
 from decalog.challengers import ready, roll
 from decalog.clock import SystemClock
 from decalog.deployment import Deployment
 from decalog.home import Home
-from decalog.loop import BY
+from decalog.loop import BY, Loop, Move, plan_of
 from decalog.registry import Registry
 from decalog.rollout import Rollout
 from decalog.serving import Service
+from decalog.system import find_system
 
 Train = Callable[[], str]
+_STEPS = 8
+"""At once: from a training to a canary it takes three."""
 
 
 class Beside:
@@ -46,6 +50,25 @@ class Beside:
     def roll_back(self, *, why: str) -> None:
         """See `loop.Hands`."""
         self._registry.rollback(self._system, by=BY, why=why, at_us=SystemClock().now_us())
+
+
+class Alone(Beside):
+    """Acts on a home that no server runs on: the next one follows what the log and the registry say.
+
+    Args:
+        home: of the deployment.
+        system: its name, or the dotted path of a user's own.
+        train: trains and returns the model's id.
+    """
+
+    def __init__(self, home: Home, system: str, *, train: Train) -> None:
+        super().__init__(home, find_system(system).name, train=train, url="")
+        self._home, self._path = home, system
+
+    def put(self, step: Rollout) -> None:
+        """See `loop.Hands`."""
+        with operations.levers_here(self._home, self._path, puts=True) as levers:
+            levers.rollouts.put(step, by=BY)
 
 
 class Within:
@@ -80,3 +103,48 @@ class Within:
     def _follow(self) -> None:
         self._deployment.refresh(self._service)
         self._service.ingest.log.commit()
+
+
+def loop_of(home: Home, system: str, *, url: str = "", token: str = "") -> Loop:
+    """Returns a system's loop, which acts on its server.
+
+    Args:
+        home: of the deployment.
+        system: its name, or the dotted path of a user's own.
+        url: of the server, `http://host:8000`; "" where none runs.
+        token: with scope `admin`, where the server asks for one.
+
+    Raises:
+        ConfigError: there is no such system, or it does not declare how its loop goes round.
+    """
+    found = find_system(system)
+    plan = plan_of(found)
+
+    def train() -> str:
+        return operations.retrain(home, system, test_positives=plan.test_positives)
+
+    if url:
+        hands: Beside = Beside(home, found.name, train=train, url=url, token=token)
+    else:
+        hands = Alone(home, system, train=train)
+    return Loop(plan, hands, champion=operations.watched_champion)
+
+
+def turned(loop: Loop, home: Home, system: str) -> Iterator[Move]:
+    """Yields the steps that a loop takes now, as they are taken; nothing where none is due.
+
+    Args:
+        loop: of the system.
+        home: of the deployment.
+        system: its name, or the dotted path of a user's own.
+
+    Raises:
+        ConfigError: there is no log.
+        RequestError, AccessError, LogUnavailableError: the server refused a step, or cannot be reached.
+    """
+    for _ in range(_STEPS):
+        with closing(home.reader()) as log:
+            move = loop.step(Deployment(home, system, log).as_served(), SystemClock().now_us())
+        if move is None:
+            return
+        yield move

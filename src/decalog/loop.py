@@ -10,7 +10,7 @@ and a year of it can be simulated. It trains in its own process and writes nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -31,8 +31,6 @@ from decalog.whatif import Asked, Change, asked_of
 
 BY = "the loop"
 _LONGEST = 1_000
-_SPAN = 3
-"""Of the time from one retraining to the next that a watch looks back on for what drifted."""
 
 Act = Literal["train", "shadow", "canary", "promote", "stop", "roll back", "wait"]
 
@@ -46,6 +44,7 @@ class LoopPlan(msgspec.Struct, frozen=True, kw_only=True):
         every: a model is trained so long after the last one, at the latest.
         outcomes: or once so many outcomes came since; 0 for never.
         drift: or when a monitor of such a quantity stands.
+        test_positives: see `TrainingPlan`.
         rest: but never sooner than so long after the last.
         held_by: and never while a monitor of such a quantity stands: what it would learn is missing or wrong.
         shares_bp: of the people, one phase after the other, hundredths of a percent, rising.
@@ -61,6 +60,7 @@ class LoopPlan(msgspec.Struct, frozen=True, kw_only=True):
     standards: Standards = Standards()
     every: str = "7d"
     outcomes: int = 0
+    test_positives: int = 60
     drift: tuple[str, ...] = ("inputs", "predictions", "calibration")
     rest: str = "1d"
     held_by: tuple[str, ...] = ("unheard",)
@@ -123,6 +123,11 @@ def plan_of(system: System) -> LoopPlan:
     return plan
 
 
+def watches_of(system: System) -> Mapping[str, str]:
+    """Returns monitor → the quantity that it watches."""
+    return {monitor.name: monitor.watches for monitor in monitors_of(system)}
+
+
 class Loop:
     """One system's loop.
 
@@ -162,7 +167,7 @@ class Loop:
         plan, trained = self._plan, seen.trained
         if now < max(trained + duration_us(plan.rest), self._again):
             return None
-        standing = self._standing(seen, now)
+        standing = self._standing(seen, now, of=(*plan.drift, *plan.held_by))
         held = [one for one in standing if one[0] in plan.held_by]
         why = next(self._reasons(seen, now, standing=standing), "")
         if not why:
@@ -185,14 +190,14 @@ class Loop:
         if plan.outcomes and (came := seen.outcomes()) >= plan.outcomes:
             yield f"{came:,} outcomes came since the last training"
 
-    def _standing(self, seen: _Seen, now: int) -> list[tuple[str, Finding]]:
-        """Returns (quantity, finding) of the monitors that stand."""
-        system, since = seen.system, _SPAN * duration_us(self._plan.rest)
+    def _standing(self, seen: _Seen, now: int, *, of: Sequence[str]) -> list[tuple[str, Finding]]:
+        """Returns (quantity, finding) of the monitors of some quantities that stand."""
+        system, since = seen.system, duration_us(self._plan.rest)
         champion: Champion = self._champion_of(seen.deployment)
         if champion.reference is None:
             return []
-        found = watch(system, seen.deployment.log, champion=champion, since_us=since, now_us=now)
-        watches = {monitor.name: monitor.watches for monitor in monitors_of(system)}
+        found = watch(system, seen.deployment.log, champion=champion, since_us=since, now_us=now, only=of)
+        watches = watches_of(system)
         return [(watches[finding.monitor], finding) for finding in found.standing]
 
     # ---- a rollout ----
@@ -296,8 +301,8 @@ class Loop:
             return None
         if now - last.at_us >= duration_us(self._plan.probation):
             return None
-        standing = [one for watches, one in self._standing(seen, now) if watches in self._plan.rolled_back_by]
-        new = [one for one in standing if one.since >= last.at_us]
+        standing = self._standing(seen, now, of=self._plan.rolled_back_by)
+        new = [one for _, one in standing if one.since >= last.at_us]
         return f"{new[0].monitor} stands since it decides: {new[0].said}"[:1_000] if new else None
 
 

@@ -141,6 +141,24 @@ def train_on_log(
         log.close()
 
 
+def retrain(home: Home, name: str, *, test_positives: int, seed: int = 0) -> str:
+    """Trains on what the log of a home holds now, as a loop does, and returns the model's id.
+
+    Args:
+        home: of the deployment; its server may run.
+        name: of the system.
+        test_positives: see `TrainingPlan`.
+        seed: of the training.
+
+    Raises:
+        DataError: the log holds too little.
+    """
+    with closing(home.reader()) as log:
+        return _train(
+            Deployment(home, name, log).as_served(), seed=seed, say=quiet, test_positives=test_positives
+        ).model
+
+
 def backfill_features(home: Home, name: str) -> Backfilled:
     """Writes what the present features would have been at every logged request; a server may be writing meanwhile."""
     from decalog.backfill import backfill
@@ -483,7 +501,13 @@ def clock_of(start: str | None, speed: float) -> Clock:
 
 
 def _train(
-    deployment: Deployment, *, seed: int, say: Say, truth: Truth | None = None, own: ModelSpec | None = None
+    deployment: Deployment,
+    *,
+    seed: int,
+    say: Say,
+    truth: Truth | None = None,
+    own: ModelSpec | None = None,
+    test_positives: int = 0,
 ) -> TrainingResult:
     from decalog.slate_training import train_slates
     from decalog.training import TrainingPlan, train
@@ -494,6 +518,7 @@ def _train(
     plan = TrainingPlan(
         seed=seed,
         policy=deployment.policy_params(),
+        test_positives=test_positives,
         currency=deployment.rates().base,
         at_us=SystemClock().now_us(),
     )

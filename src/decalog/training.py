@@ -34,6 +34,7 @@ Truth = Callable[[str], float]
 """Request id → true probability of the label, where a simulated world knows it."""
 
 Say = Callable[[str], None]
+_MOST_TESTED = 1 / 3
 
 
 class LogReader(Protocol):
@@ -59,8 +60,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         model: kind to register; "" for the system's champion kind, the last of its MODELS.
         policy: parameters that the money is counted with; None for the system's defaults.
         test_share: of the labelled requests, the latest, that models are judged on.
-        test_positives: about so many positives at most among them, so that what models are judged on, and have not
-            learnt from, does not grow with the log; 0 for no such bound.
+        test_positives: where above 0, about so many positives, and at most a third of all, take the place of that
+            share: what models are judged on, and have not learnt from, then does not grow with the log.
         least_positives: in the training part.
         least_test_positives: in the test part.
         currency: of the money in the report, ISO 4217.
@@ -84,10 +85,11 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         """Returns the share that models are judged on of labelled requests with so many positives.
 
         >>> TrainingPlan(test_positives=100).share_of(400), TrainingPlan(test_positives=100).share_of(2_000)
-        (0.2, 0.05)
+        (0.25, 0.05)
         """
-        most = self.test_positives / max(positives, 1) if self.test_positives else 1.0
-        return min(self.test_share, most)
+        if not self.test_positives:
+            return self.test_share
+        return min(_MOST_TESTED, self.test_positives / max(positives, 1))
 
 
 class TrainingResult(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ the week's budget; what is found is both beyond its level and no chance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
@@ -98,7 +98,15 @@ class Watch(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join([*head, "", *(finding.text() for finding in self.findings)])
 
 
-def watch(system: System, log: LogTail, *, champion: Champion, since_us: int, now_us: int) -> Watch:
+def watch(
+    system: System,
+    log: LogTail,
+    *,
+    champion: Champion,
+    since_us: int,
+    now_us: int,
+    only: Collection[str] = (),
+) -> Watch:
     """Returns what the monitors of a system find in the looks of a time.
 
     Args:
@@ -107,8 +115,10 @@ def watch(system: System, log: LogTail, *, champion: Champion, since_us: int, no
         champion: what changes are measured from.
         since_us: how far back looks go.
         now_us: the present: the log's known_time, or later where the log is silent.
+        only: quantities; monitors of others are left out. None named, all are in.
     """
-    monitors, champion = monitors_of(system), settled(champion, log, system=system)
+    monitors = [monitor for monitor in monitors_of(system) if not only or monitor.watches in only]
+    champion = settled(champion, log, system=system)
     longest = max(monitor.window_us for monitor in monitors)
     tail = read_tail(log, system, champion=champion, start=now_us - since_us - longest, stop=now_us)
     found: list[Finding] = []
