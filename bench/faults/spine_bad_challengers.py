@@ -114,7 +114,7 @@ class Town(NamedTuple):
 def fraud_world(seed: int) -> FraudWorld:
     """Returns a town in which frauds are frequent: so that minutes show what a large shop sees."""
     world = FraudWorld(seed, WorldParams().perturbed(seed), scale=0.25)
-    world.switch("base_rate_drift", True)
+    world.switch("base_rate_drift", on=True)
     return world
 
 
@@ -430,7 +430,7 @@ def tried(began: Began, fault: Fault, most_days: int) -> Fate:
                 break
             lived(began.town, world, service, clock)
         people, lost = harm(deployment, steps_of(deployment), world, began.town)
-        fate = fate_of(steps_of(deployment), deployment.registry.current(deployment.system.name) == model)
+        fate = fate_of(steps_of(deployment), is_champion=deployment.registry.current(deployment.system.name) == model)
         deployment.log.close()
     return Fate(
         fault=fault.name,
@@ -457,7 +457,7 @@ def steps_of(deployment: Deployment) -> list[Rollout]:
     return [msgspec.convert(one.content, Rollout) for one in stored]
 
 
-def fate_of(steps: list[Rollout], is_champion: bool) -> dict[str, Any]:
+def fate_of(steps: list[Rollout], *, is_champion: bool) -> dict[str, Any]:
     """Returns how a rollout ended."""
     if not steps:
         return {"ended": "open", "why": "never judged", "is_logged": False}
@@ -503,7 +503,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help="faults whose name begins so")
     parser.add_argument("--seed", type=int, default=SEED)
     told = parser.parse_args()
-    say = (lambda line: print(line, file=sys.stderr, flush=True)) if told.json else (lambda line: print(line, flush=True))
+    say = (
+        (lambda line: print(line, file=sys.stderr, flush=True)) if told.json else (lambda line: print(line, flush=True))
+    )
     fates: list[tuple[str, Fate]] = []
     for name in told.systems.split(","):
         with tempfile.TemporaryDirectory() as folder:
