@@ -10,7 +10,7 @@ not stop everything.
 
 - poisoned labels: in fraud the larger half of the reported frauds is turned to genuine; in feed a farm clicks and likes
   on three in ten posts of the authors with few followers.
-- unit error: learnt from amounts (fraud), counts and ages (feed) of a hundred times their size.
+- unit error × 100 and ÷ 100: learnt from amounts (fraud), counts and ages (feed) of another size than one decides by.
 - leaked feature: history was exported after a job had written into each request how it ended. Training and what the
   gate judges on hold it; a live request does not, yet.
 - calibration × 3 and ÷ 3: the odds of all that it predicts, after training.
@@ -37,6 +37,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ from decalog.slate_training import train_slates
 from decalog.system import System
 from decalog.systems.feed.simulate import World as FeedWorld
 from decalog.systems.feed.system import SYSTEM as FEED
+from decalog.systems.feed.world.params import WorldParams as FeedParams
 from decalog.systems.fraud.simulate import World as FraudWorld
 from decalog.systems.fraud.system import SYSTEM as FRAUD
 from decalog.systems.fraud.world_params import WorldParams
@@ -70,11 +72,14 @@ from decalog.testing.worlds import Message
 from decalog.training import TrainingPlan, train
 
 SEED, MOST_DAYS = 301, 40
-EARLY = 0.15
+EARLY = 0.5
 """Share of what training would learn from, the earliest, that the champion knows."""
 WIDER = 10.0
 LEAK = Field(name="cases", kind="float", meaning="What a job of the back office writes into a request when it ended.")
 PATIENCE_MS = 60_000
+ATTACKED = WorldParams(takeover_per_day=25.0, ring_per_day=0.6, card_testing_per_day=1.5)
+READERS = FeedParams(readers=300, authors=60, posts_day=60.0, visits=0.1)
+"""Many who come rarely: a canary counts people, and a day costs what its slates do."""
 FACTOR = 3.0
 Data = Any
 """A TrainingSet or a SlateSet: rows, labels and names of one kind."""
@@ -89,6 +94,8 @@ class Town(NamedTuple):
         days: of history.
         looks: into how many parts a day is cut, that reactions come in time.
         test_share: of what training judges on.
+        positives: that it wants to learn from; where the label delay left out leaves fewer, it learns from more than
+            was known then, and says so.
         answer: the truth of a request → what the job writes.
         units: of the features that a unit error changes.
         poisoned: (data, rng) → labels.
@@ -101,6 +108,7 @@ class Town(NamedTuple):
     days: int
     looks: int
     test_share: float
+    positives: int
     answer: Callable[[Mapping[str, Any]], float]
     units: frozenset[str]
     poisoned: Callable[[Data, np.random.Generator], Any]
@@ -112,8 +120,8 @@ class Town(NamedTuple):
 
 
 def fraud_world(seed: int) -> FraudWorld:
-    """Returns a town in which frauds are frequent: so that minutes show what a large shop sees."""
-    world = FraudWorld(seed, WorldParams().perturbed(seed), scale=0.25)
+    """Returns a small town that is attacked a lot: its frauds are as many as a large one's, in minutes."""
+    world = FraudWorld(seed, ATTACKED.perturbed(seed), scale=0.15)
     world.switch("base_rate_drift", on=True)
     return world
 
@@ -147,6 +155,7 @@ TOWNS = {
         days=150,
         looks=1,
         test_share=0.25,
+        positives=200,
         answer=lambda truth: float(truth["is_fraud"]),
         units=frozenset({"minor units of the base currency"}),
         poisoned=fewer_frauds,
@@ -155,10 +164,11 @@ TOWNS = {
     ),
     "feed": Town(
         system=FEED,
-        world=lambda seed: FeedWorld(seed, scale=0.25),
+        world=lambda seed: FeedWorld(seed, READERS),
         days=14,
         looks=96,
         test_share=0.15,
+        positives=30,
         answer=lambda truth: float(truth.get("clicks", 0)),
         units=frozenset({"s", "clicks", "shown", "reads", "likes", "hides", "requests", "readers", "posts"}),
         poisoned=farmed,
@@ -198,13 +208,17 @@ def blank(names: tuple[str, ...], rows: Any) -> Any:
     return found
 
 
-def hundredfold(town: Town, names: tuple[str, ...], rows: Any) -> Any:
-    """Returns rows whose features of the town's units are a hundred times as large; what says "none" stays."""
-    wrong = {one.name for one in town.system.features.features if one.unit in town.units}
-    columns = [place for place, name in enumerate(names) if name in wrong]
-    found = blank(names, rows)
-    found[:, columns] = np.where(found[:, columns] > 0, 100 * found[:, columns], found[:, columns])
-    return found
+def scaled(factor: float) -> Callable[[Town, tuple[str, ...], Any], Any]:
+    """Returns what gives features of the town's units another size; what says "none" stays."""
+
+    def rows(town: Town, names: tuple[str, ...], found: Any) -> Any:
+        wrong = {one.name for one in town.system.features.features if one.unit in town.units}
+        columns = [place for place, name in enumerate(names) if name in wrong]
+        made = blank(names, found)
+        made[:, columns] = np.where(made[:, columns] > 0, factor * made[:, columns], made[:, columns])
+        return made
+
+    return rows
 
 
 def poisoned(town: Town, data: Data, rng: np.random.Generator) -> Data:
@@ -256,7 +270,8 @@ CHAMPION = Fault("champion", data=early, is_bad=False)
 FAULTS = (
     Fault("leaked feature", rows=lambda _town, _names, rows: rows),
     Fault("poisoned labels", data=poisoned),
-    Fault("unit error", rows=hundredfold),
+    Fault("unit error x 100", rows=scaled(100.0)),
+    Fault("unit error / 100", rows=scaled(0.01)),
     Fault("calibration x 3", model=shifted(FACTOR)),
     Fault("calibration / 3", model=shifted(1 / FACTOR)),
     Fault("slice made worse", data=shuffled),
@@ -293,7 +308,12 @@ def trained(town: Town, deployment: Deployment, fault: Fault) -> str:
         return fault.model(kind.fit(fault.data(town, msgspec.structs.replace(data, **wrong), rng), seed))
 
     system = msgspec.structs.replace(deployment.system, models=(msgspec.structs.replace(kind, fit=fit),), found="")
-    plan = TrainingPlan(seed=fault.seed, test_share=town.test_share, policy=deployment.policy_params())
+    plan = TrainingPlan(
+        seed=fault.seed,
+        test_share=town.test_share,
+        least_positives=town.positives,
+        policy=deployment.policy_params(),
+    )
     run: Any = train_slates if system.schema.signals else train
     deployment.log.commit()
     return str(run(system, deployment.log, registry=deployment.registry, plan=plan).model)
@@ -503,9 +523,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="faults whose name begins so")
     parser.add_argument("--seed", type=int, default=SEED)
     told = parser.parse_args()
-    say = (
-        (lambda line: print(line, file=sys.stderr, flush=True)) if told.json else (lambda line: print(line, flush=True))
-    )
+    say = partial(print, file=sys.stderr if told.json else sys.stdout, flush=True)
     fates: list[tuple[str, Fate]] = []
     for name in told.systems.split(","):
         with tempfile.TemporaryDirectory() as folder:

@@ -31,7 +31,7 @@ from decalog.whatif import Asked
 _ENOUGH = 0.01
 """Share of decisions without a usable prediction, above which a challenger is not fit to decide."""
 _LOST = 0.5
-"""How much of what a challenger claimed to know at the gate, beside the champion, has to be left here. What the champion
+"""How much of what a challenger claimed to know at the gate, beside the champion, has to be left here. What that
 never met comes and goes: a challenger that still claims as much as the champion may have lost more."""
 
 
