@@ -3,7 +3,7 @@
     python bench/faults/spine_bad_challengers.py [--json] [--short] [--systems fraud,feed] [--only unit] [--seed 301]
 
 Simulated results, all of them. One town a system: another system decided for some days, a champion was trained on an
-early half of them and has decided for a day. Then, from that same moment, once for each fault, a challenger is trained
+early part of them and has decided for a day. Then, from that same moment, once for each fault, a challenger is trained
 by the system's own training but for the fault, and is registered as training registers it. The loop alone decides what
 becomes of it, day by day. A challenger without a fault would be better than this champion, so that "not better" does
 not stop everything.
@@ -21,7 +21,7 @@ Beside them two without a fault: `better`, from all of the history, has to be pr
 
 A town of some hundred people shows little in a week. So half of them meet a challenger, and `WIDER` times as much harm
 as the systems declare need not be excluded: a canary lets more through here, which makes it harder to stop the bad.
-The towns and the champion's half were chosen on seed 301, so that `better` can be shown to be.
+The towns and how much their champions know were chosen on seed 301, so that `better` can be shown to be.
 
 Keys: promoted (bad ones that became champion; has to be 0), stopped_in_log (bad ones whose stop is a step of the log
 with its evidence), bad (how many were tried), honest_promoted (of the systems, how many promoted `better`), systems,
@@ -73,8 +73,6 @@ from decalog.testing.worlds import Message
 from decalog.training import TrainingPlan, train
 
 SEED, MOST_DAYS = 301, 40
-EARLY = 0.5
-"""Share of what training would learn from, the earliest, that the champion knows."""
 WIDER = 10.0
 LEAK = Field(name="cases", kind="float", meaning="What a job of the back office writes into a request when it ended.")
 PATIENCE_MS = 60_000
@@ -97,6 +95,7 @@ class Town(NamedTuple):
         test_share: of what training judges on.
         positives: that it wants to learn from; where the label delay left out leaves fewer, it learns from more than
             was known then, and says so.
+        early: share of what training would learn from, the earliest, that the champion knows.
         answer: the truth of a request → what the job writes.
         units: of the features that a unit error changes.
         poisoned: (data, rng) → labels.
@@ -110,6 +109,7 @@ class Town(NamedTuple):
     looks: int
     test_share: float
     positives: int
+    early: float
     answer: Callable[[Mapping[str, Any]], float]
     units: frozenset[str]
     poisoned: Callable[[Data, np.random.Generator], Any]
@@ -157,6 +157,7 @@ TOWNS = {
         looks=1,
         test_share=0.25,
         positives=200,
+        early=0.5,
         answer=lambda truth: float(truth["is_fraud"]),
         units=frozenset({"minor units of the base currency"}),
         poisoned=fewer_frauds,
@@ -170,6 +171,7 @@ TOWNS = {
         looks=96,
         test_share=0.15,
         positives=30,
+        early=0.15,
         answer=lambda truth: float(truth.get("clicks", 0)),
         units=frozenset({"s", "clicks", "shown", "reads", "likes", "hides", "requests", "readers", "posts"}),
         poisoned=farmed,
@@ -236,9 +238,9 @@ def shuffled(town: Town, data: Data, rng: np.random.Generator) -> Data:
     return msgspec.structs.replace(data, labels=labels)
 
 
-def early(_town: Town, data: Data, _rng: np.random.Generator) -> Data:
+def early(town: Town, data: Data, _rng: np.random.Generator) -> Data:
     """Returns the earliest part of the data."""
-    kept = data.times <= np.quantile(data.times, EARLY)
+    kept = data.times <= np.quantile(data.times, town.early)
     if hasattr(data, "take"):
         return data.take(kept)
     columns = {name: getattr(data, name)[kept] for name in ("rows", "labels", "times", "amounts")}
