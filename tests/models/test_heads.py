@@ -255,7 +255,7 @@ def test_what_needs_another_action_is_calibrated_and_owes_its_slot_nothing() -> 
 
 
 def test_where_things_stood_is_told_too() -> None:
-    """In an order by quality the first slot's predictions are too high for the others, and of what follows from them."""
+    """In an order by quality, what is predicted for the first slot is too high for the others."""
     fitted, data = heads.fit_heads(within().data, 1, params=GIVEN), within().data
     first = fitted.predict(data.rows)
     found, late = fitted.as_shown(first, data.positions), data.positions >= SLOTS // 2
