@@ -309,3 +309,20 @@ def test_slots_whose_choice_was_not_in_the_draw_are_left_out_and_many_are_a_doub
     assert MOST_BEYOND == 0.2
     more = slots_told([*there, *beyond, slot(11, ref="a", choice="d")], bounds=BOUNDS)
     assert more.doubts == ("in 3 of 11 slots that change, it would show what the slot was not drawn from",)
+
+
+class Lower(Clicks):
+    """Knows that what stands further down is clicked half as often."""
+
+    def as_shown(self, predictions: Any, positions: Any) -> Any:
+        return predictions / np.where(positions > 0, 2.0, 1.0)[:, None]
+
+
+def test_what_has_matured_is_predicted_where_it_stood(slates: tuple[SlateLog, System]) -> None:
+    log, system = slates
+    plain = asked(log, system, PARAMS)
+    then = plain.then._replace(model=Lower(), version="m2")
+    found, _ = FEED_TELLS.matured(plain._replace(then=then))
+    assert found.now.shape == found.then.shape == (160, len(HEADS))
+    assert sorted({round(one, 6) for one in (found.then / found.now)[:, 0].tolist()}) == [0.5, 1.0]
+    assert np.mean(found.then[:, 0] == found.now[:, 0]) == 0.25  # the first of four

@@ -18,6 +18,7 @@ import numpy as np
 from decalog.errors import DataError
 from decalog.metrics import Floats, Measurement
 from decalog.statistics.calibration import calibration
+from decalog.statistics.claims import claims
 from decalog.statistics.clusters import Clusters, clusters, ratio
 from decalog.whatif import Asked, Matured, named_verdict, telling_of
 from decalog.whatif_verdict import WhatIf, judged
@@ -57,6 +58,8 @@ class Gated(msgspec.Struct, frozen=True, kw_only=True):
         brings: see `WhatIf`.
         slices: "field=value" → gain there.
         ratios: head → (champion's, challenger's) observed over predicted.
+        claims: what the challenger claims to know of these rows, as a share of what the champion does, see
+            `statistics.claims`: a shadow holds it against the newest rows.
     """
 
     passes: bool
@@ -69,6 +72,7 @@ class Gated(msgspec.Struct, frozen=True, kw_only=True):
     brings: Measurement | None = None
     slices: dict[str, Measurement] = {}
     ratios: dict[str, tuple[Measurement, Measurement]] = {}
+    claims: Measurement | None = None
 
 
 def gate(asked: Asked, standards: Standards) -> Gated:
@@ -121,6 +125,7 @@ def weighed(matured: Matured, money: WhatIf, *, standards: Standards) -> Gated:
         brings=money.brings,
         slices=slices,
         ratios={head: both for head, both in ratios.items() if both is not None},
+        claims=claims(matured.now, matured.then, people=matured.people),
     )
 
 

@@ -20,6 +20,7 @@ from decalog.deployment import Deployment
 from decalog.errors import ConfigError, DataError, ModelError
 from decalog.gate import Standards, gate
 from decalog.guardrails import FALLBACKS, Guardrail, Phase, Sight, phase_of, sight, words
+from decalog.metrics import Measurement
 from decalog.monitoring import monitors_of
 from decalog.registry import SHORT, AliasChange, Artefact
 from decalog.rollout import TABLE, Rollout
@@ -222,7 +223,7 @@ class Loop:
 
     def _shadow(self, seen: _Seen, last: Rollout) -> Move:
         found = shadowed(seen.asked(last.model), last=self._plan.shadow)
-        against = found.against(self._plan.most_changed)
+        against = found.against(self._plan.most_changed, judged=_claimed(last))
         if against:
             return self._take(last, "stopped", why="; ".join(against), shadow=found)
         changed = 0.0 if found.changed is None else found.changed.value
@@ -304,6 +305,12 @@ class Loop:
         standing = self._standing(seen, now, of=self._plan.rolled_back_by)
         new = [one for _, one in standing if one.since >= last.at_us]
         return f"{new[0].monitor} stands since it decides: {new[0].said}"[:1_000] if new else None
+
+
+def _claimed(step: Rollout) -> Measurement | None:
+    """Returns what a challenger claimed to know at the gate, as the step that followed says."""
+    told = step.evidence.get("gate", {}).get("claims")
+    return None if told is None else msgspec.convert(told, Measurement)
 
 
 class _Seen:

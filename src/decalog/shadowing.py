@@ -2,28 +2,37 @@
 
 By replay of the log, so it costs the server nothing: what both saw is logged. No outcome is needed, and none is known:
 what a changed decision brings is by the challenger's own predictions, which is no estimate of what it will bring.
+
+What it claims to know of the newest requests is held against what it claimed of those that the gate judged it on. One
+that learnt from what is known only afterwards (a column that a job fills in later) shines at the gate, where the column
+is full, and knows little here, where it is still empty.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from decalog.candidates import Candidate, gathered
+from decalog.candidates import Candidate, gathered, named
 from decalog.decisions import Decision, decode_decision
 from decalog.events import Record
 from decalog.examples import AMOUNT
-from decalog.metrics import Measurement, proportion
+from decalog.impressions import subject_of
+from decalog.metrics import Floats, Measurement, proportion
 from decalog.policy import Case
 from decalog.recasting import Recasting
+from decalog.statistics.claims import claims
 from decalog.whatif import Asked
 
 _ENOUGH = 0.01
 """Share of decisions without a usable prediction, above which a challenger is not fit to decide."""
+_LOST = 0.5
+"""How much of what a challenger claimed to know at the gate, beside the champion, has to be left here. What that
+never met comes and goes: a challenger that still claims as much as the champion may have lost more."""
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +45,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
         moves: "allow → block" → decisions; of slots "replaced" → things.
         saves: minor units a thousand decisions that the changes are worth by the challenger's own predictions.
         predicted: head → mean prediction of what was chosen, (champion's, challenger's).
+        claims: what the challenger claims to know of what was chosen, as a share of what the champion does.
     """
 
     decisions: int
@@ -44,15 +54,31 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     moves: dict[str, int] = {}
     saves: float = 0.0
     predicted: dict[str, tuple[float, float]] = {}
+    claims: Measurement | None = None
 
-    def against(self, most_changed: float) -> tuple[str, ...]:
-        """Returns what speaks against letting it decide for anybody."""
+    def against(self, most_changed: float, *, judged: Measurement | None = None) -> tuple[str, ...]:
+        """Returns what speaks against letting it decide for anybody.
+
+        Args:
+            most_changed: share of what was chosen that may be shown to become another.
+            judged: what it claimed of the rows that the gate judged it on, as `claims`.
+        """
         if self.failed > _ENOUGH * self.decisions or self.changed is None:
             return (f"it predicts nothing usable on {self.failed:,} of {self.decisions:,} requests",)
         if self.changed.low > most_changed:
             share = f"{self.changed.value:.1%} of what was chosen ({self.changed.low:.1%} to {self.changed.high:.1%})"
             return (f"it would change {share}, more than {most_changed:.0%}: a question for a person",)
-        return ()
+        return tuple(self._forgets(judged))
+
+    def _forgets(self, judged: Measurement | None) -> Iterator[str]:
+        if self.claims is None or judged is None:
+            return
+        most = self.claims.high
+        if most < 1 and most < _LOST * judged.low:
+            here = f"{self.claims.value:.3g} times as much as the champion (at most {most:.3g})"
+            there = f"{judged.value:.3g} times (at least {judged.low:.3g})"
+            why = "it may have learnt from what nobody knows yet when one decides"
+            yield f"of the newest requests it claims to know {here}, of those it was judged on {there}: {why}"
 
 
 def shadowed(asked: Asked, *, last: int) -> Shadow:
@@ -62,9 +88,8 @@ def shadowed(asked: Asked, *, last: int) -> Shadow:
         asked: the champion and the challenger, of one feature set.
         last: how many decisions are looked at.
     """
-    recast, policy = Recasting(asked), asked.then.policy.greedy
-    found = list(_newest(asked, last))
-    tally = _Tally(policy)
+    recast, found = Recasting(asked), list(_newest(asked, last))
+    tally = _Tally(asked)
     for record, decision in found:
         case = recast.case(record, decision)
         if case is None:
@@ -77,7 +102,7 @@ def shadowed(asked: Asked, *, last: int) -> Shadow:
         changed=proportion(tally.changed, tally.choices) if tally.choices else None,
         moves=dict(tally.moves.most_common()),
         saves=1_000 * tally.saved / max(len(found) - tally.failed, 1),
-        predicted={head: (float(np.mean(was)), float(np.mean(now))) for head, (was, now) in tally.predicted.items()},
+        **tally.told(),
     )
 
 
@@ -102,12 +127,25 @@ def _newest(asked: Asked, last: int) -> Iterator[tuple[Record, Decision]]:
 class _Tally:
     """What was counted so far."""
 
-    def __init__(self, policy: Any) -> None:
-        self._policy = policy
+    def __init__(self, asked: Asked) -> None:
+        self._policy, self._schema = asked.then.policy.greedy, asked.then.system.schema
+        self._heads = tuple(asked.then.head.split("+"))
         self.choices = self.changed = self.failed = 0
         self.saved = 0.0
         self.moves: Counter[str] = Counter()
-        self.predicted: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+        self._predicted: tuple[list[Floats], list[Floats]] = ([], [])
+        self._people: list[int] = []
+
+    def told(self) -> dict[str, Any]:
+        """Returns what both predicted of what was chosen, as a `Shadow` has it."""
+        if not self._people:
+            return {}
+        now, then = (np.array(rows) for rows in self._predicted)
+        means = zip(now.mean(axis=0).tolist(), then.mean(axis=0).tolist(), strict=True)
+        return {
+            "predicted": dict(zip(self._heads, means, strict=True)),
+            "claims": claims(now, then, people=np.array(self._people, np.int64)),
+        }
 
     def take(self, decision: Decision, case: Case) -> None:
         """Counts one decision, and what the challenger's policy makes of its case."""
@@ -119,21 +157,29 @@ class _Tally:
             self.moves["replaced"] += replaced
             worth = _worth(case, self._policy)
             self.saved += sum(worth.get(ref, 0.0) for ref in now) - sum(worth.get(ref, 0.0) for ref in was)
-            self._predictions(decision, case, was[0] if was else "")
+            self._predictions(decision, case, was)
         else:
             before, after = decision.choice.action, then.action
             self.choices, self.changed = self.choices + 1, self.changed + (before != after)
             if before != after:
                 self.moves[f"{before} → {after}"] += 1
                 self.saved += self._cost(case, before) - self._cost(case, after)
-            self._predictions(decision, case, decision.request.id)
+            self._predictions(decision, case, [case.candidates[0].ref])
 
-    def _predictions(self, decision: Decision, case: Case, ref: str) -> None:
-        was, now = (_of(candidates, ref) for candidates in (decision.candidates, case.candidates))
-        for head in was.keys() & now.keys():
-            before, after = self.predicted[head]
-            before.append(was[head])
-            after.append(now[head])
+    def _predictions(self, decision: Decision, case: Case, refs: Sequence[str]) -> None:
+        was, now = (named(candidates, refs) for candidates in (decision.candidates, case.candidates))
+        person = subject_of(decision.request, self._schema)
+        for ref in refs:
+            both = [self._row(side.get(ref)) for side in (was, now)]
+            if all(row is not None for row in both):
+                self._people.append(person)
+                for rows, row in zip(self._predicted, both, strict=True):
+                    rows.append(row)
+
+    def _row(self, candidate: Candidate | None) -> Any:
+        """Returns what is predicted of a candidate, float64 a head; None where that is not all."""
+        told = {} if candidate is None else candidate.predictions
+        return np.array([told[head] for head in self._heads]) if told.keys() >= set(self._heads) else None
 
     def _cost(self, case: Case, action: str) -> float:
         """Returns what an action is expected to cost by the challenger's prediction."""
@@ -148,8 +194,3 @@ def _worth(case: Case, policy: Any) -> Mapping[str, float]:
     competing = columns.competing
     worth = policy.worth(columns.heads, columns.rows[:competing])
     return dict(zip(columns.refs[:competing], worth.tolist(), strict=True))
-
-
-def _of(candidates: Any, ref: str) -> Mapping[str, float]:
-    found: list[Candidate] = [one for one in candidates if one.ref == ref]
-    return found[0].predictions if found else {}

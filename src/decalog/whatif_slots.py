@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -17,7 +17,8 @@ from decalog.candidates import gathered
 from decalog.decisions import Decision, decode_decision
 from decalog.events import Record
 from decalog.impressions import ImpressionHistory, last_said, signals_of, subject_of
-from decalog.metrics import Int64s
+from decalog.metrics import Floats, Int64s
+from decalog.models.base import SlateSet
 from decalog.outcomes import LabelBook
 from decalog.policy import Case
 from decalog.recasting import Recasting
@@ -83,13 +84,19 @@ class Slots(msgspec.Struct, frozen=True):
             unit=f"shown {system.schema.slate_of}",
             heads=data.heads,
             labels=data.labels,
-            now=ranked_by(asked.now.model, data),
-            then=ranked_by(asked.then.model, data),
+            now=_as_shown(asked.now.model, data),
+            then=_as_shown(asked.then.model, data),
             weights=np.ones(data.n),
             people=data.users,
             facts=data.facts,
         )
         return matured, self.evidence(asked)
+
+
+def _as_shown(model: Any, data: SlateSet) -> Floats:
+    """Returns what a model predicts of things where they stood: outcomes came from there, not from the first slot."""
+    predictions = ranked_by(model, data)
+    return model.as_shown(predictions, data.positions) if hasattr(model, "as_shown") else predictions
 
 
 def bounds_of(money: SlatePolicy, heads: tuple[str, ...]) -> tuple[float, float]:

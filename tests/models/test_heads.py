@@ -254,6 +254,19 @@ def test_what_needs_another_action_is_calibrated_and_owes_its_slot_nothing() -> 
     assert fitted.contributions_to(rows[:2], "p_share") is None
 
 
+def test_where_things_stood_is_told_too() -> None:
+    """In an order by quality, what is predicted for the first slot is too high for the others."""
+    fitted, data = heads.fit_heads(within().data, 1, params=GIVEN), within().data
+    first = fitted.predict(data.rows)
+    found, late = fitted.as_shown(first, data.positions), data.positions >= SLOTS // 2
+    for column in range(2):
+        happened = data.labels[late, column].mean()
+        assert found[late, column].mean() == pytest.approx(happened, rel=0.12)
+        assert first[late, column].mean() > 1.25 * happened
+    assert found[~late & (data.positions == 0)] == pytest.approx(first[~late & (data.positions == 0)])
+    assert (found[:, 1] < found[:, 0]).all()
+
+
 def test_what_happened_says_that_the_action_it_needs_happened_too() -> None:
     data = within(500).data
     labels = data.labels.copy()

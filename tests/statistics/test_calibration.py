@@ -55,6 +55,19 @@ def test_right_predictions_are_called_right(setting: dict[str, Any]) -> None:
     assert share([level.observed.low <= level.predicted <= level.observed.high for level in levels]) > 0.93
 
 
+def test_a_ratio_is_as_sure_as_its_positives_however_few_rows_hold_most_of_what_is_predicted() -> None:
+    """A hundred frauds of nine thousand payments, most of them where a few payments are thought risky."""
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(60):
+        predictions = np.clip(rng.beta(0.05, 4.5, 9_000), 1e-6, 1.0)
+        labels = (rng.random(9_000) < predictions).astype(np.float64)
+        found.append(calibration(labels, predictions, entities=np.arange(9_000) // 14).ratio)
+    assert share([one.low <= 1 <= one.high for one in found]) > 0.88
+    assert np.median([one.low for one in found]) > 0.7
+    assert np.median([one.high for one in found]) < 1.4
+
+
 def test_labels_that_hang_together_alarm_where_nobody_said_so() -> None:
     worlds = [world(seed, people=100) for seed in range(100)]
     assert share([calibration(labels, predictions).p_value <= 0.05 for labels, predictions, _ in worlds]) > 0.12

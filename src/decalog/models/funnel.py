@@ -49,6 +49,10 @@ class Funnel:
         rows = data.rows if data.told is None else data.told.redescribed(self, data.places)
         return self.predict(rows)
 
+    def as_shown(self, predictions: Floats, positions: Any) -> Floats:
+        """See `Heads.as_shown`."""
+        return self.ranker.as_shown(predictions, positions) if isinstance(self.ranker, Heads) else predictions
+
     def save(self, folder: Path) -> Mapping[str, Any]:
         """See `Model.save`."""
         self.towers.save(folder)

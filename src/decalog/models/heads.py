@@ -180,6 +180,19 @@ class Heads:
         """
         return {head.name: tuple(np.exp(head.curve).tolist()) for head in self.described}
 
+    def as_shown(self, predictions: Floats, positions: Int64s) -> Floats:
+        """Returns P(action) where things stood, n × heads, of predictions for the first position."""
+        found = predictions.copy()
+        for place, head in enumerate(self.described):
+            p = predictions[:, place]
+            if head.name in self._params.given:
+                other = self.heads.index(self._params.given[head.name])
+                found[:, place] = p * (found[:, other] / predictions[:, other])
+            else:
+                odds = np.exp(np.array(head.curve))[np.minimum(positions, len(head.curve) - 1)]
+                found[:, place] = odds * p / (1 - p + odds * p)
+        return found
+
     def contributions_to(self, rows: Floats, head: str) -> Floats | None:
         """Returns what each feature adds to the log odds of a head, as `models.base.Explaining` does of the only one.
 

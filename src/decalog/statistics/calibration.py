@@ -75,7 +75,8 @@ def calibration(
     rows = clusters(tokens, n=len(y), where=f"{_WHERE}, entities")
     places, count = _levels(p, levels)
     whole = ratio(y, p, rows=rows, where=_WHERE)
-    might = unseen(whole.value, (0.0, 1 / float(np.mean(p))), effective=rows.effective(p))
+    # One row more, of a mean prediction: it weighs as much as any, however few rows hold most of what is predicted.
+    might = unseen(whole.value, (0.0, 1 / float(np.mean(p))), effective=len(y))
     return Calibration(
         levels=tuple(_level(y, p, rows=rows, inside=(places == place).astype(np.float64)) for place in range(count)),
         ratio=within(whole.measured(might), (0.0, np.inf)),

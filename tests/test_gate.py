@@ -1,0 +1,168 @@
+"""The gate: each thing that stops a challenger stops it alone, and one that nothing speaks against goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from decalog.gate import Gated, Standards, weighed
+from decalog.metrics import Measurement
+from decalog.whatif import Matured
+from decalog.whatif_verdict import Answer, WhatIf
+
+N = 6_000
+RISKY, CALM = 0.3, 0.02
+STANDARDS = Standards(slices=("channel",))
+
+
+def matured(**given: Any) -> Matured:
+    """Half of the rows are risky. The champion knows the mean alone, the challenger knows which are which."""
+    rng = np.random.default_rng(5)
+    truth = np.where(np.arange(N) % 2 == 0, RISKY, CALM)[:, None]
+    made = Matured(
+        unit="payment",
+        heads=("p_fraud",),
+        labels=(rng.random((N, 1)) < truth).astype(np.float64),
+        now=np.full((N, 1), (RISKY + CALM) / 2),
+        then=truth,
+        weights=np.ones(N),
+        people=np.arange(N) // 3,
+        facts=tuple({"channel": "moto" if row // 2 % 8 == 0 else "ecom"} for row in range(N)),
+    )
+    return msgspec.structs.replace(made, **given)
+
+
+def money(answer: Answer = "no verdict", brings: Measurement | None = None) -> WhatIf:
+    return WhatIf(
+        answer=answer,
+        because=(),
+        brings=brings,
+        findings={},
+        whatever=None,
+        foreseen=0.0,
+        changes=Measurement(0.0, 0.0, 0.0, N),
+        overlap=None,
+        more="",
+        unit="payment",
+        moves={},
+        labels=(N, N),
+        since=0,
+        until=0,
+        notes=(),
+    )
+
+
+def judged(rows: Matured, told: WhatIf | None = None, standards: Standards = STANDARDS) -> Gated:
+    return weighed(rows, told or money(), standards=standards)
+
+
+def odds_times(factor: float, p: Any) -> Any:
+    return factor * p / (1 - p + factor * p)
+
+
+def test_one_that_nothing_speaks_against_goes_on() -> None:
+    found = judged(matured())
+    assert found.passes
+    assert found.gain is not None
+    assert found.gain.low > 0
+    assert found.because[0].startswith(f"it saves {found.gain.value:.4g} nats")
+    assert set(found.slices) == {"channel=ecom", "channel=moto"}
+    assert found.claims is None  # a champion that says the same of all claims nothing
+
+
+def test_it_claims_to_know_more_than_the_champion() -> None:
+    truth = matured().then
+    found = judged(matured(now=(truth + (RISKY + CALM) / 2) / 2))
+    assert found.claims is not None
+    assert found.claims.low > 1.5
+
+
+def test_too_few_positives_say_nothing() -> None:
+    rows = matured()
+    labels = np.where(np.cumsum(rows.labels, axis=0) > 19, 0.0, rows.labels)
+    found = judged(matured(labels=labels))
+    assert not found.passes
+    assert found.because == ("19 positives have matured since both were made, of 20 needed",)
+    assert judged(matured(labels=labels), standards=Standards(least_positives=19)).because != found.because
+
+
+def test_rows_without_a_label_are_left_out() -> None:
+    rows = matured()
+    unknown = np.where(np.arange(N)[:, None] % 3 == 0, np.nan, rows.labels)
+    found = judged(matured(labels=unknown))
+    assert (found.passes, found.rows) == (True, N - N // 3)
+
+
+def test_a_worse_log_score_stops_it() -> None:
+    rows = matured()
+    found = judged(msgspec.structs.replace(rows, now=rows.then, then=rows.now))
+    assert not found.passes
+    assert found.because[0].startswith("its log score is worse: it saves -")
+
+
+def test_what_is_not_shown_to_be_better_is_stopped() -> None:
+    rows = matured()
+    found = judged(msgspec.structs.replace(rows, now=rows.then))
+    assert not found.passes
+    assert found.because == ("it is not shown to be better: it saves 0 nats (0 to 0) a payment",)
+
+
+def test_money_alone_may_show_that_it_is_better() -> None:
+    rows = matured()
+    found = judged(msgspec.structs.replace(rows, now=rows.then), money("better", Measurement(9.0, 1.0, 17.0, N)))
+    assert found.passes
+
+
+def test_it_may_not_cost_money_however_good_its_score() -> None:
+    found = judged(matured(), money("worse", Measurement(-9.0, -17.0, -1.0, N)))
+    assert not found.passes
+    assert found.because == ("it costs money: -9 minor units a thousand payments (-17 to -1)",)
+
+
+def test_one_slice_that_is_worse_stops_it() -> None:
+    rows = matured()
+    is_moto = np.array([fact["channel"] == "moto" for fact in rows.facts])[:, None]
+    found = judged(matured(then=np.where(is_moto, RISKY + CALM - rows.then, rows.then)))
+    assert found.gain is not None
+    assert found.gain.low > 0  # over all it is better
+    assert not found.passes
+    assert found.because[0].startswith("where channel=moto it is worse: it saves -")
+    assert len(found.because) == 1
+
+
+def test_a_slice_may_be_worse_by_what_is_allowed() -> None:
+    rows = matured()
+    is_moto = np.array([fact["channel"] == "moto" for fact in rows.facts])[:, None]
+    then = np.where(is_moto, RISKY + CALM - rows.then, rows.then)
+    assert judged(matured(then=then), standards=Standards(slices=("channel",), worse_in_a_slice=5.0)).passes
+    assert judged(matured(then=then), standards=Standards(slices=())).passes
+
+
+@pytest.mark.parametrize("factor", [1 / 2.5, 2.5])
+def test_a_shifted_calibration_stops_it_though_it_knows_more(factor: float) -> None:
+    rows = matured()
+    found = judged(matured(then=odds_times(factor, rows.then)))
+    assert found.gain is not None
+    assert found.gain.value > 0
+    assert not found.passes
+    (why,) = found.because
+    assert why.startswith("p_fraud happens ")
+    assert "times as often as predicted" in why
+
+
+def test_one_that_is_nearer_to_what_happens_than_the_champion_goes_on() -> None:
+    rows = matured()
+    champion = odds_times(9.0, rows.now)
+    assert judged(matured(now=champion, then=odds_times(2.5, rows.then))).passes
+
+
+def test_people_who_come_often_count_once() -> None:
+    few = matured(people=np.arange(N) % 4)
+    found, whole = judged(few).gain, judged(matured()).gain
+    assert found is not None
+    assert whole is not None
+    assert found.value == whole.value
+    assert found.high - found.low != whole.high - whole.low
