@@ -171,7 +171,7 @@ TOWNS = {
         looks=96,
         test_share=0.15,
         positives=30,
-        early=0.15,
+        early=0.3,
         answer=lambda truth: float(truth.get("clicks", 0)),
         units=frozenset({"s", "clicks", "shown", "reads", "likes", "hides", "requests", "readers", "posts"}),
         poisoned=farmed,
@@ -257,7 +257,7 @@ def shifted(factor: float) -> Callable[[Any], Any]:
 
     def model(fitted: Any) -> Any:
         if isinstance(fitted, Funnel):
-            return Funnel(fitted.towers, fitted.neighbours, model(fitted.ranker))
+            return Funnel(fitted.towers, fitted.neighbours, fitted.kin, ranker=model(fitted.ranker))
         if isinstance(fitted, Heads):
             fitted.described = tuple(
                 msgspec.structs.replace(head, calibrator=curve(head.calibrator)) for head in fitted.described
