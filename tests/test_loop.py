@@ -27,7 +27,7 @@ from decalog.systems.fraud.system import SYSTEM
 from decalog.tails import Champion
 from decalog.watching import Finding
 
-PEOPLE = [f"card-{number}" for number in range(250)]
+PEOPLE = [f"card-{number}" for number in range(300)]
 PLAN = LoopPlan(
     guardrails=(
         Guardrail(
