@@ -42,6 +42,7 @@ PLAN = LoopPlan(
         ),
     ),
     shares_bp=(5_000, 5_500),
+    people=1,
     least="1h",
     most="2d",
     most_changed=0.5,
@@ -175,6 +176,18 @@ def test_a_shadow_that_changes_too_much_is_a_question_for_a_person(
     assert move.act == "stop"
     assert "it would change 100.0% of what was chosen" in move.why
     assert made.steps()[-1].evidence["shadow"]["moves"] == {"allow → step_up": 50}
+
+
+def test_a_share_of_too_few_people_to_tell_anything_is_left_out(made: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes(monkeypatch)
+    made.pay(*PEOPLE[:100])
+    newer(made)
+    loop = turning(made, msgspec.structs.replace(PLAN, shares_bp=(1_000, 4_000, 9_000), people=30))
+    stepped(made, loop)
+    stepped(made, loop)
+    last = made.steps()[-1]
+    assert (last.stage, last.share_bp) == ("canary", 4_000)
+    assert last.why.endswith("100 people a week")
 
 
 def test_what_is_not_shown_in_time_is_stopped(made: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from decalog.clock import DAY, duration_us
+from decalog.decisions import decode_decision
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError, DataError, ModelError
 from decalog.gate import Standards, gate
@@ -26,7 +27,7 @@ from decalog.registry import SHORT, AliasChange, Artefact
 from decalog.rollout import TABLE, Rollout
 from decalog.shadowing import shadowed
 from decalog.system import System, load
-from decalog.tails import Champion
+from decalog.tails import Champion, position_at
 from decalog.watching import Finding, watch
 from decalog.whatif import Asked, Change, asked_of
 
@@ -48,7 +49,9 @@ class LoopPlan(msgspec.Struct, frozen=True, kw_only=True):
         test_positives: see `TrainingPlan`.
         rest: but never sooner than so long after the last.
         held_by: and never while a monitor of such a quantity stands: what it would learn is missing or wrong.
-        shares_bp: of the people, one phase after the other, hundredths of a percent, rising.
+        shares_bp: of the people, one phase after the other, hundredths of a percent, rising. A share that would hold
+            fewer than `people` of a week's is left out: they could tell nothing.
+        people: that an arm needs.
         least, most: of a phase. One that has shown nothing wrong by `most`, but not enough either, is stopped.
         alpha: how likely an interval of a phase ever misses.
         shadow: how many of the newest decisions are made again before anybody is decided for.
@@ -66,6 +69,7 @@ class LoopPlan(msgspec.Struct, frozen=True, kw_only=True):
     rest: str = "1d"
     held_by: tuple[str, ...] = ("unheard",)
     shares_bp: tuple[int, ...] = (1_000, 5_000)
+    people: int = 150
     least: str = "1d"
     most: str = "28d"
     alpha: float = 0.05
@@ -227,8 +231,10 @@ class Loop:
         if against:
             return self._take(last, "stopped", why="; ".join(against), shadow=found)
         changed = 0.0 if found.changed is None else found.changed.value
-        why = f"on {found.decisions:,} decisions it changes {changed:.2%} of what was chosen"
-        return self._take(last, "canary", why=why, share_bp=self._plan.shares_bp[0], shadow=found)
+        people, shares = seen.people(), self._plan.shares_bp
+        share_bp = next((share for share in shares if share * people >= 10_000 * self._plan.people), shares[-1])
+        why = f"on {found.decisions:,} decisions it changes {changed:.2%} of what was chosen; {people:,} people a week"
+        return self._take(last, "canary", why=why, share_bp=share_bp, shadow=found)
 
     def _look(self, seen: _Seen, last: Rollout, now: int, *, is_own: bool) -> Move | None:
         phase = phase_of(seen.steps_of(last.name))
@@ -267,9 +273,8 @@ class Loop:
         why = f"{', '.join(found.of('safe'))}: nothing worse at {last.share_bp / 100:g} %"
         if larger:
             return self._take(last, "canary", why=why, share_bp=larger[0], canary=found)
-        self._take(
-            last, "canary", why=why, share_bp=last.share_bp, canary=found
-        )  # the evidence, before anything rests on it
+        # The evidence stands in the log before anything rests on it.
+        self._take(last, "canary", why=why, share_bp=last.share_bp, canary=found)
         self._hands.promote(last.model, why=why)
         return Move(act="promote", model=last.model, why=why)
 
@@ -347,6 +352,13 @@ class _Seen:
         if newest is None or not self.champion or any(change.model == newest.id for change in self._history):
             return None
         return None if any(step.model[:SHORT] == newest.id[:SHORT] for _, step in self._steps) else newest
+
+    def people(self) -> int:
+        """Returns for how many people something was decided in the log's last week."""
+        log, own = self.deployment.log, self.system.name
+        week = log.read(position_at(log, log.known_time - 7 * DAY))
+        decisions = (decode_decision(one.body) for one in week if one.kind == "decision" and one.system == own)
+        return len({decision.request.subject or decision.id for decision in decisions})
 
     def steps_of(self, name: str) -> list[tuple[int, Rollout]]:
         """Returns (seq, step) of one rollout, in order."""
