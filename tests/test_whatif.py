@@ -26,7 +26,7 @@ from decalog.systems.feed.whatif import WHATIF as FEED_TELLS
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
 from decalog.systems.fraud.whatif import WHATIF, shows
-from decalog.whatif import Asked, Change, Replay, Side, changed_params, what_if
+from decalog.whatif import Asked, Change, Replay, Side, asked_of, changed_params, what_if
 from decalog.whatif_slots import MOST_BEYOND, DrawnSlot, bounds_of, drawn_slots, slots_told
 from decalog.whatif_verdict import judged
 
@@ -326,3 +326,22 @@ def test_what_has_matured_is_predicted_where_it_stood(slates: tuple[SlateLog, Sy
     assert found.now.shape == found.then.shape == (160, len(HEADS))
     assert sorted({round(one, 6) for one in (found.then / found.now)[:, 0].tolist()}) == [0.5, 1.0]
     assert np.mean(found.then[:, 0] == found.now[:, 0]) == 0.25  # the first of four
+
+
+def test_what_a_step_up_shows_of_those_who_passed_is_no_sample_for_a_gate(tmp_path: Path) -> None:
+    log = FraudLog(tmp_path, shadow=True)
+    for i, taken in enumerate(("allow", "step_up", "review", "allow") * 10):
+        log.decide(f"p{i}", 10 + i / 50, taken=taken, card=f"card-{i}")
+        if taken == "step_up":
+            log.report(f"a{i}", f"p{i}", 10 + i / 50 + 0.01, kind="authentication", source="acs")
+        if taken == "review":
+            log.report(f"a{i}", f"p{i}", 10 + i / 50 + 0.01, kind="analyst_verdict", source="analyst", value=0)
+    log.records(until_day=130)
+    add_model(tmp_path, rule(limit=3_000), parameters={"trained_at": START})
+    made = Deployment(Home(tmp_path), "fraud", log.log)
+    found, evidence = WHATIF.matured(asked_of(made, Change()))
+    acted = [("allow", "step_up", "review", "allow")[i % 4] for i in range(40)]
+    known = np.isfinite(found.labels[:, 0]).tolist()
+    assert known == [action != "step_up" for action in acted]
+    assert evidence.labels == (40, 40)
+    log.log.close()

@@ -247,14 +247,20 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
         return self.matured(asked)[1]
 
     def matured(self, asked: Asked) -> tuple[Matured, Evidence]:
-        """See `Telling`; a request that was drawn stands for those that were not."""
+        """See `Telling`; a request that was drawn stands for those that were not.
+
+        Where an action shows outcomes of one kind more often than of the other, those that show are no sample of all:
+        of frauds that met a step-up hardly one does, so what is seen there would be far rarer than predicted.
+        """
         now, then = _replays(asked)
         schema, rows = asked.now.system.schema, now.rows
         people = np.array([subject_of(request, schema) for request in rows.requests], np.int64)
+        shows = {"": (1.0, 1.0), **self.shows(asked.money.params)}
+        is_fair = np.array([len({*shows.get(action, (0.0, 1.0))}) == 1 for action in rows.acted], np.bool_)
         matured = Matured(
             unit=schema.noun,
             heads=(asked.now.head,),
-            labels=np.where(rows.labelled, rows.labels, np.nan)[:, None],
+            labels=np.where(rows.labelled & is_fair, rows.labels, np.nan)[:, None],
             now=now.predictions[:, None],
             then=then.predictions[:, None],
             weights=rows.weights,
