@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -234,8 +235,11 @@ def test_a_slate_policy_without_a_sound_fallback_is_caught(policy: type[FeedPoli
 class Talkative(FeedRetrieval):
     """Describes every post by something that nobody declared."""
 
-    def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
-        found = super().retrieve(request, model)
+    def search(self, request: Event, model: Model | None = None) -> tuple[Future[Any], Callable[[], Retrieved]]:
+        done, found = super().search(request, model)
+        return done, lambda: self._talked(found())
+
+    def _talked(self, found: Retrieved) -> Retrieved:
         told = [msgspec.structs.replace(one, attributes={**one.attributes, "mood": 1}) for one in found.candidates]
         return msgspec.structs.replace(found, candidates=tuple(told))
 
