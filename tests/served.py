@@ -14,12 +14,25 @@ from decalog.challengers import ready, roll
 from decalog.clock import MINUTE, rfc3339
 from decalog.decisions import Decision
 from decalog.deployment import Deployment
+from decalog.guardrails import Guardrail
 from decalog.home import Home
 from decalog.levers import Levers
 from decalog.rollout import TABLE, Rollout
 from decalog.serving import Service
 from decalog.tables import Stored, Tables
 from decalog.testing.stage import Chance
+
+STOPPED = Guardrail(
+    name="stopped",
+    meaning="payments that are not let through",
+    unit="share",
+    better="lower",
+    value=lambda told, _policy: float(told.decision.choice.action != "allow"),
+    allowed=0.05,
+    excluded=0.2,
+    bounds=(0.0, 1.0),
+)
+"""A guardrail that shows at once."""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.homes import add_model, fill_home, rule
-from tests.served import Served, served
+from tests.served import STOPPED, Served, served
 
 from decalog.clock import DAY
 from decalog.guardrails import FALLBACKS, Guardrail, Phase, Sight, Told, phase_of, sight, words
@@ -20,16 +20,6 @@ from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
 
 PEOPLE = [f"card-{number}" for number in range(400)]
-BLOCKS = Guardrail(
-    name="stopped",
-    meaning="payments that are not let through",
-    unit="share",
-    better="lower",
-    value=lambda told, _policy: float(told.decision.choice.action != "allow"),
-    allowed=0.05,
-    excluded=0.2,
-    bounds=(0.0, 1.0),
-)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +51,7 @@ def seen(made: Served, begin: tuple[int, Rollout], *guardrails: Guardrail, later
 def test_a_challenger_that_stops_what_the_champion_lets_through_is_shown_to_harm(made: Served) -> None:
     begin = begun(made, limit=10.0)
     made.pay(*PEOPLE[:60], amount_minor=2_500)
-    found = seen(made, begin, BLOCKS)
+    found = seen(made, begin, STOPPED)
     assert found.of("harm") == ("stopped",)
     (one,) = found.looked
     assert one.effect is not None
@@ -73,9 +63,9 @@ def test_a_challenger_that_stops_what_the_champion_lets_through_is_shown_to_harm
 def test_one_that_decides_alike_is_safe_once_enough_people_were_followed(made: Served) -> None:
     begin = begun(made, limit=2_999.0)
     made.pay(*PEOPLE[:8])
-    assert seen(made, begin, BLOCKS).of("open") == ("stopped",)
+    assert seen(made, begin, STOPPED).of("open") == ("stopped",)
     made.pay(*PEOPLE[8:])
-    found = seen(made, begin, BLOCKS, FALLBACKS)
+    found = seen(made, begin, STOPPED, FALLBACKS)
     assert found.of("safe") == ("stopped", "fallbacks")
     assert found.is_split
 
@@ -83,7 +73,7 @@ def test_one_that_decides_alike_is_safe_once_enough_people_were_followed(made: S
 def test_a_person_is_one_row_followed_from_the_first_decision_to_the_end(made: Served) -> None:
     begin = begun(made, limit=10.0)
     made.pay("card-1", "card-2", "card-1", amount_minor=2_500)
-    followed = msgspec.structs.replace(BLOCKS, after="1d")
+    followed = msgspec.structs.replace(STOPPED, after="1d")
     assert sum(seen(made, begin, followed).looked[0].rows) == 0
     assert sum(seen(made, begin, followed, later=2 * DAY).looked[0].rows) == 2
 
@@ -108,7 +98,7 @@ def test_what_came_after_a_persons_time_changes_no_row(made: Served) -> None:
 
 def test_without_bounds_an_arm_needs_a_hundred_people(made: Served) -> None:
     begin = begun(made, limit=10.0)
-    unbounded = msgspec.structs.replace(BLOCKS, bounds=None)
+    unbounded = msgspec.structs.replace(STOPPED, bounds=None)
     made.pay(*PEOPLE[:150], amount_minor=2_500)
     assert seen(made, begin, unbounded).looked[0].effect is None
     made.pay(*PEOPLE[150:], amount_minor=2_500)
@@ -120,7 +110,7 @@ def test_what_is_allowed_and_excluded_may_be_shares_of_the_champions_mean(made: 
     begin = begun(made, limit=9.0)
     made.service.put_policy(FraudPolicy(FraudCosts(rules="block if :amount_minor: > 1")))
     made.pay(*PEOPLE)
-    relative = msgspec.structs.replace(BLOCKS, allowed=0.0, excluded=0.2, is_relative=True)
+    relative = msgspec.structs.replace(STOPPED, allowed=0.0, excluded=0.2, is_relative=True)
     assert seen(made, begin, relative).of("safe") == ("stopped",)
 
 
@@ -128,7 +118,7 @@ def test_people_who_do_not_fall_as_declared_are_noticed(made: Served) -> None:
     begin = begun(made, limit=2_999.0)
     made.pay(*PEOPLE)
     made.log.commit()
-    phase = Phase(system=SYSTEM, rollout=begin[1], guardrails=(BLOCKS,), policy=FraudPolicy(FraudCosts()))
+    phase = Phase(system=SYSTEM, rollout=begin[1], guardrails=(STOPPED,), policy=FraudPolicy(FraudCosts()))
     records = list(made.log.read(begin[0]))
     lost = {r.seq for r in records if r.kind == "decision" and b"r1/challenger" in r.body}
     kept = [record for record in records if record.seq not in lost or record.seq % 9 == 0]
@@ -140,7 +130,7 @@ def test_people_who_do_not_fall_as_declared_are_noticed(made: Served) -> None:
 def test_decisions_of_another_rollout_do_not_count(made: Served) -> None:
     seq, step = begun(made, limit=10.0)
     made.pay(*PEOPLE[:20])
-    found = seen(made, (seq, msgspec.structs.replace(step, name="other")), BLOCKS)
+    found = seen(made, (seq, msgspec.structs.replace(step, name="other")), STOPPED)
     assert found.people == (0, 0)
     assert found.of("open") == ("stopped",)
 

@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 from tests.homes import add_model, fill_home, rule
-from tests.served import Served, served
+from tests.served import STOPPED, Served, served
 
 from decalog import loop as loops
 from decalog.clock import DAY
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError, DataError
 from decalog.gate import Gated
-from decalog.guardrails import Guardrail
 from decalog.hands import Within, loop_of, turned
 from decalog.home import Home
 from decalog.loop import BY, Loop, LoopPlan, Move, plan_of
@@ -29,18 +28,7 @@ from decalog.watching import Finding
 
 PEOPLE = [f"card-{number}" for number in range(300)]
 PLAN = LoopPlan(
-    guardrails=(
-        Guardrail(
-            name="stopped",
-            meaning="payments that are not let through",
-            unit="share",
-            better="lower",
-            value=lambda told, _policy: float(told.decision.choice.action != "allow"),
-            allowed=0.05,
-            excluded=0.2,
-            bounds=(0.0, 1.0),
-        ),
-    ),
+    guardrails=(STOPPED,),
     shares_bp=(5_000, 5_500),
     people=1,
     least="1h",

@@ -104,12 +104,14 @@ def weighed(matured: Matured, money: WhatIf, *, standards: Standards) -> Gated:
     together = clusters(matured.people, n=rows, where="gate, people")
     then, now = _score(matured, matured.then), _score(matured, matured.now)
     gain = ratio((now - then) * matured.weights, matured.weights, rows=together, where="gate").measured()
-    slices = dict(_slices(matured, now - then, together=together, standards=standards))
+    inside = dict(_rows_by_slice(matured, standards.slices))
+    slices = dict(_slices(inside, (now - then) * matured.weights, weights=matured.weights, together=together))
     ratios = {head: _ratios(matured, place) for place, head in enumerate(matured.heads)}
     loss = float(np.average(now, weights=matured.weights))
+    before = {name: float(np.average(now[one], weights=matured.weights[one])) for name, one in inside.items()}
     against = (
         *_worse(gain, money),
-        *_worse_slices(slices, matured, losses=now, standards=standards),
+        *_worse_slices(slices, before, allowed=standards.worse_in_a_slice),
         *_uncalibrated(ratios, standards),
     )
     better = gain.low > 0 or money.answer == "better"
@@ -143,13 +145,11 @@ def _score(matured: Matured, predictions: Floats) -> Floats:
 
 
 def _slices(
-    matured: Matured, gains: Floats, *, together: Clusters, standards: Standards
+    inside: Mapping[str, Any], gains: Floats, *, weights: Floats, together: Clusters
 ) -> Iterator[tuple[str, Measurement]]:
-    found = [(name, rows) for name, rows in _rows_by_slice(matured, standards.slices)]
-    confidence = 1 - 0.05 / max(len(found), 1)  # Bonferroni: any of them being worse stops it
-    for name, rows in found:
-        inside = matured.weights * rows
-        told = ratio(gains * inside, inside, rows=together, where=f"gate, {name}")
+    confidence = 1 - 0.05 / max(len(inside), 1)  # Bonferroni: any of them being worse stops it
+    for name, rows in inside.items():
+        told = ratio(gains * rows, weights * rows, rows=together, where=f"gate, {name}")
         yield name, msgspec.structs.replace(told.measured(confidence=confidence), n=int(np.sum(rows)))
 
 
@@ -186,14 +186,10 @@ def _worse(gain: Measurement, money: WhatIf) -> Iterator[str]:
         yield f"it costs money: {money.brings.value:.4g} minor units a thousand {money.unit}s ({low:.4g} to {high:.4g})"
 
 
-def _worse_slices(
-    slices: Mapping[str, Measurement], matured: Matured, *, losses: Floats, standards: Standards
-) -> Iterator[str]:
-    rows = dict(_rows_by_slice(matured, standards.slices))
+def _worse_slices(slices: Mapping[str, Measurement], losses: Mapping[str, float], *, allowed: float) -> Iterator[str]:
     for name, gain in slices.items():
-        before = float(np.average(losses[rows[name]], weights=matured.weights[rows[name]]))
-        if gain.high < 0 and gain.value < -standards.worse_in_a_slice * before:
-            yield f"where {name} it is worse: it saves {_nats(gain)} of {before:.4g}"
+        if gain.high < 0 and gain.value < -allowed * losses[name]:
+            yield f"where {name} it is worse: it saves {_nats(gain)} of {losses[name]:.4g}"
 
 
 def _uncalibrated(ratios: Mapping[str, tuple[Measurement, Measurement] | None], standards: Standards) -> Iterator[str]:

@@ -9,7 +9,7 @@ A row is one person, followed as long in either arm, so it is the same whenever 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -259,12 +259,6 @@ def phase_of(steps: Sequence[tuple[int, Rollout]]) -> tuple[int, int] | None:
             begun.append(seq)
         share = step.share_bp if step.is_live else 0
     return (begun[-1], len(begun) - 1) if begun and share else None
-
-
-def told(found: Sight) -> Mapping[str, Any]:
-    """Returns a sight as evidence of a step."""
-    plain: Mapping[str, Any] = msgspec.to_builtins(found)
-    return plain
 
 
 def words(found: Sight) -> Iterator[str]:

@@ -9,10 +9,10 @@ import msgspec
 
 from decalog import admin, operations
 from decalog.challengers import ready, roll
-from decalog.clock import SystemClock
+from decalog.clock import Clock, SystemClock
 from decalog.deployment import Deployment
 from decalog.home import Home
-from decalog.loop import BY, Loop, Move, plan_of
+from decalog.loop import BY, Hands, Loop, Move, plan_of
 from decalog.registry import Registry
 from decalog.rollout import Rollout
 from decalog.serving import Service
@@ -23,7 +23,22 @@ _STEPS = 8
 """At once: from a training to a canary it takes three."""
 
 
-class Beside:
+class _Registered:
+    """What all hands have in common: a promotion and a way back are the registry's."""
+
+    def __init__(self, registry: Registry, system: str, *, train: Train, clock: Clock) -> None:
+        self._registry, self._system, self.train, self._clock = registry, system, train, clock
+
+    def promote(self, model: str, *, why: str) -> None:
+        """See `loop.Hands`."""
+        self._registry.promote(self._system, model, by=BY, why=why, at_us=self._clock.now_us())
+
+    def roll_back(self, *, why: str) -> None:
+        """See `loop.Hands`."""
+        self._registry.rollback(self._system, by=BY, why=why, at_us=self._clock.now_us())
+
+
+class Beside(_Registered):
     """Acts on a running server, which follows what it is told and what the registry says.
 
     Args:
@@ -35,24 +50,16 @@ class Beside:
     """
 
     def __init__(self, home: Home, system: str, *, train: Train, url: str, token: str = "") -> None:
-        self._system, self._url, self._token = system, url, token
-        self._registry, self.train = Registry(home.root), train
+        super().__init__(Registry(home.root), system, train=train, clock=SystemClock())
+        self._url, self._token = url, token
 
     def put(self, step: Rollout) -> None:
         """See `loop.Hands`."""
         raw = msgspec.json.encode(step)
         admin.call("PUT", f"{self._url}/v1/{self._system}/rollout", raw=raw, token=self._token)
 
-    def promote(self, model: str, *, why: str) -> None:
-        """See `loop.Hands`."""
-        self._registry.promote(self._system, model, by=BY, why=why, at_us=SystemClock().now_us())
 
-    def roll_back(self, *, why: str) -> None:
-        """See `loop.Hands`."""
-        self._registry.rollback(self._system, by=BY, why=why, at_us=SystemClock().now_us())
-
-
-class Alone(Beside):
+class Alone(_Registered):
     """Acts on a home that no server runs on: the next one follows what the log and the registry say.
 
     Args:
@@ -62,7 +69,7 @@ class Alone(Beside):
     """
 
     def __init__(self, home: Home, system: str, *, train: Train) -> None:
-        super().__init__(home, find_system(system).name, train=train, url="")
+        super().__init__(Registry(home.root), find_system(system).name, train=train, clock=SystemClock())
         self._home, self._path = home, system
 
     def put(self, step: Rollout) -> None:
@@ -71,7 +78,7 @@ class Alone(Beside):
             levers.rollouts.put(step, by=BY)
 
 
-class Within:
+class Within(_Registered):
     """Acts on a service in this process, whose log is its own: a simulated year.
 
     Args:
@@ -81,7 +88,9 @@ class Within:
     """
 
     def __init__(self, deployment: Deployment, service: Service, *, train: Train) -> None:
-        self._deployment, self._service, self.train = deployment, service, train
+        clock = service.ingest.log.clock
+        super().__init__(deployment.registry, deployment.system.name, train=train, clock=clock)
+        self._deployment, self._service = deployment, service
 
     def put(self, step: Rollout) -> None:
         """See `loop.Hands`."""
@@ -90,14 +99,12 @@ class Within:
 
     def promote(self, model: str, *, why: str) -> None:
         """See `loop.Hands`."""
-        system, at_us = self._deployment.system.name, self._service.ingest.log.clock.now_us()
-        self._deployment.registry.promote(system, model, by=BY, why=why, at_us=at_us)
+        super().promote(model, why=why)
         self._follow()
 
     def roll_back(self, *, why: str) -> None:
         """See `loop.Hands`."""
-        system, at_us = self._deployment.system.name, self._service.ingest.log.clock.now_us()
-        self._deployment.registry.rollback(system, by=BY, why=why, at_us=at_us)
+        super().roll_back(why=why)
         self._follow()
 
     def _follow(self) -> None:
@@ -124,7 +131,7 @@ def loop_of(home: Home, system: str, *, url: str = "", token: str = "") -> Loop:
         return operations.retrain(home, system, test_positives=plan.test_positives)
 
     if url:
-        hands: Beside = Beside(home, found.name, train=train, url=url, token=token)
+        hands: Hands = Beside(home, found.name, train=train, url=url, token=token)
     else:
         hands = Alone(home, system, train=train)
     return Loop(plan, hands, champion=operations.watched_champion)

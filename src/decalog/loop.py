@@ -309,7 +309,7 @@ class Loop:
             return None
         standing = self._standing(seen, now, of=self._plan.rolled_back_by)
         new = [one for _, one in standing if one.since >= last.at_us]
-        return f"{new[0].monitor} stands since it decides: {new[0].said}"[:1_000] if new else None
+        return f"{new[0].monitor} stands since it decides: {new[0].said}"[:_LONGEST] if new else None
 
 
 def _claimed(step: Rollout) -> Measurement | None:
@@ -327,7 +327,7 @@ class _Seen:
         self._steps = [(one.seq, msgspec.convert(one.content, Rollout)) for one in stored]
         self._models = deployment.registry.list(self.system.name)
         self._history = deployment.registry.history(self.system.name)
-        self.champion = deployment.registry.current(self.system.name) or ""
+        self.champion = self.champions[-1].model if self.champions else ""
         self.last = self._steps[-1][1] if self._steps else None
 
     @property

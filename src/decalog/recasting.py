@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from decalog.candidates import gathered
-from decalog.decisions import Decision, Versions, unpack_features
+from decalog.decisions import Decision, Versions
 from decalog.events import Record
 from decalog.features.definition import joined
 from decalog.folding import body_of
@@ -47,16 +47,13 @@ class Recasting:
         return None if draft.predictions is None else self._judge.case(draft, no_draw)
 
     def _draft(self, record: Record, decision: Decision) -> Underway:
-        lead = decision.lead
-        is_whole = self._retold is None and len(decision.candidates) == 1 and lead is not None and lead.features
-        if is_whole and decision.versions.features == self._system.features.version:
-            draft = Underway(decision.request, record.digest, decision.taken, decision.state_seq, 0, {})
-            draft.candidates = (msgspec.structs.replace(decision.candidates[0], predictions={}, features=b""),)
-            draft.features = unpack_features(decision.candidates[0].features)[None, :]
-            return draft
+        is_this_set = decision.versions.features == self._system.features.version
+        if self._retold is None and is_this_set and len(decision.candidates) == 1 and decision.candidates[0].features:
+            return drafted(record, decision, state=None)[0]
         told = decision if self._retold is None else self._retold.described(decision)
+        draft, refolded = drafted(record, told, state=self._views(decision))
         # What was logged is as the old model's retrieval described it, so nothing of it is used.
-        draft, draft.features = drafted(record, told, state=self._views(decision))
+        draft.features = refolded
         return draft
 
     def _views(self, decision: Decision) -> Any:
