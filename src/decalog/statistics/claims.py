@@ -22,7 +22,7 @@ def claimed(predictions: Floats) -> Floats:
     Args:
         predictions: float64, n × heads, in [0, 1].
 
-    >>> claimed(np.full((3, 1), 0.2)).tolist()
+    >>> claimed(np.full((3, 1), 0.25)).tolist()
     [0.0, 0.0, 0.0]
     """
     p = np.clip(predictions, _SURE, 1 - _SURE)
