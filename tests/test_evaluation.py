@@ -22,13 +22,13 @@ from decalog.evaluation import (
     support,
 )
 from decalog.examples import History
+from decalog.fitting import training_set
 from decalog.policy import Case, Verdict
 from decalog.reports import Support
 from decalog.systems.fraud.metrics import METRICS
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.schema import SCHEMA
 from decalog.systems.fraud.system import SYSTEM
-from decalog.training import training_set
 
 MATURITY = 60 * DAY
 PAYMENTS = 400

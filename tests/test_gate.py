@@ -8,9 +8,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from decalog.censoring import Heard, known
 from decalog.gate import Gated, Standards, weighed
 from decalog.metrics import Measurement
-from decalog.whatif import Matured
+from decalog.whatif import Unlearnt
 from decalog.whatif_verdict import Answer, WhatIf
 
 N = 6_000
@@ -18,14 +19,14 @@ RISKY, CALM = 0.3, 0.02
 STANDARDS = Standards(slices=("channel",))
 
 
-def matured(**given: Any) -> Matured:
+def matured(**given: Any) -> Unlearnt:
     """Half of the rows are risky. The champion knows the mean alone, the challenger knows which are which."""
     rng = np.random.default_rng(5)
     truth = np.where(np.arange(N) % 2 == 0, RISKY, CALM)[:, None]
-    made = Matured(
+    made = Unlearnt(
         unit="payment",
         heads=("p_fraud",),
-        labels=(rng.random((N, 1)) < truth).astype(np.float64),
+        heard=known((rng.random((N, 1)) < truth).astype(np.float64)),
         now=np.full((N, 1), (RISKY + CALM) / 2),
         then=truth,
         weights=np.ones(N),
@@ -55,7 +56,11 @@ def money(answer: Answer = "no verdict", brings: Measurement | None = None) -> W
     )
 
 
-def judged(rows: Matured, told: WhatIf | None = None, standards: Standards = STANDARDS) -> Gated:
+def labels_of(rows: Unlearnt) -> Any:
+    return np.isinf(rows.heard.odds).astype(np.float64)
+
+
+def judged(rows: Unlearnt, told: WhatIf | None = None, standards: Standards = STANDARDS) -> Gated:
     return weighed(rows, told or money(), standards=standards)
 
 
@@ -82,18 +87,47 @@ def test_it_claims_to_know_more_than_the_champion() -> None:
 
 def test_too_few_positives_say_nothing() -> None:
     rows = matured()
-    labels = np.where(np.cumsum(rows.labels, axis=0) > 19, 0.0, rows.labels)
-    found = judged(matured(labels=labels))
+    labels = labels_of(rows)
+    heard = known(np.where(np.cumsum(labels, axis=0) > 19, 0.0, labels))
+    found = judged(matured(heard=heard))
     assert not found.passes
-    assert found.because == ("19 positives have matured since both were made, of 20 needed",)
-    assert judged(matured(labels=labels), standards=Standards(least_positives=19)).because != found.because
+    assert found.because == ("19 positives were told of since both were made, of 20 needed",)
+    assert judged(matured(heard=heard), standards=Standards(least_positives=19)).because != found.because
 
 
-def test_rows_without_a_label_are_left_out() -> None:
+def test_rows_of_which_nothing_was_heard_are_left_out() -> None:
     rows = matured()
-    unknown = np.where(np.arange(N)[:, None] % 3 == 0, np.nan, rows.labels)
-    found = judged(matured(labels=unknown))
+    unknown = np.where(np.arange(N)[:, None] % 3 == 0, np.nan, labels_of(rows))
+    found = judged(matured(heard=known(unknown)))
     assert (found.passes, found.rows) == (True, N - N // 3)
+
+
+def half_told(rows: Unlearnt) -> Heard:
+    """Half of the positives were told of so far, by chance; of the others silence is heard, as of all negatives."""
+    is_told = np.random.default_rng(6).random((N, 1)) < 0.5
+    return Heard(np.where((labels_of(rows) == 1) & is_told, np.inf, 0.5), np.full((N, 1), 0.5))
+
+
+def test_silence_that_is_not_over_counts_by_what_it_says() -> None:
+    rows = matured()
+    found = judged(matured(heard=half_told(rows)))
+    assert found.passes
+    assert found.gain is not None
+    assert found.gain.low > 0
+    _, then = found.ratios["p_fraud"]
+    assert then.low < 1 < then.high  # half of them is what should be known by now
+    # Taken for a label, the same silence would make an honest challenger look too high.
+    as_labels = judged(matured(heard=known((half_told(rows).odds == np.inf).astype(np.float64))))
+    assert as_labels.ratios["p_fraud"][1].high < 0.6
+
+
+def test_the_truth_has_the_best_score_of_what_was_heard() -> None:
+    rows = matured(heard=half_told(matured()))
+    for factor in (0.5, 2.0):
+        off = odds_times(factor, rows.then)
+        found = judged(msgspec.structs.replace(rows, now=rows.then, then=off))
+        assert found.gain is not None
+        assert found.gain.high < 0
 
 
 def test_a_worse_log_score_stops_it() -> None:

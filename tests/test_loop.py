@@ -147,7 +147,7 @@ def test_the_gate_stops_what_nothing_is_known_of(made: Served) -> None:
     move = stepped(made, turning(made))
     assert move is not None
     assert move.act == "stop"
-    assert "positives have matured since both were made, of 20 needed" in move.why or "cannot be judged" in move.why
+    assert "positives were told of since both were made, of 20 needed" in move.why or "cannot be judged" in move.why
     assert [one.stage for one in made.steps()] == ["stopped"]
 
 

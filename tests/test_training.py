@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 from tests.fraud_log import START, FraudLog
 
+from decalog.deployment import Deployment
 from decalog.errors import ConfigError, DataError
 from decalog.events import Record
+from decalog.examples import History
+from decalog.fitting import model_rows
 from decalog.home import Home
 from decalog.models.formats import load_model
 from decalog.references import REFERENCE
-from decalog.registry import DECLARED, Registry
+from decalog.registry import DECLARED, SIBLING, Registry
 from decalog.reports import Report
 from decalog.systems.fraud.policy import FraudCosts
 from decalog.systems.fraud.system import SYSTEM
 from decalog.training import REPORT, TrainingPlan, TrainingResult, train
+from decalog.whatif import Change, asked_of
 
 PAYMENTS = 1_600
 DAYS = 200.0
@@ -116,6 +120,8 @@ def test_every_kind_is_judged_between_doing_nothing_and_the_oracle(
 IN_ANOTHER_PROCESS = """
 import json, sys
 from pathlib import Path
+from decalog.examples import History
+from decalog.fitting import model_rows
 from decalog.home import Home
 from decalog.registry import Registry
 from decalog.systems.fraud.system import SYSTEM
@@ -222,3 +228,33 @@ def test_the_models_rows_hold_no_policy_features(trained: tuple[TrainingResult, 
     model = load_model("lightgbm", artefact.folder, settings=artefact.manifest.settings)
     assert "reviews_1d" not in artefact.manifest.features
     assert model.predict(np.zeros((1, len(artefact.manifest.features)))).shape == (1,)
+
+
+def test_what_is_refitted_learnt_from_all_and_has_a_sibling_that_did_not(
+    written: tuple[Path, dict[str, float]], trained: tuple[TrainingResult, Registry, list[str]]
+) -> None:
+    root, _ = written
+    registry, log = Registry(root / "refitted"), Home(root).reader()
+    plan = msgspec.structs.replace(PLAN, refit=True, test_positives=20)
+    result = train(SYSTEM, log, registry=registry, plan=plan)
+    deployment = Deployment(Home(root), "fraud", log)
+    deployment.registry = registry
+    manifest = registry.get(result.model).manifest
+    assert manifest.parameters["trained_at"] == manifest.pin.known_time
+    history = History(log.read(), SYSTEM.schema, features=SYSTEM.features)
+    until = manifest.parameters[SIBLING]
+    assert np.sum(history.now.labels[history.now.times >= until] == 1) == 20
+    rows = model_rows(SYSTEM, history.now)
+    (model, head), (sibling, of) = deployment.model(result.model), deployment.sibling(result.model)
+    assert head == of == "p_fraud"
+    assert not np.array_equal(model.predict(rows), sibling.predict(rows))
+    change = Change(candidate=result.model)
+    judged, served = asked_of(deployment, change).then, asked_of(deployment, change, served=True).then
+    assert (judged.trained_at, served.trained_at) == (until, manifest.pin.known_time)
+    assert np.array_equal(judged.model.predict(rows), sibling.predict(rows))
+    assert np.array_equal(served.model.predict(rows), model.predict(rows))
+    # The report is of the kind on matured labels, as without a refit.
+    assert [one.name for one in result.report.contenders] == [
+        one.name for one in trained[0].report.contenders if one.name != "oracle"
+    ]
+    log.close()

@@ -322,26 +322,53 @@ def test_what_has_matured_is_predicted_where_it_stood(slates: tuple[SlateLog, Sy
     log, system = slates
     plain = asked(log, system, PARAMS)
     then = plain.then._replace(model=Lower(), version="m2")
-    found, _ = FEED_TELLS.matured(plain._replace(then=then))
+    found, _ = FEED_TELLS.unlearnt(plain._replace(then=then))
     assert found.now.shape == found.then.shape == (160, len(HEADS))
     assert sorted({round(one, 6) for one in (found.then / found.now)[:, 0].tolist()}) == [0.5, 1.0]
     assert np.mean(found.then[:, 0] == found.now[:, 0]) == 0.25  # the first of four
 
 
-def test_what_a_step_up_shows_of_those_who_passed_is_no_sample_for_a_gate(tmp_path: Path) -> None:
+def test_a_step_up_tells_by_whether_it_was_passed(tmp_path: Path) -> None:
     log = FraudLog(tmp_path, shadow=True)
-    for i, taken in enumerate(("allow", "step_up", "review", "allow") * 10):
+    for i, taken in enumerate(("allow", "step_up", "review", "step_up") * 10):
         log.decide(f"p{i}", 10 + i / 50, taken=taken, card=f"card-{i}")
         if taken == "step_up":
-            log.report(f"a{i}", f"p{i}", 10 + i / 50 + 0.01, kind="authentication", source="acs")
+            passed = int(i % 4 == 1)
+            log.report(f"a{i}", f"p{i}", 10 + i / 50 + 0.01, kind="authentication", source="acs", value=passed)
         if taken == "review":
             log.report(f"a{i}", f"p{i}", 10 + i / 50 + 0.01, kind="analyst_verdict", source="analyst", value=0)
     log.records(until_day=130)
     add_model(tmp_path, rule(limit=3_000), parameters={"trained_at": START})
     made = Deployment(Home(tmp_path), "fraud", log.log)
-    found, evidence = WHATIF.matured(asked_of(made, Change()))
-    acted = [("allow", "step_up", "review", "allow")[i % 4] for i in range(40)]
-    known = np.isfinite(found.labels[:, 0]).tolist()
-    assert known == [action != "step_up" for action in acted]
-    assert evidence.labels == (40, 40)
+    found, evidence = WHATIF.unlearnt(asked_of(made, Change()))
+    failed = (1 - 0.08) / (1 - 0.92)
+    assert found.heard.odds[:, 0].tolist() == pytest.approx([0.0, 0.0, 0.1 / 0.97, failed] * 10)
+    assert evidence.labels == (30, 40)
+    log.log.close()
+
+
+class Sure:
+    """Predicts one thing of everything."""
+
+    blocking = False
+
+    def predict(self, rows: Any) -> Any:
+        return np.full(len(rows), 0.5)
+
+
+def test_a_change_of_the_policy_alone_is_judged_on_predictions_as_they_were_made(tmp_path: Path) -> None:
+    log = FraudLog(tmp_path)
+    log.service.adopt(msgspec.structs.replace(log.service.serving, model=Sure()))
+    for i in range(40):
+        log.decide(f"p{i}", 10 + i / 50, card=f"card-{i}")
+    log.records(until_day=130)
+    late = START + 100 * DAY
+    here = add_model(tmp_path, rule(limit=3_000), parameters={"trained_at": late})
+    other = add_model(tmp_path, rule(limit=2_000), parameters={"trained_at": late}, promote=False)
+    made = Deployment(Home(tmp_path), "fraud", log.log)
+    alone, _ = WHATIF.unlearnt(asked_of(made, Change(params=FraudCosts(margin_bp=100))))
+    assert alone.now[:, 0].tolist() == alone.then[:, 0].tolist() == [0.5] * 40
+    assert here != other
+    both, _ = WHATIF.unlearnt(asked_of(made, Change(candidate=other)))
+    assert len(both.now) == 0  # both learnt from all of it
     log.log.close()

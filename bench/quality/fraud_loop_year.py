@@ -100,7 +100,10 @@ def live(seed: int, scale: float, folder: Path, say: Callable[[str], None]) -> Y
     def trained() -> str:
         deployment.log.commit()
         plan = TrainingPlan(
-            policy=SYSTEM.policy_params(), test_positives=plan_of(SYSTEM).test_positives, at_us=clock.now_us()
+            policy=SYSTEM.policy_params(),
+            test_positives=plan_of(SYSTEM).test_positives,
+            refit=True,
+            at_us=clock.now_us(),
         )
         return train(CHAMPION, deployment.log, registry=deployment.registry, plan=plan).model
 

@@ -160,6 +160,7 @@ def decided(town: Town, predictions: Floats) -> float:
         why=("",) * len(test),
         acted=("",) * len(test),
         propensities=np.ones(len(test)),
+        predicted=predictions,
         amounts=town.amounts[test],
         rows=town.rows[test],
         requests=tuple(requests_of(town, test)),

@@ -158,6 +158,7 @@ def examples(rows: Floats, times: Int64s, amounts: Int64s) -> Examples:
         why=("",) * n,
         acted=("",) * n,
         propensities=np.ones(n),
+        predicted=np.full(n, np.nan),
         amounts=amounts,
         rows=rows,
         requests=tuple(Event(str(place), kind, time, 0, {}, {AMOUNT: amount}) for place, (time, amount) in both),

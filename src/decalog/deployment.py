@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -24,7 +25,7 @@ from decalog.models.base import Model
 from decalog.models.formats import load_model
 from decalog.parity import Parity
 from decalog.policy import Policy, policy_version, with_rates
-from decalog.registry import Artefact, Registry
+from decalog.registry import SIBLING, Artefact, Registry
 from decalog.replay import Replayer
 from decalog.retrieval import Retrieval
 from decalog.rollout import Rollout, params_of
@@ -296,9 +297,20 @@ class Deployment:
         expected = features or self.system.features.version
         if artefact.manifest.feature_set != expected:
             raise _trained_otherwise(artefact, expected)
+        return self._loaded(artefact, artefact.folder, artefact.manifest.settings)
+
+    def sibling(self, version: str) -> tuple[Model, str]:
+        """Returns the sibling of a stored model, see `registry.SIBLING`; there is one.
+
+        Raises:
+            ModelError: as of `model`.
+        """
+        artefact = self._artefact(version)
+        return self._loaded(artefact, artefact.folder / SIBLING, artefact.manifest.settings[SIBLING])
+
+    def _loaded(self, artefact: Artefact, folder: Path, settings: Mapping[str, Any]) -> tuple[Model, str]:
         manifest = artefact.manifest
-        model = load_model(manifest.format, artefact.folder, settings=manifest.settings, allowed=self.setup.allowed)
-        return model, manifest.head
+        return load_model(manifest.format, folder, settings=settings, allowed=self.setup.allowed), manifest.head
 
     def _artefact(self, version: str) -> Artefact:
         try:

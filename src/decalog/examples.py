@@ -8,6 +8,7 @@ known at any earlier time, so that a model of that time can be judged honestly.
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
@@ -55,6 +56,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
         why: the outcome kind that decided, `silence`, `immature` or `unobserved`.
         acted: the action that happened; UNTOLD where it was another system's and nobody told; "" for plain events.
         propensities: float64, (0, 1], how likely that action was where it was drawn here; 1 elsewhere.
+        predicted: float64, what the first head predicted when it was decided; NaN where nothing was.
         amounts: int64, minor units of the base currency; 0 where the request has none.
         rows: float64, requests × features; never NaN.
         requests: their present images, after corrections.
@@ -71,6 +73,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
     why: tuple[str, ...]
     acted: tuple[str, ...]
     propensities: Floats
+    predicted: Floats
     amounts: Int64s
     rows: Floats
     requests: tuple[Event, ...]
@@ -110,6 +113,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
             why=tuple(self.why[place] for place in places),
             acted=tuple(self.acted[place] for place in places),
             propensities=self.propensities[chosen],
+            predicted=self.predicted[chosen],
             amounts=self.amounts[chosen],
             rows=self.rows[chosen],
             requests=tuple(self.requests[place] for place in places),
@@ -129,6 +133,7 @@ class _Request(msgspec.Struct, frozen=True):
     decided: int
     acted: str
     propensity: float
+    predicted: float
     event: Event
     asked: Point
     logged: Floats | None
@@ -182,6 +187,7 @@ class History:
             why=why,
             acted=tuple(request.acted for request in requests),
             propensities=np.array([request.propensity for request in requests], np.float64),
+            predicted=np.array([request.predicted for request in requests], np.float64),
             amounts=_int64s([_amount(request.event) for request in requests]),
             rows=self._rows,
             requests=tuple(request.event for request in requests),
@@ -194,6 +200,21 @@ class History:
     def reported(self) -> Iterator[tuple[str, int, int]]:
         """Yields (kind, known_time, µs after the decision) of what was said of the requests; see `LabelBook`."""
         return self._book.reported({id_: request.decided for request in self._requests for id_ in request.ids})
+
+    def delays(self, known_by: int) -> Floats:
+        """Returns µs from the decision to the first word of each positive that silence would have ended; sorted.
+
+        Only of requests that were old enough at a moment, µs, for all such words to have come.
+        """
+        label = self.schema.label
+        awaited = {"", *label.observed_after, *label.observed_by}
+        old = known_by - self._maturity_us
+        found = (
+            self._book.first_told(request.ids) - request.decided
+            for request, value in zip(self._requests, self.now.labels.tolist(), strict=True)
+            if value == 1 and request.acted in awaited and request.decided <= old
+        )
+        return np.sort(np.array(list(found), np.float64))
 
     def as_of(self, known_by: int) -> Examples:
         """Returns the requests in the log by a moment, µs, with their labels as known then.
@@ -261,6 +282,7 @@ def _from_decision(chain: Sequence[Record], decision: Decision, *, event: Event,
         # Beside a system that may have blocked the payment, silence says nothing.
         acted=decision.acted or UNTOLD,
         propensity=decision.propensity,
+        predicted=_predicted(decision),
         event=event,
         # Serving meets requests before they are corrected, so training must as well.
         asked=point(decision.request, decision.state_seq, root=first.seq),
@@ -277,10 +299,16 @@ def _from_event(chain: Sequence[Record], event: Event) -> _Request:
         decided=event.event_time,
         acted="",
         propensity=1.0,
+        predicted=math.nan,
         event=event,
         asked=point(event, first.seq, root=first.seq),
         logged=None,
     )
+
+
+def _predicted(decision: Decision) -> float:
+    said = decision.candidates[0].predictions if len(decision.candidates) == 1 else {}
+    return next(iter(said.values()), math.nan)
 
 
 def _logged(decision: Decision, features: FeatureSet) -> Floats | None:

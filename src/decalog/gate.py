@@ -1,7 +1,8 @@
-"""The gate of a rollout: whether a challenger may decide for anybody, by outcomes that neither model has learnt from.
+"""The gate of a rollout: whether a challenger may decide for anybody, by what neither model has learnt from.
 
-- Better: the log score of what came (strictly proper: Gneiting and Raftery, JASA 102, 2007) is shown to be better, or
-  the money by `whatif`, and neither is shown to be worse.
+- Better: the log score of what was heard (strictly proper: Gneiting and Raftery, JASA 102, 2007) is shown to be better,
+  or the money by `whatif`, and neither is shown to be worse. A label that is not known yet counts by the odds of what
+  was heard so far (`censoring`), so nobody waits until all are.
 - In no slice is it shown to be worse by more than is allowed.
 - Calibrated: what it predicts happens as often as it says, or nearer to that than what the champion predicts.
 """
@@ -20,7 +21,7 @@ from decalog.metrics import Floats, Measurement
 from decalog.statistics.calibration import calibration
 from decalog.statistics.claims import claims
 from decalog.statistics.clusters import Clusters, clusters, ratio
-from decalog.whatif import Asked, Matured, named_verdict, telling_of
+from decalog.whatif import Asked, Unlearnt, named_verdict, telling_of
 from decalog.whatif_verdict import WhatIf, judged
 
 _SURE = 1e-6
@@ -36,7 +37,7 @@ class Standards(msgspec.Struct, frozen=True, kw_only=True):
         slices: public values of the request, or of the thing, by which it is looked at apart.
         worse_in_a_slice: how much more log score it may lose there, as a share of the champion's, ≥ 0.
         off: how far observed over predicted may be shown to lie from 1, as a factor less 1, > 0.
-        least_positives: that have to have matured since both models were made.
+        least_positives: that have to have been told of since both models were made.
     """
 
     slices: tuple[str, ...] = ()
@@ -51,7 +52,8 @@ class Gated(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         passes: whether the challenger may go on.
         because: what speaks against it, or for it, a sentence each.
-        rows, positives: that have matured since both models were made, of the first head.
+        rows: of which something was heard since both models were made.
+        positives: of these, that are known to be, of the first head.
         gain: log score that the challenger saves a row, nats, mean over heads; None where nothing could be measured.
         loss: the champion's log score a row.
         money: what `whatif` answers, and its minor units a thousand units, where it says any.
@@ -82,43 +84,43 @@ def gate(asked: Asked, standards: Standards) -> Gated:
         asked: the champion and the challenger, of one feature set.
         standards: that it has to meet.
     """
-    matured, evidence = telling_of(asked.deployment.system).matured(asked)
-    return weighed(matured, named_verdict(judged(evidence), asked), standards=standards)
+    rows, evidence = telling_of(asked.deployment.system).unlearnt(asked)
+    return weighed(rows, named_verdict(judged(evidence), asked), standards=standards)
 
 
-def weighed(matured: Matured, money: WhatIf, *, standards: Standards) -> Gated:
+def weighed(seen: Unlearnt, money: WhatIf, *, standards: Standards) -> Gated:
     """Returns what outcomes and money say of a challenger.
 
     Args:
-        matured: how both predict what has matured.
+        seen: how both predict what neither learnt from.
         money: the verdict on the same change.
         standards: that it has to meet.
     """
-    told = np.any(np.isfinite(matured.labels), axis=1)
-    positives = int(np.nansum(matured.labels[:, 0]))
+    told = np.any(seen.heard.odds != 1, axis=1)
+    positives = int(np.sum(np.isinf(seen.heard.odds[:, 0])))
     rows = int(np.sum(told))
     if positives < standards.least_positives:
-        lacking = f"{positives} positives have matured since both were made, of {standards.least_positives} needed"
+        lacking = f"{positives} positives were told of since both were made, of {standards.least_positives} needed"
         return Gated(passes=False, because=(lacking,), rows=rows, positives=positives, money=money.answer)
-    matured = _taken(matured, told)
-    together = clusters(matured.people, n=rows, where="gate, people")
-    then, now = _score(matured, matured.then), _score(matured, matured.now)
-    gain = ratio((now - then) * matured.weights, matured.weights, rows=together, where="gate").measured()
-    inside = dict(_rows_by_slice(matured, standards.slices))
-    slices = dict(_slices(inside, (now - then) * matured.weights, weights=matured.weights, together=together))
-    ratios = {head: _ratios(matured, place) for place, head in enumerate(matured.heads)}
-    loss = float(np.average(now, weights=matured.weights))
-    before = {name: float(np.average(now[one], weights=matured.weights[one])) for name, one in inside.items()}
+    seen = _taken(seen, told)
+    together = clusters(seen.people, n=rows, where="gate, people")
+    then, now = _score(seen, seen.then), _score(seen, seen.now)
+    gain = ratio((now - then) * seen.weights, seen.weights, rows=together, where="gate").measured()
+    inside = dict(_rows_by_slice(seen, standards.slices))
+    slices = dict(_slices(inside, (now - then) * seen.weights, weights=seen.weights, together=together))
+    ratios = {head: _ratios(seen, place) for place, head in enumerate(seen.heads)}
+    loss = float(np.average(now, weights=seen.weights))
+    before = {name: float(np.average(now[one], weights=seen.weights[one])) for name, one in inside.items()}
     against = (
         *_worse(gain, money),
         *_worse_slices(slices, before, allowed=standards.worse_in_a_slice),
         *_uncalibrated(ratios, standards),
     )
     better = gain.low > 0 or money.answer == "better"
-    why = against or (() if better else (f"it is not shown to be better: it saves {_nats(gain)} a {matured.unit}",))
+    why = against or (() if better else (f"it is not shown to be better: it saves {_nats(gain)} a {seen.unit}",))
     return Gated(
         passes=not why,
-        because=why or (f"it saves {_nats(gain)} of {loss:.4g} a {matured.unit}; money: {money.answer}",),
+        because=why or (f"it saves {_nats(gain)} of {loss:.4g} a {seen.unit}; money: {money.answer}",),
         rows=rows,
         positives=positives,
         gain=gain,
@@ -127,21 +129,25 @@ def weighed(matured: Matured, money: WhatIf, *, standards: Standards) -> Gated:
         brings=money.brings,
         slices=slices,
         ratios={head: both for head, both in ratios.items() if both is not None},
-        claims=claims(matured.now, matured.then, people=matured.people),
+        claims=claims(seen.now, seen.then, people=seen.people),
     )
 
 
-def _taken(matured: Matured, rows: Any) -> Matured:
-    columns = {name: getattr(matured, name)[rows] for name in ("labels", "now", "then", "weights", "people")}
-    facts = tuple(fact for fact, is_kept in zip(matured.facts, rows.tolist(), strict=True) if is_kept)
-    return msgspec.structs.replace(matured, **columns, facts=facts)
+def _taken(seen: Unlearnt, rows: Any) -> Unlearnt:
+    columns = {name: getattr(seen, name)[rows] for name in ("now", "then", "weights", "people")}
+    facts = tuple(fact for fact, is_kept in zip(seen.facts, rows.tolist(), strict=True) if is_kept)
+    return msgspec.structs.replace(seen, **columns, heard=seen.heard.take(rows), facts=facts)
 
 
-def _score(matured: Matured, predictions: Floats) -> Floats:
-    """Returns the log score of each row, the mean over the heads whose label is known; lower is better."""
-    p = np.clip(predictions, _SURE, 1 - _SURE)
-    losses = -np.where(matured.labels > 0, np.log(p), np.log1p(-p))
-    return np.asarray(np.nanmean(np.where(np.isfinite(matured.labels), losses, np.nan), axis=1))
+def _score(seen: Unlearnt, predictions: Floats) -> Floats:
+    """Returns the log score of what was heard of each row, the mean over its heads; lower is better.
+
+    How likely that was, p · odds + 1 − p, is taken as a share of the likeliest it can be, so that no score is below 0.
+    """
+    p, odds = np.clip(predictions, _SURE, 1 - _SURE), seen.heard.odds
+    of_positive, of_negative = np.minimum(odds, 1.0), 1 / np.maximum(odds, 1.0)
+    losses = -np.log(p * of_positive + (1 - p) * of_negative)
+    return np.asarray(np.nanmean(np.where(odds != 1, losses, np.nan), axis=1))
 
 
 def _slices(
@@ -153,25 +159,26 @@ def _slices(
         yield name, msgspec.structs.replace(told.measured(confidence=confidence), n=int(np.sum(rows)))
 
 
-def _rows_by_slice(matured: Matured, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yields the slices in which enough has matured."""
+def _rows_by_slice(seen: Unlearnt, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Yields the slices in which enough has seen."""
     for field in fields:
-        values = np.array([str(fact.get(field, "")) for fact in matured.facts])
+        values = np.array([str(fact.get(field, "")) for fact in seen.facts])
         for value in np.unique(values).tolist():
             rows = values == value
-            positives = float(np.nansum(matured.labels[rows, 0]))
+            positives = int(np.sum(np.isinf(seen.heard.odds[rows, 0])))
             if value and np.sum(rows) >= _LEAST_ROWS and positives >= _LEAST_POSITIVES:
                 yield f"{field}={value}", rows
 
 
-def _ratios(matured: Matured, head: int) -> tuple[Measurement, Measurement] | None:
-    """Returns observed over predicted of both; None where a head predicts nothing or nothing of it is known."""
-    known = np.isfinite(matured.labels[:, head])
-    labels, people = matured.labels[known, head], matured.people[known]
+def _ratios(seen: Unlearnt, head: int) -> tuple[Measurement, Measurement] | None:
+    """Returns known positives over those that should be known by now, of both; None where a head predicts none."""
+    chance = seen.heard.chance[:, head]
+    told = chance > 0
+    labels, people = np.isinf(seen.heard.odds[told, head]).astype(np.float64), seen.people[told]
     try:
         now, then = (
-            calibration(labels, np.clip(side[known, head], 0, 1), entities=people).ratio
-            for side in (matured.now, matured.then)
+            calibration(labels, np.clip(side[told, head], 0, 1) * chance[told], entities=people).ratio
+            for side in (seen.now, seen.then)
         )
     except DataError:
         return None

@@ -226,7 +226,7 @@ class Loop:
         return self._shadow(seen, last) if is_own else None
 
     def _shadow(self, seen: _Seen, last: Rollout) -> Move:
-        found = shadowed(seen.asked(last.model), last=self._plan.shadow)
+        found = shadowed(seen.asked(last.model, served=True), last=self._plan.shadow)
         against = found.against(self._plan.most_changed, judged=_claimed(last))
         if against:
             return self._take(last, "stopped", why="; ".join(against), shadow=found)
@@ -368,9 +368,9 @@ class _Seen:
         """Returns when a record was known, µs."""
         return self.deployment.log.get(seq).known_time
 
-    def asked(self, model: str) -> Asked:
-        """Returns the champion and a challenger, to be compared."""
-        asked = asked_of(self.deployment, Change(candidate=model))
+    def asked(self, model: str, *, served: bool = False) -> Asked:
+        """Returns the champion and a challenger, to be compared; `served` is `asked_of`'s."""
+        asked = asked_of(self.deployment, Change(candidate=model), served=served)
         if asked.then.system.features.version != asked.now.system.features.version:
             raise ConfigError(
                 where=f"loop of {self.system.name}, model {model[:SHORT]}",

@@ -155,9 +155,8 @@ def retrain(home: Home, name: str, *, test_positives: int, seed: int = 0) -> str
         DataError: the log holds too little.
     """
     with closing(home.reader()) as log:
-        return _train(
-            Deployment(home, name, log).as_served(), seed=seed, say=quiet, test_positives=test_positives
-        ).model
+        deployment = Deployment(home, name, log).as_served()
+        return _train(deployment, seed=seed, say=quiet, test_positives=test_positives, refit=True).model
 
 
 def backfill_features(home: Home, name: str) -> Backfilled:
@@ -554,6 +553,7 @@ def _train(
     truth: Truth | None = None,
     own: ModelSpec | None = None,
     test_positives: int = 0,
+    refit: bool = False,
 ) -> TrainingResult:
     from decalog.slate_training import train_slates
     from decalog.training import TrainingPlan, train
@@ -565,6 +565,7 @@ def _train(
         seed=seed,
         policy=deployment.policy_params(),
         test_positives=test_positives,
+        refit=refit,
         currency=deployment.rates().base,
         at_us=SystemClock().now_us(),
     )

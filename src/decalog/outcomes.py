@@ -139,6 +139,15 @@ class LabelBook:
         is_observed = not acted or acted in self._observed_after or self._label.observed_by.get(acted) in went_on
         return self._silence(decided=decided, is_observed=is_observed, known_by=known_by)
 
+    def first_told(self, ids: Iterable[str]) -> int:
+        """Returns when it was first said, µs of known_time, that a target is a positive; one is, as the pin knows it.
+
+        Args:
+            ids: of the target and its corrections.
+        """
+        said = (both for id_ in ids for both in self.outcomes(id_))
+        return min(known for known, outcome in said if self._kinds[outcome.kind].labels.get(int(outcome.value)) == 1)
+
     def _word(self, said_of: Iterable[tuple[int, Outcome]]) -> LabelState | None:
         """Returns the label that the strongest outcome gives, or None where none gives any."""
         verdict: LabelState | None = None

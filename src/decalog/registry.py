@@ -32,6 +32,9 @@ from decalog.stores.sqlite import connect
 MANIFEST = "manifest.json"
 # The canonical JSON of the feature set that a model was trained on, among its files.
 DECLARED = "declared_features.json"
+SIBLING = "sibling"
+"""Of a model that learnt from all there was: the folder of one of its kind that learnt from less, to be judged by the
+rest; among the settings what loads it, and among the parameters until when it learnt, µs."""
 Alias = Literal["champion", "challenger", "shadow"]
 Act = Literal["promote", "rollback"]
 SHORT = 12

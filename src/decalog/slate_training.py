@@ -25,6 +25,7 @@ from decalog.reports import Completeness, Contender, Report, Role, Support
 from decalog.slate_metrics import Ranked
 from decalog.system import System, load
 from decalog.training import (
+    Fitted,
     LogReader,
     Say,
     TrainingPlan,
@@ -108,12 +109,16 @@ def train_slates(
     made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
     files = files_of(made, _reference(system, history, since=parts.trained_at), system=system)
-    return registered(manifest, models[chosen.name], made=made, registry=registry, files=files, plan=plan)
+    fitted = Fitted(models[chosen.name], parts.trained_at)
+    if plan.refit:
+        say(f"fitting {chosen.name} to all that is known")
+        fitted = Fitted(chosen.fit(_matured(history), plan.seed), history.known_time, *fitted[:2])
+    return registered(manifest, fitted, made=made, registry=registry, files=files, plan=plan)
 
 
 def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
     """Returns train and test parts: what a model of the training date could have known, and what came after it."""
-    longest = max((signal.maturity_us for signal in history.schema.signals), default=0)
+    longest = _longest(history)
     times, end = np.array([one.decided for one in history.shown], np.int64), history.known_time - longest
     complete = times[times <= end]
     date = int(complete[int(len(complete) * (1 - test_share))]) if len(complete) else 0
@@ -124,6 +129,16 @@ def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
         test=history.part(after, known_by=history.known_time),
         gap=int(np.sum((times > date - longest) & (times < date))),
     )
+
+
+def _matured(history: ImpressionHistory) -> SlateSet:
+    """Returns all whose labels are known."""
+    times, end = np.array([one.decided for one in history.shown], np.int64), history.known_time - _longest(history)
+    return history.part(times <= end, known_by=history.known_time)
+
+
+def _longest(history: ImpressionHistory) -> int:
+    return max((signal.maturity_us for signal in history.schema.signals), default=0)
 
 
 def ranked_by(model: Model, data: SlateSet) -> Floats:

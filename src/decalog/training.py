@@ -11,11 +11,12 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
+from decalog.censoring import Heard, heard_of
 from decalog.errors import ConfigError, DataError, near
 from decalog.evaluation import (
     Outlook,
@@ -30,12 +31,13 @@ from decalog.evaluation import (
 )
 from decalog.events import Record
 from decalog.examples import Examples, Floats, History
-from decalog.models.base import Model, ModelSpec, TrainingSet
+from decalog.fitting import fit_on_all, model_rows, training_set
+from decalog.models.base import Model, ModelSpec
 from decalog.references import REFERENCE, Reference, Seen, flows_of, public_values, reference_of
-from decalog.registry import DECLARED, Manifest, Pin, Registry
+from decalog.registry import DECLARED, SIBLING, Manifest, Pin, Registry
 from decalog.reports import Contender, Report, Role
 from decalog.runtime import this_code
-from decalog.system import System
+from decalog.system import System, load
 
 REPORT = "report.json"
 """The report's file beside the model's own: what it was judged by is part of what it is."""
@@ -45,6 +47,7 @@ Truth = Callable[[str], float]
 
 Say = Callable[[str], None]
 _MOST_TESTED = 1 / 3
+_HELD_BACK = 60
 
 
 class LogReader(Protocol):
@@ -74,6 +77,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
             place of that share: what models are judged on, and have not learnt from, then does not grow with the log.
         least_positives: in the training part.
         least_test_positives: in the test part.
+        refit: whether the chosen kind, once it is reported on, learns again from all that the log says by the pin. What
+            is registered so is judged by a sibling (`registry.SIBLING`) that is put beside it.
         currency: of the money in the report, ISO 4217.
         at_us: when the training runs, µs; only the history of aliases keeps it.
         by: who runs it.
@@ -87,6 +92,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     test_positives: int = 0
     least_positives: int = 30
     least_test_positives: int = 10
+    refit: bool = False
     currency: str = "EUR"
     at_us: int = 0
     by: str = "training"
@@ -168,16 +174,29 @@ def train(
         parts = _parts(history, plan)
     outlook = _outlook(system, plan, head=chosen.head)
     model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
+    fitted = Fitted(model, parts.trained_at)
+    if plan.refit:
+        say(f"fitting {chosen.name} to all that is known")
+        fitted = _on_all(system, history, chosen=chosen, plan=plan)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    reference = _reference(system, history, since=parts.trained_at, model=model, head=chosen.head)
+    reference = _reference(system, history, since=parts.trained_at, model=fitted.model, head=chosen.head)
     files = files_of(made, reference, system=system)
-    return registered(manifest, model, made=made, registry=registry, files=files, plan=plan)
+    return registered(manifest, fitted, made=made, registry=registry, files=files, plan=plan)
+
+
+class Fitted(NamedTuple):
+    """A model, until when it learnt, µs, and its sibling (`registry.SIBLING`) with its time, where it has one."""
+
+    model: Model
+    until: int
+    sibling: Model | None = None
+    sibling_until: int = 0
 
 
 def registered(
     manifest: Manifest,
-    model: Model,
+    fitted: Fitted,
     *,
     made: Report,
     registry: Registry,
@@ -186,27 +205,15 @@ def registered(
 ) -> TrainingResult:
     """Returns the result of a training whose model was put into the registry; the first one becomes the champion."""
     system = manifest.system
-    id_ = registry.put(manifest, _writer_of(model, files))
+    parameters = manifest.parameters | {"trained_at": fitted.until}
+    if fitted.sibling is not None:
+        parameters[SIBLING] = fitted.sibling_until
+    manifest = msgspec.structs.replace(manifest, parameters=parameters)
+    id_ = registry.put(manifest, _writer_of(fitted, files))
     promoted = registry.current(system) is None
     if promoted:
         registry.promote(system, id_, by=plan.by, why="the first model", at_us=plan.at_us)
     return TrainingResult(id_, made, promoted)
-
-
-def training_set(system: System, examples: Examples) -> TrainingSet:
-    """Returns labelled examples as models learn from them: columns of use `model` only.
-
-    One that was drawn is there as often as the requests it stands for, rounded: every kind of model can learn so.
-    """
-    known = examples.take(examples.labelled)
-    repeats = known.weights.round().astype("int64")
-    return TrainingSet(
-        names=system.features.names_for("model"),
-        rows=_model_rows(system, known).repeat(repeats, axis=0),
-        labels=known.labels.astype("float64").repeat(repeats),
-        times=known.times.repeat(repeats),
-        amounts=known.amounts.repeat(repeats),
-    )
 
 
 @contextmanager
@@ -289,7 +296,7 @@ def _contend(
 ) -> tuple[Model, tuple[Contender, ...]]:
     """Returns the chosen model, fitted, and what every contender is worth on the test part."""
     data = training_set(system, parts.train)
-    rows = _model_rows(system, parts.test)
+    rows = model_rows(system, parts.test)
     contenders, models = [do_nothing(parts.test, outlook)], {}
     for spec in system.models:
         say(f"fitting {spec.name}")
@@ -303,13 +310,28 @@ def _contend(
     return models[chosen.name], tuple(contenders)
 
 
+def _on_all(system: System, history: History, *, chosen: ModelSpec, plan: TrainingPlan) -> Fitted:
+    """Returns a model of all that is known, and its sibling: all that was known before the latest positives came."""
+    telling, policy = load(system.whatif), _outlook(system, plan, head=chosen.head).policy
+
+    def heard(examples: Examples) -> Heard:
+        if telling is None:
+            return heard_of(history, examples, shows={}, words={})
+        told: Heard = telling.heard(history, examples, policy.params)
+        return told
+
+    now = history.now
+    heard_now = heard(now)
+    positives = now.times[np.isinf(heard_now.odds)][-(plan.test_positives or _HELD_BACK) :]
+    until = max(int(positives[0]), int(np.quantile(now.times, 1 - _MOST_TESTED)))
+    then = history.as_of(until)
+    sibling = fit_on_all(chosen, then, heard=heard(then), system=system, seed=plan.seed)
+    model = fit_on_all(chosen, now, heard=heard_now, system=system, seed=plan.seed, first=sibling)
+    return Fitted(model, history.known_time, sibling, until)
+
+
 def _truths(test: Examples, truth: Truth) -> Floats:
     return np.array([truth(id_) for id_ in test.ids], np.float64)
-
-
-def _model_rows(system: System, examples: Examples) -> Floats:
-    rows: Floats = examples.rows[:, list(system.features.places_for("model"))]
-    return rows
 
 
 def manifest_of(system: System, history: Pinned, *, chosen: ModelSpec, plan: TrainingPlan, made: Report) -> Manifest:
@@ -326,7 +348,6 @@ def manifest_of(system: System, history: Pinned, *, chosen: ModelSpec, plan: Tra
         seed=plan.seed,
         parameters={
             "test_share": plan.test_share,
-            "trained_at": made.trained_at,
             "policy": msgspec.to_builtins(plan.policy if plan.policy is not None else system.policy_params()),
         },
         metrics=made.contender(chosen.name).values,
@@ -341,7 +362,7 @@ def files_of(made: Report, reference: Reference | None, *, system: System) -> di
 
 def _reference(system: System, history: History, *, since: int, model: Model, head: str) -> Reference | None:
     recent = history.now.take(history.now.times >= since)
-    rows = _model_rows(system, recent)
+    rows = model_rows(system, recent)
     seen = Seen(
         times=recent.times,
         rows=rows,
@@ -353,9 +374,12 @@ def _reference(system: System, history: History, *, since: int, model: Model, he
     return reference_of(seen, system.schema, names=names, heads=(head,), flows=flows, model=model)
 
 
-def _writer_of(model: Model, files: Mapping[str, bytes]) -> Callable[[Path], Mapping[str, Any]]:
+def _writer_of(fitted: Fitted, files: Mapping[str, bytes]) -> Callable[[Path], Mapping[str, Any]]:
     def write(folder: Path) -> Mapping[str, Any]:
-        settings = model.save(folder)
+        settings = dict(fitted.model.save(folder))
+        if fitted.sibling is not None:
+            (folder / SIBLING).mkdir(exist_ok=True)
+            settings[SIBLING] = fitted.sibling.save(folder / SIBLING)
         # After the model's own: a user's folder may hold those of an earlier training.
         for name, content in files.items():
             (folder / name).write_bytes(content)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
+from decalog.censoring import Heard, heard_of
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError, near
 from decalog.evaluation import Outlook, complete_until, replayed
@@ -26,6 +27,7 @@ from decalog.impressions import subject_of
 from decalog.metrics import Int64s
 from decalog.models.base import Model
 from decalog.policy import Policy, policy_version
+from decalog.registry import SIBLING
 from decalog.statistics.offpolicy import Logged
 from decalog.system import System, load
 from decalog.whatif_verdict import Drawn, Evidence, WhatIf, judged
@@ -80,13 +82,13 @@ class Asked(NamedTuple):
     change: Change
 
 
-class Matured(msgspec.Struct, frozen=True, kw_only=True):
-    """Units whose outcomes are known and that neither side learnt from, as both sides predict them.
+class Unlearnt(msgspec.Struct, frozen=True, kw_only=True):
+    """Units that neither side learnt from, as both sides predict them, and what was heard of them.
 
     Args:
         unit: what a row is about.
         heads: what is predicted.
-        labels: float64, n × heads; 1, 0, or NaN where it is not known.
+        heard: of each, n × heads.
         now, then: float64, n × heads, in [0, 1]: what is in force predicts, and what would be.
         weights: float64, > 0: how many units each stands for.
         people: int64 tokens: whose; below 0 nobody's.
@@ -95,7 +97,7 @@ class Matured(msgspec.Struct, frozen=True, kw_only=True):
 
     unit: str
     heads: tuple[str, ...]
-    labels: Floats
+    heard: Heard
     now: Floats
     then: Floats
     weights: Floats
@@ -109,8 +111,8 @@ class Telling(Protocol):
     def evidence(self, asked: Asked) -> Evidence:
         """Returns what the log says."""
 
-    def matured(self, asked: Asked) -> tuple[Matured, Evidence]:
-        """Returns how both sides predict what has matured, and what the log says."""
+    def unlearnt(self, asked: Asked) -> tuple[Unlearnt, Evidence]:
+        """Returns how both sides predict what neither learnt from, and what the log says."""
 
 
 def what_if(deployment: Deployment, change: Change) -> WhatIf:
@@ -143,8 +145,14 @@ def telling_of(system: System) -> Telling:
     return telling
 
 
-def asked_of(deployment: Deployment, change: Change) -> Asked:
+def asked_of(deployment: Deployment, change: Change, *, served: bool = False) -> Asked:
     """Returns both sides of a change.
+
+    Args:
+        deployment: with the log.
+        change: that is asked for.
+        served: whether its models are those that would serve, and not their siblings, which learnt from less: only
+            these can be judged on what the log holds.
 
     Raises:
         ConfigError: there is no champion, or the policy refuses its parameters.
@@ -161,7 +169,8 @@ def asked_of(deployment: Deployment, change: Change) -> Asked:
         )
     params = deployment.policy_params()
     after = change.params if change.params is not None else params
-    now, then = _side(deployment, champion, params), _side(deployment, change.candidate or champion, after)
+    now = _side(deployment, champion, params, served=served)
+    then = _side(deployment, change.candidate or champion, after, served=served)
     return Asked(deployment, now, then, (then if change.in_its_money else now).policy, change)
 
 
@@ -215,13 +224,17 @@ def _value(text: str) -> object:
         return text
 
 
-def _side(deployment: Deployment, version: str, params: msgspec.Struct) -> Side:
-    served = deployment.on_set_of(version)
-    artefact = served.registry.get(version)
-    model, head = served.model(artefact.id)
+def _side(deployment: Deployment, version: str, params: msgspec.Struct, *, served: bool) -> Side:
+    there = deployment.on_set_of(version)
+    artefact = there.registry.get(version)
+    parameters, policy = artefact.manifest.parameters, there.system.policy(params)
+    if SIBLING in parameters and not served:
+        model, head = there.sibling(artefact.id)
+        return Side(there.system, model, head, artefact.id, int(parameters[SIBLING]), policy)
+    model, head = there.model(artefact.id)
     # A model of another hand has no training date: what it may have learnt from ends with what it was given.
-    trained_at = int(artefact.manifest.parameters.get("trained_at", artefact.manifest.pin.known_time))
-    return Side(served.system, model, head, artefact.id, trained_at, served.system.policy(params))
+    trained_at = int(parameters.get("trained_at", artefact.manifest.pin.known_time))
+    return Side(there.system, model, head, artefact.id, trained_at, policy)
 
 
 def _named(then: Side, after: msgspec.Struct, params: msgspec.Struct) -> str:
@@ -236,38 +249,43 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         shows: parameters in force → action → how likely the outcome shows after it, (where it is negative, where it is
             positive); an action that is left out hides it.
+        words: parameters in force → outcome kind → how often it is right, (where it is negative, where it is positive);
+            one that is left out is the truth.
         assumes: parameters in force → action → what the money of that action assumes, in words.
     """
 
     shows: Callable[[Any], Mapping[str, tuple[float, float]]]
+    words: Callable[[Any], Mapping[str, tuple[float, float]]] = lambda _params: {}
     assumes: Callable[[Any], Mapping[str, str]]
 
     def evidence(self, asked: Asked) -> Evidence:
         """See `Telling`. Both sides are replayed over the requests that neither model learnt from."""
-        return self.matured(asked)[1]
+        return self.unlearnt(asked)[1]
 
-    def matured(self, asked: Asked) -> tuple[Matured, Evidence]:
-        """See `Telling`; a request that was drawn stands for those that were not.
-
-        Where an action shows outcomes of one kind more often than of the other, those that show are no sample of all:
-        of frauds that met a step-up hardly one does, so what is seen there would be far rarer than predicted.
-        """
-        now, then = _replays(asked)
-        schema, rows = asked.now.system.schema, now.rows
-        people = np.array([subject_of(request, schema) for request in rows.requests], np.int64)
-        shows = {"": (1.0, 1.0), **self.shows(asked.money.params)}
-        is_fair = np.array([len({*shows.get(action, (0.0, 1.0))}) == 1 for action in rows.acted], np.bool_)
-        matured = Matured(
+    def unlearnt(self, asked: Asked) -> tuple[Unlearnt, Evidence]:
+        """See `Telling`; a request that was drawn stands for those that were not."""
+        histories, schema = _histories(asked), asked.now.system.schema
+        now, then = _both(asked, histories)
+        people = np.array([subject_of(request, schema) for request in now.rows.requests], np.int64)
+        history = histories[asked.now.system.features.version]
+        told = self.heard(history, now.rows, asked.money.params)
+        rows = Unlearnt(
             unit=schema.noun,
             heads=(asked.now.head,),
-            labels=np.where(rows.labelled & is_fair, rows.labels, np.nan)[:, None],
+            heard=Heard(told.odds[:, None], told.chance[:, None]),
             now=now.predictions[:, None],
             then=then.predictions[:, None],
-            weights=rows.weights,
+            weights=now.rows.weights,
             people=people,
-            facts=tuple(request.attributes for request in rows.requests),
+            facts=tuple(request.attributes for request in now.rows.requests),
         )
-        return matured, self.told(now, then, people=people, unit=schema.noun, money=asked.money)
+        is_complete = now.rows.times < _complete(history)
+        replays = (_replay(side, one.take(is_complete)) for side, one in ((asked.now, now), (asked.then, then)))
+        return rows, self.told(*replays, people=people[is_complete], unit=schema.noun, money=asked.money)
+
+    def heard(self, history: History, examples: Examples, params: Any) -> Heard:
+        """Returns what was heard of requests, see `censoring`, under the parameters in force."""
+        return heard_of(history, examples, shows=self.shows(params), words=self.words(params))
 
     def told(self, now: Replay, then: Replay, *, people: Int64s, unit: str, money: Policy) -> Evidence:
         """Returns what outcomes say of two replays.
@@ -322,38 +340,69 @@ class _Seen(NamedTuple):
     positive: Floats
 
 
-def _replays(asked: Asked) -> tuple[Replay, Replay]:
-    log, sides = asked.deployment.log, (asked.now, asked.then)
-    since = max(side.trained_at for side in sides)
-    histories = {
-        side.system.features.version: History(log.read(), side.system.schema, features=side.system.features)
-        for side in sides
+class _Predicted(NamedTuple):
+    """Requests, and what one side predicts of them."""
+
+    rows: Examples
+    predictions: Floats
+
+    def take(self, mask: Any) -> _Predicted:
+        return _Predicted(self.rows.take(mask), self.predictions[mask])
+
+
+def _histories(asked: Asked) -> Mapping[str, History]:
+    """Returns feature set → the log by it."""
+    return {
+        side.system.features.version: History(
+            asked.deployment.log.read(), side.system.schema, features=side.system.features
+        )
+        for side in (asked.now, asked.then)
     }
-    found = [_replay(side, histories[side.system.features.version], since, asked.change.last) for side in sides]
+
+
+def _complete(history: History) -> int:
+    return complete_until(history.now.times, history.now.settled, date=history.known_time)
+
+
+def _both(asked: Asked, histories: Mapping[str, History]) -> tuple[_Predicted, _Predicted]:
+    """Returns both sides' predictions of the requests that neither learnt from, and that both can describe."""
+    sides = (asked.now, asked.then)
+    since = max(side.trained_at for side in sides)
+    is_one = asked.now.version == asked.then.version
+    found = [
+        _predicted(side, histories[side.system.features.version], since=since, last=asked.change.last, is_one=is_one)
+        for side in sides
+    ]
     both = set(found[0].rows.ids) & set(found[1].rows.ids)
-    return found[0] if len(both) == found[0].rows.n else _only(found[0], both), _only(found[1], both)
+    now, then = (one.take(np.array([id_ in both for id_ in one.rows.ids], np.bool_)) for one in found)
+    return now, then
 
 
-def _replay(side: Side, history: History, since: int, last: int) -> Replay:
+def _predicted(side: Side, history: History, *, since: int, last: int, is_one: bool) -> _Predicted:
+    """Returns what a side predicts of what came since; where both have one model, of what was ever predicted too.
+
+    Such predictions are taken as they were made: by whatever was in force, before anybody knew the outcome.
+    """
     now = history.now
-    until = complete_until(now.times, now.settled, date=history.known_time)
-    there = np.flatnonzero((now.times >= since) & (now.times < until))[-last:]
-    rows = now.take(np.isin(np.arange(now.n), there))
-    system = side.system
-    predictions = side.model.predict(rows.rows[:, list(system.features.places_for("model"))])
+    was_told = np.isfinite(now.predicted) & is_one
+    there = was_told | (now.times >= since)
+    # As many of those that are complete, and all that came after them.
+    complete = np.flatnonzero(there & (now.times < _complete(history)))[-last:]
+    rows = now.take(there & (now.times >= (now.times[complete[0]] if len(complete) else 0)))
+    predictions = side.model.predict(rows.rows[:, list(side.system.features.places_for("model"))])
+    was_told = np.isfinite(rows.predicted) & is_one
+    return _Predicted(rows, np.where(was_told, rows.predicted, predictions))
+
+
+def _replay(side: Side, predicted: _Predicted) -> Replay:
     outlook = Outlook(
         policy=side.policy,
-        idle=system.schema.label.observed_after[0],
-        features=system.features,
+        idle=side.system.schema.label.observed_after[0],
+        features=side.system.features,
         head=side.head,
         metrics=(),
     )
-    return Replay(rows, replayed(rows, predictions, outlook=outlook), predictions)
-
-
-def _only(replay: Replay, ids: set[str]) -> Replay:
-    kept = np.array([id_ in ids for id_ in replay.rows.ids], np.bool_)
-    return Replay(replay.rows.take(kept), replay.actions[kept], replay.predictions[kept])
+    return Replay(predicted.rows, replayed(*predicted, outlook=outlook), predicted.predictions)
 
 
 def _seen(rows: Examples, shows: Mapping[str, tuple[float, float]]) -> _Seen:

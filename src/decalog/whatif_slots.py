@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from decalog.candidates import gathered
+from decalog.censoring import known
 from decalog.decisions import Decision, decode_decision
 from decalog.events import Record
 from decalog.impressions import ImpressionHistory, last_said, signals_of, subject_of
@@ -26,7 +27,7 @@ from decalog.slate_training import SlatePolicy, ranked_by
 from decalog.statistics.offpolicy import Logged
 from decalog.system import load
 from decalog.training import uncollected
-from decalog.whatif import Asked, Matured
+from decalog.whatif import Asked, Unlearnt
 from decalog.whatif_verdict import Drawn, Evidence
 
 MOST_BEYOND = 0.2
@@ -70,7 +71,7 @@ class Slots(msgspec.Struct, frozen=True):
         heads = tuple(signal.head for signal in asked.then.system.schema.signals)
         return slots_told(list(drawn_slots(asked, self.randomised)), bounds=bounds_of(asked.money, heads))
 
-    def matured(self, asked: Asked) -> tuple[Matured, Evidence]:
+    def unlearnt(self, asked: Asked) -> tuple[Unlearnt, Evidence]:
         """See `Telling`; rows are things that were shown since both models were made."""
         system, since = asked.now.system, max(asked.now.trained_at, asked.then.trained_at)
         with uncollected():
@@ -80,17 +81,17 @@ class Slots(msgspec.Struct, frozen=True):
         longest = max(signal.maturity_us for signal in system.schema.signals)
         times = np.array([one.decided for one in history.shown], np.int64)
         data = history.part((times >= since) & (times <= history.known_time - longest), known_by=history.known_time)
-        matured = Matured(
+        rows = Unlearnt(
             unit=f"shown {system.schema.slate_of}",
             heads=data.heads,
-            labels=data.labels,
+            heard=known(data.labels),
             now=_as_shown(asked.now.model, data),
             then=_as_shown(asked.then.model, data),
             weights=np.ones(data.n),
             people=data.users,
             facts=data.facts,
         )
-        return matured, self.evidence(asked)
+        return rows, self.evidence(asked)
 
 
 def _as_shown(model: Any, data: SlateSet) -> Floats:

@@ -19,7 +19,8 @@ class TrainingSet(msgspec.Struct, frozen=True):
     Args:
         names: feature names, one a column.
         rows: float64, n × features; never NaN.
-        labels: float64, n; 0 or 1, or a value.
+        labels: float64, n; 0 or 1, or a value; between 0 and 1 for a kind of model that `surmises`, where only a
+            probability is known.
         times: int64, n; µs of the decision.
         amounts: int64, n; money at stake in minor units of the base currency.
     """
@@ -173,6 +174,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
         name: in reports and commands.
         meaning: one line.
         baseline: whether it is an honest baseline that the champion has to beat.
+        surmises: whether it can learn from labels between 0 and 1; where not, they are drawn.
         fit: (TrainingSet, or SlateSet where slots hold things; seed) → fitted model.
         format: name under which `models.formats` can load it again.
         head: what it predicts, `p_fraud`; several heads are joined by "+".
@@ -184,3 +186,4 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     head: str
     baseline: bool = False
+    surmises: bool = False

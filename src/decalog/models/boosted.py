@@ -111,14 +111,16 @@ class Boosted:
 def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None) -> Boosted:
     """Returns trees fitted to a training set; the same inputs and seed give the same bytes.
 
+    Labels may lie between 0 and 1: such a row counts as so much of a positive, and as a negative for the rest.
+
     Raises:
-        DataError: labels are not 0 and 1, or the part before the held-out one lacks one of them.
+        DataError: labels are not in [0, 1], or the part before the held-out one lacks one of them.
         ConfigError: a parameter names an unknown feature.
     """
     chosen = params or BoostedParams()
-    check_binary(data)
+    check_binary(data, surmised=True)
     split = len(data.labels) - max(1, int(len(data.labels) * chosen.held_out))
-    if len(np.unique(data.labels[:split])) < 2:  # noqa: PLR2004 - labels 0 and 1
+    if not np.array_equal(np.unique(data.labels[:split])[[0, -1]], [0.0, 1.0]):
         raise DataError(
             where="training set",
             given=f"{split} rows of one label before the held-out {len(data.labels) - split}",
@@ -126,6 +128,8 @@ def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None) ->
             fix="Train on a longer part of the log.",
         )
     settings = lightgbm_settings(data.names, seed, params=chosen)
+    if np.any((data.labels > 0) & (data.labels < 1)):
+        settings |= {"objective": "cross_entropy", "metric": "cross_entropy"}
     # Row after row, as LightGBM reads them: it would make a copy for each of its three data sets.
     data = msgspec.structs.replace(data, rows=np.ascontiguousarray(data.rows, np.float64))
     text, trees = _grow_until_late(data, settings, params=chosen, split=split)

@@ -77,15 +77,15 @@ def fit_sigmoid(
 
     Args:
         scores: float64, n ≥ 1, finite.
-        labels: 0 or 1.
+        labels: 0 or 1, or between where a row is a positive in part.
         weights: how many rows each one stands for; None for one.
         offsets: known log odds that come on top of slope · score + shift; None for none.
     """
     w = np.ones(len(labels)) if weights is None else weights
     known = np.zeros(len(labels)) if offsets is None else offsets
-    positives = float(np.sum(w[labels > 0]))
+    positives = float(np.sum(w * labels))
     negatives = float(np.sum(w)) - positives
-    targets = np.where(labels > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    targets = labels * ((positives + 1) / (positives + 2)) + (1 - labels) / (negatives + 2)
     centre, spread = float(np.mean(scores)), float(np.std(scores))
     base = math.log((positives + 1) / (negatives + 1))
     if spread > 0:
@@ -133,7 +133,7 @@ def fit_isotonic(scores: Floats, labels: Floats, *, weights: Floats | None = Non
 
     Args:
         scores: float64, n ≥ 1, finite.
-        labels: 0 or 1.
+        labels: 0 or 1, or between where a row is a positive in part.
         weights: how many rows each one stands for, > 0; None for one.
     """
     w = np.ones(len(labels)) if weights is None else weights

@@ -32,14 +32,19 @@ def checked(rows: Floats, *, width: int) -> Floats:
     return matrix
 
 
-def check_binary(data: TrainingSet) -> None:
+def check_binary(data: TrainingSet, *, surmised: bool = False) -> None:
     """Checks that there is something to learn: finite rows, labels 0 and 1, both of them.
 
+    Args:
+        data: to learn from.
+        surmised: whether labels between 0 and 1 may be among them.
+
     Raises:
-        DataError: labels are of one kind only, or other than 0 and 1, or there are no rows.
+        DataError: labels are of one kind only, or others, or there are no rows.
     """
     found = np.unique(data.labels)
-    if not np.array_equal(found, [0.0, 1.0]):
+    certain = found[[0, -1]] if surmised and len(found) else found
+    if not np.array_equal(certain, [0.0, 1.0]):
         listed = ", ".join(f"{label:g}" for label in found[:5]) or "none"
         raise DataError(
             where="training set",

@@ -55,6 +55,7 @@ MODELS = (
         fit=partial(boosted.fit, params=BOOSTED),
         format=boosted.FORMAT,
         head=_HEAD,
+        surmises=True,
     ),
 )
 """Baselines first, the champion's kind last."""

@@ -17,13 +17,13 @@ import numpy as np
 from decalog.clock import DAY
 from decalog.evaluation import Outlook, Split, replay_policy, split
 from decalog.examples import Floats
+from decalog.fitting import training_set
 from decalog.impressions import ImpressionHistory
 from decalog.slate_training import Parts, SlatePolicy, ranked_by, split_slates
 from decalog.system import System
 from decalog.testing.laws.law import Verdict, proven
 from decalog.testing.stage import Joined, Stage, Step, Trial, history_of, world_of
 from decalog.testing.worlds import World
-from decalog.training import training_set
 
 _REQUESTS, _SLATES = 120_000, 6_000
 """The world is made so large that it asks for about so many: skill shows on more than bits need."""
