@@ -48,7 +48,17 @@ INDEXES = ("stores/flat.py", "stores/faiss.py")
 STATISTICS_LINES = 1_500
 LOOP_LINES = 6_000
 LOOP = (
-    *("examples", "impressions", "training", "slate_training", "evaluation", "slate_metrics", "reports"),
+    *(
+        "examples",
+        "impressions",
+        "censoring",
+        "fitting",
+        "training",
+        "slate_training",
+        "evaluation",
+        "slate_metrics",
+        "reports",
+    ),
     *("monitoring", "references", "tails", "readings", "watching", "alerts"),
     *("whatif", "whatif_slots", "whatif_verdict", "explaining", "counterfactuals", "otherwise"),
     *("guardrails", "gate", "recasting", "shadowing", "loop", "hands", "happened", "figures", "tiers"),

@@ -37,13 +37,13 @@ def test_a_promotion_and_a_way_back_are_the_registrys(home: Home) -> None:
     first = registry.current("fraud")
     model = add_model(home.root, rule(limit=100.0), promote=False)
     hands = Beside(home, "fraud", train=lambda: "", url="http://127.0.0.1:1")
-    hands.promote(model, why="better")
+    hands.promote(model, why="better", at_us=5)
     assert registry.current("fraud") == model
-    hands.roll_back(why="worse")
+    hands.roll_back(why="worse", at_us=7)
     assert registry.current("fraud") == first
-    assert [(one.by, one.why) for one in registry.history("fraud")][1:] == [
-        ("the loop", "better"),
-        ("the loop", "worse"),
+    assert [(one.by, one.why, one.at_us) for one in registry.history("fraud")][1:] == [
+        ("the loop", "better", 5),
+        ("the loop", "worse", 7),
     ]
     with pytest.raises(LogUnavailableError, match=r"no answer .* Expected a running server"):
         hands.put(Rollout(name="r", stage="stopped", model=model))

@@ -298,7 +298,7 @@ def test_a_promoted_model_that_fails_is_rolled_back(made: Served, monkeypatch: p
     first = made.service.serving.versions.model
     model = newer(made)
     acting = Acting(made)
-    acting.promote(model, why="better")
+    acting.promote(model, why="better", at_us=made.clock.now_us())
     assert made.service.serving.versions.model == model[:12]
     standing(monkeypatch, "fraud_fallback_share", since=made.clock.now_us() + 1)
     move = stepped(made, turning(made), later=DAY)

@@ -245,7 +245,7 @@ def test_what_is_refitted_learnt_from_all_and_has_a_sibling_that_did_not(
     until = manifest.parameters[SIBLING]
     assert np.sum(history.now.labels[history.now.times >= until] == 1) == 20
     rows = model_rows(SYSTEM, history.now)
-    (model, head), (sibling, of) = deployment.model(result.model), deployment.sibling(result.model)
+    (model, head), (sibling, of) = deployment.model(result.model), deployment.model(result.model, sibling=True)
     assert head == of == "p_fraud"
     assert not np.array_equal(model.predict(rows), sibling.predict(rows))
     change = Change(candidate=result.model)

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -287,8 +286,8 @@ class Deployment:
         versions = msgspec.structs.replace(versions, policy=policy_version(params))
         return msgspec.structs.replace(made, policy=policy, versions=versions)
 
-    def model(self, version: str, features: str | None = None) -> tuple[Model, str]:
-        """Returns a stored model and what it predicts.
+    def model(self, version: str, features: str | None = None, *, sibling: bool = False) -> tuple[Model, str]:
+        """Returns a stored model and what it predicts, or its sibling (`registry.SIBLING`), where it has one.
 
         Raises:
             ModelError: it is missing, damaged, or was trained on another feature set.
@@ -297,19 +296,10 @@ class Deployment:
         expected = features or self.system.features.version
         if artefact.manifest.feature_set != expected:
             raise _trained_otherwise(artefact, expected)
-        return self._loaded(artefact, artefact.folder, artefact.manifest.settings)
-
-    def sibling(self, version: str) -> tuple[Model, str]:
-        """Returns the sibling of a stored model, see `registry.SIBLING`; there is one.
-
-        Raises:
-            ModelError: as of `model`.
-        """
-        artefact = self._artefact(version)
-        return self._loaded(artefact, artefact.folder / SIBLING, artefact.manifest.settings[SIBLING])
-
-    def _loaded(self, artefact: Artefact, folder: Path, settings: Mapping[str, Any]) -> tuple[Model, str]:
-        manifest = artefact.manifest
+        manifest, folder = artefact.manifest, artefact.folder
+        settings: Mapping[str, Any] = manifest.settings
+        if sibling:
+            folder, settings = folder / SIBLING, settings[SIBLING]
         return load_model(manifest.format, folder, settings=settings, allowed=self.setup.allowed), manifest.head
 
     def _artefact(self, version: str) -> Artefact:

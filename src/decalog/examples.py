@@ -176,6 +176,10 @@ class History:
         """All requests, with their labels as known at the pin."""
         requests = self._requests
         labels, settled, why = self._labels(requests, self.known_time)
+
+        def column(read: Callable[[_Request], float]) -> Floats:
+            return np.array([read(request) for request in requests], np.float64)
+
         return Examples(
             known_by=self.known_time,
             features=self.features.names,
@@ -186,8 +190,8 @@ class History:
             settled=settled,
             why=why,
             acted=tuple(request.acted for request in requests),
-            propensities=np.array([request.propensity for request in requests], np.float64),
-            predicted=np.array([request.predicted for request in requests], np.float64),
+            propensities=column(lambda request: request.propensity),
+            predicted=column(lambda request: request.predicted),
             amounts=_int64s([_amount(request.event) for request in requests]),
             rows=self._rows,
             requests=tuple(request.event for request in requests),

@@ -9,7 +9,6 @@ import msgspec
 
 from decalog import admin, operations
 from decalog.challengers import ready, roll
-from decalog.clock import Clock, SystemClock
 from decalog.deployment import Deployment
 from decalog.home import Home
 from decalog.loop import BY, Hands, Loop, Move, plan_of
@@ -26,16 +25,16 @@ _STEPS = 8
 class _Registered:
     """What all hands have in common: a promotion and a way back are the registry's."""
 
-    def __init__(self, registry: Registry, system: str, *, train: Train, clock: Clock) -> None:
-        self._registry, self._system, self.train, self._clock = registry, system, train, clock
+    def __init__(self, registry: Registry, system: str, *, train: Train) -> None:
+        self._registry, self._system, self.train = registry, system, train
 
-    def promote(self, model: str, *, why: str) -> None:
+    def promote(self, model: str, *, why: str, at_us: int) -> None:
         """See `loop.Hands`."""
-        self._registry.promote(self._system, model, by=BY, why=why, at_us=self._clock.now_us())
+        self._registry.promote(self._system, model, by=BY, why=why, at_us=at_us)
 
-    def roll_back(self, *, why: str) -> None:
+    def roll_back(self, *, why: str, at_us: int) -> None:
         """See `loop.Hands`."""
-        self._registry.rollback(self._system, by=BY, why=why, at_us=self._clock.now_us())
+        self._registry.rollback(self._system, by=BY, why=why, at_us=at_us)
 
 
 class Beside(_Registered):
@@ -50,7 +49,7 @@ class Beside(_Registered):
     """
 
     def __init__(self, home: Home, system: str, *, train: Train, url: str, token: str = "") -> None:
-        super().__init__(Registry(home.root), system, train=train, clock=SystemClock())
+        super().__init__(Registry(home.root), system, train=train)
         self._url, self._token = url, token
 
     def put(self, step: Rollout) -> None:
@@ -69,7 +68,7 @@ class Alone(_Registered):
     """
 
     def __init__(self, home: Home, system: str, *, train: Train) -> None:
-        super().__init__(Registry(home.root), find_system(system).name, train=train, clock=SystemClock())
+        super().__init__(Registry(home.root), find_system(system).name, train=train)
         self._home, self._path = home, system
 
     def put(self, step: Rollout) -> None:
@@ -88,8 +87,7 @@ class Within(_Registered):
     """
 
     def __init__(self, deployment: Deployment, service: Service, *, train: Train) -> None:
-        clock = service.ingest.log.clock
-        super().__init__(deployment.registry, deployment.system.name, train=train, clock=clock)
+        super().__init__(deployment.registry, deployment.system.name, train=train)
         self._deployment, self._service = deployment, service
 
     def put(self, step: Rollout) -> None:
@@ -97,14 +95,14 @@ class Within(_Registered):
         roll(self._service, ready(self._service, step), by=BY)
         self._service.ingest.log.commit()
 
-    def promote(self, model: str, *, why: str) -> None:
+    def promote(self, model: str, *, why: str, at_us: int) -> None:
         """See `loop.Hands`."""
-        super().promote(model, why=why)
+        super().promote(model, why=why, at_us=at_us)
         self._follow()
 
-    def roll_back(self, *, why: str) -> None:
+    def roll_back(self, *, why: str, at_us: int) -> None:
         """See `loop.Hands`."""
-        super().roll_back(why=why)
+        super().roll_back(why=why, at_us=at_us)
         self._follow()
 
     def _follow(self) -> None:
@@ -140,6 +138,9 @@ def loop_of(home: Home, system: str, *, url: str = "", token: str = "") -> Loop:
 def turned(loop: Loop, home: Home, *, system: str) -> Iterator[Move]:
     """Yields the steps that a loop takes now, as they are taken; nothing where none is due.
 
+    The present is the time of the log's last record: a log may keep a clock of its own, and where nothing comes, nothing
+    is due.
+
     Args:
         loop: of the system.
         home: of the deployment.
@@ -151,7 +152,7 @@ def turned(loop: Loop, home: Home, *, system: str) -> Iterator[Move]:
     """
     for _ in range(_STEPS):
         with closing(home.reader()) as log:
-            move = loop.step(Deployment(home, system, log).as_served(), SystemClock().now_us())
+            move = loop.step(Deployment(home, system, log).as_served(), log.known_time)
         if move is None:
             return
         yield move

@@ -92,10 +92,10 @@ class Hands(Protocol):
     def put(self, step: Rollout) -> None:
         """Has the server take a step of a rollout."""
 
-    def promote(self, model: str, *, why: str) -> None:
-        """Makes a model the champion."""
+    def promote(self, model: str, *, why: str, at_us: int) -> None:
+        """Makes a model the champion, at a time of the log."""
 
-    def roll_back(self, *, why: str) -> None:
+    def roll_back(self, *, why: str, at_us: int) -> None:
         """Makes the champion before the present one the champion again."""
 
 
@@ -159,7 +159,7 @@ class Loop:
             return self._go_on(seen, last, now)
         failing = self._fails(seen, now)
         if failing is not None:
-            self._hands.roll_back(why=failing)
+            self._hands.roll_back(why=failing, at_us=now)
             return Move(act="roll back", model=seen.champion, why=failing)
         waiting = seen.waiting()
         if waiting is not None:
@@ -251,7 +251,7 @@ class Loop:
         if not is_own or age < duration_us(self._plan.least):
             return None
         if not found.of("open"):
-            return self._grow(last, found)
+            return self._grow(last, found, now=now)
         if age >= duration_us(self._plan.most):
             why = f"nothing was shown in {self._plan.most} of {', '.join(found.of('open'))}"
             return self._take(last, "stopped", why=why, canary=found)
@@ -268,14 +268,14 @@ class Loop:
         )
         return sight(deployment.log.read(since), phase, until=now)
 
-    def _grow(self, last: Rollout, found: Sight) -> Move:
+    def _grow(self, last: Rollout, found: Sight, *, now: int) -> Move:
         larger = [share for share in self._plan.shares_bp if share > last.share_bp]
         why = f"{', '.join(found.of('safe'))}: nothing worse at {last.share_bp / 100:g} %"
         if larger:
             return self._take(last, "canary", why=why, share_bp=larger[0], canary=found)
         # The evidence stands in the log before anything rests on it.
         self._take(last, "canary", why=why, share_bp=last.share_bp, canary=found)
-        self._hands.promote(last.model, why=why)
+        self._hands.promote(last.model, why=why, at_us=now)
         return Move(act="promote", model=last.model, why=why)
 
     def _take(

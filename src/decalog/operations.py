@@ -548,13 +548,12 @@ def clock_of(start: str | None, speed: float) -> Clock:
 def _train(
     deployment: Deployment,
     *,
-    seed: int,
     say: Say,
     truth: Truth | None = None,
     own: ModelSpec | None = None,
-    test_positives: int = 0,
-    refit: bool = False,
+    **planned: Any,
 ) -> TrainingResult:
+    """Trains by a `TrainingPlan`, of which `planned` says what the deployment does not."""
     from decalog.slate_training import train_slates
     from decalog.training import TrainingPlan, train
 
@@ -562,12 +561,10 @@ def _train(
     if own is not None:
         system = msgspec.structs.replace(system, models=(*system.models, own))
     plan = TrainingPlan(
-        seed=seed,
         policy=deployment.policy_params(),
-        test_positives=test_positives,
-        refit=refit,
         currency=deployment.rates().base,
         at_us=SystemClock().now_us(),
+        **planned,
     )
     if system.schema.slate_of:
         return train_slates(system, deployment.log, registry=deployment.registry, plan=plan, say=say)

@@ -317,7 +317,7 @@ def _on_all(system: System, history: History, *, chosen: ModelSpec, plan: Traini
     def heard(examples: Examples) -> Heard:
         if telling is None:
             return heard_of(history, examples, shows={}, words={})
-        told: Heard = telling.heard(history, examples, policy.params)
+        told: Heard = telling.heard(history, examples, params=policy.params)
         return told
 
     now = history.now

@@ -229,7 +229,7 @@ def _side(deployment: Deployment, version: str, params: msgspec.Struct, *, serve
     artefact = there.registry.get(version)
     parameters, policy = artefact.manifest.parameters, there.system.policy(params)
     if SIBLING in parameters and not served:
-        model, head = there.sibling(artefact.id)
+        model, head = there.model(artefact.id, sibling=True)
         return Side(there.system, model, head, artefact.id, int(parameters[SIBLING]), policy)
     model, head = there.model(artefact.id)
     # A model of another hand has no training date: what it may have learnt from ends with what it was given.
@@ -268,7 +268,7 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
         now, then = _both(asked, histories)
         people = np.array([subject_of(request, schema) for request in now.rows.requests], np.int64)
         history = histories[asked.now.system.features.version]
-        told = self.heard(history, now.rows, asked.money.params)
+        told = self.heard(history, now.rows, params=asked.money.params)
         rows = Unlearnt(
             unit=schema.noun,
             heads=(asked.now.head,),
@@ -283,7 +283,7 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
         replays = (_replay(side, one.take(is_complete)) for side, one in ((asked.now, now), (asked.then, then)))
         return rows, self.told(*replays, people=people[is_complete], unit=schema.noun, money=asked.money)
 
-    def heard(self, history: History, examples: Examples, params: Any) -> Heard:
+    def heard(self, history: History, examples: Examples, *, params: Any) -> Heard:
         """Returns what was heard of requests, see `censoring`, under the parameters in force."""
         return heard_of(history, examples, shows=self.shows(params), words=self.words(params))
 
