@@ -138,7 +138,7 @@ def loop_of(home: Home, system: str, *, url: str = "", token: str = "") -> Loop:
 def turned(loop: Loop, home: Home, *, system: str) -> Iterator[Move]:
     """Yields the steps that a loop takes now, as they are taken; nothing where none is due.
 
-    The present is the time of the log's last record: a log may keep its own clock, and where nothing comes nothing is due.
+    The present is the time of the log's last record: a log may keep its own clock, and without news nothing is due.
 
     Args:
         loop: of the system.
