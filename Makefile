@@ -21,7 +21,7 @@ up: $(VENV)/core.stamp  ## train, serve and drive fraud, then feed beside it
 	@$(BIN)/decalog up
 
 test: $(VENV)/dev.stamp  ## run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(VENV)/dev.stamp  ## check style, types and the floors of the house
 	@$(BIN)/ruff check

@@ -114,7 +114,7 @@ def _by_action(acted: tuple[str, ...], shows: Shows, schema: Schema) -> tuple[Fl
 def surmised(predictions: Floats, odds: Floats) -> Floats:
     """Returns how likely requests are positives, by predictions and what was heard.
 
-    >>> surmised(np.array([0.5, 0.5, 0.1]), np.array([0.0, np.inf, 9.0])).tolist()
+    >>> surmised(np.array([0.5, 0.5, 0.25]), np.array([0.0, np.inf, 3.0])).tolist()
     [0.0, 1.0, 0.5]
     """
     p = np.asarray(predictions, np.float64)

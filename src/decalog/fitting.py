@@ -66,13 +66,14 @@ def fit_on_all(
     Raises:
         DataError: see `ModelSpec.fit`.
     """
-    model = first if first is not None else spec.fit(_complete(system, examples), seed)
+    fit = spec.surmises or spec.fit
+    model = first if first is not None else fit(_complete(system, examples), seed)
     told = heard.odds != 1
     examples, odds = examples.take(told), heard.odds[told]
     rows, rng = model_rows(system, examples), np.random.default_rng(seed)
     for _ in range(_ROUNDS):
         labels = surmised(model.predict(rows), odds)
-        if not spec.surmises:
+        if spec.surmises is None:
             labels = (rng.random(examples.n) < labels).astype(np.float64)
-        model = spec.fit(training_set(system, examples, labels=labels), seed)
+        model = fit(training_set(system, examples, labels=labels), seed)
     return model

@@ -174,7 +174,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
         name: in reports and commands.
         meaning: one line.
         baseline: whether it is an honest baseline that the champion has to beat.
-        surmises: whether it can learn from labels between 0 and 1; where not, they are drawn.
+        surmises: as `fit`, from labels between 0 and 1 too, of which the latest are the least known; None for a kind
+            that cannot: then they are drawn.
         fit: (TrainingSet, or SlateSet where slots hold things; seed) → fitted model.
         format: name under which `models.formats` can load it again.
         head: what it predicts, `p_fraud`; several heads are joined by "+".
@@ -186,4 +187,4 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     head: str
     baseline: bool = False
-    surmises: bool = False
+    surmises: Callable[[Any, int], Model] | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -40,6 +41,8 @@ class BoostedParams(msgspec.Struct, frozen=True, kw_only=True):
         held_out: share of the rows, the latest, that stops the boosting and fits the calibration, (0, 1).
         patience: trees without a better held-out loss before it stops.
         calibration: form of the curve from score to probability.
+        folds: where ≥ 2, the calibration is fitted to all rows, cut into so many parts in time, each scored by trees
+            that were grown on the others; else to the held-out part, whose level is that of a few weeks.
     """
 
     trees: int = 500
@@ -53,6 +56,7 @@ class BoostedParams(msgspec.Struct, frozen=True, kw_only=True):
     held_out: float = 0.2
     patience: int = 20
     calibration: Literal["sigmoid", "isotonic"] = "sigmoid"
+    folds: int = 0
 
 
 class Boosted:
@@ -133,9 +137,12 @@ def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None) ->
     # Row after row, as LightGBM reads them: it would make a copy for each of its three data sets.
     data = msgspec.structs.replace(data, rows=np.ascontiguousarray(data.rows, np.float64))
     text, trees = _grow_until_late(data, settings, params=chosen, split=split)
-    scores = NativeBooster(text).scores(data.rows[split:])
+    if chosen.folds > 1:
+        scores, labels = _across(data, settings, trees=trees, folds=chosen.folds), data.labels
+    else:
+        scores, labels = NativeBooster(text).scores(data.rows[split:]), data.labels[split:]
     fit_curve = calibration.fit_isotonic if chosen.calibration == "isotonic" else calibration.fit_sigmoid
-    return Boosted(_grow(data, settings, trees=trees), fit_curve(scores, data.labels[split:]), chosen)
+    return Boosted(_grow(data, settings, trees=trees), fit_curve(scores, labels), chosen)
 
 
 def _grow_until_late(
@@ -156,6 +163,17 @@ def _grow(data: TrainingSet, settings: dict[str, Any], *, trees: int) -> bytes:
     import lightgbm
 
     return model_text(lightgbm.train(settings, lightgbm.Dataset(data.rows, data.labels, params=settings), trees), trees)
+
+
+def _across(data: TrainingSet, settings: dict[str, Any], *, trees: int, folds: int) -> Floats:
+    """Returns the score of each row by trees that have not seen it, nor what stood beside it in time."""
+    n = len(data.labels)
+    scores, cuts = np.empty(n), [n * place // folds for place in range(folds + 1)]
+    for first, end in pairwise(cuts):
+        others = np.r_[0:first, end:n]
+        rest = msgspec.structs.replace(data, rows=data.rows[others], labels=data.labels[others])
+        scores[first:end] = NativeBooster(_grow(rest, settings, trees=trees)).scores(data.rows[first:end])
+    return scores
 
 
 def model_text(booster: Any, trees: int) -> bytes:
