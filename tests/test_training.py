@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from tests.fraud_log import START, FraudLog
 
+from decalog.admin import show_model
+from decalog.clock import rfc3339
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError, DataError
 from decalog.events import Record
@@ -257,4 +259,7 @@ def test_what_is_refitted_learnt_from_all_and_has_a_sibling_that_did_not(
     assert [one.name for one in result.report.contenders] == [
         one.name for one in trained[0].report.contenders if one.name != "oracle"
     ]
+    said = show_model(Home(root / "refitted"), result.model)
+    assert f"a gate judges its sibling, which learnt from what was known by {rfc3339(until)}." in said
+    assert "sibling" not in show_model(Home(root / "here"), trained[0].model)
     log.close()

@@ -18,7 +18,7 @@ from decalog.clock import SystemClock, duration_us, rfc3339
 from decalog.errors import AccessError, LogUnavailableError, ModelError, RequestError
 from decalog.home import Home
 from decalog.ingest import RowResult
-from decalog.registry import Alias, AliasChange, Registry
+from decalog.registry import SIBLING, Alias, AliasChange, Artefact, Registry
 from decalog.reports import Report
 from decalog.system import find_system
 from decalog.training import REPORT
@@ -72,7 +72,7 @@ def show_model(home: Home, model: str) -> str:
     """
     artefact = Registry(home.root).get(model)
     try:
-        return msgspec.json.decode((artefact.folder / REPORT).read_bytes(), type=Report).markdown()
+        told = msgspec.json.decode((artefact.folder / REPORT).read_bytes(), type=Report).markdown()
     except (OSError, msgspec.DecodeError) as error:
         raise ModelError(
             where=f"model {artefact.id[:12]}, {REPORT}",
@@ -80,6 +80,19 @@ def show_model(home: Home, model: str) -> str:
             expected="the report of its training",
             fix="Read it with the decalog that trained it; the model itself is whole.",
         ) from None
+    return told + _siblings(artefact)
+
+
+def _siblings(artefact: Artefact) -> str:
+    """Returns what a report does not say of a model that learnt from more than what was judged."""
+    parameters = artefact.manifest.parameters
+    if SIBLING not in parameters:
+        return ""
+    learnt, until = (rfc3339(parameters[name]) for name in ("trained_at", SIBLING))
+    return (
+        "\nThe report is of the kind of model, fitted to its training part. This one learnt from all that was known by "
+        f"{learnt}; a gate judges its sibling, which learnt from what was known by {until}.\n"
+    )
 
 
 def models_text(listed: ListedModels) -> str:
