@@ -85,3 +85,14 @@ def test_what_nothing_was_heard_of_is_left_out_and_another_model_may_be_first(hi
     fit_on_all(spec, now, heard=heard, system=SYSTEM, seed=1, first=Prior(0.5, len(SYSTEM.features.names_for("model"))))
     assert [len(data.labels) for data in seen] == [100, 100]
     assert seen[0].labels.sum() == 30
+
+
+def test_a_shop_whose_analysts_alone_tell_has_no_certain_label_and_learns_all_the_same(history: History) -> None:
+    now = history.now
+    is_bad = now.amounts > 10_000
+    heard = Heard(np.where(is_bad, 30.0, 0.1), np.zeros(now.n))
+    first = Prior(0.1, len(SYSTEM.features.names_for("model")))
+    model = fit_on_all(BOOSTED, now, heard=heard, system=SYSTEM, seed=1, first=first)
+    p = model.predict(model_rows(SYSTEM, now))
+    assert p[is_bad].mean() > 0.5
+    assert p[~is_bad].mean() < 0.1

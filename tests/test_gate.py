@@ -200,3 +200,12 @@ def test_people_who_come_often_count_once() -> None:
     assert whole is not None
     assert found.value == whole.value
     assert found.high - found.low != whole.high - whole.low
+
+
+def test_words_that_may_be_wrong_count_as_the_positives_that_they_likely_are() -> None:
+    rows = matured()
+    odds = np.where(labels_of(rows) == 1, 9.0, 0.1)
+    found = judged(matured(now=np.full((N, 1), 0.1), heard=Heard(odds, np.zeros((N, 1)))))
+    assert found.positives == int(labels_of(rows).sum() / 2)
+    assert found.ratios == {}
+    assert found.passes

@@ -33,6 +33,7 @@ Words = Mapping[str, tuple[float, float]]
 
 _FEWEST = 20
 """Positives that say how late one is told of them; with fewer, what is not known yet says nothing."""
+_SURE = 1e-12
 _ANSWERED_US = DAY
 """A request that is younger may still be answered: nothing follows from its being hidden."""
 
@@ -117,6 +118,6 @@ def surmised(predictions: Floats, odds: Floats) -> Floats:
     >>> surmised(np.array([0.5, 0.5, 0.25]), np.array([0.0, np.inf, 3.0])).tolist()
     [0.0, 1.0, 0.5]
     """
-    p = np.asarray(predictions, np.float64)
+    p = np.clip(predictions, _SURE, 1 - _SURE)
     finite = np.where(np.isinf(odds), 0.0, odds)
     return np.where(np.isinf(odds), 1.0, p * finite / (p * finite + 1 - p))

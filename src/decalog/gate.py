@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from decalog.censoring import surmised
 from decalog.errors import DataError
 from decalog.metrics import Floats, Measurement
 from decalog.statistics.calibration import calibration
@@ -53,7 +54,7 @@ class Gated(msgspec.Struct, frozen=True, kw_only=True):
         passes: whether the challenger may go on.
         because: what speaks against it, or for it, a sentence each.
         rows: of which something was heard since both models were made.
-        positives: of these, that are known to be, of the first head.
+        positives: of the first head: that are known, and as many as the champion surmises where a word may be wrong.
         gain: log score that the challenger saves a row, nats, mean over heads; None where nothing could be measured.
         loss: the champion's log score a row.
         money: what `whatif` answers, and its minor units a thousand units, where it says any.
@@ -97,7 +98,7 @@ def weighed(seen: Unlearnt, money: WhatIf, *, standards: Standards) -> Gated:
         standards: that it has to meet.
     """
     told = np.any(seen.heard.odds != 1, axis=1)
-    positives = int(np.sum(np.isinf(seen.heard.odds[:, 0])))
+    positives = int(np.sum(_likely(seen)))
     rows = int(np.sum(told))
     if positives < standards.least_positives:
         lacking = f"{positives} positives were told of since both were made, of {standards.least_positives} needed"
@@ -159,13 +160,20 @@ def _slices(
         yield name, msgspec.structs.replace(told.measured(confidence=confidence), n=int(np.sum(rows)))
 
 
+def _likely(seen: Unlearnt) -> Floats:
+    """Returns how likely each row is a positive of the first head, where what was heard speaks for it; 0 elsewhere."""
+    odds = seen.heard.odds[:, 0]
+    return np.where(odds > 1, surmised(seen.now[:, 0], odds), 0.0)
+
+
 def _rows_by_slice(seen: Unlearnt, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Yields the slices in which enough has seen."""
+    """Yields the slices of which enough was heard."""
+    likely = _likely(seen)
     for field in fields:
         values = np.array([str(fact.get(field, "")) for fact in seen.facts])
         for value in np.unique(values).tolist():
             rows = values == value
-            positives = int(np.sum(np.isinf(seen.heard.odds[rows, 0])))
+            positives = float(np.sum(likely[rows]))
             if value and np.sum(rows) >= _LEAST_ROWS and positives >= _LEAST_POSITIVES:
                 yield f"{field}={value}", rows
 

@@ -322,8 +322,10 @@ def _on_all(system: System, history: History, *, chosen: ModelSpec, plan: Traini
 
     now = history.now
     heard_now = heard(now)
-    positives = now.times[np.isinf(heard_now.odds)][-(plan.test_positives or _HELD_BACK) :]
-    until = max(int(positives[0]), int(np.quantile(now.times, 1 - _MOST_TESTED)))
+    # Where nobody tells for certain, what analysts say has to do.
+    is_told = np.isinf(heard_now.odds) if np.isinf(heard_now.odds).any() else now.labels == 1
+    latest = now.times[is_told][-(plan.test_positives or _HELD_BACK) :]
+    until = max(int(latest[0]), int(np.quantile(now.times, 1 - _MOST_TESTED)))
     then = history.as_of(until)
     sibling = fit_on_all(chosen, then, heard=heard(then), system=system, seed=plan.seed)
     model = fit_on_all(chosen, now, heard=heard_now, system=system, seed=plan.seed, first=sibling)

@@ -124,7 +124,7 @@ def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None) ->
     chosen = params or BoostedParams()
     check_binary(data, surmised=True)
     split = len(data.labels) - max(1, int(len(data.labels) * chosen.held_out))
-    if not np.array_equal(np.unique(data.labels[:split])[[0, -1]], [0.0, 1.0]):
+    if np.ptp(data.labels[:split]) == 0:
         raise DataError(
             where="training set",
             given=f"{split} rows of one label before the held-out {len(data.labels) - split}",

@@ -43,8 +43,8 @@ def check_binary(data: TrainingSet, *, surmised: bool = False) -> None:
         DataError: labels are of one kind only, or others, or there are no rows.
     """
     found = np.unique(data.labels)
-    certain = found[[0, -1]] if surmised and len(found) else found
-    if not np.array_equal(certain, [0.0, 1.0]):
+    is_fit = len(found) > 1 and 0 <= found[0] < found[-1] <= 1 if surmised else np.array_equal(found, [0.0, 1.0])
+    if not is_fit:
         listed = ", ".join(f"{label:g}" for label in found[:5]) or "none"
         raise DataError(
             where="training set",
