@@ -241,6 +241,15 @@ def test_it_trains_on_enough_outcomes(made: Served) -> None:
     assert (move.act, move.why) == ("train", "1 outcomes came since the last training")
 
 
+def test_of_models_of_one_moment_each_is_judged_once(made: Served) -> None:
+    both = {newer(made), newer(made, limit=1_234.0)}
+    loop = turning(made)
+    moves = [stepped(made, loop) for _ in range(3)]
+    assert {move.model for move in moves[:2] if move} == both
+    assert [move.act for move in moves[:2] if move] == ["stop", "stop"]
+    assert moves[2] is None or moves[2].act == "wait"
+
+
 def test_it_waits_where_there_is_too_little_to_learn_from(made: Served) -> None:
     newer(made)
     loop = turning(made)

@@ -347,11 +347,10 @@ class _Seen:
         return sum(record.kind == "outcome" and record.system == own for record in self.deployment.log.read(position))
 
     def waiting(self) -> Artefact | None:
-        """Returns the newest model, where it was never judged and never the champion."""
-        newest = self._models[-1] if self._models else None
-        if newest is None or not self.champion or any(change.model == newest.id for change in self._history):
-            return None
-        return None if any(step.model[:SHORT] == newest.id[:SHORT] for _, step in self._steps) else newest
+        """Returns a model of the latest training, where it was never judged and never the champion."""
+        met = {change.model[:SHORT] for change in self._history} | {step.model[:SHORT] for _, step in self._steps}
+        latest = [one for one in self._models if one.manifest.pin.known_time == self.trained]
+        return next((one for one in latest if self.champion and one.id[:SHORT] not in met), None)
 
     def people(self) -> int:
         """Returns for how many people something was decided in the log's last week."""
