@@ -58,7 +58,9 @@ def test_any_other_goes_on(newest: Measurement | None, judged: Measurement | Non
 def test_one_without_predictions_is_not_fit() -> None:
     assert shadow(failed=7).against(0.25) == ("it predicts nothing usable on 7 of 600 requests",)
     assert shadow(failed=6).against(0.25) == ()
-    assert Shadow(decisions=0).against(0.25) == ("it predicts nothing usable on 0 of 0 requests",)
+    assert Shadow(decisions=0).against(0.25) == (
+        "the champion has decided nothing yet, so there is nothing to compare it on",
+    )
 
 
 @pytest.fixture

@@ -63,6 +63,8 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
             most_changed: share of what was chosen that may be shown to become another.
             judged: what it claimed of the rows that the gate judged it on, as `claims`.
         """
+        if not self.decisions:
+            return ("the champion has decided nothing yet, so there is nothing to compare it on",)
         if self.failed > _ENOUGH * self.decisions or self.changed is None:
             return (f"it predicts nothing usable on {self.failed:,} of {self.decisions:,} requests",)
         if self.changed.low > most_changed:
