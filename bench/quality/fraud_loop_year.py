@@ -185,7 +185,7 @@ def fitted(rows: Rows, day: int, labels: str) -> Model:
         return fit(rows.there, rows.places, before, made)
     then = rows.history.as_of(now)
     if labels == "matured":
-        end = complete_until(then.times, then.settled, date=now)
+        end = complete_until(then)
         kept = (then.times < end) & then.labelled
     else:
         kept = then.times < now

@@ -104,9 +104,8 @@ def _times(of_positive: float, of_negative: float) -> float:
 
 def _by_action(acted: tuple[str, ...], shows: Shows, schema: Schema) -> tuple[Floats, Floats, Bools]:
     """Returns how likely labels show, of negatives and of positives, and whether silence is heard of them."""
-    label = schema.label
-    awaited = {"", *label.observed_after, *label.observed_by}
-    known = {**dict.fromkeys(("", *label.observed_after), (1.0, 1.0)), **shows}
+    awaited = schema.label.awaited_after
+    known = {**dict.fromkeys(("", *schema.label.observed_after), (1.0, 1.0)), **shows}
     names, place = np.unique(np.array(acted, np.str_), return_inverse=True)
     each = np.array([known.get(str(name), (0.0, 0.0)) for name in names], np.float64).reshape(-1, 2)[place]
     return each[:, 0], each[:, 1], np.array([str(name) in awaited for name in names], np.bool_)[place]

@@ -84,10 +84,10 @@ def split(history: History, *, test_share: float) -> Split:
         test_share: of the two parts together that the test part holds, about; in (0, 1).
     """
     now = history.now
-    end = complete_until(now.times, now.settled, date=history.known_time)
+    end = complete_until(now)
     date = _training_date(now, end, test_share=test_share)
     then = history.as_of(date)
-    until = min(date, complete_until(then.times, then.settled, date=date))
+    until = min(date, complete_until(then))
     return Split(
         trained_at=date,
         train=then.take((then.times < until) & then.labelled),
@@ -100,7 +100,7 @@ def split(history: History, *, test_share: float) -> Split:
 def plain_split(history: History, *, test_share: float) -> Split:
     """Returns train and test parts by time alone, labels as known at the pin: for logs too short for a gap."""
     now = history.now
-    end = complete_until(now.times, now.settled, date=history.known_time)
+    end = complete_until(now)
     known = now.take(now.labelled & (now.times < end))
     date = int(known.times[int(known.n * (1 - test_share))]) if known.n else 0
     before = known.times < date
@@ -254,13 +254,18 @@ def _counts_decisions(feature: Aggregate) -> bool:
     )
 
 
-def complete_until(times: Int64s, settled: Int64s, *, date: int) -> int:
+def complete_until(examples: Examples, *, date: int | None = None) -> int:
     """Returns the latest time before which at most AWAITED_SHARE of the labels are still awaited at a date.
 
     Labels that silence never gives (after a block) are not awaited: nobody knows whether they will come.
+
+    Args:
+        examples: in order of time.
+        date: µs; None for the moment that their labels are known at.
     """
-    knowable = settled != NEVER
-    awaited = knowable & (settled > date)
+    date, times = examples.known_by if date is None else date, examples.times
+    knowable = examples.settled != NEVER
+    awaited = knowable & (examples.settled > date)
     share = np.cumsum(awaited) / np.maximum(np.cumsum(knowable), 1)
     beyond = np.flatnonzero((share <= AWAITED_SHARE) & (times <= date))
     return int(times[beyond[-1]]) + 1 if len(beyond) else 0
@@ -282,7 +287,7 @@ def _training_date(now: Examples, end: int, *, test_share: float) -> int:
 
 
 def _sizes(now: Examples, date: int, *, end: int) -> tuple[int, int]:
-    until = min(date, complete_until(now.times, now.settled, date=date))
+    until = min(date, complete_until(now, date=date))
     trained = int(np.sum(now.labelled & (now.times < until)))
     return trained, int(np.sum(now.labelled & (now.times >= date) & (now.times < end)))
 

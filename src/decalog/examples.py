@@ -210,8 +210,7 @@ class History:
 
         Only of requests that were old enough at a moment, µs, for all such words to have come.
         """
-        label = self.schema.label
-        awaited = {"", *label.observed_after, *label.observed_by}
+        awaited = self.schema.label.awaited_after
         old = known_by - self._maturity_us
         found = (
             self._book.first_told(request.ids) - request.decided

@@ -43,7 +43,7 @@ def model_rows(system: System, examples: Examples) -> Floats:
 
 
 def _complete(system: System, examples: Examples) -> TrainingSet:
-    settled = examples.times < complete_until(examples.times, examples.settled, date=examples.known_by)
+    settled = examples.times < complete_until(examples)
     return training_set(system, examples.take(settled & examples.labelled))
 
 

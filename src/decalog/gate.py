@@ -98,7 +98,8 @@ def weighed(seen: Unlearnt, money: WhatIf, *, standards: Standards) -> Gated:
         standards: that it has to meet.
     """
     told = np.any(seen.heard.odds != 1, axis=1)
-    positives = int(np.sum(_likely(seen)))
+    likely = _likely(seen)
+    positives = int(np.sum(likely))
     rows = int(np.sum(told))
     if positives < standards.least_positives:
         lacking = f"{positives} positives were told of since both were made, of {standards.least_positives} needed"
@@ -107,7 +108,7 @@ def weighed(seen: Unlearnt, money: WhatIf, *, standards: Standards) -> Gated:
     together = clusters(seen.people, n=rows, where="gate, people")
     then, now = _score(seen, seen.then), _score(seen, seen.now)
     gain = ratio((now - then) * seen.weights, seen.weights, rows=together, where="gate").measured()
-    inside = dict(_rows_by_slice(seen, standards.slices))
+    inside = dict(_rows_by_slice(seen, standards.slices, likely=likely[told]))
     slices = dict(_slices(inside, (now - then) * seen.weights, weights=seen.weights, together=together))
     ratios = {head: _ratios(seen, place) for place, head in enumerate(seen.heads)}
     loss = float(np.average(now, weights=seen.weights))
@@ -166,9 +167,8 @@ def _likely(seen: Unlearnt) -> Floats:
     return np.where(odds > 1, surmised(seen.now[:, 0], odds), 0.0)
 
 
-def _rows_by_slice(seen: Unlearnt, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
+def _rows_by_slice(seen: Unlearnt, fields: Sequence[str], *, likely: Floats) -> Iterator[tuple[str, Any]]:
     """Yields the slices of which enough was heard."""
-    likely = _likely(seen)
     for field in fields:
         values = np.array([str(fact.get(field, "")) for fact in seen.facts])
         for value in np.unique(values).tolist():

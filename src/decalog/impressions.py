@@ -7,7 +7,7 @@ an outcome named it, or when none did for long enough.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -86,6 +86,21 @@ class ImpressionHistory:
         told = [(record, bodies[record.seq]) for record in own if record.seq in bodies]
         self._told = None if retrieval is None else _Told(self, told, retrieval=retrieval)
         self._acts = acts_of(own, bodies, schema=schema)
+
+    @cached_property
+    def times(self) -> Int64s:
+        """When each was decided, µs."""
+        return np.array([one.decided for one in self.shown], np.int64)
+
+    @property
+    def maturity_us(self) -> int:
+        """After how long the slowest of the signals has matured."""
+        return max((signal.maturity_us for signal in self.schema.signals), default=0)
+
+    @property
+    def complete(self) -> Bools:
+        """Of which shown all signals have matured at the pin."""
+        return self.times <= self.known_time - self.maturity_us
 
     def labels(self, known_by: int) -> Floats:
         """Returns shape (shown, signals): 1, 0, or NaN where it is not known at a moment, µs of known_time."""

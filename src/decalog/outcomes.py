@@ -146,15 +146,19 @@ class LabelBook:
             ids: of the target and its corrections.
         """
         said = (both for id_ in ids for both in self.outcomes(id_))
-        return min(known for known, outcome in said if self._kinds[outcome.kind].labels.get(int(outcome.value)) == 1)
+        return min(known for known, outcome in said if self._said(outcome) == 1)
+
+    def _said(self, outcome: Outcome) -> int | None:
+        """Returns the label that an outcome gives, or None where it gives none."""
+        value = int(outcome.value)
+        return self._kinds[outcome.kind].labels.get(value) if outcome.value == value else None
 
     def _word(self, said_of: Iterable[tuple[int, Outcome]]) -> LabelState | None:
         """Returns the label that the strongest outcome gives, or None where none gives any."""
         verdict: LabelState | None = None
         strongest = (0, 0, "")
         for known, outcome in said_of:
-            kind = self._kinds[outcome.kind]
-            said = kind.labels.get(int(outcome.value)) if outcome.value == int(outcome.value) else None
+            kind, said = self._kinds[outcome.kind], self._said(outcome)
             # By when it happened, not by when it came: reports that overtake one another end in the same label.
             strength = (kind.rank, outcome.event_time, outcome.id)
             if said is not None and (verdict is None or strength >= strongest):

@@ -120,6 +120,11 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     observed_by: Mapping[str, str] = {}
 
     @property
+    def awaited_after(self) -> frozenset[str]:
+        """Actions after which silence may be evidence; "" stands for a plain event."""
+        return frozenset(("", *self.observed_after, *self.observed_by))
+
+    @property
     def maturity_us(self) -> int:
         """Maturity in microseconds."""
         return duration_us(self.maturity)

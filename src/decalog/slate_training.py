@@ -112,33 +112,23 @@ def train_slates(
     fitted = Fitted(models[chosen.name], parts.trained_at)
     if plan.refit:
         say(f"fitting {chosen.name} to all that is known")
-        fitted = Fitted(chosen.fit(_matured(history), plan.seed), history.known_time, *fitted[:2])
+        matured = history.part(history.complete, known_by=history.known_time)
+        fitted = Fitted(chosen.fit(matured, plan.seed), history.known_time, *fitted[:2])
     return registered(manifest, fitted, made=made, registry=registry, files=files, plan=plan)
 
 
 def split_slates(history: ImpressionHistory, *, test_share: float) -> Parts:
     """Returns train and test parts: what a model of the training date could have known, and what came after it."""
-    longest = _longest(history)
-    times, end = np.array([one.decided for one in history.shown], np.int64), history.known_time - longest
-    complete = times[times <= end]
+    longest, times = history.maturity_us, history.times
+    complete = times[history.complete]
     date = int(complete[int(len(complete) * (1 - test_share))]) if len(complete) else 0
-    before, after = times <= date - longest, (times >= date) & (times <= end)
+    before, after = times <= date - longest, (times >= date) & history.complete
     return Parts(
         trained_at=date,
         train=history.part(before, known_by=date),
         test=history.part(after, known_by=history.known_time),
         gap=int(np.sum((times > date - longest) & (times < date))),
     )
-
-
-def _matured(history: ImpressionHistory) -> SlateSet:
-    """Returns all whose labels are known."""
-    times, end = np.array([one.decided for one in history.shown], np.int64), history.known_time - _longest(history)
-    return history.part(times <= end, known_by=history.known_time)
-
-
-def _longest(history: ImpressionHistory) -> int:
-    return max((signal.maturity_us for signal in history.schema.signals), default=0)
 
 
 def ranked_by(model: Model, data: SlateSet) -> Floats:

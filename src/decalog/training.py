@@ -177,7 +177,7 @@ def train(
     fitted = Fitted(model, parts.trained_at)
     if plan.refit:
         say(f"fitting {chosen.name} to all that is known")
-        fitted = _on_all(system, history, chosen=chosen, plan=plan)
+        fitted = _on_all(system, history, chosen=chosen, plan=plan, params=outlook.policy.params)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
     reference = _reference(system, history, since=parts.trained_at, model=fitted.model, head=chosen.head)
@@ -249,7 +249,7 @@ def chosen_kind(system: System, plan: TrainingPlan) -> ModelSpec:
 def _parts(history: History, plan: TrainingPlan) -> Split:
     """Returns the honest split; where that has too few positives, the split by time alone, which the report says."""
     now = history.now
-    end = complete_until(now.times, now.settled, date=history.known_time)
+    end = complete_until(now)
     share = plan.share_of(now.labels[now.labelled & (now.times < end)].astype(np.float64))
     parts = split(history, test_share=share)
     if not _shortage(parts, plan):
@@ -310,14 +310,16 @@ def _contend(
     return models[chosen.name], tuple(contenders)
 
 
-def _on_all(system: System, history: History, *, chosen: ModelSpec, plan: TrainingPlan) -> Fitted:
+def _on_all(
+    system: System, history: History, *, chosen: ModelSpec, plan: TrainingPlan, params: msgspec.Struct
+) -> Fitted:
     """Returns a model of all that is known, and its sibling: all that was known before the latest positives came."""
-    telling, policy = load(system.whatif), _outlook(system, plan, head=chosen.head).policy
+    telling = load(system.whatif)
 
     def heard(examples: Examples) -> Heard:
         if telling is None:
             return heard_of(history, examples, shows={}, words={})
-        told: Heard = telling.heard(history, examples, params=policy.params)
+        told: Heard = telling.heard(history, examples, params=params)
         return told
 
     now = history.now

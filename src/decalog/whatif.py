@@ -23,6 +23,7 @@ from decalog.deployment import Deployment
 from decalog.errors import ConfigError, near
 from decalog.evaluation import Outlook, complete_until, replayed
 from decalog.examples import UNKNOWN, Examples, Floats, History
+from decalog.fitting import model_rows
 from decalog.impressions import subject_of
 from decalog.metrics import Int64s
 from decalog.models.base import Model
@@ -279,7 +280,7 @@ class Revealed(msgspec.Struct, frozen=True, kw_only=True):
             people=people,
             facts=tuple(request.attributes for request in now.rows.requests),
         )
-        is_complete = now.rows.times < _complete(history)
+        is_complete = now.rows.times < complete_until(history.now)
         replays = (_replay(side, one.take(is_complete)) for side, one in ((asked.now, now), (asked.then, then)))
         return rows, self.told(*replays, people=people[is_complete], unit=schema.noun, money=asked.money)
 
@@ -360,10 +361,6 @@ def _histories(asked: Asked) -> Mapping[str, History]:
     }
 
 
-def _complete(history: History) -> int:
-    return complete_until(history.now.times, history.now.settled, date=history.known_time)
-
-
 def _both(asked: Asked, histories: Mapping[str, History]) -> tuple[_Predicted, _Predicted]:
     """Returns both sides' predictions of the requests that neither learnt from, and that both can describe."""
     sides = (asked.now, asked.then)
@@ -387,9 +384,9 @@ def _predicted(side: Side, history: History, *, since: int, last: int, is_one: b
     was_told = np.isfinite(now.predicted) & is_one
     there = was_told | (now.times >= since)
     # As many of those that are complete, and all that came after them.
-    complete = np.flatnonzero(there & (now.times < _complete(history)))[-last:]
+    complete = np.flatnonzero(there & (now.times < complete_until(now)))[-last:]
     rows = now.take(there & (now.times >= (now.times[complete[0]] if len(complete) else 0)))
-    predictions = side.model.predict(rows.rows[:, list(side.system.features.places_for("model"))])
+    predictions = side.model.predict(model_rows(side.system, rows))
     was_told = np.isfinite(rows.predicted) & is_one
     return _Predicted(rows, np.where(was_told, rows.predicted, predictions))
 

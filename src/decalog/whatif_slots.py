@@ -78,9 +78,7 @@ class Slots(msgspec.Struct, frozen=True):
             history = ImpressionHistory(
                 asked.deployment.log.read(), system.schema, features=system.features, retrieval=load(system.retrieval)
             )
-        longest = max(signal.maturity_us for signal in system.schema.signals)
-        times = np.array([one.decided for one in history.shown], np.int64)
-        data = history.part((times >= since) & (times <= history.known_time - longest), known_by=history.known_time)
+        data = history.part((history.times >= since) & history.complete, known_by=history.known_time)
         rows = Unlearnt(
             unit=f"shown {system.schema.slate_of}",
             heads=data.heads,

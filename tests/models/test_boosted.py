@@ -96,8 +96,7 @@ def test_across_parts_the_level_is_that_of_all_of_them() -> None:
     quiet = np.where(np.arange(8_000) < 6_400, data.labels, 0.0)
     data = msgspec.structs.replace(data, labels=quiet)
     late, across = (
-        float(np.mean(boosted.fit(data, 1, params=msgspec.structs.replace(SMALL, folds=folds)).predict(data.rows)))
-        for folds in (0, 4)
+        float(np.mean(boosted.fit(data, 1, params=SMALL, folds=folds).predict(data.rows))) for folds in (0, 4)
     )
     assert late < 0.1 * np.mean(quiet)
     assert across == pytest.approx(np.mean(quiet), rel=0.1)

@@ -41,8 +41,6 @@ class BoostedParams(msgspec.Struct, frozen=True, kw_only=True):
         held_out: share of the rows, the latest, that stops the boosting and fits the calibration, (0, 1).
         patience: trees without a better held-out loss before it stops.
         calibration: form of the curve from score to probability.
-        folds: where ≥ 2, the calibration is fitted to all rows, cut into so many parts in time, each scored by trees
-            that were grown on the others; else to the held-out part, whose level is that of a few weeks.
     """
 
     trees: int = 500
@@ -56,7 +54,6 @@ class BoostedParams(msgspec.Struct, frozen=True, kw_only=True):
     held_out: float = 0.2
     patience: int = 20
     calibration: Literal["sigmoid", "isotonic"] = "sigmoid"
-    folds: int = 0
 
 
 class Boosted:
@@ -112,10 +109,17 @@ class Boosted:
         }
 
 
-def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None) -> Boosted:
+def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None, folds: int = 0) -> Boosted:
     """Returns trees fitted to a training set; the same inputs and seed give the same bytes.
 
     Labels may lie between 0 and 1: such a row counts as so much of a positive, and as a negative for the rest.
+
+    Args:
+        data: to learn from.
+        seed: of the trees.
+        params: chosen before the fit.
+        folds: where ≥ 2, the calibration is fitted to all rows, cut into so many parts in time, each scored by trees
+            that were grown on the others; else to the held-out part, whose level is that of a few weeks.
 
     Raises:
         DataError: labels are not in [0, 1], or the part before the held-out one lacks one of them.
@@ -137,8 +141,8 @@ def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None) ->
     # Row after row, as LightGBM reads them: it would make a copy for each of its three data sets.
     data = msgspec.structs.replace(data, rows=np.ascontiguousarray(data.rows, np.float64))
     text, trees = _grow_until_late(data, settings, params=chosen, split=split)
-    if chosen.folds > 1:
-        scores, labels = _across(data, settings, trees=trees, folds=chosen.folds), data.labels
+    if folds > 1:
+        scores, labels = _across(data, settings, trees=trees, folds=folds), data.labels
     else:
         scores, labels = NativeBooster(text).scores(data.rows[split:]), data.labels[split:]
     fit_curve = calibration.fit_isotonic if chosen.calibration == "isotonic" else calibration.fit_sigmoid

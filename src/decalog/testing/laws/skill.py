@@ -17,7 +17,7 @@ import numpy as np
 from decalog.clock import DAY
 from decalog.evaluation import Outlook, Split, replay_policy, split
 from decalog.examples import Floats
-from decalog.fitting import training_set
+from decalog.fitting import model_rows, training_set
 from decalog.impressions import ImpressionHistory
 from decalog.slate_training import Parts, SlatePolicy, ranked_by, split_slates
 from decalog.system import System
@@ -123,7 +123,7 @@ def _saved_on_requests(system: System, parts: Split, *, world: World, rng: np.ra
     outlook = Outlook(
         policy=policy, idle=system.schema.label.observed_after[0], features=system.features, head=head, metrics=()
     )
-    data, rows = training_set(system, parts.train), test.rows[:, list(system.features.places_for("model"))]
+    data, rows = training_set(system, parts.train), model_rows(system, test)
     truth = np.array([float(world.truth(id_)[head]) for id_ in test.ids])
     said = {spec.name: spec.fit(data, 0).predict(rows) for spec in system.models}
 
