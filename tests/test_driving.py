@@ -201,6 +201,43 @@ def test_an_answer_that_is_no_success_ends_the_drive_with_its_words() -> None:
     assert str(caught.value).endswith("Expected 200. The world sends what its schema allows: see the answer.")
 
 
+class Refusing(Server):
+    """Refuses what is sent to one path."""
+
+    def __init__(self, start_us: int, path: str) -> None:
+        super().__init__(start_us, allow)
+        self._path, self._asked = path, ""
+
+    def request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> None:
+        self._asked = path
+        super().request(method, path, body, headers)
+
+    def getresponse(self) -> Any:
+        self.status = 422 if self._asked == self._path else 200
+        return super().getresponse()
+
+
+def test_an_outcome_that_is_refused_is_counted_and_the_drive_goes_on() -> None:
+    world = World(SEED, WorldParams(customers=100, merchants=60, payments_day=200.0, background_hazard=0.05))
+    driver, _ = driver_of(world, allow)
+    server = Refusing(world.start_us, "/v1/fraud/outcomes")
+    driver._connection = server  # type: ignore[assignment]
+    for _ in range(4):
+        driver.run(8.0)
+    refused = sum(path.endswith("outcomes") for path, _ in server.sent)
+    assert refused > 0
+    assert server.sent[-1][0].endswith("decide")
+    assert f"  0 outcomes  {refused:,} refused  " in driver.line()
+
+
+def test_a_request_that_is_refused_ends_the_drive() -> None:
+    world = world_of(SYSTEM, SEED, scale=SCALE)
+    driver, _ = driver_of(world, allow)
+    driver._connection = Refusing(world.start_us, "/v1/fraud/decide")  # type: ignore[assignment]
+    with pytest.raises(LogUnavailableError, match=r"/v1/fraud/decide: status 422"):
+        driver.run(2.0)
+
+
 @pytest.mark.parametrize("error", [ConnectionResetError("gone"), http.client.BadStatusLine("gone")])
 def test_a_server_that_is_gone_ends_the_drive(error: Exception) -> None:
     driver, server = driver_of(world_of(SYSTEM, SEED, scale=SCALE), allow)

@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +21,7 @@ from decalog.testing.worlds import Message, World
 
 _TIMEOUT_S = 30
 _OK = 200
+_REFUSED = 422
 _PAUSE_S = 0.02
 
 
@@ -50,6 +51,8 @@ def remind(world: World, records: Iterable[Record], *, system: str) -> None:
 class Driver:
     """Sends a world's messages to a server and tells the world what was decided.
 
+    Worlds also send outcomes that have to be refused, as clients do: those are counted. A request is never refused.
+
     Args:
         world: already advanced to the server's present.
         address: of the server, `http://127.0.0.1:8000`.
@@ -72,7 +75,7 @@ class Driver:
         end = time.monotonic() + seconds
         self._slow_ms.clear()
         while time.monotonic() < end:
-            self._now_us = time_us(self._call("GET", "/readyz")["now"])
+            self._now_us = time_us(self._call("GET", "/readyz")[1]["now"])
             # A minute behind: a request must never come from the server's future.
             self._waiting.extend(self._world.advance(max(self._world.start_us, self._now_us - MINUTE)))
             while self._waiting and time.monotonic() < end:
@@ -89,17 +92,19 @@ class Driver:
         share = "  ".join(f"{name} {count / max(1, decided):.1%}" for name, count in sorted(self._actions.items()))
         slow = sorted(self._slow_ms)
         p99 = slow[int(0.99 * (len(slow) - 1))] if slow else 0.0
+        refused = f"{self._sent['refused']:,} refused  " if self._sent["refused"] else ""
         return (
             f"{rfc3339(self._now_us - self._now_us % SECOND)}  {decided:,} decisions  {share}  "
-            f"{self._sent['outcome']:,} outcomes  {self._world.score()}  p99 {p99:.1f} ms"
+            f"{self._sent['outcome']:,} outcomes  {refused}{self._world.score()}  p99 {p99:.1f} ms"
         )
 
     def _send(self, message: Message) -> None:
-        started = time.perf_counter()
-        answer = self._call("POST", message_path(self._system, message.kind), message.body)
+        started, is_request = time.perf_counter(), message.kind == "decide"
+        path, may_be = message_path(self._system, message.kind), (_OK,) if is_request else (_OK, _REFUSED)
+        status, answer = self._call("POST", path, message.body, may_be=may_be)
         self._slow_ms.append((time.perf_counter() - started) * 1e3)
-        self._sent[message.kind] += 1
-        if message.kind == "decide":
+        self._sent["refused" if status == _REFUSED else message.kind] += 1
+        if is_request:
             self._decided(message, answer)
 
     def _decided(self, message: Message, answer: Mapping[str, Any]) -> None:
@@ -107,7 +112,10 @@ class Driver:
         refs = tuple(slot["ref"] for slot in answer.get("slots", []))
         self._world.react(message.body["id"], answer["action"], at_us=message.at, refs=refs)
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, may_be: Collection[int] = (_OK,)
+    ) -> tuple[int, Any]:
+        """Returns the status, one of those that it may be, and the answer."""
         raw = None if body is None else msgspec.json.encode(body)
         try:
             self._connection.request(method, path, raw, {"content-type": "application/json"})
@@ -117,11 +125,11 @@ class Driver:
             raise LogUnavailableError(
                 where=path, given=f"no answer ({error})", expected="a running server", fix="See its last lines."
             ) from None
-        if answer.status != _OK:
+        if answer.status not in may_be:
             raise LogUnavailableError(
                 where=path,
                 given=f"status {answer.status}: {text[:300].decode(errors='replace')}",
                 expected="200",
                 fix="The world sends what its schema allows: see the answer.",
             )
-        return msgspec.json.decode(text)
+        return answer.status, msgspec.json.decode(text)
