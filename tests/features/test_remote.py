@@ -26,7 +26,7 @@ from decalog.stores.base import Mark, Refused, RowSteps, StateKey, StateStore
 from decalog.stores.redis import RedisState, StateSettings
 
 FEATURES = features()
-SETTINGS = StateSettings(kept_us=36, pause_s=0)
+SETTINGS = StateSettings(kept_us=36, pause_s=0, timeout_s=10.0)  # what is told apart here is bits, not times
 _names = itertools.count()
 
 Drawn = list[tuple[object, ...]]
