@@ -67,9 +67,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
             discount=self.days.discount[:, :count],
             eves=self.days.eves[:count],
         )
-        return msgspec.structs.replace(
-            self, units=self.units[:, :count], offered=self.offered[:, :count], days=days
-        )
+        return msgspec.structs.replace(self, units=self.units[:, :count], offered=self.offered[:, :count], days=days)
 
 
 def wanted_in(seed: int, *, scale: float, days: int) -> Wanted:
@@ -110,7 +108,7 @@ def filled(wanted: Wanted, way: str, *, seed: int) -> Ints:
         "tight": 1.05 + 0.35 * rng.normal(size=(n, days)),
         "failed": np.where(rng.random((n, days)) < 0.3, 0.6, 3.0),
     }[way]
-    return np.maximum(np.rint(known * tight), 0).astype(np.int64)
+    return np.asarray(np.maximum(np.rint(known * tight), 0), np.int64)
 
 
 def seen_of(wanted: Wanted, stock: Ints | None) -> Seen:
@@ -133,7 +131,7 @@ def by_whole_days(seen: Seen) -> Floats:
     """Returns demand where days that sold out are taken for the mean of those that did not."""
     sold, is_cut = seen.units.sum(axis=2).astype(np.float64), seen.empty.any(axis=2)
     weekday = seen.factors["weekday"] % 7
-    made = sold.copy()
+    made: Floats = sold.copy()
     for day in range(7):
         is_whole = seen.known & ~is_cut & (weekday == day)
         mean = np.sum(sold * is_whole, axis=1) / np.maximum(is_whole.sum(axis=1), 1)
@@ -161,7 +159,7 @@ def judged(wanted: Wanted, way: str, *, seed: int) -> dict[str, Any]:
     """Returns how near each way of reading a censored history comes."""
     past = wanted.first(LEARNT)
     seen = seen_of(past, filled(past, way, seed=seed))
-    truth, is_cut = past.units.sum(axis=2).astype(np.float64), seen.empty.any(axis=2)
+    truth, is_cut = past.units.sum(axis=2).astype(np.float64), np.asarray(seen.empty.any(axis=2))
     found = latent.latent(seen)
     read: dict[str, Floats] = {
         "sales": seen.units.sum(axis=2).astype(np.float64),
@@ -169,7 +167,7 @@ def judged(wanted: Wanted, way: str, *, seed: int) -> dict[str, Any]:
         "recovered": found.demand,
     }
     rank = np.argsort(np.argsort(truth.sum(axis=1))) * _DECILES // len(truth)
-    deciles = [past.offered & (rank == decile)[:, None] for decile in range(_DECILES)]
+    deciles = [np.asarray(past.offered & (rank == decile)[:, None]) for decile in range(_DECILES)]
     whole = latent.latent(seen_of(past, None))
     as_sold = latent.latent(msgspec.structs.replace(seen, empty=np.zeros_like(seen.empty)))
     best = profit(whole, wanted)

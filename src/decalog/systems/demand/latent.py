@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_ROUNDS = 30
+_ROUNDS = 12
 _STEPS = 24
 _FOLDS, _SPREAD = 5, 7_919
 """A fifth of the days, spread over all series, says how large luck is."""
@@ -70,11 +70,12 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         fits = self.empty.shape == self.units.shape and self.known.shape == (n, days) and self.kinds.shape == (n,)
         wrong = [name for name, levels in self.factors.items() if levels.shape != (n, days)]
         if not fits or wrong or (self.units < 0).any():
+            factors = f"factors of another shape: {', '.join(wrong)}"
             raise DataError(
                 where="latent demand",
-                given=f"factors of another shape: {', '.join(wrong)}" if wrong else "counts below 0, or other shapes",
-                expected="units and empty of series × days × hours, all else of series × days; returns taken out before",
-                fix="Clean the frame first (`forecast.checks`), then cut it into days.",
+                given=factors if wrong else "counts below 0, or other shapes",
+                expected="units and empty of series × days × hours, all else of series × days; returns taken out",
+                fix="Clean the sales first, then cut them into days of equally many hours.",
             )
 
 
@@ -130,17 +131,18 @@ def latent(seen: Seen) -> Latent:
     whole, last = ~seen.empty & before, seen.empty & before
     sold = np.where(seen.known, np.sum(seen.units * before, axis=2), 0).astype(np.float64)
     mean, shape = np.where(seen.known, max(float(sold.mean()), 1e-9), np.nan), np.full(len(sold), 12.0)
-    factors, of_most = _ones(seen), _ones(seen)
+    level, factors, of_most = mean, _ones(seen), _ones(seen)
     apart = np.arange(sold.size).reshape(sold.shape) * _SPREAD % _FOLDS == 0
     for _ in range(_ROUNDS):
         share = profile[seen.kinds][:, None, :]
-        part = whole + last * _last_hour(seen.units * last, mean[:, :, None] * share)
+        part = whole + last * _last_hour(seen.units * last, level[:, :, None] * share)
         exposed = np.sum(share * part, axis=2)
         mean = _fitted(factors, seen, sold, exposed, shape)
         # Of days that the factors were fitted to, luck looks smaller than it is.
         foreseen = _fitted(of_most, seen, np.where(apart, 0, sold), np.where(apart, 0, exposed), shape)
         shape = _shape(seen.kinds, sold, foreseen, np.where(apart, exposed, 0))
-        profile = _profile(seen, mean * (shape[:, None] + sold) / (shape[:, None] + exposed * mean), part, before)
+        level = mean * (shape[:, None] + sold) / (shape[:, None] + exposed * mean)
+        profile = _profile(seen, level, part, before)
     rest, size = _rest(mean, exposed, sold, shape[:, None])
     is_cut = seen.known & (exposed < 1)
     gaps = np.where(seen.known, 0.0, np.nan)

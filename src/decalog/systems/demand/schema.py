@@ -33,15 +33,30 @@ DAY = EventKind(
     subject=(),
     entities=_WHO,
     fields=(
-        Field(name="units", kind="int", meaning="Units sold; negative where more came back.", required=True, least=-100_000, most=10_000_000),
+        Field(
+            name="units",
+            kind="int",
+            meaning="Units sold; negative where more came back.",
+            required=True,
+            least=-100_000,
+            most=10_000_000,
+        ),
         *(
-            Field(name=name, kind="int", meaning=f"Of them in quarter {n} of the opening hours.", least=0, most=10_000_000)
+            Field(
+                name=name, kind="int", meaning=f"Of them in quarter {n} of the opening hours.", least=0, most=10_000_000
+            )
             for n, name in enumerate(PARTS, 1)
         ),
         Field(name="empty_h", kind="int", meaning="Opening hours that ended with an empty shelf.", least=0, most=24),
         Field(name="left", kind="int", meaning="Units on the shelf in the evening.", least=0, most=100_000_000),
         Field(name="wasted", kind="int", meaning="Units thrown away in the evening.", least=0, most=10_000_000),
-        Field(name="discount_bp", kind="int", meaning="Taken off the price, hundredths of a percent.", least=0, most=10_000),
+        Field(
+            name="discount_bp",
+            kind="int",
+            meaning="Taken off the price, hundredths of a percent.",
+            least=0,
+            most=10_000,
+        ),
         Field(name="is_closed", kind="flag", meaning="Whether the store was closed: no sale is no demand then."),
     ),
 )
@@ -54,7 +69,14 @@ REPLENISHMENT = EventKind(
     fields=(
         Field(name="on_hand", kind="int", meaning="Units on the shelf.", required=True, least=0, most=100_000_000),
         Field(name="on_order", kind="int", meaning="Units ordered that have not come.", least=0, most=100_000_000),
-        Field(name="lead_days", kind="int", meaning="Days from this order to its delivery.", required=True, least=0, most=365),
+        Field(
+            name="lead_days",
+            kind="int",
+            meaning="Days from this order to its delivery.",
+            required=True,
+            least=0,
+            most=365,
+        ),
         Field(
             name="horizon_days",
             kind="int",
@@ -64,19 +86,43 @@ REPLENISHMENT = EventKind(
             most=365,
         ),
         Field(name="open_days", kind="int", meaning="Of them, days on which the store is open.", least=0, most=365),
-        Field(name="eve_days", kind="int", meaning="Of them, days with a holiday in the next three.", least=0, most=365),
+        Field(
+            name="eve_days", kind="int", meaning="Of them, days with a holiday in the next three.", least=0, most=365
+        ),
         Field(name="weekend_days", kind="int", meaning="Of them, Fridays and Saturdays.", least=0, most=365),
-        Field(name="weekday", kind="int", meaning="Day of the week of the first of them, Monday is 0.", least=0, most=6),
+        Field(
+            name="weekday", kind="int", meaning="Day of the week of the first of them, Monday is 0.", least=0, most=6
+        ),
         Field(name="day_of_year", kind="int", meaning="Day of the year of the first of them.", least=1, most=366),
         Field(name="promo_days", kind="int", meaning="Of them, days on which the item is promoted.", least=0, most=365),
-        Field(name="discount_bp", kind="int", meaning="Deepest discount planned, hundredths of a percent.", least=0, most=10_000),
-        Field(name="after_promo_days", kind="int", meaning="Of them, days in the week after a promotion.", least=0, most=365),
+        Field(
+            name="discount_bp",
+            kind="int",
+            meaning="Deepest discount planned, hundredths of a percent.",
+            least=0,
+            most=10_000,
+        ),
+        Field(
+            name="after_promo_days",
+            kind="int",
+            meaning="Of them, days in the week after a promotion.",
+            least=0,
+            most=365,
+        ),
         Field(name="price_minor", kind="amount_minor", meaning="Price of a unit without a discount.", required=True),
         Field(name="unit_cost_minor", kind="amount_minor", meaning="What a unit costs to buy.", required=True),
         Field(name="currency", kind="currency", meaning="ISO 4217 code of price and cost.", required=True),
         Field(name="pack", kind="int", meaning="Units a case: orders are whole cases.", least=1, most=100_000),
-        Field(name="least_cases", kind="int", meaning="Cases an order has at least, if there is one.", least=0, most=100_000),
-        Field(name="shelf_days", kind="int", meaning="Days on which a delivered unit can be sold.", least=1, most=100_000),
+        Field(
+            name="least_cases",
+            kind="int",
+            meaning="Cases an order has at least, if there is one.",
+            least=0,
+            most=100_000,
+        ),
+        Field(
+            name="shelf_days", kind="int", meaning="Days on which a delivered unit can be sold.", least=1, most=100_000
+        ),
         Field(name="planned", kind="int", meaning="Units that a planner would order.", least=0, most=100_000_000),
     ),
 )

@@ -3,7 +3,7 @@
 >>> world = World(7, scale=0.2)
 >>> first = next(m for m in world.advance(world.start_us + 86_400_000_000, alone=True) if m.kind == "decide")
 >>> first.body["horizon_days"], first.theirs["taken"]
-(1, 'order')
+(4, 'order')
 
 Every night each item that is due in each store asks for an order. What is delivered is sold hour by hour, oldest first;
 what is not there is bought as something else, or not at all; what gets too old is thrown away. All of it is invented:
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from decalog.clock import DAY, HOUR, MINUTE, SECOND
+from decalog.clock import HOUR, MINUTE, SECOND
 from decalog.errors import ConflictError, RequestError, UnknownRecordError
 from decalog.systems.demand.schema import ORDER
 from decalog.systems.demand.world import telling
@@ -27,7 +27,6 @@ from decalog.systems.demand.world.params import CLOSES, SWITCHES, WorldParams
 from decalog.systems.demand.world.shops import Shops, settle
 from decalog.systems.demand.world.telling import Ask
 from decalog.systems.demand.world.totals import Totals, counted
-from decalog.testing import draws
 from decalog.testing.clockwork import Clockwork
 from decalog.testing.draws import Ints
 from decalog.testing.worlds import Message
@@ -167,7 +166,7 @@ class World(Clockwork):
         """Returns what lies on the shelves at first: what the first orders have to be waited for."""
         shops = self.shops
         days = np.tile(np.where(shops.fresh, 2, shops.every + shops.lead), shops.stores)
-        return np.ceil(self.calendar.rate(1, frozenset()) * days).astype(np.int64)
+        return np.asarray(np.ceil(self.calendar.rate(1, frozenset()) * days), np.int64)
 
     def _delivered(self, day: int) -> Ints:
         units = self._coming.pop(day, np.zeros(self.shops.n, np.int64))
@@ -178,7 +177,7 @@ class World(Clockwork):
         return units
 
     def _tell_day(self, day: int, start_us: int) -> None:
-        told = telling.of_day(self, day, self._on)
+        told = telling.of_day(self, day)
         self._tell_all(told, start_us + CLOSES * HOUR + 30 * MINUTE)
         # What an order was for is known in the evening of its last day.
         for ask in [ask for ask in self._asked.values() if ask.until == day and not ask.is_told]:
@@ -190,17 +189,15 @@ class World(Clockwork):
             self._push(at_us + lag_us, kind, body)
 
     def _due_on(self, day: int, start_us: int) -> list[Ask]:
-        shops = self.shops
+        """Returns what asks for an order on a night."""
+        shops, on_hand = self.shops, self._shelves.on_hand
         is_due = (day % shops.every == shops.first % shops.every) & (shops.begins <= day + shops.lead)
-        found, on_hand, coming = [], self._shelves.on_hand, sum(self._coming.values(), np.zeros(shops.n, np.int64))
-        for series in np.flatnonzero(np.tile(is_due, shops.stores)).tolist():
-            found.append(
-                Ask.of(
-                    self, series, day=day, at_us=start_us + _ASKS_US + series * SECOND // 8,
-                    on_hand=int(on_hand[series]), on_order=int(coming[series]),
-                )
-            )
-        return found
+        coming = sum(self._coming.values(), np.zeros(shops.n, np.int64))
+        asks_us = start_us + _ASKS_US
+        return [
+            Ask.of(self, series, day=day, at_us=asks_us + series * SECOND // 8, stock=(on_hand[series], coming[series]))
+            for series in np.flatnonzero(np.tile(is_due, shops.stores)).tolist()
+        ]
 
     # Orders
 

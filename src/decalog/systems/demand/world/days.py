@@ -1,8 +1,8 @@
-"""What a day brings: how much people want of everything, hour by hour, and what the shelves let them have. All truth."""
+"""What a day brings: how much people want of everything, hour by hour, and what the shelves let them have."""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -37,7 +37,7 @@ class Calendar:
         self._fashion: list[Floats] = []
         self._items = draws.child(draws.named(shops.key, "promoted"), np.arange(shops.items))
 
-    def date(self, day: int) -> datetime.date:
+    def date(self, day: int) -> dt.date:
         """Returns the date of a day."""
         return places.date_of(self._start_us, day)
 
@@ -89,7 +89,7 @@ class Calendar:
         shops, shape = self.shops, self.params.shape
         rng = self.chance(day)
         mean = self.rate(day, on) * rng.gamma(shape, 1 / shape, size=shops.n)
-        hours = np.roll(shops.hours, -_EARLIER_H, axis=1) if "early_shoppers" in on else shops.hours
+        hours = _earlier(shops.hours) if "early_shoppers" in on else shops.hours
         return np.asarray(rng.poisson(mean[:, None] * np.tile(hours[shops.category], (shops.stores, 1))))
 
     def chance(self, day: int, name: str = "wanted") -> Any:
@@ -105,6 +105,13 @@ class Calendar:
             new = draws.normal(draws.child(keys, np.arange(shops.items)), "fashion")
             self._fashion.append(_next(self._fashion, new, params.fashion, params.fashion_stays))
         return self._weather[day], self._fashion[day]
+
+
+def _earlier(hours: Floats) -> Floats:
+    """Returns shares of hours of people who come earlier: before the store opens they wait."""
+    made = np.pad(hours[:, _EARLIER_H:], ((0, 0), (0, _EARLIER_H)))
+    made[:, 0] += hours[:, :_EARLIER_H].sum(axis=1)
+    return made
 
 
 def _next(path: list[Floats], new: Floats, spread: float, stays: float) -> Floats:

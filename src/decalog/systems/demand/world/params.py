@@ -1,7 +1,7 @@
 """The settings of demand's world, each with meaning, unit and range, and the drifts and attacks to switch on.
 
-The figures are invented so that what planners fight with is there (weekly and yearly seasons, moving holidays, promotions
-with a dip after them, popular items that sell out before the evening); they are not estimates of any real shop.
+The figures are invented so that what planners fight with is there: weekly and yearly seasons, moving holidays,
+promotions with a dip after them, popular items that sell out before the evening. They are estimates of no real shop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class WorldParams(Settings, frozen=True, kw_only=True):
     weather_stays: Annotated[float, share("correlation of a store's day with the next")] = 0.6
     fashion: Annotated[float, rate("standard deviation of an item's ups and downs, in logs", 1)] = 0.15
     fashion_stays: Annotated[float, share("correlation of an item's day with the next")] = 0.95
-    shape: Annotated[float, fixed("gamma shape of a day's demand around its mean, 1 / shape overdisperses", least=1, most=1_000)] = 12.0
+    shape: Annotated[
+        float, fixed("gamma shape of a day's demand around its mean, 1 / shape overdisperses", least=1, most=1_000)
+    ] = 12.0
     promoted: Annotated[float, share("share of items that a week's leaflet promotes")] = 0.08
     lift: Annotated[float, rate("mean lift of a promotion at 25 % off, in logs", 3)] = 0.8
     pulled: Annotated[float, share("share of the lift that the week after gives back")] = 0.3

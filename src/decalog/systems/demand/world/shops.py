@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import msgspec
 import numpy as np
 
-from decalog.systems.demand.world.params import CLOSES, HOURS, OPENS, WorldParams
+from decalog.systems.demand.world.params import CLOSES, OPENS, WorldParams
 from decalog.testing import draws
 from decalog.testing.draws import Floats, Ints, Keys, Mask
 
@@ -81,10 +81,6 @@ class Shops(msgspec.Struct, kw_only=True):
         """Which items last for days only."""
         return np.asarray(self.shelf_days < _DRY_DAYS)
 
-    def over(self, of_items: Ints | Floats | Mask) -> Ints | Floats | Mask:
-        """Returns what is said of items, series by series."""
-        return np.tile(of_items, self.stores)
-
 
 def settle(seed: int, params: WorldParams) -> Shops:
     """Returns the shops of a seed."""
@@ -118,9 +114,7 @@ def settle(seed: int, params: WorldParams) -> Shops:
         lift=params.lift * np.exp(0.3 * draws.normal(items, "lift")),
         other=_partner(items, category, name="other", within=True),
         goes_with=_partner(items, category, name="goes with", within=False),
-        begins=np.where(
-            draws.uniform(items, "new") < params.new_items, draws.below(items, "begins", bound=300), 0
-        ),
+        begins=np.where(draws.uniform(items, "new") < params.new_items, draws.below(items, "begins", bound=300), 0),
         every=every,
         first=draws.below(items, "first", bound=every),
         lead=np.where(is_fresh, 1, 2),
@@ -153,12 +147,12 @@ def _partner(items: Keys, category: Ints, *, name: str, within: bool) -> Ints:
     return found
 
 
-def date_of(start_us: int, day: int) -> datetime.date:
+def date_of(start_us: int, day: int) -> dt.date:
     """Returns the date of a day of the world."""
-    return datetime.datetime.fromtimestamp(start_us / 1e6, datetime.UTC).date() + datetime.timedelta(days=day)
+    return dt.datetime.fromtimestamp(start_us / 1e6, dt.UTC).date() + dt.timedelta(days=day)
 
 
-def easter(year: int) -> datetime.date:
+def easter(year: int) -> dt.date:
     """Returns Easter Sunday of the Gregorian calendar (the anonymous algorithm, Nature, 20 April 1876)."""
     a, (b, c) = year % 19, divmod(year, 100)
     d, e = divmod(b, 4)
@@ -168,24 +162,21 @@ def easter(year: int) -> datetime.date:
     l = (32 + 2 * e + 2 * i - h - k) % 7  # noqa: E741 - the names are the algorithm's
     m = (a + 11 * h + 22 * l) // 451
     month, day = divmod(h + l - 7 * m + 114, 31)
-    return datetime.date(year, month, day + 1)
+    return dt.date(year, month, day + 1)
 
 
-def holidays(year: int) -> tuple[datetime.date, ...]:
+def holidays(year: int) -> tuple[dt.date, ...]:
     """Returns the days on which stores are closed: some stand in the calendar, some move with Easter."""
     sunday = easter(year)
-    moving = tuple(sunday + datetime.timedelta(days=days) for days in (-2, 1, 39, 50))
-    return (*moving, datetime.date(year, 1, 1), datetime.date(year, 5, 1), datetime.date(year, 12, 25))
+    moving = tuple(sunday + dt.timedelta(days=days) for days in (-2, 1, 39, 50))
+    return (*moving, dt.date(year, 1, 1), dt.date(year, 5, 1), dt.date(year, 12, 25))
 
 
-def is_closed(date: datetime.date) -> bool:
+def is_closed(date: dt.date) -> bool:
     """Returns whether stores are closed."""
     return date in holidays(date.year)
 
 
-def is_eve(date: datetime.date) -> bool:
+def is_eve(date: dt.date) -> bool:
     """Returns whether one of the next three days is a holiday."""
-    return not is_closed(date) and any(is_closed(date + datetime.timedelta(days=ahead)) for ahead in (1, 2, 3))
-
-
-__all__ = ["HOURS", "Shops", "settle"]
+    return not is_closed(date) and any(is_closed(date + dt.timedelta(days=ahead)) for ahead in (1, 2, 3))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set as AbstractSet
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _BP = 10_000
 _PART = HOURS // len(PARTS)
+_STRONG = (4, 5)
+"""Fridays and Saturdays."""
 
 
 class Told(NamedTuple):
@@ -47,8 +49,8 @@ class Ask(msgspec.Struct, kw_only=True):
     is_told: bool = False
 
     @classmethod
-    def of(cls, world: World, series: int, *, day: int, at_us: int, on_hand: int, on_order: int) -> Ask:
-        """Returns what is asked for a series on a night."""
+    def of(cls, world: World, series: int, *, day: int, at_us: int, stock: tuple[int, int]) -> Ask:
+        """Returns what is asked for a series on a night; `stock` is on the shelf, and on its way."""
         shops, item = world.shops, series % world.shops.items
         lead, every = int(shops.lead[item]), int(shops.every[item])
         key = int(draws.child(draws.child(draws.named(shops.key, "asks"), day), series)[0])
@@ -60,8 +62,8 @@ class Ask(msgspec.Struct, kw_only=True):
             at_us=at_us,
             lead_days=lead,
             horizon_days=lead + every - 1,
-            on_hand=on_hand,
-            on_order=on_order,
+            on_hand=int(stock[0]),
+            on_order=int(stock[1]),
             pack=int(shops.pack[item]),
         )
 
@@ -88,11 +90,7 @@ def series_name(shops: Shops, series: int) -> str:
 
 def request(world: World, ask: Ask) -> dict[str, Any]:
     """Returns the body of a request for an order: what a planner's system knows on that night."""
-    shops, calendar = world.shops, world.calendar
-    days = [ask.day + ahead for ahead in ask.ahead]
-    says = "untold_promotions" not in world.on
-    discounts = [float(calendar.discount(day)[ask.item]) if says else 0.0 for day in days]
-    dates = [calendar.date(day) for day in days]
+    shops, dates = world.shops, [world.calendar.date(ask.day + ahead) for ahead in ask.ahead]
     return {
         "id": ask.id,
         "event_time": rfc3339(ask.at_us),
@@ -104,17 +102,28 @@ def request(world: World, ask: Ask) -> dict[str, Any]:
         "horizon_days": ask.horizon_days,
         "open_days": sum(not places.is_closed(date) for date in dates),
         "eve_days": sum(places.is_eve(date) for date in dates),
-        "weekend_days": sum(date.weekday() in (WEEK - 3, WEEK - 2) for date in dates),
+        "weekend_days": sum(date.weekday() in _STRONG for date in dates),
         "weekday": dates[0].weekday(),
         "day_of_year": dates[0].timetuple().tm_yday,
-        "promo_days": sum(discount > 0 for discount in discounts),
-        "discount_bp": round(_BP * max(discounts)),
-        "after_promo_days": sum(_gave_back(world, ask, day) for day in days) if says else 0,
+        **_offers(world, ask),
         "price_minor": int(shops.price[ask.item]),
         "unit_cost_minor": int(shops.cost[ask.item]),
         "currency": world.base,
         "pack": ask.pack,
         "shelf_days": int(shops.shelf_days[ask.item]),
+    }
+
+
+def _offers(world: World, ask: Ask) -> dict[str, int]:
+    """Returns what is known of promotions on the days that an order is for."""
+    if "untold_promotions" in world.on:
+        return {"promo_days": 0, "discount_bp": 0, "after_promo_days": 0}
+    days = [ask.day + ahead for ahead in ask.ahead]
+    discounts = [float(world.calendar.discount(day)[ask.item]) for day in days]
+    return {
+        "promo_days": sum(discount > 0 for discount in discounts),
+        "discount_bp": round(_BP * max(discounts)),
+        "after_promo_days": sum(_gave_back(world, ask, day) for day in days),
     }
 
 
@@ -133,9 +142,9 @@ def _who(shops: Shops, series: int) -> dict[str, str]:
     }
 
 
-def of_day(world: World, day: int, on: AbstractSet[str]) -> list[Told]:
+def of_day(world: World, day: int) -> list[Told]:
     """Returns what is told of a day in the evening: each series' sales by parts of the day, and what is left."""
-    shops, params = world.shops, world.params
+    shops, params, on = world.shops, world.params, world.on
     there = np.flatnonzero(np.tile(shops.begins <= day, shops.stores))
     keys = draws.child(draws.child(draws.named(shops.key, "told"), day), there)
     luck, lost = draws.uniform(keys, "noise"), draws.uniform(keys, "lost")

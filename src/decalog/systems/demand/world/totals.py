@@ -47,9 +47,10 @@ class Totals(msgspec.Struct):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
     def __str__(self) -> str:
+        sold_out, wasted = self.sold_out / max(1, self.series), self.wasted / max(1, self.sold + self.wasted)
         return (
-            f"{self.sold:,} of {self.wanted:,} units wanted were sold  sold out {self.sold_out / max(1, self.series):.1%}"
-            f"  wasted {self.wasted / max(1, self.sold + self.wasted):.1%}  earned {self.minor / 100:,.0f}"
+            f"{self.sold:,} of {self.wanted:,} units wanted were sold  sold out {sold_out:.1%}  wasted {wasted:.1%}"
+            f"  earned {self.minor / 100:,.0f}"
         )
 
 
