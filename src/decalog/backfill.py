@@ -29,6 +29,7 @@ from decalog.features.parts import Asked, fold_parts, joined_points, refused_of,
 from decalog.features.plan import Plan
 from decalog.folding import changes_of, point
 from decalog.log import Log
+from decalog.standing import Standing
 from decalog.stores import parquet
 from decalog.system import System
 
@@ -118,7 +119,8 @@ def backfill(system: System, log: Log, *, folder: Path) -> Backfilled:
 
 def _blocks(system: System, log: Log, position: int) -> Iterator[tuple[list[Change], list[_Request]]]:
     """Yields changes and requests of a block of records at a time, so that few are objects at once."""
-    own = (r for r in log.read(0, position) if r.system == system.name and not r.reason)
+    standing = Standing.of(log, system.name)
+    own = (r for r in log.read(0, position) if r.system == system.name and not r.reason and not standing.hides(r))
     reads = system.features.reads
     while block := list(itertools.islice(own, BLOCK)):
         pairs = [(record, _body(record)) for record in block]
