@@ -1,0 +1,273 @@
+"""What a log and its vault hold of one person: their records, their entities, and whether others share them.
+
+A person is a token. Whoever reads whole logs runs aside; what came meanwhile is taken by the one who stamps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from decalog.crypto import unseal
+from decalog.decisions import decode_decision
+from decalog.errors import LogError, RequestError, near
+from decalog.events import Event, Record, decode_event, plain_body
+from decalog.home import Home
+from decalog.ingest import Rejected
+from decalog.log import Log
+from decalog.registry import Registry
+from decalog.schema import Schema
+from decalog.standing import Erasure
+from decalog.system import SYSTEMS, System, find_system
+
+Plain = int | float | str | bool
+
+
+class Told(msgspec.Struct, frozen=True):
+    """A personal value in the clear, by the name of its field or entity: for the proof, and never written."""
+
+    name: str
+    value: Plain
+
+
+class Survey(msgspec.Struct, kw_only=True):
+    """What there is of one person.
+
+    Args:
+        subject: their token.
+        position: records below it were read.
+        records: system → roots of their events, decisions and outcomes, ascending.
+        requests: system → ids by which outcomes may name what they did.
+        decisions: system → ids of their decisions.
+        own, shared: (entity, token) of theirs that nobody else's record has, and that somebody's has.
+        quarantined: rows in quarantine under their key.
+        values: that stand in their envelopes.
+    """
+
+    subject: int
+    position: int = 0
+    records: dict[str, tuple[int, ...]] = {}
+    requests: dict[str, tuple[str, ...]] = {}
+    decisions: dict[str, tuple[str, ...]] = {}
+    own: tuple[tuple[str, int], ...] = ()
+    shared: tuple[tuple[str, int], ...] = ()
+    quarantined: int = 0
+    values: tuple[Told, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many records there are."""
+        return sum(len(roots) for roots in self.records.values())
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens that lead to nobody else."""
+        return tuple(sorted({self.subject, *(token for _, token in self.own)}))
+
+    def first(self, system: str) -> int | None:
+        """Returns the first of their records in a system, None where there is none."""
+        return min(self.records.get(system, ()), default=None)
+
+
+class _Head(msgspec.Struct, array_like=True):
+    """The part of a decision that says whose it is; hundreds of candidates behind it are passed over."""
+
+    id: str
+    request: Event
+
+
+_head = msgspec.msgpack.Decoder(_Head).decode
+
+
+def find_subject(system: System, log: Log, subject: str, *, entity: str = "") -> int | None:
+    """Returns the token of a person, None where the map holds none: never seen, or erased.
+
+    Args:
+        system: whose words for people are used.
+        log: of the home.
+        subject: the value as requests have it.
+        entity: that it is a value of; the first that may be a request's subject, if nothing is said.
+
+    Raises:
+        RequestError: a request of the system has no such entity.
+    """
+    kinds = (system.schema.request, *system.schema.events)
+    named = [name for kind in kinds for name in kind.subject]
+    entity = entity or named[0]
+    if entity not in named:
+        raise RequestError(
+            where=f"{system.name} person, entity",
+            given="what is no name of a person",
+            expected=near(entity[:40], list(dict.fromkeys(named))),
+            fix="Name one that the schema has under `subject`.",
+        )
+    found: int | None = getattr(log.vault, "find")(entity, subject)  # noqa: B009 - every engine's vault has it
+    return found
+
+
+def survey(log: Log, subject: int, *, schemas: Iterable[Schema]) -> Survey:
+    """Returns what a log's durable records hold of a person; it is read twice.
+
+    Args:
+        log: of the home.
+        subject: their token.
+        schemas: of its systems; of one that is not among them every entity counts as personal.
+    """
+    return extended(Survey(subject=subject), log, stop=log.durable, schemas=schemas)
+
+
+def extended(before: Survey, log: Log, *, stop: int, schemas: Iterable[Schema]) -> Survey:
+    """Returns a survey that goes on up to a position; what is not durable yet is read too, by the one who stamps."""
+    reading = _Reading(before, log, schemas)
+    span = range(before.position, stop)
+    if before.position and span:
+        for seq in span:
+            reading.take(log.get(seq))
+    else:
+        for record in log.read(0, stop):
+            reading.take(record)
+    reading.compare(map(log.get, span) if before.position else log.read(0, stop))
+    return reading.survey(stop)
+
+
+def models_of(home: Home, found: Survey) -> dict[str, tuple[str, ...]]:
+    """Returns system → the models whose training read something of a person, oldest first."""
+    registry, models = Registry(home.root), {}
+    for system, roots in found.records.items():
+        if roots:
+            made = sorted(registry.list(system), key=lambda one: one.manifest.pin.position)
+            models[system] = tuple(one.id for one in made if one.manifest.pin.position[0] > roots[0])
+    return models
+
+
+def erasure_of(found: Survey, system: str, *, models: Iterable[str] = ()) -> Erasure:
+    """Returns what the log is to say of an erasure in one system."""
+    records, shared = found.records.get(system, ()), found.shared
+    return Erasure(subject=found.subject, tokens=found.tokens, shared=shared, records=records, models=tuple(models))
+
+
+def schemas_of(*systems: System) -> list[Schema]:
+    """Returns the schemas of the systems that come with decalog, and of some more."""
+    return [find_system(name).schema for name in SYSTEMS] + [system.schema for system in systems]
+
+
+def images(log: Log, roots: Iterable[int]) -> Iterator[tuple[Record, Event]]:
+    """Yields the present image of each chain of events and decisions, with its record."""
+    for root in roots:
+        record = log.before(root, log.position)
+        if record.kind in ("event", "decision"):
+            yield record, request_in(record)
+
+
+def request_in(record: Record) -> Event:
+    """Returns the event of a record, or the request of a decision, of which nothing else is read."""
+    return decode_event(record.body) if record.kind == "event" else _head(plain_body(record.body)).request
+
+
+def opened(log: Log, event: Event) -> dict[str, Plain]:
+    """Returns the personal values of an event, none where their key is gone."""
+    return _unsealed(log, event.subject, event.sealed, event.id)
+
+
+def _unsealed(log: Log, subject: int, sealed: bytes, bound_to: str) -> dict[str, Plain]:
+    cipher = log.vault.cipher(subject) if sealed else None
+    try:
+        return {} if cipher is None else unseal(cipher, sealed, bound_to=bound_to)
+    except LogError:  # sealed under a key that retention replaced
+        return {}
+
+
+class _Reading:
+    """Collects what is of one person, record by record."""
+
+    def __init__(self, before: Survey, log: Log, schemas: Iterable[Schema]) -> None:
+        self._log, self._before = log, before
+        kinds = [(schema.system, kind) for schema in schemas for kind in (schema.request, *schema.events)]
+        entities = [(system, entity) for system, kind in kinds for entity in kind.entities]
+        self._public = {(system, entity.name) for system, entity in entities if entity.privacy == "public"}
+        self._personal = {entity.name for _, entity in entities if entity.privacy != "public"}
+        self._personal |= {field.name for _, kind in kinds for field in kind.fields if field.privacy != "public"}
+        self._chains = {root: (system, True) for system, roots in before.records.items() for root in roots}
+        self._requests = {(system, id_): None for system, ids in before.requests.items() for id_ in ids}
+        self._decisions = {system: list(ids) for system, ids in before.decisions.items()}
+        self._own, self._shared = dict.fromkeys(before.own), dict.fromkeys(before.shared)
+        self._told = dict.fromkeys(before.values)
+        self._quarantined = before.quarantined
+
+    def take(self, record: Record) -> None:
+        """Takes a record if it is the person's."""
+        if record.kind == "rejected":
+            self._refused(record)
+        elif record.kind in ("event", "decision"):
+            event = request_in(record)
+            is_theirs = event.subject == self._before.subject
+            if is_theirs or record.root in self._chains:
+                self._chains[record.root] = (record.system, is_theirs)
+            if is_theirs:
+                self._take(record, event)
+
+    def compare(self, records: Iterable[Record]) -> None:
+        """Finds which of the person's entities stand in other people's records."""
+        for record in records:
+            if record.kind not in ("event", "decision") or not self._own:
+                continue
+            event = request_in(record)
+            if event.subject != self._before.subject:
+                for name, token in event.entities.items():
+                    if (name, token) in self._own and token != self._before.subject:
+                        del self._own[name, token]
+                        self._shared[name, token] = None
+
+    def survey(self, position: int) -> Survey:
+        """Returns what was collected."""
+        records: dict[str, set[int]] = {}
+        for root, (system, is_theirs) in self._chains.items():
+            if is_theirs:
+                records.setdefault(system, set()).add(root)
+        requests: dict[str, list[str]] = {}
+        for system, id_ in self._requests:
+            requests.setdefault(system, []).append(id_)
+            reports = (self._log.get(seq) for seq in self._log.find("target", f"{system}/{id_}") if seq < position)
+            records.setdefault(system, set()).update(report.root for report in reports)
+        return Survey(
+            subject=self._before.subject,
+            position=position,
+            records={system: tuple(sorted(roots)) for system, roots in records.items()},
+            requests={system: tuple(ids) for system, ids in requests.items()},
+            decisions={system: tuple(ids) for system, ids in self._decisions.items()},
+            own=tuple(self._own),
+            shared=tuple(self._shared),
+            quarantined=self._quarantined,
+            values=tuple(self._told),
+        )
+
+    def _take(self, record: Record, event: Event) -> None:
+        self._requests[record.system, record.id] = None
+        for name, token in event.entities.items():
+            if (record.system, name) not in self._public and (name, token) not in self._shared:
+                self._own[name, token] = None
+        self._tell(opened(self._log, event))
+        if record.kind == "decision":
+            decision = decode_decision(record.body)
+            self._decisions.setdefault(record.system, []).append(decision.id)
+            self._requests[record.system, decision.id] = None
+            self._tell(_unsealed(self._log, event.subject, decision.sealed, decision.id))
+
+    def _refused(self, record: Record) -> None:
+        row = msgspec.msgpack.decode(record.body, type=Rejected)
+        if row.subject != self._before.subject:
+            return
+        self._quarantined += 1
+        raw = _unsealed(self._log, row.subject, row.sealed, record.id).get("row", "")
+        try:
+            said: Any = msgspec.json.decode(str(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            said = {}  # cut short, or no JSON
+        if isinstance(said, dict):
+            self._tell({name: value for name, value in said.items() if name in self._personal})
+
+    def _tell(self, values: Mapping[str, Any]) -> None:
+        told = (Told(name, value) for name, value in values.items() if isinstance(value, int | float | str))
+        self._told |= dict.fromkeys(told)
