@@ -125,6 +125,12 @@ class Service:
         self.judge = Judge(self.system, serving)
         self.trial = self._tried()
 
+    def retrieve_with(self, retrieval: Retrieval) -> None:
+        """Finds candidates with a retrieval that has followed the log to its position, from the next request on."""
+        self.retrieval, self._adopted = retrieval, None
+        self.ingest.describe = retrieval.describe
+        self.adopt(self.serving)
+
     def decide(self, raw: bytes | Mapping[str, Any]) -> tuple[Record, Decision, bool]:
         """Decides one request; returns its stamped record, the decision, and whether it repeats a logged one.
 

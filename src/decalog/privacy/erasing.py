@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from decalog.clock import Clock
 from decalog.errors import CorruptLogError
 from decalog.events import decode_table
 from decalog.features.snapshot import SUFFIX, read_manifest
@@ -31,15 +32,15 @@ from decalog.privacy.subjects import (
     Survey,
     Told,
     erasure_of,
-    extended,
     find_subject,
+    marks_of,
     models_of,
     schemas_of,
     survey,
 )
 from decalog.standing import ERASURES, Erasure, Standing, read_erasure
 from decalog.stores.vault import shed
-from decalog.system import System, find_system
+from decalog.system import find_system
 from decalog.verification import verify
 
 _TRIES = 5
@@ -111,7 +112,7 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
             yield from [f"  not done yet: {self.proof.left}"] if self.proof.left else []
 
 
-def erase(home: Home, name: str, subject: str, *, entity: str = "", by: str = "") -> Erased:
+def erase(home: Home, name: str, subject: str, *, entity: str = "", by: str = "", clock: Clock | None = None) -> Erased:
     """Erases a person from a home without a server, and proves it.
 
     Args:
@@ -120,13 +121,14 @@ def erase(home: Home, name: str, subject: str, *, entity: str = "", by: str = ""
         subject: the value, as requests have it.
         entity: that it is a value of; the first that may be a request's subject, if nothing is said.
         by: who asks, for the log; whoever runs this, if nothing is said.
+        clock: of the log's stamps.
 
     Raises:
         RequestError: the system has no such entity.
         LogUnavailableError: a server runs on the home: ask that.
     """
     system, values = find_system(name), asked_for(subject, entity)
-    with closing(home.writer()) as log:
+    with closing(home.writer(clock)) as log:
         pen = Pen(log, by=by or getpass.getuser())
         token = find_subject(system, log, subject, entity=entity)
         finish(home, pen, but=token)
@@ -160,11 +162,6 @@ def parts(log: Log, found: Survey, *, models: Mapping[str, Iterable[str]]) -> It
                 yield Entry(system=system, known_time=log.known_time, erasure=erasure)
 
 
-def caught_up(found: Survey, log: Log, *, system: System) -> Survey:
-    """Returns a survey up to the log's position, durable or not; for whoever stamps."""
-    return extended(found, log, stop=log.position, schemas=schemas_of(system))
-
-
 def erasures(log: Log) -> list[Entry]:
     """Returns all durable erasures of a log, of every system, oldest first."""
     found = []
@@ -177,7 +174,8 @@ def erasures(log: Log) -> list[Entry]:
 
 
 def _table_seqs(log: Log, table: str) -> list[int]:
-    keys = getattr(log.store, "keys")(("table", "", -1), ("table", "\U0010ffff", 0))  # noqa: B009 - every engine has it
+    store: Any = log.store  # every engine gives its keys
+    keys = store.keys(("table", "", -1), ("table", "\U0010ffff", 0))
     return sorted(seq for _, key, seq in keys if key.rpartition("/")[2] == table)
 
 
@@ -201,9 +199,8 @@ def finish(home: Home, pen: Pen, *, but: int | None = None) -> None:
     ledger.enter(home.root, made)
     sweep(home, log)
     if due:
-        vault: Any = log.vault
         some = [entry.erasure for entry in made if entry.erasure.subject in due]
-        destroy(log, some, marks=vault.marks(_tokens(some)))
+        destroy(log, some, marks=marks_of(log, _tokens(some)))
 
 
 def pending(log: Log, entries: Iterable[Entry]) -> set[int]:
@@ -217,7 +214,8 @@ def destroy(log: Log, made: Iterable[Erasure], *, marks: Iterable[bytes]) -> Non
     """Destroys the keys that erasures name, and entries of the map by their marks; it is durable when this returns."""
     vault: Any = log.vault
     some = list(made)
-    vault.erase({erasure.subject for erasure in some}, tokens=_tokens(some), marks=list(marks))
+    subjects = {erasure.subject for erasure in some}
+    vault.erase(subjects | {-one for one in subjects if vault.holds(-one)}, tokens=_tokens(some), marks=list(marks))
 
 
 def _tokens(made: Iterable[Erasure]) -> set[int]:
@@ -310,5 +308,5 @@ def reapply(home: Home, entries: Iterable[Entry]) -> int:
             again.append(msgspec.structs.replace(entry.erasure, records=kept))
             Pen(log, by="a restore").put(entry.system, ERASURES, content=again[-1])
             log.commit()
-        destroy(log, again, marks=vault.marks(_tokens(again)))
+        destroy(log, again, marks=marks_of(log, _tokens(again)))
     return len({erasure.subject for erasure in again})

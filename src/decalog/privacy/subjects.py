@@ -5,7 +5,8 @@ A person is a token. Whoever reads whole logs runs aside; what came meanwhile is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -103,7 +104,8 @@ def find_subject(system: System, log: Log, subject: str, *, entity: str = "") ->
             expected=near(entity[:40], list(dict.fromkeys(named))),
             fix="Name one that the schema has under `subject`.",
         )
-    found: int | None = getattr(log.vault, "find")(entity, subject)  # noqa: B009 - every engine's vault has it
+    vault: Any = log.vault  # every engine's vault gives it
+    found: int | None = vault.find(entity, subject)
     return found
 
 
@@ -115,20 +117,22 @@ def survey(log: Log, subject: int, *, schemas: Iterable[Schema]) -> Survey:
         subject: their token.
         schemas: of its systems; of one that is not among them every entity counts as personal.
     """
-    return extended(Survey(subject=subject), log, stop=log.durable, schemas=schemas)
+    return surveys(log, (subject,), schemas=schemas)[subject]
+
+
+def surveys(log: Log, subjects: Iterable[int], *, schemas: Iterable[Schema]) -> dict[int, Survey]:
+    """Returns what a log's durable records hold of each of some people; it is read twice. Arguments as for `survey`."""
+    known = _Known(schemas)
+    readings = {subject: _Reading(Survey(subject=subject), log, known) for subject in subjects}
+    stop = log.durable
+    _read(readings, lambda: log.read(0, stop))
+    return {subject: reading.survey(stop) for subject, reading in readings.items()}
 
 
 def extended(before: Survey, log: Log, *, stop: int, schemas: Iterable[Schema]) -> Survey:
     """Returns a survey that goes on up to a position; what is not durable yet is read too, by the one who stamps."""
-    reading = _Reading(before, log, schemas)
-    span = range(before.position, stop)
-    if before.position and span:
-        for seq in span:
-            reading.take(log.get(seq))
-    else:
-        for record in log.read(0, stop):
-            reading.take(record)
-    reading.compare(map(log.get, span) if before.position else log.read(0, stop))
+    reading = _Reading(before, log, _Known(schemas))
+    _read({before.subject: reading}, lambda: map(log.get, range(before.position, stop)))
     return reading.survey(stop)
 
 
@@ -153,6 +157,13 @@ def schemas_of(*systems: System) -> list[Schema]:
     return [find_system(name).schema for name in SYSTEMS] + [system.schema for system in systems]
 
 
+def marks_of(log: Log, tokens: Iterable[int]) -> list[bytes]:
+    """Returns the keys of the entries of the vault's map that lead to tokens; it reads the whole map."""
+    vault: Any = log.vault
+    marks: list[bytes] = vault.marks(tuple(tokens))
+    return marks
+
+
 def images(log: Log, roots: Iterable[int]) -> Iterator[tuple[Record, Event]]:
     """Yields the present image of each chain of events and decisions, with its record."""
     for root in roots:
@@ -172,60 +183,102 @@ def opened(log: Log, event: Event) -> dict[str, Plain]:
 
 
 def _unsealed(log: Log, subject: int, sealed: bytes, bound_to: str) -> dict[str, Plain]:
-    cipher = log.vault.cipher(subject) if sealed else None
-    try:
-        return {} if cipher is None else unseal(cipher, sealed, bound_to=bound_to)
-    except LogError:  # sealed under a key that retention replaced
-        return {}
+    vault: Any = log.vault
+    for whose in (subject, -subject) if sealed else ():
+        cipher = log.vault.cipher(whose) if vault.holds(whose) else None
+        with suppress(LogError):  # sealed under the other, or under one that retention replaced
+            if cipher is not None:
+                return unseal(cipher, sealed, bound_to=bound_to)
+    return {}
+
+
+def _read(readings: Mapping[int, _Reading], records: Callable[[], Iterable[Record]]) -> None:
+    """Lets each reading take what is its person's, and then find what of it is others' too."""
+    chains = {root: reading for reading in readings.values() for root in reading.chains}
+    for record in records():
+        if record.kind == "rejected":
+            row = msgspec.msgpack.decode(record.body, type=Rejected)
+            if row.subject in readings:
+                readings[row.subject].refuse(record, row)
+        elif record.kind in ("event", "decision"):
+            event = request_in(record)
+            whose = readings.get(event.subject)
+            before = chains.pop(record.root, None)
+            if before is not None and before is not whose:
+                del before.chains[record.root]  # a correction says that it was somebody else's
+            if whose is not None:
+                chains[record.root] = whose
+                whose.take(record, event)
+    owners: dict[tuple[str, int], list[_Reading]] = {}
+    for reading in readings.values():
+        for pair in reading.own:
+            owners.setdefault(pair, []).append(reading)
+    events = (request_in(record) for record in records() if record.kind in ("event", "decision"))
+    for event in events if owners else ():
+        for pair in event.entities.items():
+            for reading in owners.get(pair, ()):
+                reading.meet(pair, event.subject)
+
+
+class _Known:
+    """What schemas say of names: which entities are public, and what is personal at all."""
+
+    def __init__(self, schemas: Iterable[Schema]) -> None:
+        kinds = [(schema.system, kind) for schema in schemas for kind in (schema.request, *schema.events)]
+        entities = [(system, entity) for system, kind in kinds for entity in kind.entities]
+        self.public = {(system, entity.name) for system, entity in entities if entity.privacy == "public"}
+        self.personal = {entity.name for _, entity in entities if entity.privacy != "public"}
+        self.personal |= {field.name for _, kind in kinds for field in kind.fields if field.privacy != "public"}
 
 
 class _Reading:
     """Collects what is of one person, record by record."""
 
-    def __init__(self, before: Survey, log: Log, schemas: Iterable[Schema]) -> None:
-        self._log, self._before = log, before
-        kinds = [(schema.system, kind) for schema in schemas for kind in (schema.request, *schema.events)]
-        entities = [(system, entity) for system, kind in kinds for entity in kind.entities]
-        self._public = {(system, entity.name) for system, entity in entities if entity.privacy == "public"}
-        self._personal = {entity.name for _, entity in entities if entity.privacy != "public"}
-        self._personal |= {field.name for _, kind in kinds for field in kind.fields if field.privacy != "public"}
-        self._chains = {root: (system, True) for system, roots in before.records.items() for root in roots}
+    def __init__(self, before: Survey, log: Log, known: _Known) -> None:
+        self._log, self._before, self._known = log, before, known
+        self.chains = {root: system for system, roots in before.records.items() for root in roots}
         self._requests = {(system, id_): None for system, ids in before.requests.items() for id_ in ids}
         self._decisions = {system: list(ids) for system, ids in before.decisions.items()}
-        self._own, self._shared = dict.fromkeys(before.own), dict.fromkeys(before.shared)
+        self.own, self._shared = dict.fromkeys(before.own), dict.fromkeys(before.shared)
         self._told = dict.fromkeys(before.values)
         self._quarantined = before.quarantined
 
-    def take(self, record: Record) -> None:
-        """Takes a record if it is the person's."""
-        if record.kind == "rejected":
-            self._refused(record)
-        elif record.kind in ("event", "decision"):
-            event = request_in(record)
-            is_theirs = event.subject == self._before.subject
-            if is_theirs or record.root in self._chains:
-                self._chains[record.root] = (record.system, is_theirs)
-            if is_theirs:
-                self._take(record, event)
+    def take(self, record: Record, event: Event) -> None:
+        """Takes a record of the person's."""
+        self.chains[record.root] = record.system
+        self._requests[record.system, record.id] = None
+        for name, token in event.entities.items():
+            if (record.system, name) not in self._known.public and (name, token) not in self._shared:
+                self.own[name, token] = None
+        self._tell(opened(self._log, event))
+        if record.kind == "decision":
+            decision = decode_decision(record.body)
+            self._decisions.setdefault(record.system, []).append(decision.id)
+            self._requests[record.system, decision.id] = None
+            self._tell(_unsealed(self._log, event.subject, decision.sealed, decision.id))
 
-    def compare(self, records: Iterable[Record]) -> None:
-        """Finds which of the person's entities stand in other people's records."""
-        for record in records:
-            if record.kind not in ("event", "decision") or not self._own:
-                continue
-            event = request_in(record)
-            if event.subject != self._before.subject:
-                for name, token in event.entities.items():
-                    if (name, token) in self._own and token != self._before.subject:
-                        del self._own[name, token]
-                        self._shared[name, token] = None
+    def refuse(self, record: Record, row: Rejected) -> None:
+        """Takes a row in quarantine that is sealed under the person's key."""
+        self._quarantined += 1
+        raw = _unsealed(self._log, row.subject, row.sealed, record.id).get("row", "")
+        try:
+            said: Any = msgspec.json.decode(str(raw))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            said = {}  # cut short, or no JSON
+        if isinstance(said, dict):
+            self._tell({name: value for name, value in said.items() if name in self._known.personal})
+
+    def meet(self, pair: tuple[str, int], subject: int) -> None:
+        """Notes that one of the person's entities stands in a record of somebody's."""
+        if subject != self._before.subject and pair[1] != self._before.subject and pair in self.own:
+            del self.own[pair]
+            self._shared[pair] = None
 
     def survey(self, position: int) -> Survey:
         """Returns what was collected."""
         records: dict[str, set[int]] = {}
-        for root, (system, is_theirs) in self._chains.items():
-            if is_theirs:
-                records.setdefault(system, set()).add(root)
+        for root, system in self.chains.items():
+            records.setdefault(system, set()).add(root)
         requests: dict[str, list[str]] = {}
         for system, id_ in self._requests:
             requests.setdefault(system, []).append(id_)
@@ -234,39 +287,14 @@ class _Reading:
         return Survey(
             subject=self._before.subject,
             position=position,
-            records={system: tuple(sorted(roots)) for system, roots in records.items()},
+            records={system: tuple(sorted(roots)) for system, roots in records.items() if roots},
             requests={system: tuple(ids) for system, ids in requests.items()},
             decisions={system: tuple(ids) for system, ids in self._decisions.items()},
-            own=tuple(self._own),
+            own=tuple(self.own),
             shared=tuple(self._shared),
             quarantined=self._quarantined,
             values=tuple(self._told),
         )
-
-    def _take(self, record: Record, event: Event) -> None:
-        self._requests[record.system, record.id] = None
-        for name, token in event.entities.items():
-            if (record.system, name) not in self._public and (name, token) not in self._shared:
-                self._own[name, token] = None
-        self._tell(opened(self._log, event))
-        if record.kind == "decision":
-            decision = decode_decision(record.body)
-            self._decisions.setdefault(record.system, []).append(decision.id)
-            self._requests[record.system, decision.id] = None
-            self._tell(_unsealed(self._log, event.subject, decision.sealed, decision.id))
-
-    def _refused(self, record: Record) -> None:
-        row = msgspec.msgpack.decode(record.body, type=Rejected)
-        if row.subject != self._before.subject:
-            return
-        self._quarantined += 1
-        raw = _unsealed(self._log, row.subject, row.sealed, record.id).get("row", "")
-        try:
-            said: Any = msgspec.json.decode(str(raw))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            said = {}  # cut short, or no JSON
-        if isinstance(said, dict):
-            self._tell({name: value for name, value in said.items() if name in self._personal})
 
     def _tell(self, values: Mapping[str, Any]) -> None:
         told = (Told(name, value) for name, value in values.items() if isinstance(value, int | float | str))

@@ -106,7 +106,14 @@ class Erasable(Protocol):
         """
 
     def rekey(self, subject: int) -> None:
-        """Gives a subject a new key: what was sealed before cannot be read any more. Errors as for `erase`."""
+        """Gives a subject the key that was made for its negative: what was sealed before cannot be read any more.
+
+        Raises:
+            LogUnavailableError: as for `erase`.
+        """
+
+    def holds(self, subject: int) -> bool:
+        """Returns whether a subject has a key; makes none."""
 
 
 class StoredTokens(Protocol):

@@ -158,16 +158,22 @@ class SqliteVault:
 
     def erase(self, subjects: Collection[int], *, tokens: Collection[int], marks: Collection[bytes]) -> None:
         """See `Erasable.erase`."""
-        self._replace(dict.fromkeys(subjects, _ERASED), marks)
+        self._replace(dict.fromkeys(subjects, _ERASED), *(("tokens", "digest", mark) for mark in marks))
         gone = {*tokens}
         for known in [known for known, token in self._tokens.items() if token in gone]:
             del self._tokens[known]
 
     def rekey(self, subject: int) -> None:
         """See `Erasable.rekey`."""
-        self._replace({subject: new_key()}, ())
+        key = self._stored_key(-subject)
+        if key is not None:
+            self._replace({subject: key}, ("keys", "subject", -subject))
 
-    def _replace(self, keys: Mapping[int, bytes], marks: Collection[bytes]) -> None:
+    def holds(self, subject: int) -> bool:
+        """See `Erasable.holds`."""
+        return bool(self._new_keys.get(subject) or self._stored_key(subject))
+
+    def _replace(self, keys: Mapping[int, bytes], *gone: tuple[str, str, object]) -> None:
         if self._writer is None:
             raise LogUnavailableError(
                 where="vault, erase",
@@ -176,11 +182,12 @@ class SqliteVault:
                 fix="Stop the server, or ask it by --url.",
             )
         self._writer.write(
-            ("DELETE FROM tokens WHERE digest = ?", [(mark,) for mark in marks]),
+            *((f"DELETE FROM {table} WHERE {column} = ?", [(value,)]) for table, column, value in gone),  # noqa: S608 - own names
             ("INSERT OR REPLACE INTO keys VALUES (?, ?)", list(keys.items())),
         )()
         for subject in keys:
             self._ciphers.pop(subject, None)
+            self._ciphers.pop(-subject, None)
 
     def close(self) -> None:
         """See `Vault.close`."""
