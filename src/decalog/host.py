@@ -88,6 +88,9 @@ class Host:
         state: folder for what may be lost at the cost of work done again; None keeps nothing.
     """
 
+    paths: Mapping[str, str] = {}
+    """System → what it is found by: its name, or the dotted path of a user's own."""
+
     def __init__(
         self,
         log: Log,

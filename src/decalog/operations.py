@@ -287,7 +287,9 @@ def open_host(
     beside = [*followers, sealing_aside(home).start_when_due, *_snapshots_beside(home, systems)]
     beside += _explainers_beside(home, services, paths=paths, allowed=allowed)
     replay = replay_aside(home, paths, allowed=allowed)
-    return Host(log, services, replay=replay, meter=Meter(), beside=beside, state=home.state)
+    host = Host(log, services, replay=replay, meter=Meter(), beside=beside, state=home.state)
+    host.paths = paths
+    return host
 
 
 def _snapshots_beside(home: Home, names: Iterable[str]) -> list[Callable[[], None]]:

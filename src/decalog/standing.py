@@ -7,7 +7,7 @@ log, and all that the way of a decision knows of `privacy`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -16,8 +16,10 @@ from decalog.log import Log
 
 ERASURES, WISHES, NOTICES, CONTESTS = "erasures", "wishes", "notices", "contests"
 """The tables."""
-OPTED_OUT, RESTRICTED = "opted_out", "restricted"
-"""Wishes of people, and the reason by which `Policy.fall_back` is asked for what is done instead of a prediction."""
+OPTED_OUT: Final = "opted_out"
+RESTRICTED: Final = "restricted"
+PEOPLE = (OPTED_OUT, RESTRICTED)
+"""Wishes of people, each the reason by which `Policy.fall_back` is asked for what is done instead of a prediction."""
 
 Wished = Literal["opted_out", "restricted"]
 

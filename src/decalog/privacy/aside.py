@@ -11,8 +11,10 @@ import msgspec
 
 from decalog.errors import DecalogError
 from decalog.home import Home
+from decalog.privacy.access import account
 from decalog.privacy.erasing import proven
 from decalog.privacy.live import Order, Surveyed
+from decalog.privacy.retention import due
 from decalog.privacy.subjects import marks_of, models_of, survey
 
 
@@ -21,7 +23,12 @@ def done(order: Order) -> object:
     home = Home(Path(order.home))
     if order.verb == "prove":
         return proven(home, order.values)
+    if order.verb == "access":
+        return account(home, order.system, order.person, entity=order.entity)
     with closing(home.reader()) as log:
+        if order.verb == "due":
+            schemas = list(order.schemas)
+            return due(home, log, system=order.system, days=order.days, at_us=order.at_us, schemas=schemas)
         found = survey(log, order.subject, schemas=order.schemas)
         return Surveyed(found, models_of(home, found), tuple(marks_of(log, found.tokens)))
 

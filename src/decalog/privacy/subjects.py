@@ -6,14 +6,13 @@ A person is a token. Whoever reads whole logs runs aside; what came meanwhile is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from decalog.crypto import unseal
+from decalog import crypto
 from decalog.decisions import decode_decision
-from decalog.errors import LogError, RequestError, near
+from decalog.errors import RequestError, near
 from decalog.events import Event, Record, decode_event, plain_body
 from decalog.home import Home
 from decalog.ingest import Rejected
@@ -89,24 +88,29 @@ def find_subject(system: System, log: Log, subject: str, *, entity: str = "") ->
         system: whose words for people are used.
         log: of the home.
         subject: the value as requests have it.
-        entity: that it is a value of; the first that may be a request's subject, if nothing is said.
+        entity: that it is a value of; see `person_entity`.
+    """
+    vault: Any = log.vault  # every engine's vault gives it
+    found: int | None = vault.find(person_entity(system, entity), subject)
+    return found
+
+
+def person_entity(system: System, entity: str = "") -> str:
+    """Returns the entity by which people are named: the first that may be a request's subject, if nothing is said.
 
     Raises:
         RequestError: a request of the system has no such entity.
     """
     kinds = (system.schema.request, *system.schema.events)
-    named = [name for kind in kinds for name in kind.subject]
-    entity = entity or named[0]
-    if entity not in named:
+    named = list(dict.fromkeys(name for kind in kinds for name in kind.subject))
+    if entity and entity not in named:
         raise RequestError(
             where=f"{system.name} person, entity",
             given="what is no name of a person",
-            expected=near(entity[:40], list(dict.fromkeys(named))),
+            expected=near(entity[:40], named),
             fix="Name one that the schema has under `subject`.",
         )
-    vault: Any = log.vault  # every engine's vault gives it
-    found: int | None = vault.find(entity, subject)
-    return found
+    return entity or named[0]
 
 
 def survey(log: Log, subject: int, *, schemas: Iterable[Schema]) -> Survey:
@@ -177,18 +181,20 @@ def request_in(record: Record) -> Event:
     return decode_event(record.body) if record.kind == "event" else _head(plain_body(record.body)).request
 
 
-def opened(log: Log, event: Event) -> dict[str, Plain]:
-    """Returns the personal values of an event, none where their key is gone."""
-    return _unsealed(log, event.subject, event.sealed, event.id)
+def opened(log: Log, event: Event, *, whose: int = 0) -> dict[str, Plain]:
+    """Returns the personal values of an event, none where their key is gone.
+
+    A person's next key, which takes over when all that stays is sealed under it, is that of their token's negative.
+    `whose` asks one of the two alone.
+    """
+    return _unsealed(log, (whose,) if whose else (event.subject, -event.subject), event.sealed, event.id)
 
 
-def _unsealed(log: Log, subject: int, sealed: bytes, bound_to: str) -> dict[str, Plain]:
+def _unsealed(log: Log, subjects: Iterable[int], sealed: bytes, bound_to: str) -> dict[str, Plain]:
     vault: Any = log.vault
-    for whose in (subject, -subject) if sealed else ():
-        cipher = log.vault.cipher(whose) if vault.holds(whose) else None
-        with suppress(LogError):  # sealed under the other, or under one that retention replaced
-            if cipher is not None:
-                return unseal(cipher, sealed, bound_to=bound_to)
+    for whose in subjects if sealed else ():
+        if found := crypto.opened(log.vault.cipher(whose) if vault.holds(whose) else None, sealed, bound_to=bound_to):
+            return found
     return {}
 
 
@@ -255,12 +261,12 @@ class _Reading:
             decision = decode_decision(record.body)
             self._decisions.setdefault(record.system, []).append(decision.id)
             self._requests[record.system, decision.id] = None
-            self._tell(_unsealed(self._log, event.subject, decision.sealed, decision.id))
+            self._tell(_unsealed(self._log, (event.subject,), decision.sealed, decision.id))
 
     def refuse(self, record: Record, row: Rejected) -> None:
         """Takes a row in quarantine that is sealed under the person's key."""
         self._quarantined += 1
-        raw = _unsealed(self._log, row.subject, row.sealed, record.id).get("row", "")
+        raw = _unsealed(self._log, (row.subject,), row.sealed, record.id).get("row", "")
         try:
             said: Any = msgspec.json.decode(str(raw))
         except (msgspec.DecodeError, UnicodeDecodeError):
