@@ -1,4 +1,4 @@
-"""The commands of what people may ask for, on a running server or on a home without one; and backups, with their keys."""
+"""The commands of what people may ask for, on a running server or on a home without one; and backups: they hold keys."""
 
 from __future__ import annotations
 

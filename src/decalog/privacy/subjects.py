@@ -13,13 +13,13 @@ import msgspec
 from decalog import crypto
 from decalog.decisions import decode_decision
 from decalog.errors import RequestError, near
-from decalog.events import Event, Record, decode_event, plain_body
+from decalog.events import Event, Record, decode_event, decode_table, plain_body
 from decalog.home import Home
 from decalog.ingest import Rejected
 from decalog.log import Log
 from decalog.registry import Registry
 from decalog.schema import Schema
-from decalog.standing import Erasure
+from decalog.standing import ERASURES, Erasure, read_erasure
 from decalog.system import SYSTEMS, System, find_system
 
 Plain = int | float | str | bool
@@ -201,8 +201,11 @@ def _unsealed(log: Log, subjects: Iterable[int], sealed: bytes, bound_to: str) -
 def _read(readings: Mapping[int, _Reading], records: Callable[[], Iterable[Record]]) -> None:
     """Lets each reading take what is its person's, and then find what of it is others' too."""
     chains = {root: reading for reading in readings.values() for root in reading.chains}
+    gone = set[int]()  # whose entities they were, nobody is any more
     for record in records():
-        if record.kind == "rejected":
+        if record.kind == "table" and record.id == ERASURES:
+            gone.update(read_erasure(decode_table(record.body)).records)
+        elif record.kind == "rejected":
             row = msgspec.msgpack.decode(record.body, type=Rejected)
             if row.subject in readings:
                 readings[row.subject].refuse(record, row)
@@ -219,8 +222,8 @@ def _read(readings: Mapping[int, _Reading], records: Callable[[], Iterable[Recor
     for reading in readings.values():
         for pair in reading.own:
             owners.setdefault(pair, []).append(reading)
-    events = (request_in(record) for record in records() if record.kind in ("event", "decision"))
-    for event in events if owners else ():
+    rows = (record for record in records() if record.kind in ("event", "decision") and record.root not in gone)
+    for event in map(request_in, rows) if owners else ():
         for pair in event.entities.items():
             for reading in owners.get(pair, ()):
                 reading.meet(pair, event.subject)
