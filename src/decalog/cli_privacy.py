@@ -1,4 +1,4 @@
-"""The commands of what people may ask for, on a running server or on a home without one; and backups: they hold keys."""
+"""The commands of what people may ask for, on a running server or on a home without one; and of backups."""
 
 from __future__ import annotations
 

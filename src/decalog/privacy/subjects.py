@@ -200,7 +200,6 @@ def _unsealed(log: Log, subjects: Iterable[int], sealed: bytes, bound_to: str) -
 
 def _read(readings: Mapping[int, _Reading], records: Callable[[], Iterable[Record]]) -> None:
     """Lets each reading take what is its person's, and then find what of it is others' too."""
-    chains = {root: reading for reading in readings.values() for root in reading.chains}
     gone = set[int]()  # whose entities they were, nobody is any more
     for record in records():
         if record.kind == "table" and record.id == ERASURES:
@@ -212,11 +211,9 @@ def _read(readings: Mapping[int, _Reading], records: Callable[[], Iterable[Recor
         elif record.kind in ("event", "decision"):
             event = request_in(record)
             whose = readings.get(event.subject)
-            before = chains.pop(record.root, None)
-            if before is not None and before is not whose:
-                del before.chains[record.root]  # a correction says that it was somebody else's
             if whose is not None:
-                chains[record.root] = whose
+                # The whole chain is theirs, also where a correction says that it was somebody else after all: what was
+                # decided on them stands at its root.
                 whose.take(record, event)
     owners: dict[tuple[str, int], list[_Reading]] = {}
     for reading in readings.values():
@@ -262,8 +259,9 @@ class _Reading:
         self._tell(opened(self._log, event))
         if record.kind == "decision":
             decision = decode_decision(record.body)
-            self._decisions.setdefault(record.system, []).append(decision.id)
-            self._requests[record.system, decision.id] = None
+            if decision.mode != "imported":  # of another system's nobody was told the id
+                self._decisions.setdefault(record.system, []).append(decision.id)
+                self._requests[record.system, decision.id] = None
             self._tell(_unsealed(self._log, (event.subject,), decision.sealed, decision.id))
 
     def refuse(self, record: Record, row: Rejected) -> None:
