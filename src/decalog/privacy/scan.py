@@ -109,7 +109,8 @@ def forms_of(value: Plain) -> tuple[bytes, ...]:
     if len(plain) < SHORTEST or isinstance(value, bool):
         return ()
     if isinstance(value, str):
-        found = [plain, msgspec.json.encode(value)[1:-1], value.encode("unicode_escape"), value.encode("utf-16-le")]
+        found = [plain, msgspec.json.encode(value)[1:-1], value.encode("unicode_escape")]
+        found += [value.encode(wide) for wide in ("utf-16-le", "utf-16-be", "utf-32-le")]  # the last is numpy's
         found += [quote(value, safe="").encode(), plain.hex().encode(), *_in_base64(plain)]
     else:
         found = [plain, *(struct.pack(f"{order}{'q' if isinstance(value, int) else 'd'}", value) for order in "<>")]
