@@ -459,7 +459,8 @@ def decide_here(home: Home, name: str, *, raw: bytes) -> dict[str, Any]:
         service = Deployment(home, system, log).as_served().service()
         record, decision, _ = service.decide(raw)
         log.commit()
-        return reply(record, decision, noun=service.system.schema.noun)
+        notice = service.standing.notice(record.seq)
+        return reply(record, decision, noun=service.system.schema.noun, notice=notice)
     finally:
         log.close()
 

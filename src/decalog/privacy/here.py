@@ -33,8 +33,11 @@ def do(home: Home, name: str, asked: Asked, *, clock: Clock | None = None) -> ob
 
     Raises:
         RequestError: what is asked does not fit the system.
+        ConfigError: there is no log.
         LogUnavailableError: a server runs on the home: ask that.
     """
+    if asked.act not in (*WISHED, "notice"):  # these may be said before there is a log
+        home.check()
     if asked.act in WISHED:
         wished, on = WISHED[asked.act]
         asks = Wish(subject=0, wish=wished, on=on, why=asked.why)
@@ -54,12 +57,12 @@ def do(home: Home, name: str, asked: Asked, *, clock: Clock | None = None) -> ob
 
 def contest_here(home: Home, name: str, decision: str, *, said: str = "", clock: Clock | None = None) -> Heard:
     """Logs that a person wants a human to look at a decision; see `acts.contest`."""
+    home.check()
     return _turn(home, name, lambda system, pen: contest(system, pen, decision, said=said), clock)
 
 
 def _turn(home: Home, name: str, act: Callable[[System, Pen], _T], clock: Clock | None) -> _T:
     system = find_system(name)
-    home.check()
     with closing(home.writer(clock)) as log:
         done = act(system, Pen(log, by=getpass.getuser()))
         log.commit()
