@@ -34,7 +34,7 @@ PACKERS: dict[str, Callable[[Path], object]] = {
     "zipped.npz": lambda path: np.savez_compressed(path, names=np.array([NAME])),
     "squeezed.gz": lambda path: path.write_bytes(gzip.compress(NAME.encode())),
     "rows.parquet": lambda path: parquet.write_table(path, {"name": np.array([NAME] * 9, object)}),
-    "seam.bin": lambda path: path.write_bytes(bytes((8 << 20) - 5) + NAME.encode()),
+    "seam.bin": lambda path: path.write_bytes(bytes((4 << 20) - 5) + NAME.encode()),
 }
 
 

@@ -11,12 +11,14 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from decalog.errors import DecalogError
 from decalog.events import decode_record, plain_body
@@ -26,7 +28,7 @@ from decalog.privacy.subjects import Plain, Told
 
 SHORTEST = 6
 """Bytes that a value needs to stand nowhere by chance: in a gigabyte of random ones, 1 in 280,000."""
-_PIECE = 8 << 20
+_PIECE = 4 << 20
 _ROWS = 10_000
 
 
@@ -122,20 +124,43 @@ def _in_base64(plain: bytes) -> Iterator[bytes]:
     for ahead in range(3):
         coded = base64.b64encode(bytes(ahead) + plain)
         first, last = (0, 2, 3)[ahead], len(coded) - (4 if (ahead + len(plain)) % 3 else 0)
-        if last - first >= SHORTEST + 2:
+        if last - first >= SHORTEST:
             yield coded[first:last]
 
 
 class _Search:
-    def __init__(self, forms: dict[Told, tuple[bytes, ...]]) -> None:
-        self._forms = forms
+    """Looks for all forms at once, so that a person of a hundred values costs no more than one of five.
+
+    Each place is looked up by its first three bytes in a table, those that pass by the next three, and the few that are
+    left among the forms that begin so.
+    """
+
+    def __init__(self, forms: Mapping[Told, tuple[bytes, ...]]) -> None:
+        self._begin: dict[bytes, list[tuple[Told, bytes]]] = {}
+        self._first, self._then = np.zeros(1 << 24, np.bool_), np.zeros(1 << 24, np.bool_)
+        for told, found in forms.items():
+            for form in found:
+                self._begin.setdefault(form[:SHORTEST], []).append((told, form))
+        for head in self._begin:
+            self._first[int.from_bytes(head[:3], "little")] = self._then[int.from_bytes(head[3:], "little")] = True
         self.overlap = max((len(form) for found in forms.values() for form in found), default=1) - 1
         self.hits: set[Hit] = set()
 
     def look(self, piece: bytes, file: str, *, inside: str = "") -> None:
-        for told, forms in self._forms.items():
-            if any(form in piece for form in forms):
-                self.hits.add(Hit(told.name, file, inside))
+        if len(piece) < SHORTEST or not self._begin:
+            return
+        row = np.frombuffer(piece, np.uint8)
+        places = np.flatnonzero(self._first[_threes(row[: 3 - SHORTEST])])
+        for place in places[self._then[_threes(row[3:])[places]]].tolist():
+            for told, form in self._begin.get(piece[place : place + SHORTEST], ()):
+                if piece.startswith(form, place):
+                    self.hits.add(Hit(told.name, file, inside))
+
+
+def _threes(row: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
+    """Returns the three bytes from each place on as one number, (n,) → (n − 2,)."""
+    wide = row.astype(np.uint32)
+    return wide[:-2] | wide[1:-1] << np.uint32(8) | wide[2:] << np.uint32(16)
 
 
 def _search_file(path: Path, search: _Search, name: str) -> int:
