@@ -173,7 +173,7 @@ async def serve(home: Home, worlds: Mapping[str, Marked], kept: Kept, *, until: 
                 await _live(Calls(client, kept, name), world, clock=clock, until=until[name])
             derive(home, host.log, worlds)
             made = backup(home.root, home.root.with_name("backup"))
-            ledger.noted(home.root, home.root.with_name("backup"), made)
+            ledger.noted(home.root, home.root.with_name("backup"), made=made)
             people = {name: _most(host.log, name) for name in worlds}
             started = time.perf_counter()
             told = {}

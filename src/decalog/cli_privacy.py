@@ -205,7 +205,7 @@ def contest(
         answer = admin.call("POST", f"{url}/v1/{plain_name(system)}/contest", raw=raw, token=token)
         told = msgspec.convert(answer, Heard)
     else:
-        told = contest_here(Home(home), system, decision, said=words)
+        told = contest_here(Home(home), system, decision=decision, said=words)
     print_text(f"{told.request}: {told.told}")
 
 
@@ -226,7 +226,7 @@ def backup(
         print_text("\n".join(known) or "no backups of this home are known")
         return
     made = make(home, target)
-    ledger.noted(home, target, made)
+    ledger.noted(home, target, made=made)
     print_text(str(made))
 
 
@@ -267,7 +267,7 @@ def _asked(system: str, asked: Asked, kind: type[Any], *, url: str, token: str, 
     if not url:
         from decalog.privacy import here
 
-        return here.do(Home(home), system, asked)
+        return here.do(Home(home), system, asked=asked)
     raw = msgspec.json.encode(asked)
     answer = admin.call("POST", f"{url}/v1/{plain_name(system)}/privacy", raw=raw, token=token, wait_s=_WAIT_S)
     return msgspec.convert(answer, kind)

@@ -187,9 +187,7 @@ class Ingest:
             before = self.logged("outcome", parsed.id, mark=mark)
             if before is not None:
                 return RowResult(parsed.id, "duplicate", before.seq)
-            if parsed.target and self.standing.erased:
-                for seq in self.log.find("request", f"{self.schema.system}/{parsed.target}"):
-                    self._check_kept("request", self.log.get(seq).root)
+            self._check_target(parsed.target)
             corrected = parsed.corrects or parsed.deletes
             root = self._root("outcome", corrected) if corrected else -1
             now = max(self.log.known_time, self.log.clock.now_us())
@@ -312,6 +310,12 @@ class Ingest:
         root = self.log.get(seqs[0]).root
         self._check_kept(space, root)
         return root
+
+    def _check_target(self, id_: str) -> None:
+        if id_ and self.standing.erased:
+            for index, key in (("request", f"{self.schema.system}/{id_}"), ("decision", id_)):
+                for seq in self.log.find(index, key):
+                    self._check_kept("request", self.log.get(seq).root)
 
     def _check_kept(self, space: str, root: int) -> None:
         if root in self.standing.erased:

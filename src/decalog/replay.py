@@ -17,7 +17,7 @@ from decalog.errors import ReplayError
 from decalog.events import Record, decode_table
 from decalog.explanations import Because, explain
 from decalog.features.definition import FeatureSet, Reads, joined
-from decalog.features.facts import ALL, Change
+from decalog.features.facts import ALL, ALL_TOKEN, Change
 from decalog.features.online import OnlineState
 from decalog.folding import changes_of
 from decalog.ingest import request_of
@@ -170,13 +170,8 @@ class Replayer:
                 expected="a decision that was made here",
                 fix="Its outcome trains models; there is nothing to recompute.",
             )
-        if record.root in self._standing.erased:
-            raise self._refusal(decision.id, [record.seq])
-        if folds or len(decision.candidates) > 1:
-            made = next(self._all_again([(decision.state_seq, record.seq)]))
-            if needed := self._needed(made):
-                raise self._refusal(decision.id, needed)
-            return made
+        if folds or len(decision.candidates) > 1 or record.seq in self._standing.erased:
+            return self._again_whole(decision, record.seq)
         return self._again(record, decision, *self._serving_for(decision), None)
 
     def range(self, start: int = 0, stop: int | None = None) -> Range:
@@ -197,25 +192,34 @@ class Replayer:
                 first = trace
         return Range(replayed, identical, first, tuple(refused))
 
+    def _again_whole(self, decision: Decision, seq: int) -> Again:
+        if seq in self._standing.erased:
+            raise self._refusal(decision.id, [seq])
+        made = next(self._all_again([(decision.state_seq, seq)]))
+        if needed := self._needed(made):
+            raise self._refusal(decision.id, needed)
+        return made
+
     def _needed(self, made: Again) -> list[int]:
         """Returns the erased records that a decision may have seen which comes out otherwise without them.
 
         They lie in its windows, and are of one of its entities or of all.
         """
-        if not self._standing.erased or made.trace.identical:
+        if made.trace.identical:
             return []
         request, features = made.decision.request, made.system.features
-        counts_all = any(ALL in feature.entities for feature in features.aggregates)
+        since = request.event_time - features.longest_window_us
         asked = {*request.entities.values(), *(t for c in made.decision.candidates for t in c.entities.values())}
-        needed = []
-        for root in sorted(self._standing.erased):
-            record = self._log.get(root) if root < made.decision.state_seq else None
-            if record is None or record.kind == "outcome":
-                continue
-            is_near = record.event_time > request.event_time - features.longest_window_us
-            if is_near and (counts_all or asked & {*request_of(record).entities.values()}):
-                needed.append(root)
-        return needed
+        if any(ALL in feature.entities for feature in features.aggregates):
+            asked.add(ALL_TOKEN)
+        roots = sorted(root for root in self._standing.erased if root < made.decision.state_seq)
+        return [root for root in roots if self._reaches(self._log.get(root), since, asked)]
+
+    def _reaches(self, record: Record, since: int, asked: set[int]) -> bool:
+        """Returns whether a row of an erased record lies behind a moment, µs, and is of one of these tokens."""
+        if record.kind == "outcome" or record.event_time <= since:
+            return False
+        return bool(asked & {ALL_TOKEN, *request_of(record).entities.values()})
 
     def _refusal(self, decision_id: str, needed: Sequence[int]) -> ReplayError:
         some = ", ".join(str(seq) for seq in needed[:_NAMED]) + (" and others" if len(needed) > _NAMED else "")

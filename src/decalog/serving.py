@@ -35,7 +35,6 @@ from decalog.folding import changes_of
 from decalog.ingest import Ingest
 from decalog.judging import Judge, Serving, Underway, since, timed, vectors
 from decalog.log import Draft, Log
-from decalog.models.base import Model
 from decalog.outcomes import Outcome
 from decalog.policy import Policy, policy_version
 from decalog.retrieval import UNPROFILED, Retrieval, searched
@@ -76,7 +75,7 @@ class Service:
     """The rollout under way, where its challenger decides anything."""
     unexplained: int = 0
     """Decisions to be explained at once (`System.explained_at_once`) since what explains them was last started."""
-    _adopted: Model | None = None
+    _adopted: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -119,17 +118,11 @@ class Service:
 
     def adopt(self, serving: Serving) -> None:
         """Decides with another model or policy from the next request on."""
-        if self.retrieval is not None and (self._adopted is None or self._adopted is not serving.model):
+        if self.retrieval is not None and self._adopted != (id(self.retrieval), id(serving.model)):
             self.retrieval.adopt(serving.model)
-            self._adopted = serving.model
+            self._adopted = (id(self.retrieval), id(serving.model))
         self.judge = Judge(self.system, serving)
         self.trial = self._tried()
-
-    def retrieve_with(self, retrieval: Retrieval) -> None:
-        """Finds candidates with a retrieval that has followed the log to its position, from the next request on."""
-        self.retrieval, self._adopted = retrieval, None
-        self.ingest.describe = retrieval.describe
-        self.adopt(self.serving)
 
     def decide(self, raw: bytes | Mapping[str, Any]) -> tuple[Record, Decision, bool]:
         """Decides one request; returns its stamped record, the decision, and whether it repeats a logged one.

@@ -15,13 +15,13 @@ from decalog.privacy.live import Asked
 
 def test_all_that_is_kept_is_told_in_the_clear(tmp_path: Path) -> None:
     home = fill(tmp_path / "var")
-    here.do(home, "fraud", Asked(act="notice", id="adm-1"), clock=clock_of(home))
+    here.do(home, "fraud", asked=Asked(act="notice", id="adm-1"), clock=clock_of(home))
     add_model(home.root)
     with shop(home.root) as made:
         decided = made.decide(of_ada("ada-late", amount_minor=400_000))["decision"]
-    here.do(home, "fraud", Asked(act="opt_out", person=ADA), clock=clock_of(home))
-    here.contest_here(home, "fraud", "ada-late", said="mine", clock=clock_of(home))
-    told = account(home, "fraud", ADA)
+    here.do(home, "fraud", asked=Asked(act="opt_out", person=ADA), clock=clock_of(home))
+    here.contest_here(home, "fraud", decision="ada-late", said="mine", clock=clock_of(home))
+    told = account(home, "fraud", person=ADA)
     assert told.found
     assert [one.id for one in told.records] == ["ada-0", "ada-1", "ada-3", "ada-2", "ada-late"]
     by_id = {one.id: one for one in told.records}
@@ -54,14 +54,14 @@ def test_all_that_is_kept_is_told_in_the_clear(tmp_path: Path) -> None:
 
 def test_only_the_newest_are_explained_where_there_are_many(tmp_path: Path) -> None:
     home = fill(tmp_path / "var")
-    told = account(home, "fraud", ADA, most=1)
+    told = account(home, "fraud", person=ADA, most=1)
     notes = [one.decision.not_explained for one in told.records if one.decision is not None]
     assert notes.count("not explained: others are newer") == 3
 
 
 def test_a_slate_is_told_thing_by_thing(tmp_path: Path) -> None:
     home = feed_home(tmp_path / "var")
-    told = account(home, "feed", READER)
+    told = account(home, "feed", person=READER)
     kinds = [one.kind for one in told.records]
     assert kinds == ["follow", "profile", "feed_request"]
     assert told.records[1].personal["comment"] == f"a note on {READER}"
@@ -74,6 +74,6 @@ def test_a_slate_is_told_thing_by_thing(tmp_path: Path) -> None:
 
 def test_who_is_unknown_or_erased_is_told_so(tmp_path: Path) -> None:
     home = fill(tmp_path / "var")
-    assert account(home, "fraud", "nobody").text() == "nothing is kept of anybody of that name"
-    erase(home, "fraud", ADA, clock=clock_of(home))
-    assert not account(home, "fraud", ADA).found
+    assert account(home, "fraud", person="nobody").text() == "nothing is kept of anybody of that name"
+    erase(home, "fraud", person=ADA, clock=clock_of(home))
+    assert not account(home, "fraud", person=ADA).found

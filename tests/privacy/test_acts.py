@@ -41,7 +41,7 @@ def open_(tmp_path: Path) -> Iterator[Shop]:
 def wishes(made: Shop, kind: Wished, subject: str = ADA, *, on: bool = True, system: str = "fraud") -> Wish:
     service = made.services[system]
     pen = Pen(made.log, by="test", services=made.services)
-    return wish(service.system, pen, subject, asked=Wish(subject=0, wish=kind, on=on, why="said so"))
+    return wish(service.system, pen, person=subject, asked=Wish(subject=0, wish=kind, on=on, why="said so"))
 
 
 def replayer(made: Shop, system: str = "fraud") -> Replayer:
@@ -132,11 +132,11 @@ def test_an_unprofiled_reader_is_still_spared_whom_they_block(tmp_path: Path) ->
 def test_decisions_carry_the_notice_that_was_in_force(tmp_path: Path) -> None:
     home = fill(tmp_path / "var")
     clock = clock_of(home)
-    here.do(home, "fraud", Asked(act="notice", id="adm-1", url="https://shop.example/adm"), clock=clock)
+    here.do(home, "fraud", asked=Asked(act="notice", id="adm-1", url="https://shop.example/adm"), clock=clock)
     with shop(home.root) as made:
         assert made.fraud.standing.notice(made.log.find("request", "fraud/ada-0")[0]) == ""
         assert made.fraud.standing.notice(made.log.position) == "adm-1"
-    here.do(home, "fraud", Asked(act="notice"), clock=clock)
+    here.do(home, "fraud", asked=Asked(act="notice"), clock=clock)
     with shop(home.root) as made:
         assert made.fraud.standing.notice(made.log.position) == ""
 
@@ -149,46 +149,46 @@ def test_a_contested_decision_waits_at_the_desk(tmp_path: Path) -> None:
         queue = ReviewQueue(made.log, made.fraud.ingest.outcome, costs=lambda: made.fraud.serving.policy.params)  # type: ignore[arg-type, return-value]
         waiting = {case.payment for case in queue.each()}
         pen = Pen(made.log, by="desk", services=made.services)
-        heard = contest(made.fraud.system, pen, "big", said="I did pay this")
+        heard = contest(made.fraud.system, pen, decision="big", said="I did pay this")
         assert (heard.request, heard.told) == ("big", "logged; a person will look at it")
-        contest(made.fraud.system, pen, heard.decision_id)
+        contest(made.fraud.system, pen, decision=heard.decision_id)
         assert {case.payment for case in queue.each()} == waiting | {"big"}
         assert len(list(queue.each())) == len(waiting | {"big"}), "twice contested is one case"
         assert queue.claim("big", by="x7").state == "claimed"
         assert queue.close("big", by="x7", is_fraud=False).verdict == 0
         stored = Tables(made.log).history("fraud", CONTESTS)[0]
         told = msgspec.convert(stored.content, Contest)
-        subject = find_subject(made.fraud.system, made.log, ADA)
+        subject = find_subject(made.fraud.system, made.log, person=ADA)
         cipher = made.log.vault.cipher(subject or 0)
         assert cipher is not None
         bound = f"contest {heard.decision_id}"
         assert unseal(cipher, base64.b64decode(told.sealed), bound_to=bound) == {"said": "I did pay this"}
         with pytest.raises(UnknownRecordError, match="fraud contest: an id that no decision has"):
-            contest(made.fraud.system, pen, "nothing")
+            contest(made.fraud.system, pen, decision="nothing")
 
 
 def test_what_was_erased_is_neither_contested_nor_on_the_desk(tmp_path: Path) -> None:
     with shop(tmp_path / "var") as made:
         wishes(made, OPTED_OUT)
         made.decide(of_ada("a1"))
-    erase(made.home, "fraud", ADA, clock=clock_of(made.home))
+    erase(made.home, "fraud", person=ADA, clock=clock_of(made.home))
     with shop(made.home.root) as again:
         queue = ReviewQueue(again.log, again.fraud.ingest.outcome, costs=lambda: again.fraud.serving.policy.params)  # type: ignore[arg-type, return-value]
         assert not list(queue.each())
         with pytest.raises(UnknownRecordError, match="a payment that was not sent to the analysts"):
             queue.case("a1")
         with pytest.raises(UnknownRecordError, match="an id that no decision has"):
-            contest(again.fraud.system, Pen(again.log, by="t"), "a1")
+            contest(again.fraud.system, Pen(again.log, by="t"), decision="a1")
 
 
 def test_a_correction_is_a_new_sealed_image_and_features_follow_entities(tmp_path: Path) -> None:
     home = fill(tmp_path / "var")
     right: dict[str, Plain] = {"cardholder": "Augusta Ada King", "email": "ada@lovelace.example"}
-    done = here.do(home, "fraud", Asked(act="rectify", person=ADA, values=right), clock=clock_of(home))
+    done = here.do(home, "fraud", asked=Asked(act="rectify", person=ADA, values=right), clock=clock_of(home))
     assert done.records == 4  # type: ignore[attr-defined]
     with closing(home.reader()) as log:
         system = Deployment(home, "fraud", log).system
-        subject = find_subject(system, log, ADA)
+        subject = find_subject(system, log, person=ADA)
         assert subject is not None
         found = survey(log, subject, schemas=[system.schema])
         now = [opened(log, event) for _, event in images(log, found.records["fraud"])]
@@ -196,9 +196,9 @@ def test_a_correction_is_a_new_sealed_image_and_features_follow_entities(tmp_pat
         assert {one["card"] for one in now} == {"card-4111-ada"}
         email = log.vault.find("email", "ada@lovelace.example")  # type: ignore[attr-defined]
         assert {event.entities["email"] for _, event in images(log, found.records["fraud"])} == {email}
-    again = here.do(home, "fraud", Asked(act="rectify", person=ADA, values=right), clock=clock_of(home))
+    again = here.do(home, "fraud", asked=Asked(act="rectify", person=ADA, values=right), clock=clock_of(home))
     assert again.records == 0  # type: ignore[attr-defined]
-    nobody = here.do(home, "fraud", Asked(act="rectify", person="nobody", values=right), clock=clock_of(home))
+    nobody = here.do(home, "fraud", asked=Asked(act="rectify", person="nobody", values=right), clock=clock_of(home))
     assert nobody.records == 0  # type: ignore[attr-defined]
 
 
@@ -209,7 +209,7 @@ def test_many_corrections_take_several_turns(open_: Shop) -> None:
     pen = Pen(open_.log, by="t", services=open_.services)
     counts = []
     for _ in range(3):
-        done = rectify(open_.fraud.system, pen, roots, values={"cardholder": "Ada King"}, most=2)
+        done = rectify(open_.fraud.system, pen, roots=roots, values={"cardholder": "Ada King"}, most=2)
         counts.append((done.records, done.is_done))
     assert counts == [(2, False), (2, False), (1, True)]
 
@@ -227,7 +227,7 @@ def test_what_is_no_correction_is_refused_without_its_value(
     open_: Shop, values: dict[str, int | float | str | bool], said: str
 ) -> None:
     with pytest.raises(RequestError, match=said) as caught:
-        rectify(open_.fraud.system, Pen(open_.log, by="t"), [], values=values)
+        rectify(open_.fraud.system, Pen(open_.log, by="t"), roots=[], values=values)
     assert "xxx" not in str(caught.value)
 
 

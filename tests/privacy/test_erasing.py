@@ -38,7 +38,7 @@ from decalog.verification import verify
 
 
 def erased(home: Home, subject: str = ADA, system: str = "fraud", **more: Any) -> Erased:
-    return erase(home, system, subject, clock=clock_of(home), **more)
+    return erase(home, system, person=subject, clock=clock_of(home), **more)
 
 
 def test_an_erasure_says_what_went_and_what_stays(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_proof_reads_the_key_s_and_the_map_s_bytes_nowhere(tmp_path: Path) -
         held = dict(vault.execute("SELECT subject, key FROM keys"))
         marks = dict(vault.execute("SELECT token, digest FROM tokens"))
     with opened(home) as log:
-        token = find_subject(SYSTEM, log, ADA)
+        token = find_subject(SYSTEM, log, person=ADA)
     assert token is not None
     assert held[token] in _bytes(tmp_path)
     erased(home)
@@ -73,10 +73,10 @@ def test_the_proof_reads_the_key_s_and_the_map_s_bytes_nowhere(tmp_path: Path) -
 def test_who_was_erased_comes_back_as_somebody_else(tmp_path: Path) -> None:
     home = fill(tmp_path / "var")
     with opened(home) as log:
-        before = find_subject(SYSTEM, log, ADA)
+        before = find_subject(SYSTEM, log, person=ADA)
     erased(home)
     with shop(home.root) as open_:
-        assert find_subject(SYSTEM, open_.log, ADA) is None
+        assert find_subject(SYSTEM, open_.log, person=ADA) is None
         made = open_.decide(of_ada("ada-new"))["decision"]
         assert made.request.subject not in (0, before)
         assert "device" in made.request.entities
@@ -135,7 +135,7 @@ def test_an_id_that_names_a_person_is_found(tmp_path: Path) -> None:
 def test_live_views_and_views_from_the_log_agree_after_an_erasure(tmp_path: Path) -> None:
     home = fill(tmp_path / "var")
     with shop(home.root) as open_:
-        token = find_subject(SYSTEM, open_.log, ADA)
+        token = find_subject(SYSTEM, open_.log, person=ADA)
         assert token is not None
         found = survey(open_.log, token, schemas=[SYSTEM.schema])
         pen = Pen(open_.log, by="test", services=open_.services)
@@ -264,7 +264,7 @@ def test_an_erasure_that_was_cut_short_is_completed_by_the_next(
     assert told.proof.holds, told.text()
     assert not prove(home, ADA, more=[value for name, value in SECRETS.items() if name != "device"]).proof.scan.hits  # type: ignore[union-attr]
     with opened(home) as log:
-        assert find_subject(SYSTEM, log, ADA) is None
+        assert find_subject(SYSTEM, log, person=ADA) is None
         vault = log.vault
         assert isinstance(vault, SqliteVault)
         (subject,) = Standing.of(log, "fraud").subjects
@@ -306,7 +306,7 @@ def test_a_vault_that_still_holds_an_erased_key_does_not_verify(
 def test_erasing_beside_a_running_server_is_refused(tmp_path: Path) -> None:
     home = fill(tmp_path / "var")
     with shop(home.root), pytest.raises(LogUnavailableError, match="another process is writing"):
-        erase(home, "fraud", ADA)
+        erase(home, "fraud", person=ADA)
 
 
 def test_a_reader_s_vault_erases_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.privacy.people import ADA, READER, SECRETS, Shop, feed_home, fill, of_ada, of_bob, shop
+from tests.privacy.people import ADA, READER, SECRETS, Shop, feed_home, fill, of_ada, of_bob, patient, shop
 
 from decalog.deployment import Deployment, run_aside
 from decalog.errors import RequestError, StateError, UnknownRecordError
@@ -62,7 +62,7 @@ def test_decisions_go_on_while_a_person_is_erased(tmp_path: Path, runner: asynci
         assert told.proof is not None
         assert told.proof.holds, told.text()
         assert told.records == {"fraud": 9}
-        assert find_subject(open_.fraud.system, open_.log, ADA) is None
+        assert find_subject(open_.fraud.system, open_.log, person=ADA) is None
         with pytest.raises(UnknownRecordError, match="an id that no decision has"):
             runner.run(host.decision("fraud", "ada-1"))
         assert runner.run(host.decision("fraud", "bob-1"))["action"]
@@ -82,6 +82,7 @@ def test_a_retrieval_is_built_anew_beside_decisions(tmp_path: Path, runner: asyn
         after: Any = open_.feed.retrieval
         assert after is not before
         assert len(after.people) == 1
+        patient(open_.services.values())
         assert open_.feed.ingest.describe == after.describe
         open_.later()
         raw = msgspec.json.encode({"id": "r-next", "user": "reader_bob_32", "size": 3})
@@ -99,7 +100,7 @@ def test_a_process_that_fails_says_so_and_nothing_is_erased(tmp_path: Path, runn
     with server(home.root, runner) as (open_, host):
         with pytest.raises(StateError, match="ended with 1: out of memory"):
             runner.run(Live(host, home, aside=fails).erase("fraud", ADA, by="t"))
-        assert find_subject(open_.fraud.system, open_.log, ADA) is not None
+        assert find_subject(open_.fraud.system, open_.log, person=ADA) is not None
 
 
 def test_an_order_that_cannot_be_done_says_why(tmp_path: Path, runner: asyncio.Runner) -> None:
@@ -154,7 +155,7 @@ def test_what_is_over_age_goes_on_a_server(tmp_path: Path, runner: asyncio.Runne
         asked = Asked(act="retention", days={"person": 30, "cardholder": 10})
         told: Any = runner.run(Live(host, home).do("fraud", asked, by="t"))
         assert (told.erased, told.aged) == (1, 1)
-        assert find_subject(open_.fraud.system, open_.log, ADA) is None
+        assert find_subject(open_.fraud.system, open_.log, person=ADA) is None
         assert len(Standing.of(open_.log, "fraud").subjects) == 1
     assert verify(home.root).sound
 

@@ -24,8 +24,8 @@ from decalog.verification import verify
 def saved(tmp_path: Path) -> Home:
     """Returns a home that was backed up, and from which Ada was erased after that."""
     home = fill(tmp_path / "var")
-    ledger.noted(home.root, tmp_path / "saved", backups.backup(home.root, tmp_path / "saved"))
-    told = erase(home, "fraud", ADA, clock=clock_of(home))
+    ledger.noted(home.root, tmp_path / "saved", made=backups.backup(home.root, tmp_path / "saved"))
+    told = erase(home, "fraud", person=ADA, clock=clock_of(home))
     assert [copy.holds for copy in told.backups] == [True]
     assert "still holds the key" in told.text()
     return home
@@ -33,7 +33,7 @@ def saved(tmp_path: Path) -> Home:
 
 def knows_ada(home: Home) -> bool:
     with closing(home.reader()) as log:
-        return find_subject(SYSTEM, log, ADA) is not None
+        return find_subject(SYSTEM, log, person=ADA) is not None
 
 
 def test_a_restore_erases_again_who_was_erased_since(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_known_backups_are_listed_with_what_they_hold(tmp_path: Path) -> None:
     (holding,) = ledger.holding(home.root, entry.erasure.subject)
     assert holding.holds is None
     assert "is not there; it may lie elsewhere" in holding.text()
-    ledger.noted(home.root, tmp_path / "later", backups.backup(home.root, tmp_path / "later"))
+    ledger.noted(home.root, tmp_path / "later", made=backups.backup(home.root, tmp_path / "later"))
     assert [one.holds for one in ledger.holding(home.root, entry.erasure.subject)] == [None, False]
     (tmp_path / "later" / "vault.sqlite").write_bytes(b"no vault")
     assert ledger.holding(home.root, entry.erasure.subject)[1].holds is None

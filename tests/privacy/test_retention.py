@@ -37,7 +37,7 @@ def aged_home(root: Path) -> tuple[Home, ManualClock]:
 
 def kept(home: Home, person: str = ADA) -> list[dict[str, Plain]]:
     with closing(home.reader()) as log:
-        subject = find_subject(SYSTEM, log, person)
+        subject = find_subject(SYSTEM, log, person=person)
         if subject is None:
             return []
         found = survey(log, subject, schemas=[SYSTEM.schema])
@@ -129,7 +129,7 @@ def test_many_records_take_several_turns(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_person_whose_key_was_replaced_can_be_erased(tmp_path: Path) -> None:
     home, clock = aged_home(tmp_path / "var")
     retain(home, "fraud", days={"cardholder": 90}, clock=clock)
-    told = erase(home, "fraud", ADA, clock=clock)
+    told = erase(home, "fraud", person=ADA, clock=clock)
     assert told.proof is not None
     assert told.proof.holds
     assert told.records == {"fraud": 2}
@@ -153,5 +153,5 @@ def _range(made: Shop) -> Range:
 def test_what_is_no_retention_is_refused(tmp_path: Path, days: dict[str, int]) -> None:
     with shop(tmp_path / "var") as made:
         with pytest.raises(RequestError, match="fraud retention: days of something else, or out of range"):
-            set_days(SYSTEM, Pen(made.log, by="t"), days)
+            set_days(SYSTEM, Pen(made.log, by="t"), days=days)
         assert Standing.of(made.log, "fraud").position == 0

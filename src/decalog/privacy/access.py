@@ -82,6 +82,16 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     decision: Reasoned | None = None
     outcomes: tuple[Report, ...] = ()
 
+    def lines(self) -> Iterator[str]:
+        """Yields it in words."""
+        said = ", ".join(f"{name} {value}" for name, value in (self.personal | self.public).items())
+        yield f"{self.event_time}  {self.system} {self.kind} {self.id}: {said}"
+        if self.decision is not None:
+            yield from (f"    {line}" for line in _reasoned(self.decision))
+        for one in self.outcomes:
+            by = f" by {one.attributes['by']}" if "by" in one.attributes else ""
+            yield f"    {one.event_time}  {one.kind} {one.value:g}, told by {one.source}{by}"
+
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """All that is kept of a person.
@@ -119,14 +129,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
             yield "nothing is kept of anybody of that name"
             return
         yield f"{len(self.records):,} records of {self.system} and other systems, to {self.to}"
-        for kept in self.records:
-            said = ", ".join(f"{name} {value}" for name, value in (kept.personal | kept.public).items())
-            yield f"{kept.event_time}  {kept.system} {kept.kind} {kept.id}: {said}"
-            if kept.decision is not None:
-                yield from (f"    {line}" for line in _reasoned(kept.decision))
-            for one in kept.outcomes:
-                by = f" by {one.attributes['by']}" if "by" in one.attributes else ""
-                yield f"    {one.event_time}  {one.kind} {one.value:g}, told by {one.source}{by}"
+        yield from (line for kept in self.records for line in kept.lines())
         yield from (f"wish: {wish}" for wish in self.wishes)
         yield from (f"contested: decision {decision}" for decision in self.contests)
         yield from (f"learnt from them: {name} model {one[:12]}" for name, made in self.models.items() for one in made)
@@ -144,19 +147,19 @@ def _reasoned(made: Reasoned) -> Iterator[str]:
     yield "decided with " + ", ".join(f"{name} {version}" for name, version in made.versions.items() if version)
 
 
-def account(home: Home, name: str, subject: str, *, entity: str = "", most: int = _MOST) -> Account:
+def account(home: Home, name: str, *, person: str, entity: str = "", most: int = _MOST) -> Account:
     """Returns what is kept of a person, in the clear, and the logic of each decision about them.
 
     Args:
         home: of the deployment; its server may run.
         name: of the system whose words for people are used; what other systems keep of them stands there too.
-        subject: the value, as requests have it.
+        person: the value, as requests have it.
         entity: that it is a value of; the first that may be a request's subject, if nothing is said.
         most: decisions that are explained, the newest; the others stand with their reasons alone.
     """
     system = find_system(name)
     with closing(home.reader()) as log:
-        token = find_subject(system, log, subject, entity=entity)
+        token = find_subject(system, log, person=person, entity=entity)
         if token is None:
             return Account(system=system.name, entity=entity, found=False)
         found = survey(log, token, schemas=schemas_of(system))

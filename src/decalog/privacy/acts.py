@@ -45,29 +45,29 @@ class Corrected(msgspec.Struct, frozen=True, kw_only=True):
     is_done: bool = True
 
 
-def wish(system: System, pen: Pen, subject: str, *, entity: str = "", asked: Wish) -> Wish:
+def wish(system: System, pen: Pen, *, person: str, entity: str = "", asked: Wish) -> Wish:
     """Puts what a person wishes into the log; the next request of theirs is treated so. Returns it with their token.
 
     Args:
         system: that they wish it of.
         pen: of the writer.
-        subject: the value, as requests have it; a person may wish before they are ever seen.
+        person: the value, as requests have it; a person may wish before they are ever seen.
         entity: that it is a value of.
         asked: the wish, whoever it is of.
     """
-    token = pen.log.vault.token(person_entity(system, entity), subject)
+    token = pen.log.vault.token(person_entity(system, entity), person)
     made = msgspec.structs.replace(asked, subject=token, why=asked.why[:_LONGEST])
     pen.put(system.name, WISHES, content=made)
     return made
 
 
-def give_notice(system: System, pen: Pen, notice: Notice) -> Notice:
+def give_notice(system: System, pen: Pen, *, notice: Notice) -> Notice:
     """Puts the notice into force that decisions carry from the next one on; "" ends it."""
     pen.put(system.name, NOTICES, content=notice)
     return notice
 
 
-def contest(system: System, pen: Pen, decision: str, *, said: str = "") -> Heard:
+def contest(system: System, pen: Pen, *, decision: str, said: str = "") -> Heard:
     """Logs that a person wants a human to look at a decision; where the system has a desk, it waits there.
 
     Args:
@@ -106,7 +106,7 @@ def _decided(log: Log, system: str, id_: str) -> Record:
 
 
 def rectify(
-    system: System, pen: Pen, roots: Iterable[int], *, values: Mapping[str, Plain], most: int = _AT_ONCE
+    system: System, pen: Pen, *, roots: Iterable[int], values: Mapping[str, Plain], most: int = _AT_ONCE
 ) -> Corrected:
     """Gives records of a person a new image with other personal values; the features follow where an entity changes.
 
@@ -132,11 +132,11 @@ def rectify(
     for record, event, after, wrong in todo[:most]:
         names = {entity.name for entity in system.schema.kind(event.kind).entities} & wrong.keys()
         tokens = {name: pen.log.vault.token(name, str(wrong[name])) for name in names}
-        reseal(pen, record, msgspec.structs.replace(event, entities=event.entities | tokens), values=after)
+        reseal(pen, record, event=msgspec.structs.replace(event, entities=event.entities | tokens), values=after)
     return Corrected(records=len(todo[:most]), is_done=len(todo) <= most)
 
 
-def reseal(pen: Pen, record: Record, event: Event, *, values: Mapping[str, Plain], whose: int = 0) -> None:
+def reseal(pen: Pen, record: Record, *, event: Event, values: Mapping[str, Plain], whose: int = 0) -> None:
     """Appends an image of an event with other personal values: a correction of the one before.
 
     Args:

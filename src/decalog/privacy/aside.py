@@ -24,7 +24,7 @@ def done(order: Order) -> object:
     if order.verb == "prove":
         return proven(home, order.values)
     if order.verb == "access":
-        return account(home, order.system, order.person, entity=order.entity)
+        return account(home, order.system, person=order.person, entity=order.entity)
     with closing(home.reader()) as log:
         if order.verb == "due":
             schemas = list(order.schemas)

@@ -112,13 +112,13 @@ class Erased(msgspec.Struct, frozen=True, kw_only=True):
             yield from [f"  not done yet: {self.proof.left}"] if self.proof.left else []
 
 
-def erase(home: Home, name: str, subject: str, *, entity: str = "", by: str = "", clock: Clock | None = None) -> Erased:
+def erase(home: Home, name: str, *, person: str, entity: str = "", by: str = "", clock: Clock | None = None) -> Erased:
     """Erases a person from a home without a server, and proves it.
 
     Args:
         home: of the deployment; this process becomes its log's writer.
         name: of the system whose words for people are used; their records in all systems of the home are erased.
-        subject: the value, as requests have it.
+        person: the value, as requests have it.
         entity: that it is a value of; the first that may be a request's subject, if nothing is said.
         by: who asks, for the log; whoever runs this, if nothing is said.
         clock: of the log's stamps.
@@ -127,10 +127,10 @@ def erase(home: Home, name: str, subject: str, *, entity: str = "", by: str = ""
         RequestError: the system has no such entity.
         LogUnavailableError: a server runs on the home: ask that.
     """
-    system, values = find_system(name), asked_for(subject, entity)
+    system, values = find_system(name), asked_for(person, entity)
     with closing(home.writer(clock)) as log:
         pen = Pen(log, by=by or getpass.getuser())
-        token = find_subject(system, log, subject, entity=entity)
+        token = find_subject(system, log, person=person, entity=entity)
         finish(home, pen, but=token)
         if token is None:
             return Erased(found=False, proof=proven(home, values))

@@ -22,7 +22,7 @@ from decalog.system import System, find_system
 _T = TypeVar("_T")
 
 
-def do(home: Home, name: str, asked: Asked, *, clock: Clock | None = None) -> object:
+def do(home: Home, name: str, *, asked: Asked, clock: Clock | None = None) -> object:
     """Does what is asked for a person of a system, and returns what came of it; only access tells what is kept.
 
     Args:
@@ -41,24 +41,26 @@ def do(home: Home, name: str, asked: Asked, *, clock: Clock | None = None) -> ob
     if asked.act in WISHED:
         wished, on = WISHED[asked.act]
         asks = Wish(subject=0, wish=wished, on=on, why=asked.why)
-        return _turn(home, name, lambda one, pen: wish(one, pen, asked.person, entity=asked.entity, asked=asks), clock)
+        return _turn(
+            home, name, lambda one, pen: wish(one, pen, person=asked.person, entity=asked.entity, asked=asks), clock
+        )
     doing: dict[str, Callable[[], object]] = {
-        "erase": lambda: erase(home, name, asked.person, entity=asked.entity, clock=clock),
+        "erase": lambda: erase(home, name, person=asked.person, entity=asked.entity, clock=clock),
         "prove": lambda: prove(home, asked.person, entity=asked.entity, more=asked.more),
-        "access": lambda: account(home, name, asked.person, entity=asked.entity),
+        "access": lambda: account(home, name, person=asked.person, entity=asked.entity),
         "rectify": lambda: _turn(home, name, lambda one, pen: _rectified(one, pen, asked), clock),
         "retention": lambda: retain(home, name, days=asked.days, clock=clock),
         "notice": lambda: _turn(
-            home, name, lambda one, pen: give_notice(one, pen, Notice(id=asked.id, url=asked.url)), clock
+            home, name, lambda one, pen: give_notice(one, pen, notice=Notice(id=asked.id, url=asked.url)), clock
         ),
     }
     return doing[asked.act]()
 
 
-def contest_here(home: Home, name: str, decision: str, *, said: str = "", clock: Clock | None = None) -> Heard:
+def contest_here(home: Home, name: str, *, decision: str, said: str = "", clock: Clock | None = None) -> Heard:
     """Logs that a person wants a human to look at a decision; see `acts.contest`."""
     home.check()
-    return _turn(home, name, lambda system, pen: contest(system, pen, decision, said=said), clock)
+    return _turn(home, name, lambda system, pen: contest(system, pen, decision=decision, said=said), clock)
 
 
 def _turn(home: Home, name: str, act: Callable[[System, Pen], _T], clock: Clock | None) -> _T:
@@ -70,8 +72,8 @@ def _turn(home: Home, name: str, act: Callable[[System, Pen], _T], clock: Clock 
 
 
 def _rectified(system: System, pen: Pen, asked: Asked) -> Corrected:
-    subject = find_subject(system, pen.log, asked.person, entity=asked.entity)
+    subject = find_subject(system, pen.log, person=asked.person, entity=asked.entity)
     if subject is None:
         return Corrected(records=0)
     roots = survey(pen.log, subject, schemas=schemas_of(system)).records.get(system.name, ())
-    return rectify(system, pen, roots, values=asked.values, most=len(roots))
+    return rectify(system, pen, roots=roots, values=asked.values, most=len(roots))

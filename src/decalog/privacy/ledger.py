@@ -74,7 +74,7 @@ def read(path: Path) -> list[Entry]:
     return _lines(path, Entry)
 
 
-def noted(home: Path, target: Path, made: Backup) -> Copied:
+def noted(home: Path, target: Path, *, made: Backup) -> Copied:
     """Returns a backup that was just made, noted among those that are known."""
     copied = Copied(path=str(target.absolute()), position=made.position, known_time=made.known_time)
     _append(beside(home, _BACKUPS), [copied])

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from decalog.deployment import run_aside, tell
+from decalog.deployment import retrieve_with, run_aside, tell
 from decalog.errors import RequestError, StateError
 from decalog.home import Home
 from decalog.host import Host
@@ -145,7 +145,7 @@ class Live:
                 lambda one, pen: wish(
                     one,
                     pen,
-                    asked.person,
+                    person=asked.person,
                     entity=asked.entity,
                     asked=Wish(subject=0, wish=wished, on=on, why=asked.why),
                 ),
@@ -158,14 +158,14 @@ class Live:
             "rectify": lambda: self._rectify(name, asked, by=by),
             "retention": lambda: self._retain(name, asked.days, by=by),
             "notice": lambda: self._act(
-                name, lambda one, pen: give_notice(one, pen, Notice(id=asked.id, url=asked.url)), by=by
+                name, lambda one, pen: give_notice(one, pen, notice=Notice(id=asked.id, url=asked.url)), by=by
             ),
         }
         return await doing[asked.act]()
 
     async def contest(self, name: str, decision: str, *, said: str, by: str) -> Heard:
         """Logs that a person wants a human to look at a decision."""
-        return await self._act(name, lambda system, pen: contest(system, pen, decision, said=said), by=by)
+        return await self._act(name, lambda system, pen: contest(system, pen, decision=decision, said=said), by=by)
 
     async def erase(self, name: str, subject: str, *, entity: str = "", by: str) -> Erased:
         """Erases a person from the server's home, views and all, and proves it; arguments as for `erasing.erase`."""
@@ -201,7 +201,7 @@ class Live:
         """Erases what is over age, as `retention.retain` does."""
         log, pen = self._host.log, self.pen(by)
         if days is not None:
-            await self._act(name, lambda system, pen: set_days(system, pen, days), by=by)
+            await self._act(name, lambda system, pen: set_days(system, pen, days=days), by=by)
         rules, at_us = days_of(log, self._host.services[name].system), max(log.known_time, log.clock.now_us())
         async with self._one:
             order = self._order("due", system=name, schemas=self._schemas, days=dict(rules), at_us=at_us)
@@ -231,7 +231,9 @@ class Live:
             return Corrected(records=0)
         roots = (await self._survey(token)).survey.records.get(name, ())
         while True:
-            done = await self._act(name, lambda one, pen: rectify(one, pen, roots, values=asked.values), by=by, pen=pen)
+            done = await self._act(
+                name, lambda one, pen: rectify(one, pen, roots=roots, values=asked.values), by=by, pen=pen
+            )
             count += done.records
             if done.is_done:
                 return Corrected(records=count)
@@ -251,7 +253,7 @@ class Live:
 
     async def _token(self, name: str, subject: str, entity: str) -> int | None:
         log = self._host.log
-        return await self._host.operate(name, lambda one: find_subject(one.system, log, subject, entity=entity))
+        return await self._host.operate(name, lambda one: find_subject(one.system, log, person=subject, entity=entity))
 
     async def _act(self, name: str, act: Callable[[System, Pen], _T], *, by: str, pen: Pen | None = None) -> _T:
         """Returns what one turn of the loop gave, once it is durable."""
@@ -316,12 +318,12 @@ class Live:
                 await asyncio.to_thread(made.adopt, model, aside=True)  # its vectors take seconds
         # From here to the end is one turn of the loop: it stands between two requests.
         for seq in range(done, log.position):
-            tell(made, log.get(seq), service.ingest)
-        service.retrieve_with(made)
+            tell(made, log.get(seq), ingest=service.ingest)
+        retrieve_with(service, made)
 
     async def _follow(self, made: Any, service: Service, *, span: range) -> int:
         for start in range(span.start, span.stop, _AT_ONCE):
             for seq in range(start, min(start + _AT_ONCE, span.stop)):
-                tell(made, self._host.log.get(seq), service.ingest)
+                tell(made, self._host.log.get(seq), ingest=service.ingest)
             await asyncio.sleep(_REST_S)
         return span.stop

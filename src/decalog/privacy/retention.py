@@ -71,7 +71,7 @@ def days_of(log: Log, system: System) -> Days:
     return found
 
 
-def set_days(system: System, pen: Pen, days: Days) -> Days:
+def set_days(system: System, pen: Pen, *, days: Days) -> Days:
     """Puts how long what is kept into force, whole.
 
     Raises:
@@ -101,21 +101,26 @@ def due(home: Home, log: Log, *, system: str, days: Days, at_us: int, schemas: l
         at_us: now, µs.
         schemas: as for `survey`.
     """
-    newest, partly = dict[int, int](), dict[int, None]()
+    newest, old = _ages(log, system, days=days, at_us=at_us)
     gone = Standing.of(log, system).subjects
-    for record in log.read():
-        if record.kind not in ("event", "decision"):
-            continue
-        event = request_in(record)
-        newest[event.subject] = max(newest.get(event.subject, 0), event.event_time)
-        if record.system == system and event.subject not in partly and any(_aged(log, event, days, at_us=at_us)):
-            partly[event.subject] = None
     limit = at_us - days[PERSON] * DAY if PERSON in days else -1
     people = tuple(who for who, at in newest.items() if at < limit and who not in gone)
-    rest = tuple(who for who in partly if who not in {*people, *gone})
-    found = surveys(log, (*people, *rest), schemas=schemas)
+    partly = tuple(who for who in old if who not in {*people, *gone})
+    found = surveys(log, (*people, *partly), schemas=schemas)
     models = models_of(home, found[people[0]]) if people else {}
-    return Due(at_us=at_us, people=people, partly=rest, surveys=tuple(found.values()), models=models)
+    return Due(at_us=at_us, people=people, partly=partly, surveys=tuple(found.values()), models=models)
+
+
+def _ages(log: Log, system: str, *, days: Days, at_us: int) -> tuple[dict[int, int], dict[int, None]]:
+    """Returns when something new was last heard of each person, µs, and those of whom an image holds old values."""
+    newest, old = dict[int, int](), dict[int, None]()
+    for record in log.read():
+        if record.kind in ("event", "decision"):
+            event = request_in(record)
+            newest[event.subject] = max(newest.get(event.subject, 0), event.event_time)
+            if record.system == system and event.subject not in old and any(_aged(log, event, days, at_us=at_us)):
+                old[event.subject] = None
+    return newest, old
 
 
 def _aged(log: Log, event: Event, days: Days, *, at_us: int) -> Iterator[str]:
@@ -142,7 +147,7 @@ def aged(pen: Pen, found: Survey, *, system: str, days: Days, at_us: int) -> boo
         vault.rekey(subject)
         return True
     for record, event, kept in todo[:_AT_ONCE]:
-        reseal(pen, record, event, values=kept, whose=-subject)
+        reseal(pen, record, event=event, values=kept, whose=-subject)
     return False
 
 
@@ -167,7 +172,7 @@ def retain(home: Home, name: str, *, days: Days | None = None, by: str = "", clo
     system = find_system(name)
     with closing(home.writer(clock)) as log:
         pen = Pen(log, by=by or getpass.getuser())
-        rules = days_of(log, system) if days is None else set_days(system, pen, days)
+        rules = days_of(log, system) if days is None else set_days(system, pen, days=days)
         log.commit()
         now = max(log.known_time, log.clock.now_us())
         found = due(home, log, system=system.name, days=rules, at_us=now, schemas=schemas_of(system))

@@ -160,7 +160,8 @@ class _Search:
 def _threes(row: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint32]:
     """Returns the three bytes from each place on as one number, (n,) → (n − 2,)."""
     wide = row.astype(np.uint32)
-    return wide[:-2] | wide[1:-1] << np.uint32(8) | wide[2:] << np.uint32(16)
+    found: npt.NDArray[np.uint32] = wide[:-2] | wide[1:-1] << np.uint32(8) | wide[2:] << np.uint32(16)
+    return found
 
 
 def _search_file(path: Path, search: _Search, name: str) -> int:

@@ -81,17 +81,17 @@ class _Head(msgspec.Struct, array_like=True):
 _head = msgspec.msgpack.Decoder(_Head).decode
 
 
-def find_subject(system: System, log: Log, subject: str, *, entity: str = "") -> int | None:
+def find_subject(system: System, log: Log, *, person: str, entity: str = "") -> int | None:
     """Returns the token of a person, None where the map holds none: never seen, or erased.
 
     Args:
         system: whose words for people are used.
         log: of the home.
-        subject: the value as requests have it.
+        person: the value as requests have it.
         entity: that it is a value of; see `person_entity`.
     """
     vault: Any = log.vault  # every engine's vault gives it
-    found: int | None = vault.find(person_entity(system, entity), subject)
+    found: int | None = vault.find(person_entity(system, entity), person)
     return found
 
 
@@ -210,17 +210,19 @@ def _read(readings: Mapping[int, _Reading], records: Callable[[], Iterable[Recor
                 readings[row.subject].refuse(record, row)
         elif record.kind in ("event", "decision"):
             event = request_in(record)
-            whose = readings.get(event.subject)
-            if whose is not None:
+            if event.subject in readings:
                 # The whole chain is theirs, also where a correction says that it was somebody else after all: what was
                 # decided on them stands at its root.
-                whose.take(record, event)
+                readings[event.subject].take(record, event)
+    _compare(readings.values(), (r for r in records() if r.kind in ("event", "decision") and r.root not in gone))
+
+
+def _compare(readings: Iterable[_Reading], records: Iterable[Record]) -> None:
     owners: dict[tuple[str, int], list[_Reading]] = {}
-    for reading in readings.values():
+    for reading in readings:
         for pair in reading.own:
             owners.setdefault(pair, []).append(reading)
-    rows = (record for record in records() if record.kind in ("event", "decision") and record.root not in gone)
-    for event in map(request_in, rows) if owners else ():
+    for event in map(request_in, records) if owners else ():
         for pair in event.entities.items():
             for reading in owners.get(pair, ()):
                 reading.meet(pair, event.subject)

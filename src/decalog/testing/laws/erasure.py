@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decalog.deployment import tell
+from decalog.deployment import retrieve_with, tell
 from decalog.errors import DecalogError, UnknownRecordError
 from decalog.features.online import OnlineState
 from decalog.features.snapshot import write_snapshot
@@ -82,8 +82,8 @@ def _erase(stage: Stage, found: Survey) -> None:
     if service.retrieval is not None:
         made = load(stage.system.retrieval)()
         for record in log.read():
-            tell(made, record, service.ingest)
-        service.retrieve_with(made)
+            tell(made, record, ingest=service.ingest)
+        retrieve_with(service, made)
     finish(stage.home, pen)
 
 
