@@ -84,8 +84,9 @@ def shop(root: Path, *names: str) -> Iterator[Shop]:
 def patient(services: Iterable[Service]) -> None:
     """Lets retrievals wait for all their sources, busy machine or not."""
     for service in services:
-        if isinstance(service.retrieval, Hurried):
-            service.retrieval.deadline_ms = 60_000
+        retrieval: object = service.retrieval
+        if isinstance(retrieval, Hurried):
+            retrieval.deadline_ms = 60_000
 
 
 def clock_of(home: Home) -> ManualClock:

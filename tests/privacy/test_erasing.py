@@ -244,7 +244,7 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-STEPS = ("put", "enter", "sweep", "destroy", "shed")
+STEPS = ("put", "enter", "sweep", "destroy", "shed_vault")
 
 
 @pytest.mark.parametrize("step", STEPS)

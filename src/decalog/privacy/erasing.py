@@ -21,7 +21,7 @@ from decalog.clock import Clock
 from decalog.errors import CorruptLogError
 from decalog.events import decode_table
 from decalog.features.snapshot import SUFFIX, read_manifest
-from decalog.home import Home
+from decalog.home import ENGINE, Home
 from decalog.host import EXPLAINED
 from decalog.log import Log
 from decalog.privacy import ledger
@@ -39,7 +39,7 @@ from decalog.privacy.subjects import (
     survey,
 )
 from decalog.standing import ERASURES, Erasure, Standing, read_erasure
-from decalog.stores.vault import shed
+from decalog.stores.table import shed_vault
 from decalog.system import find_system
 from decalog.verification import verify
 
@@ -256,7 +256,7 @@ def proven(home: Home, values: Iterable[Told]) -> Proof:
 
     The vault's WAL is emptied first: its old pages hold the key. Who reads meanwhile may hold that up.
     """
-    is_shed = any(shed(home.vault) for _ in range(_TRIES))
+    is_shed = any(shed_vault(ENGINE, home.vault) for _ in range(_TRIES))
     found = verify(home.root)
     checks = "; ".join(f"{check.name} {'ok' if check.sound else 'BAD'}: {check.said}" for check in found.checks)
     left = "" if is_shed else "old pages of the vault's WAL, while somebody reads it: run this again with --proof"
