@@ -13,7 +13,7 @@ from decalog.errors import DecalogError
 from decalog.home import Home
 from decalog.privacy.access import account
 from decalog.privacy.erasing import proven
-from decalog.privacy.live import Order, Surveyed
+from decalog.privacy.live import FAILED, Order, Surveyed
 from decalog.privacy.retention import due
 from decalog.privacy.subjects import marks_of, models_of, survey
 
@@ -34,13 +34,13 @@ def done(order: Order) -> object:
 
 
 def main() -> int:
-    """Does what standard input orders; returns 0, or 1 where it fails, with why as its last words."""
+    """Does what standard input orders; returns 0, or FAILED with why as its last words."""
     os.nice(5)
     try:
         sys.stdout.buffer.write(msgspec.json.encode(done(msgspec.json.decode(sys.stdin.buffer.read(), type=Order))))
     except DecalogError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
+        return FAILED
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from decalog.deployment import retrieve_with, run_aside, tell
-from decalog.errors import RequestError, StateError
+from decalog.errors import LogUnavailableError, RequestError
 from decalog.home import Home
 from decalog.host import Host
 from decalog.privacy import ledger
@@ -23,6 +23,8 @@ from decalog.serving import Service
 from decalog.standing import ERASURES, OPTED_OUT, RESTRICTED, Notice, Wish, Wished
 from decalog.system import System, load
 
+FAILED = 3
+"""Status of a process beside the server whose last words are a sentence of ours."""
 _T = TypeVar("_T")
 Aside = Callable[..., Awaitable[tuple[bytes, bytes, int | None]]]
 ACCESSES = "accesses"
@@ -129,7 +131,7 @@ class Live:
 
         Raises:
             RequestError: nobody is named, or what is asked does not fit.
-            StateError: a process beside the server failed.
+            LogUnavailableError: a process beside the server failed, or the log takes nothing now.
         """
         if not asked.person and asked.act not in ("notice", "retention"):
             raise RequestError(
@@ -279,10 +281,11 @@ class Live:
     async def _done(self, order: Order) -> bytes:
         out, err, status = await self._aside("decalog.privacy.aside", told=msgspec.json.encode(order))
         if status != 0:
-            last = err.decode(errors="replace").strip().rpartition("\n")[2]
-            raise StateError(
+            # Only its own sentences are told: a trace may hold whom it was about.
+            said = err.decode(errors="replace").strip().rstrip(".") if status == FAILED else "a fault in it"
+            raise LogUnavailableError(
                 where=f"privacy, {order.verb}",
-                given=f"a process that ended with {status}: {last[:400].rstrip('.')}",
+                given=f"a process beside the server that ended with {status}: {said[:400]}",
                 expected="what it was to find out",
                 fix="Ask again: what was done is done, and what is lacking is completed.",
             )
