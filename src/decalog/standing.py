@@ -84,7 +84,7 @@ class Standing:
         self.erased: dict[int, int] = {}
         self.subjects: dict[int, int] = {}
         self.position = 0
-        self._system = system
+        self._system, self._last = system, -1
         self._wishes: dict[int, dict[str, bool]] = {}
         self._notices: list[tuple[int, str]] = []
         for record in records:
@@ -93,12 +93,21 @@ class Standing:
     @classmethod
     def of(cls, log: Log, system: str) -> Standing:
         """Returns what a log says, as far as it goes."""
-        return cls((log.get(seq) for table in _READ for seq in log.find("table", f"{system}/{table}")), system)
+        made = cls((), system)
+        made.refresh(log)
+        return made
+
+    def refresh(self, log: Log) -> None:
+        """Reads what a log says by now and this does not know yet."""
+        tables = (log.find("table", f"{self._system}/{table}") for table in _READ)
+        for seq in sorted(seq for seqs in tables for seq in seqs if seq > self._last):
+            self.read(log.get(seq))
 
     def read(self, record: Record) -> None:
         """Takes a record that comes next."""
         if record.kind == "table" and record.system == self._system and record.id in _READ:
             _READ[record.id](self, record.seq, decode_table(record.body))
+            self._last = record.seq
 
     def hides(self, record: Record) -> bool:
         """Returns whether a record is of an erased person, or says that one was erased."""

@@ -27,7 +27,7 @@ from decalog.privacy import erasing, ledger
 from decalog.privacy.erasing import Erased, erase, prove
 from decalog.privacy.ledger import beside
 from decalog.privacy.pen import Pen
-from decalog.privacy.subjects import find_subject, survey
+from decalog.privacy.subjects import extended, find_subject, survey
 from decalog.registry import Pin
 from decalog.sealing import seal
 from decalog.standing import ERASURES, Standing
@@ -140,7 +140,7 @@ def test_live_views_and_views_from_the_log_agree_after_an_erasure(tmp_path: Path
         found = survey(open_.log, token, schemas=[SYSTEM.schema])
         pen = Pen(open_.log, by="test", services=open_.services)
         before = open_.fraud.state.stats().rows
-        for part in erasing.parts(open_.log, found, models={}):
+        for part in erasing.parts(pen, found, models={}):
             pen.put(part.system, ERASURES, content=part.erasure)
         live = open_.fraud.state.stats().rows
         assert live < before
@@ -150,6 +150,26 @@ def test_live_views_and_views_from_the_log_agree_after_an_erasure(tmp_path: Path
         assert anew.stats().rows == live
         asked = open_.decide(of_bob("bob-last"))
         assert asked["decision"].fallback in ("", "no_model")
+
+
+def test_what_comes_while_the_log_is_read_is_theirs_too(tmp_path: Path) -> None:
+    home = fill(tmp_path / "var")
+    with shop(home.root) as open_:
+        token = find_subject(SYSTEM, open_.log, person=ADA)
+        assert token is not None
+        before = survey(open_.log, token, schemas=[SYSTEM.schema])
+        late = {"kind": "chargeback", "source": "issuer", "value": 1}
+        open_.fraud.ingest.outcome({"id": "cb-old", "payment": "ada-3", **late})
+        open_.fraud.ingest.outcome({"id": "cb-early", "payment": "ada-new", **late})
+        open_.fraud.ingest.outcome({"id": "cb-bob", "payment": "bob-3", **late})
+        new = open_.decide(of_ada("ada-new", device="device-of-her-own"))["seq"]
+        now = extended(before, open_.log, stop=open_.log.position, schemas=[SYSTEM.schema])
+        found = {open_.log.get(root).id for root in {*now.records["fraud"]} - {*before.records["fraud"]}}
+        assert found == {"cb-old", "cb-early", "ada-new"}
+        assert new in now.records["fraud"]
+        assert {name for name, _ in {*now.own} - {*before.own}} == {"device"}
+        again = extended(now, open_.log, stop=open_.log.position, schemas=[SYSTEM.schema])
+        assert again == now
 
 
 def test_late_words_about_what_was_erased_are_refused(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from decalog.crypto import digest, new_token, seal
 from decalog.decisions import decode_decision
 from decalog.errors import RequestError, UnknownRecordError, near
 from decalog.events import Event, Record, encode_body
-from decalog.log import Draft, Log
+from decalog.log import Draft
 from decalog.privacy.pen import Pen
 from decalog.privacy.subjects import Plain, images, opened, person_entity
 from decalog.schema import Entity, Field
-from decalog.standing import CONTESTS, NOTICES, WISHES, Contest, Notice, Standing, Wish
+from decalog.standing import CONTESTS, NOTICES, WISHES, Contest, Notice, Wish
 from decalog.system import System
 
 _LONGEST = 2_000
@@ -80,7 +80,7 @@ def contest(system: System, pen: Pen, *, decision: str, said: str = "") -> Heard
         UnknownRecordError: there is no such decision, or it was erased.
     """
     log = pen.log
-    record = _decided(log, system.name, decision)
+    record = _decided(pen, system.name, decision)
     made = decode_decision(record.body)
     cipher = log.vault.cipher(made.request.subject) if said and made.request.sealed else None
     sealed = b"" if cipher is None else seal(cipher, {"said": said[:_LONGEST]}, bound_to=f"contest {made.id}")
@@ -91,8 +91,8 @@ def contest(system: System, pen: Pen, *, decision: str, said: str = "") -> Heard
     return Heard(decision_id=made.id, request=made.request.id)
 
 
-def _decided(log: Log, system: str, id_: str) -> Record:
-    erased = Standing.of(log, system).erased
+def _decided(pen: Pen, system: str, id_: str) -> Record:
+    log, erased = pen.log, pen.standing(system).erased
     for seq in (*log.find("decision", id_), *log.find("request", f"{system}/{id_}")):
         record = log.get(seq)
         if record.kind == "decision" and record.system == system and seq not in erased:

@@ -44,8 +44,8 @@ from decalog.system import find_system
 from decalog.verification import verify
 
 _TRIES = 5
-_AT_ONCE = 500
-"""Records of one version of the table: a server takes so many rows out between two requests."""
+_AT_ONCE = 20
+"""Records of one version of the table: a server takes their rows out between two requests, and slates have many."""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,30 +136,30 @@ def erase(home: Home, name: str, *, person: str, entity: str = "", by: str = "",
             return Erased(found=False, proof=proven(home, values))
         found = survey(log, token, schemas=schemas_of(system))
         models = models_of(home, found)
-        for part in parts(log, found, models=models):
+        for part in parts(pen, found, models=models):
             pen.put(part.system, ERASURES, content=part.erasure)
         log.commit()
         finish(home, pen)
     return told(found, models, home=home, proof=proven(home, (*values, *found.values)))
 
 
-def parts(log: Log, found: Survey, *, models: Mapping[str, Iterable[str]]) -> Iterator[Entry]:
+def parts(pen: Pen, found: Survey, *, models: Mapping[str, Iterable[str]]) -> Iterator[Entry]:
     """Yields what the log is to say of an erasure and does not say yet, in parts that a server can take in one turn.
 
     Args:
-        log: of the writer.
+        pen: of the writer.
         found: what there is of the person, up to the log's position.
         models: system → those that learnt from them.
     """
     for system in found.records or {"": ()}:
-        standing = Standing.of(log, system)
+        standing = pen.standing(system)
         whole = erasure_of(found, system, models=models.get(system, ()))
         roots = [root for root in whole.records if root not in standing.erased]
         for start in range(0, max(1, len(roots)), _AT_ONCE):
             part = tuple(roots[start : start + _AT_ONCE])
             if part or found.subject not in standing.subjects:
                 erasure = msgspec.structs.replace(whole, records=part)
-                yield Entry(system=system, known_time=log.known_time, erasure=erasure)
+                yield Entry(system=system, known_time=pen.log.known_time, erasure=erasure)
 
 
 def erasures(log: Log) -> list[Entry]:
@@ -192,7 +192,7 @@ def finish(home: Home, pen: Pen, *, but: int | None = None) -> None:
     due = pending(log, erasures(log)) - {but}
     for subject in due:
         # What came between the record of an erasure and the end of a key is theirs too.
-        for part in parts(log, survey(log, subject, schemas=schemas_of()), models={}):
+        for part in parts(pen, survey(log, subject, schemas=schemas_of()), models={}):
             pen.put(part.system, ERASURES, content=part.erasure)
     log.commit()
     made = erasures(log)

@@ -296,7 +296,7 @@ class Live:
 
         def act(_service: Service) -> tuple[Survey, bool]:
             now = extended(found, pen.log, stop=pen.log.position, schemas=self._schemas)
-            part = next(parts(pen.log, now, models=models), None)
+            part = next(parts(pen, now, models=models), None)
             if part is not None:
                 pen.put(part.system, ERASURES, content=part.erasure)
             return now, part is None

@@ -8,6 +8,7 @@ from decalog.decisions import Decision
 from decalog.events import Event
 from decalog.log import Draft, Log
 from decalog.serving import Service
+from decalog.standing import Standing
 from decalog.tables import Tables
 
 
@@ -22,6 +23,11 @@ class Pen:
 
     def __init__(self, log: Log, *, by: str, services: Mapping[str, Service] | None = None) -> None:
         self.log, self._by, self._services = log, by, services or {}
+
+    def standing(self, system: str) -> Standing:
+        """Returns what the log says of a system's people, what is not durable yet included."""
+        service = self._services.get(system)
+        return Standing.of(self.log, system) if service is None else service.standing
 
     def put(self, system: str, table: str, *, content: object) -> None:
         """Appends a version of a table; the latest, put again, appends nothing."""

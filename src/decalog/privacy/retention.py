@@ -178,7 +178,7 @@ def retain(home: Home, name: str, *, days: Days | None = None, by: str = "", clo
         found = due(home, log, system=system.name, days=rules, at_us=now, schemas=schemas_of(system))
         by_subject = {one.subject: one for one in found.surveys}
         for subject in found.people:
-            for part in parts(log, by_subject[subject], models=found.models):
+            for part in parts(pen, by_subject[subject], models=found.models):
                 pen.put(part.system, ERASURES, content=part.erasure)
         log.commit()
         finish(home, pen)

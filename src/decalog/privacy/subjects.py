@@ -17,6 +17,7 @@ from decalog.events import Event, Record, decode_event, decode_table, plain_body
 from decalog.home import Home
 from decalog.ingest import Rejected
 from decalog.log import Log
+from decalog.outcomes import decode_outcome
 from decalog.registry import Registry
 from decalog.schema import Schema
 from decalog.standing import ERASURES, Erasure, read_erasure
@@ -204,17 +205,25 @@ def _read(readings: Mapping[int, _Reading], records: Callable[[], Iterable[Recor
     for record in records():
         if record.kind == "table" and record.id == ERASURES:
             gone.update(read_erasure(decode_table(record.body)).records)
-        elif record.kind == "rejected":
-            row = msgspec.msgpack.decode(record.body, type=Rejected)
-            if row.subject in readings:
-                readings[row.subject].refuse(record, row)
-        elif record.kind in ("event", "decision"):
-            event = request_in(record)
-            if event.subject in readings:
-                # The whole chain is theirs, also where a correction says that it was somebody else after all: what was
-                # decided on them stands at its root.
-                readings[event.subject].take(record, event)
+        else:
+            _take(readings, record)
     _compare(readings.values(), (r for r in records() if r.kind in ("event", "decision") and r.root not in gone))
+
+
+def _take(readings: Mapping[int, _Reading], record: Record) -> None:
+    if record.kind == "rejected":
+        row = msgspec.msgpack.decode(record.body, type=Rejected)
+        if row.subject in readings:
+            readings[row.subject].refuse(record, row)
+    elif record.kind == "outcome":
+        for reading in readings.values():
+            reading.hear(record)
+    elif record.kind in ("event", "decision"):
+        event = request_in(record)
+        if event.subject in readings:
+            # The whole chain is theirs, also where a correction says that it was somebody else after all: what was
+            # decided on them stands at its root.
+            readings[event.subject].take(record, event)
 
 
 def _compare(readings: Iterable[_Reading], records: Iterable[Record]) -> None:
@@ -246,6 +255,7 @@ class _Reading:
         self._log, self._before, self._known = log, before, known
         self.chains = {root: system for system, roots in before.records.items() for root in roots}
         self._requests = {(system, id_): None for system, ids in before.requests.items() for id_ in ids}
+        self._known_requests = frozenset(self._requests)
         self._decisions = {system: list(ids) for system, ids in before.decisions.items()}
         self.own, self._shared = dict.fromkeys(before.own), dict.fromkeys(before.shared)
         self._told = dict.fromkeys(before.values)
@@ -265,6 +275,11 @@ class _Reading:
                 self._decisions.setdefault(record.system, []).append(decision.id)
                 self._requests[record.system, decision.id] = None
             self._tell(_unsealed(self._log, (event.subject,), decision.sealed, decision.id))
+
+    def hear(self, record: Record) -> None:
+        """Takes an outcome of what the survey before knew; that of what is new is found by its target in the end."""
+        if self._known_requests and (record.system, decode_outcome(record.body).target) in self._known_requests:
+            self.chains[record.root] = record.system
 
     def refuse(self, record: Record, row: Rejected) -> None:
         """Takes a row in quarantine that is sealed under the person's key."""
@@ -291,8 +306,9 @@ class _Reading:
         requests: dict[str, list[str]] = {}
         for system, id_ in self._requests:
             requests.setdefault(system, []).append(id_)
-            reports = (self._log.get(seq) for seq in self._log.find("target", f"{system}/{id_}") if seq < position)
-            records.setdefault(system, set()).update(report.root for report in reports)
+            if (system, id_) not in self._known_requests:
+                reports = (self._log.get(seq) for seq in self._log.find("target", f"{system}/{id_}") if seq < position)
+                records.setdefault(system, set()).update(report.root for report in reports)
         return Survey(
             subject=self._before.subject,
             position=position,

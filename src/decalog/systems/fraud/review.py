@@ -115,6 +115,7 @@ class ReviewQueue:
         self._costs = costs
         self._days = days
         self._lease_minutes = lease_minutes
+        self._standing = Standing((), "fraud")
         self._now = now or (lambda: max(log.known_time, log.clock.now_us()))
 
     def cases(self, state: State | None = None) -> list[ReviewCase]:
@@ -127,7 +128,7 @@ class ReviewQueue:
         What people contested lately comes before.
         """
         today = self._now() // DAY
-        erased = Standing.of(self._log, "fraud").erased
+        erased = self._erased()
         for seq in contested(self._log, since=(today - self._days + 1) * DAY):
             record = self._log.get(seq)
             decision = decode_decision(record.body)
@@ -150,7 +151,7 @@ class ReviewQueue:
         record = self._log.get(seqs[0]) if seqs else None
         decision = decode_decision(record.body) if record is not None and record.kind == "decision" else None
         is_here = decision is not None and (_is_for_people(decision) or seqs[0] in contested(self._log))
-        if record is None or decision is None or not is_here or seqs[0] in Standing.of(self._log, "fraud").erased:
+        if record is None or decision is None or not is_here or seqs[0] in self._erased():
             raise UnknownRecordError(
                 where="fraud review",
                 given="a payment that was not sent to the analysts",
@@ -198,6 +199,10 @@ class ReviewQueue:
             frauds=sum(case.verdict == 1 for case in closed),
             by=dict(sorted(Counter(case.by for case in closed).items())),
         )
+
+    def _erased(self) -> Mapping[int, int]:
+        self._standing.refresh(self._log)
+        return self._standing.erased
 
     def _case(self, record: Record, decision: Decision) -> ReviewCase:
         request = decision.request

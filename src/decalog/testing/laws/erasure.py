@@ -74,7 +74,7 @@ def _whose(stage: Stage) -> int | None:
 def _erase(stage: Stage, found: Survey) -> None:
     log, service, name = stage.log, stage.service, stage.system.name
     pen = Pen(log, by="law 11", services={name: service})
-    for part in parts(log, found, models={}):
+    for part in parts(pen, found, models={}):
         pen.put(part.system, ERASURES, content=part.erasure)
     log.commit()
     enter(stage.home.root, erasures(log))
