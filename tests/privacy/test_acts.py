@@ -12,13 +12,17 @@ import msgspec
 import pytest
 from tests.privacy.people import ADA, BOB, READER, Shop, clock_of, feed_home, fill, of_ada, of_bob, payment, shop
 
+from decalog.clock import DAY
 from decalog.crypto import unseal
 from decalog.deployment import Deployment
 from decalog.errors import RequestError, UnknownRecordError
 from decalog.examples import History
+from decalog.home import Home
 from decalog.host import Host
 from decalog.impressions import ImpressionHistory
 from decalog.meter import Meter
+from decalog.monitoring import rules_of
+from decalog.operations import watch_log
 from decalog.privacy import here
 from decalog.privacy.acts import contest, rectify, wish
 from decalog.privacy.erasing import erase
@@ -29,6 +33,7 @@ from decalog.replay import Replayer
 from decalog.retrieval import UNPROFILED
 from decalog.standing import CONTESTS, OPTED_OUT, RESTRICTED, Contest, Wish, Wished
 from decalog.systems.fraud.review import ReviewQueue
+from decalog.systems.fraud.system import SYSTEM
 from decalog.tables import Tables
 
 
@@ -243,3 +248,19 @@ def test_a_host_tells_the_notice_with_each_decision(open_: Shop) -> None:
 
 async def no_replay(_system: str, _id: str, _verb: str) -> dict[str, object]:
     return {}
+
+
+def test_a_wish_is_no_failure_to_a_watch(tmp_path: Path) -> None:
+    home = Home(tmp_path / "var")
+    with shop(home.root) as made:
+        wishes(made, OPTED_OUT)
+        for number in range(30):
+            made.decide(of_ada(f"a{number}"))
+            made.decide(of_bob(f"b{number}"))
+    watch = watch_log(home, "fraud", since_us=DAY)
+    reasons = {one.labels.get("reason") for readings in watch.latest.values() for one in readings}
+    assert "no_model" in reasons
+    assert OPTED_OUT not in reasons
+    rules = [one["expr"] for one in rules_of(SYSTEM)["groups"][0]["rules"] if "fallbacks_total" in one["expr"]]
+    assert rules
+    assert all('reason!~"opted_out|restricted"' in rule for rule in rules)
