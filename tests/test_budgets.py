@@ -71,7 +71,7 @@ EDGES = (
 )
 """What stands between decalog and the outside; docs/decisions/0003 says why it is counted apart from the spine."""
 ROOMS = {
-    **dict.fromkeys(("privacy", "cli_privacy.py"), "privacy"),
+    **dict.fromkeys(("privacy", "standing.py", "cli_privacy.py"), "privacy"),
     **dict.fromkeys(("readiness", "cli_check.py"), "readiness"),
     **dict.fromkeys(("control_room", "cli_room.py"), "control room"),
 }

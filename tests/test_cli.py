@@ -142,7 +142,7 @@ def test_help_loads_nothing_heavy() -> None:
     heavy = {"numpy", "numba", "duckdb", "lightgbm", "rich", "starlette", "uvicorn", "cryptography", "msgspec"}
     assert not loaded & heavy
     assert {name.removeprefix("decalog.") for name in loaded if name.startswith("decalog.")} == {
-        *("cli", "cli_levers", "cli_loop", "errors", "terminal"),
+        *("cli", "cli_levers", "cli_loop", "cli_privacy", "errors", "terminal"),
     }
 
 
@@ -193,7 +193,7 @@ def test_a_decision_is_made_told_and_replayed(run: Shell, home: Path, tmp_path: 
     assert f"{made} decided with these features, 0 of them with other bits" in ran.out
     assert Path(ran.out.splitlines()[-1]).exists()
     some = json.loads(run("replay", "fraud", "--all", "--from", told["seq"], "--json").out)
-    assert some == {"replayed": 1, "identical": 1, "first": None}
+    assert some == {"replayed": 1, "identical": 1, "first": None, "refused": []}
 
 
 def test_models_are_listed_promoted_and_rolled_back(run: Shell, home: Path) -> None:

@@ -166,8 +166,8 @@ def post(url: str, raw: bytes, *, token: str = "") -> Any:
     return call("POST", url, raw=raw, token=token)
 
 
-def call(method: str, url: str, *, raw: bytes | None = None, token: str = "") -> Any:
-    """Returns a running server's JSON answer.
+def call(method: str, url: str, *, raw: bytes | None = None, token: str = "", wait_s: float = _WAIT_S) -> Any:
+    """Returns a running server's JSON answer, within so many seconds.
 
     Raises:
         RequestError: the server refused the request, and the message is its own; or the address is none.
@@ -179,7 +179,7 @@ def call(method: str, url: str, *, raw: bytes | None = None, token: str = "") ->
         raise _no_address("no http address")
     try:
         request = urllib.request.Request(url, data=raw, headers=headers, method=method)  # noqa: S310 - checked above
-        with urllib.request.urlopen(request, timeout=_WAIT_S) as answer:  # noqa: S310 - checked above
+        with urllib.request.urlopen(request, timeout=wait_s) as answer:  # noqa: S310 - checked above
             return msgspec.json.decode(answer.read())
     except urllib.error.HTTPError as error:
         raise _said(url, error) from None

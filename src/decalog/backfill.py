@@ -29,6 +29,7 @@ from decalog.features.parts import Asked, fold_parts, joined_points, refused_of,
 from decalog.features.plan import Plan
 from decalog.folding import changes_of, point
 from decalog.log import Log
+from decalog.standing import Standing
 from decalog.stores import parquet
 from decalog.system import System
 
@@ -118,13 +119,21 @@ def backfill(system: System, log: Log, *, folder: Path) -> Backfilled:
 
 def _blocks(system: System, log: Log, position: int) -> Iterator[tuple[list[Change], list[_Request]]]:
     """Yields changes and requests of a block of records at a time, so that few are objects at once."""
-    own = (r for r in log.read(0, position) if r.system == system.name and not r.reason)
+    own = _own(system, log, position)
     reads = system.features.reads
     while block := list(itertools.islice(own, BLOCK)):
         pairs = [(record, _body(record)) for record in block]
         changes = [c for record, body in pairs for c in changes_of(record, body, past=log, reads=reads)]
         asked = [(record, body) for record, body in pairs if body is not None and _is_request(system, record, body)]
         yield changes, [_request(record, body) for record, body in asked]
+
+
+def _own(system: System, log: Log, position: int) -> Iterator[Record]:
+    """Yields the admitted records of a system that were not erased."""
+    standing = Standing.of(log, system.name)
+    for record in log.read(0, position):
+        if record.system == system.name and not record.reason and not standing.hides(record):
+            yield record
 
 
 def _body(record: Record) -> Event | Decision | None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -91,12 +92,13 @@ def backup(home: Path, target: Path) -> Backup:
     return made
 
 
-def restore(source: Path, home: Path) -> Backup:
+def restore(source: Path, home: Path, *, amend: Callable[[Path], object] | None = None) -> Backup:
     """Brings a backup back into a new home; says so only when every file and the whole chain were checked.
 
     Args:
         source: folder of a backup.
         home: a folder that does not exist yet, or an empty one.
+        amend: is given the whole folder before it has its name: what was erased since is erased again there.
 
     Raises:
         ConfigError: the home is not empty.
@@ -113,6 +115,8 @@ def restore(source: Path, home: Path) -> Backup:
         found = _verified(draft, "restore")
         if (found.position, found.hash) != (saved.position, saved.hash):
             raise _changed("the log", "another position or hash than its manifest")
+        if amend is not None:
+            amend(draft)
         _publish(draft, home)
     except LogError:
         raise

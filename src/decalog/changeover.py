@@ -76,6 +76,7 @@ class Follower:
             self._say(f"{self._name}: {self._service.problem}")
 
     async def _step(self) -> None:
+        self._deployment.retrieval = self._service.retrieval  # an erasure may have put another in its place
         champion = self._followed.current() or ""
         if champion != self._champion:
             await self._begin(champion)

@@ -12,6 +12,7 @@ import typer
 
 from decalog.cli_levers import levers_app
 from decalog.cli_loop import loop_app
+from decalog.cli_privacy import privacy_app
 from decalog.errors import AccessError, DataError, DecalogError, LogError
 from decalog.terminal import (
     HOME,
@@ -59,6 +60,7 @@ models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="Li
 tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="Create, list and revoke API tokens.")
 app.add_typer(levers_app)
 app.add_typer(loop_app)
+app.add_typer(privacy_app)
 app.add_typer(data_app, name="data")
 app.add_typer(models_app, name="models")
 app.add_typer(tokens_app, name="tokens")
@@ -443,22 +445,6 @@ def tokens_revoke(token: Annotated[str, typer.Argument(help="Its id.")], home: H
     from decalog.home import Home
 
     print_text(admin.revoke_token(Home(home), token))
-
-
-@app.command(epilog=example_of("decalog backup /mnt/backup/monday"))
-def backup(target: Annotated[Path, typer.Argument(help="A new folder.")], home: HomeOption = HOME) -> None:
-    """Copy a home, keys included, consistently, while the server runs."""
-    from decalog.backup import backup as make
-
-    print_text(str(make(home, target)))
-
-
-@app.command(epilog=example_of("decalog restore /mnt/backup/monday --home restored"))
-def restore(source: Annotated[Path, typer.Argument(help="A backup.")], home: HomeOption = HOME) -> None:
-    """Bring a backup back into a new home, verified before it says so."""
-    from decalog.backup import restore as bring
-
-    print_text(str(bring(source, home)))
 
 
 @app.command(epilog=example_of("decalog verify"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -73,6 +74,13 @@ def unseal(cipher: AESGCM, envelope: bytes, *, bound_to: str) -> dict[str, int |
             fix="Run `decalog verify`; restore from a backup if the chain is broken.",
         ) from None
     return _unpack(plain)
+
+
+def opened(cipher: AESGCM | None, envelope: bytes, *, bound_to: str) -> dict[str, int | float | str | bool]:
+    """Returns the personal values of an envelope, none where its key is gone: erased, or replaced by retention."""
+    with suppress(LogError):
+        return {} if cipher is None else unseal(cipher, envelope, bound_to=bound_to)
+    return {}
 
 
 def digest(secret: bytes, *parts: bytes, size: int = 16) -> bytes:

@@ -14,6 +14,7 @@ import msgspec
 from decalog.challengers import resume
 from decalog.decisions import Decision, Versions
 from decalog.errors import ConfigError, ModelError, ReplayError, UnknownRecordError
+from decalog.events import Record
 from decalog.features.definition import FeatureSet, lookups
 from decalog.folding import body_of
 from decalog.home import Home
@@ -348,11 +349,23 @@ def admission(
         return ingest, None
     retrieval: Retrieval = load(system.retrieval)()
     for record in log.read():
-        body = body_of(record) if record.system == system.name and not record.reason else None
-        if body is not None:
-            retrieval.follow(record, body)
+        tell(retrieval, record, ingest=ingest)
     ingest.describe, ingest.on_record = retrieval.describe, retrieval.follow
     return ingest, retrieval
+
+
+def tell(retrieval: Retrieval, record: Record, *, ingest: Ingest) -> None:
+    """Lets a retrieval follow a record, where it is one of its system's that was admitted and not erased."""
+    is_own = record.system == ingest.schema.system and not record.reason and not ingest.standing.hides(record)
+    body = body_of(record) if is_own else None
+    if body is not None:
+        retrieval.follow(record, body)
+
+
+def retrieve_with(service: Service, retrieval: Retrieval) -> None:
+    """Lets a service find candidates with a retrieval that has followed the log to its position, from now on."""
+    service.retrieval, service.ingest.describe = retrieval, retrieval.describe
+    service.adopt(service.serving)
 
 
 def admitted_policy(system: System, params: msgspec.Struct, *, tables: Tables) -> Policy:

@@ -24,6 +24,7 @@ from decalog.features.offline import fold_admissible
 from decalog.folding import changes_of, point
 from decalog.outcomes import LabelBook, LabelState
 from decalog.schema import Schema
+from decalog.standing import Standing
 
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -151,6 +152,7 @@ class History:
     Attributes:
         position: the pin, the number of records of the log that were read.
         known_time: of the last record, µs.
+        erasures: behind the last erasure that was read: what was erased by then is in nothing of this.
         late: requests that are left out, because they came later than features can be exact for.
     """
 
@@ -159,12 +161,17 @@ class History:
         by_seq = {record.seq: record for record in records}
         self.position = max(by_seq, default=-1) + 1
         self.known_time = by_seq[self.position - 1].known_time if by_seq else 0
-        own = [record for record in by_seq.values() if record.system == schema.system and not record.reason]
+        own, standing = kept_of(by_seq.values(), schema.system)
+        self.erasures = standing.position
         self._book, self._maturity_us = LabelBook(schema), schema.label.maturity_us
         self._book.add_all(own)
         bodies = {record.seq: _body(record) for record in own if record.kind in ("event", "decision")}
         requests = sorted(_requests(own, bodies, features=features), key=lambda request: (request.decided, request.seq))
-        requests = [request for request in requests if request.event.kind == schema.request.name]
+        requests = [
+            request
+            for request in requests
+            if request.event.kind == schema.request.name and not standing.is_restricted(request.event.subject)
+        ]
         self._requests, self._rows = _with_features(
             requests, features, changes=lambda: changes_read(own, bodies, by_seq=by_seq, reads=features.reads)
         )
@@ -247,6 +254,13 @@ class History:
         first, *corrections = request.ids
         decided, acted = request.decided, request.acted
         return self._book.label(first, decided=decided, acted=acted, known_by=known_by, also=corrections)
+
+
+def kept_of(records: Iterable[Record], system: str) -> tuple[list[Record], Standing]:
+    """Returns one system's admitted records without those of erased people, and what the log says of people."""
+    own = [record for record in records if record.system == system and not record.reason]
+    standing = Standing(own, system)
+    return [record for record in own if not standing.hides(record)], standing
 
 
 def _body(record: Record) -> Event | Decision:

@@ -14,6 +14,7 @@ from decalog.events import Event, Record, decode_event, decode_table
 from decalog.features.definition import SHOWN, Reads
 from decalog.features.facts import Change, Fact, Point, TableVersion, about, laid_over
 from decalog.outcomes import Outcome, decode_outcome
+from decalog.standing import ERASURES, read_erasure
 
 LAST_ROOT = 2**62
 """Root of a request's own event before it has a seq: the last among ties, whatever the log holds."""
@@ -97,6 +98,8 @@ def table_version(record: Record) -> TableVersion:
 def _further_changes(record: Record, *, past: Past, reads: Reads) -> tuple[Change, ...]:
     if record.kind == "outcome" and reads.outcomes:
         return _outcome_changes(record, past)
+    if record.kind == "table" and record.id == ERASURES:
+        return tuple(_erased(record, past, reads))
     if record.kind == "table" and (reads.tables is None or record.id in reads.tables):
         return (Change(record.seq, record.known_time, table=table_version(record)),)
     return ()
@@ -142,6 +145,22 @@ def _outcome_changes(record: Record, past: Past) -> tuple[Change, ...]:
         *(Change(seq, known, minus, None) for minus in gone),
         *(Change(seq, known, None, plus) for plus in outcome_facts(record, past)),
     )
+
+
+def _erased(record: Record, past: Past, reads: Reads) -> Iterator[Change]:
+    """Yields what an erasure takes out: every row that a record of the erased person has put in."""
+    for root in read_erasure(decode_table(record.body)).records:
+        first, last = past.before(root, root + 1), past.before(root, record.seq)
+        if first.kind == "outcome":
+            rows = outcome_facts(last, past) if reads.outcomes else ()
+        else:
+            image = _image(last)
+            rows = () if image.deleted else (fact(image, root),)
+        if first.kind == "decision":
+            # The first row is the request as it was asked, which corrections have replaced.
+            added = _decision_changes(first, decode_decision(first.body))[1:]
+            rows = (*rows, *(change.plus for change in added if change.plus is not None))
+        yield from (Change(record.seq, record.known_time, row) for row in rows)
 
 
 def outcome_facts(record: Record, past: Past) -> tuple[Fact, ...]:

@@ -88,6 +88,9 @@ class Host:
         state: folder for what may be lost at the cost of work done again; None keeps nothing.
     """
 
+    paths: Mapping[str, str] = {}
+    """System → what it is found by: its name, or the dotted path of a user's own."""
+
     def __init__(
         self,
         log: Log,
@@ -160,7 +163,7 @@ class Host:
         async with self._turns.get(system, _NO_TURN):
             record, decision, repeated = await self._decided(service, raw, form)
         await self._until_durable(record.seq)
-        return Reply(reply(record, decision, noun=service.system.schema.noun), repeated)
+        return Reply(_told(service, record, decision), repeated)
 
     async def add_events(self, system: str, raw: bytes) -> list[RowResult]:
         """Returns what became of each event of a batch: one JSON object, an array, or one object a line."""
@@ -176,7 +179,7 @@ class Host:
         """Returns a decision by its id or its request's; tokens and personal values stay inside."""
         service = self._service(system)
         record, decision = await self.logged(system, id_)
-        told = reply(record, decision, noun=service.system.schema.noun)
+        told = _told(service, record, decision)
         told["features"] = named_features(self.log, decision, now=service.system.features)
         told["attributes"] = decision.request.attributes
         told["event_time"] = rfc3339(decision.request.event_time)
@@ -356,7 +359,7 @@ class Host:
         name = service.system.name
         for seq in (*self.log.find("decision", id_), *self.log.find("request", f"{name}/{id_}")):
             record = self.log.get(seq)
-            if record.kind == "decision" and record.system == name:
+            if record.kind == "decision" and record.system == name and record.root not in service.standing.erased:
                 return record, decode_decision(record.body)
         raise UnknownRecordError(
             where=f"{name} decision",
@@ -446,3 +449,8 @@ def _line(line: bytes) -> object:
         return _any_json(line)
     except _NO_JSON:
         return line.decode(errors="replace")
+
+
+def _told(service: Service, record: Record, decision: Decision) -> dict[str, Any]:
+    noun, notice = service.system.schema.noun, service.standing.notice(record.seq)
+    return reply(record, decision, noun=noun, notice=notice)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from decalog.candidates import Candidate, named
 from decalog.decisions import Decision, Slot, unpack_features
 from decalog.events import Event, Record
-from decalog.examples import NO_ENTITY, Bools, Floats, Int64s, changes_read
+from decalog.examples import NO_ENTITY, Bools, Floats, Int64s, changes_read, kept_of
 from decalog.features.columnar import write_requests
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
@@ -28,6 +28,7 @@ from decalog.models.base import Acts, SlateSet
 from decalog.outcomes import LabelBook, Outcome
 from decalog.retrieval import Retrieval
 from decalog.schema import Schema
+from decalog.standing import Standing
 
 
 class Impression(msgspec.Struct, frozen=True):
@@ -56,6 +57,7 @@ class ImpressionHistory:
         known_time: of the last record, µs.
         shown: in order of time.
         rows: float64, their features, shown × features.
+        erasures: as of `examples.History`.
         late: things shown that are left out, because features cannot be exact for them.
     """
 
@@ -71,11 +73,13 @@ class ImpressionHistory:
         by_seq = {record.seq: record for record in records}
         self.position = max(by_seq, default=-1) + 1
         self.known_time = by_seq[self.position - 1].known_time if by_seq else 0
-        own = [record for record in by_seq.values() if record.system == schema.system and not record.reason]
+        own, standing = kept_of(by_seq.values(), schema.system)
+        self.erasures = standing.position
         bodies = {record.seq: body for record in own if (body := _slim(body_of(record))) is not None}
         self._book = LabelBook(schema)
         self._book.add_all(own)
-        shown = sorted(_shown(own, bodies), key=lambda one: (one.decided, one.record.seq))
+        free = (one for one in _shown(own, bodies) if not standing.is_restricted(one.decision.request.subject))
+        shown = sorted(free, key=lambda one: (one.decided, one.record.seq))
         folded = {seq: body for seq, body in bodies.items() if isinstance(body, Event | Decision)}
         rows, late = _rows(
             shown, features, changes=lambda: changes_read(own, folded, by_seq=by_seq, reads=features.reads)
@@ -85,7 +89,7 @@ class ImpressionHistory:
         self.rows = rows[~late]
         told = [(record, bodies[record.seq]) for record in own if record.seq in bodies]
         self._told = None if retrieval is None else _Told(self, told, retrieval=retrieval)
-        self._acts = acts_of(own, bodies, schema=schema)
+        self._acts = acts_of(own, bodies, schema=schema, standing=standing)
 
     @cached_property
     def times(self) -> Int64s:
@@ -227,7 +231,7 @@ class _Act(NamedTuple):
     time: int
 
 
-def acts_of(records: Sequence[Record], bodies: Mapping[int, object], *, schema: Schema) -> Acts:
+def acts_of(records: Sequence[Record], bodies: Mapping[int, object], *, schema: Schema, standing: Standing) -> Acts:
     """Returns what people did with things, on slates and elsewhere, in the order of the log.
 
     Acts that were corrected or withdrawn later are left as they were first told: a model that learns from what people
@@ -244,7 +248,7 @@ def acts_of(records: Sequence[Record], bodies: Mapping[int, object], *, schema: 
         elif isinstance(body, Event):
             found += _of_event(record, body, schema)
     signalled = {signal.kind for signal in schema.signals}
-    found = [act for act in found if act.kind in signalled]
+    found = [act for act in found if act.kind in signalled and not standing.is_restricted(act.user)]
     seqs, known, users, refs, kinds, values, times = zip(*found, strict=True) if found else ((),) * len(_Act._fields)
     whole = partial(np.array, dtype=np.int64)
     return Acts(

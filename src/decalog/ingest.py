@@ -23,6 +23,7 @@ from decalog.money import MAX_MINOR, convert
 from decalog.outcomes import Outcome
 from decalog.parsing import SchemaParser
 from decalog.schema import ID_LENGTH, Parsed, Schema
+from decalog.standing import Standing
 
 QUARANTINE_BYTES = 65_536
 """How much of a rejected row is kept, sealed."""
@@ -82,6 +83,7 @@ class Ingest:
         self.parser = SchemaParser(schema)
         self.log = log
         self.rates = rates
+        self.standing = Standing.of(log, schema.system)
         self._entropy = entropy
         self._secret = log.vault.secret("bodies")
         self._amounts = {kind.name: tuple(kind.amounts.items()) for kind in (schema.request, *schema.events)}
@@ -110,6 +112,7 @@ class Ingest:
         if not seqs:
             return None
         record = self.log.get(seqs[0])
+        self._check_kept(space, record.root)
         if record.digest != mark:
             raise ConflictError(
                 where=f"{self.schema.system} {space}, id",
@@ -184,6 +187,7 @@ class Ingest:
             before = self.logged("outcome", parsed.id, mark=mark)
             if before is not None:
                 return RowResult(parsed.id, "duplicate", before.seq)
+            self._check_target(parsed.target)
             corrected = parsed.corrects or parsed.deletes
             root = self._root("outcome", corrected) if corrected else -1
             now = max(self.log.known_time, self.log.clock.now_us())
@@ -303,7 +307,24 @@ class Ingest:
                 expected="the id of what is to be corrected or deleted",
                 fix="Send the original first, or leave `corrects` out.",
             )
-        return self.log.get(seqs[0]).root
+        root = self.log.get(seqs[0]).root
+        self._check_kept(space, root)
+        return root
+
+    def _check_target(self, id_: str) -> None:
+        if id_ and self.standing.erased:
+            for index, key in (("request", f"{self.schema.system}/{id_}"), ("decision", id_)):
+                for seq in self.log.find(index, key):
+                    self._check_kept("request", self.log.get(seq).root)
+
+    def _check_kept(self, space: str, root: int) -> None:
+        if root in self.standing.erased:
+            raise ConflictError(
+                where=f"{self.schema.system} {space}, id",
+                given="the id of what was erased with its person",
+                expected="an id that was not used before",
+                fix="Send nothing more about it: nobody can be told any more whose it was.",
+            )
 
     def _keyed(self, entities: Mapping[str, int], kind: str, *, is_sealing: bool) -> tuple[int, AESGCM | None]:
         """Returns a row's subject and the cipher of its key; nobody's row with nothing to seal gets no key."""

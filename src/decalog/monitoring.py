@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from decalog.clock import DAY, duration_us
+from decalog.standing import PEOPLE
 from decalog.system import System
 
 Quantity = Literal[
@@ -308,7 +309,7 @@ _SERIES: Mapping[str, Callable[[Monitor, str], str]] = {
         monitor, mine, series=f'decalog_decisions_total{{{mine},action=~"{"|".join(monitor.of)}"}}'
     ),
     "fallback": lambda monitor, mine: _per_decision(
-        monitor, mine, series=f"decalog_fallbacks_total{{{mine}}}", by="reason"
+        monitor, mine, series=f'decalog_fallbacks_total{{{mine},reason!~"{"|".join(PEOPLE)}"}}', by="reason"
     ),
     "late": lambda monitor, mine: _per_decision(
         monitor, mine, series=f'decalog_stage_seconds_count{{{mine},stage="{monitor.of[0]} late"}}'

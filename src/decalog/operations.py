@@ -287,7 +287,9 @@ def open_host(
     beside = [*followers, sealing_aside(home).start_when_due, *_snapshots_beside(home, systems)]
     beside += _explainers_beside(home, services, paths=paths, allowed=allowed)
     replay = replay_aside(home, paths, allowed=allowed)
-    return Host(log, services, replay=replay, meter=Meter(), beside=beside, state=home.state)
+    host = Host(log, services, replay=replay, meter=Meter(), beside=beside, state=home.state)
+    host.paths = paths
+    return host
 
 
 def _snapshots_beside(home: Home, names: Iterable[str]) -> list[Callable[[], None]]:
@@ -457,7 +459,8 @@ def decide_here(home: Home, name: str, *, raw: bytes) -> dict[str, Any]:
         service = Deployment(home, system, log).as_served().service()
         record, decision, _ = service.decide(raw)
         log.commit()
-        return reply(record, decision, noun=service.system.schema.noun)
+        notice = service.standing.notice(record.seq)
+        return reply(record, decision, noun=service.system.schema.noun, notice=notice)
     finally:
         log.close()
 

@@ -27,6 +27,7 @@ from decalog.features.offline import fold_admissible
 from decalog.features.skew import Why, explain
 from decalog.folding import changes_of, point
 from decalog.log import Log
+from decalog.standing import Standing
 from decalog.tables import Tables
 
 LAST = 100_000
@@ -210,10 +211,11 @@ class Parity:
     def _asked(self, count: int, skipped: Counter[str], notes: Counter[str]) -> list[Asked]:
         """Returns the last decisions that logged features, in the order of seq; counts what was skipped and noted."""
         asked: list[Asked] = []
+        erased = Standing.of(self._log, self._system).erased
         for record in self._backwards():
             if len(asked) >= count:
                 break
-            if record.kind != "decision" or record.system != self._system:
+            if record.kind != "decision" or record.system != self._system or record.seq in erased:
                 continue
             decision = decode_decision(record.body)
             lead = kept(decision.candidates)

@@ -111,7 +111,10 @@ class Policy(Protocol):
         """Returns the choice for a case with predictions; a choice that it draws carries the propensity of the draw."""
 
     def fall_back(self, case: Case, reason: str) -> Verdict:
-        """Returns the declared fallback: the choice where features or predictions are missing."""
+        """Returns the declared fallback: the choice where features or predictions are missing.
+
+        A reason of `standing.PEOPLE` is a person's wish: then a person decides, or nothing that profiles does.
+        """
 
     def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
         """Returns what an action costs once the truth is known, in minor units of the base currency.

@@ -14,6 +14,7 @@ from decalog.clock import DAY, duration_us
 from decalog.metrics import Floats, Int64s, Measurement
 from decalog.monitoring import Monitor
 from decalog.references import LEAST_ROWS, Column, Flow, Reference, Seen, Values, columns_of, counted, parts_of
+from decalog.standing import PEOPLE
 from decalog.statistics import drift
 from decalog.statistics.calibration import calibration
 from decalog.statistics.clusters import Clusters, clusters
@@ -182,7 +183,7 @@ def _action(look: Look) -> Iterator[Reading]:
 
 def _fallback(look: Look) -> Iterator[Reading]:
     found = look.decided
-    for reason in sorted({one.fallback for one in found if one.fallback}):
+    for reason in sorted({one.fallback for one in found} - {"", *PEOPLE}):  # what people wish is no failure
         yield from _share(look, [one.fallback == reason for one in found], labels={"reason": reason})
 
 

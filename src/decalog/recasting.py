@@ -15,6 +15,7 @@ from decalog.judging import Judge, Serving, Underway
 from decalog.models.base import Model
 from decalog.policy import Case
 from decalog.replay import Fold, drafted, reads_of
+from decalog.standing import Standing
 from decalog.system import load
 from decalog.whatif import Asked
 
@@ -33,7 +34,10 @@ class Recasting:
         serving = Serving(model=asked.then.model, head=asked.then.head, policy=asked.then.policy, versions=versions)
         self._judge = Judge(self._system, serving)
         reads = joined([reads_of(self._log, self._system.name), self._system.features.reads])
-        self._fold, self._records = Fold(self._log, reads=reads), self._log.read()
+        self._fold, self._records = (
+            Fold(self._log, reads=reads, standing=Standing.of(self._log, self._system.name)),
+            self._log.read(),
+        )
         made = load(self._system.retrieval) if self._is_new and self._system.retrieval else None
         self._retold = None if made is None else _Retold(made(), asked.then.model, self._log, self._system.name)
 

@@ -17,13 +17,18 @@ from decalog.errors import ReplayError
 from decalog.events import Record, decode_table
 from decalog.explanations import Because, explain
 from decalog.features.definition import FeatureSet, Reads, joined
-from decalog.features.facts import Change
+from decalog.features.facts import ALL, ALL_TOKEN, Change
 from decalog.features.online import OnlineState
 from decalog.folding import changes_of
+from decalog.ingest import request_of
 from decalog.judging import Judge, Serving, Underway, vectors
 from decalog.log import Log
 from decalog.models.base import Floats
+from decalog.standing import Standing
 from decalog.system import System
+
+_NAMED = 5
+"""Erased records that a refusal names."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -89,15 +94,17 @@ class Again(NamedTuple):
 
 
 class Range(msgspec.Struct, frozen=True):
-    """Replay of a range: how many were identical, and the first that was not."""
+    """Replay of a range: how many were identical, the first that was not, and which would need what was erased."""
 
     replayed: int
     identical: int
     first: Trace | None
+    refused: tuple[str, ...] = ()
 
     def text(self) -> str:
         """Returns the one line that says it: `1,000/1,000 identical`."""
-        return f"{self.identical:,}/{self.replayed:,} identical"
+        refused = f", {len(self.refused):,} refused: they would need what was erased" if self.refused else ""
+        return f"{self.identical:,}/{self.replayed:,} identical{refused}"
 
 
 ServingFor = Callable[[Decision], tuple[System, Serving]]
@@ -128,6 +135,7 @@ class Replayer:
         self._serving_for = serving_for
         self._draw_secret = draw_secret
         self._notes_for = notes_for
+        self._standing = Standing.of(log, system)
 
     def one(self, decision_id: str) -> Trace:
         """Returns the trace of one decision, its features folded again from the start of the log.
@@ -162,8 +170,8 @@ class Replayer:
                 expected="a decision that was made here",
                 fix="Its outcome trains models; there is nothing to recompute.",
             )
-        if folds or len(decision.candidates) > 1:
-            return next(self._all_again([(decision.state_seq, record.seq)]))
+        if folds or len(decision.candidates) > 1 or record.seq in self._standing.erased:
+            return self._again_whole(decision, record.seq)
         return self._again(record, decision, *self._serving_for(decision), None)
 
     def range(self, start: int = 0, stop: int | None = None) -> Range:
@@ -171,27 +179,72 @@ class Replayer:
         last = self._log.position if stop is None else stop
         replayed = identical = 0
         first: Trace | None = None
-        for *_, trace in self._all_again(sorted(self._made_here(start, last))):
+        made_here = sorted(self._made_here(start, last))
+        refused = [decision for _, seq, decision in made_here if seq in self._standing.erased]
+        for made in self._all_again([(at, seq) for at, seq, _ in made_here if seq not in self._standing.erased]):
+            trace = made.trace
+            if self._needed(made):
+                refused.append(trace.decision_id)
+                continue
             replayed += 1
             identical += trace.identical
             if not trace.identical and (first is None or trace.seq < first.seq):
                 first = trace
-        return Range(replayed, identical, first)
+        return Range(replayed, identical, first, tuple(refused))
 
-    def _made_here(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yields (state_seq, seq) of decisions; another system's were imported: there is nothing to recompute."""
+    def _again_whole(self, decision: Decision, seq: int) -> Again:
+        if seq in self._standing.erased:
+            raise self._refusal(decision.id, [seq])
+        made = next(self._all_again([(decision.state_seq, seq)]))
+        if needed := self._needed(made):
+            raise self._refusal(decision.id, needed)
+        return made
+
+    def _needed(self, made: Again) -> list[int]:
+        """Returns the erased records that a decision may have seen which comes out otherwise without them.
+
+        They lie in its windows, and are of one of its entities or of all.
+        """
+        if made.trace.identical:
+            return []
+        request, features = made.decision.request, made.system.features
+        since = request.event_time - features.longest_window_us
+        asked = {*request.entities.values(), *(t for c in made.decision.candidates for t in c.entities.values())}
+        if any(ALL in feature.entities for feature in features.aggregates):
+            asked.add(ALL_TOKEN)
+        roots = sorted(root for root in self._standing.erased if root < made.decision.state_seq)
+        return [root for root in roots if self._reaches(self._log.get(root), since, asked)]
+
+    def _reaches(self, record: Record, since: int, asked: set[int]) -> bool:
+        """Returns whether a row of an erased record lies behind a moment, µs, and is of one of these tokens."""
+        if record.kind == "outcome" or record.event_time <= since:
+            return False
+        return bool(asked & {ALL_TOKEN, *request_of(record).entities.values()})
+
+    def _refusal(self, decision_id: str, needed: Sequence[int]) -> ReplayError:
+        some = ", ".join(str(seq) for seq in needed[:_NAMED]) + (" and others" if len(needed) > _NAMED else "")
+        return ReplayError(
+            where=f"{self._system} decision {decision_id}",
+            given=f"a decision that would need erased records: {some}",
+            expected="a decision that was made without what a person has had erased",
+            fix="It cannot be computed again; what was decided still stands in the log.",
+        )
+
+    def _made_here(self, start: int, stop: int) -> Iterator[tuple[int, int, str]]:
+        """Yields (state_seq, seq, id) of decisions; another system's were imported: there is nothing to recompute."""
         for record in self._log.read(start, stop):
             if record.kind == "decision" and record.system == self._system:
                 decision = decode_decision(record.body)
                 if decision.mode != "imported":
-                    yield decision.state_seq, record.seq
+                    yield decision.state_seq, record.seq, decision.id
 
     def _all_again(self, asked: Sequence[tuple[int, int]]) -> Iterator[Again]:
         """Yields decisions as they are made again, in the order of what they had seen, so that the log is folded once.
 
         In the order of their seqs, each that overtook another while a slow model thought would fold it anew.
         """
-        fold, records = Fold(self._log, reads=reads_of(self._log, self._system)), self._log.read()
+        reads = reads_of(self._log, self._system)
+        fold, records = Fold(self._log, reads=reads, standing=self._standing), self._log.read()
         for state_seq, seq in asked:
             fold.read(records, state_seq, system=self._system)
             record = self._log.get(seq)
@@ -240,12 +293,14 @@ class Replayer:
 class Fold:
     """Views folded along the log, one set for each feature-set version that decisions name.
 
-    Changes are kept, since a version may be named for the first time far into the log.
+    What was erased is left out everywhere, also before its erasure. Changes are kept, since a version may be named for
+    the first time far into the log.
     """
 
-    def __init__(self, log: Log, *, reads: Reads) -> None:
+    def __init__(self, log: Log, *, reads: Reads, standing: Standing) -> None:
         self._log = log
         self._reads = reads
+        self._standing = standing
         self._changes: list[Change] = []
         self._read = 0
         self._states: dict[str, tuple[OnlineState, int]] = {}
@@ -255,7 +310,7 @@ class Fold:
         while self._read < stop:
             record = next(records)
             self._read = record.seq + 1
-            if record.system == system:
+            if record.system == system and not self._standing.hides(record):
                 self._changes.extend(changes_of(record, None, past=self._log, reads=self._reads))
 
     def at(self, state_seq: int, system: System) -> OnlineState:

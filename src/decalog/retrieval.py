@@ -19,6 +19,10 @@ from decalog.events import Event, Record
 from decalog.models.base import Model
 from decalog.outcomes import Outcome
 
+UNPROFILED = "unprofiled"
+"""Attribute, never logged, of a request whose reader opted out or restricted: no retriever may go by what it knows of
+them, but for what they ruled out themselves."""
+
 
 class Retrieved(msgspec.Struct, frozen=True):
     """What a retrieval found.

@@ -35,10 +35,9 @@ from decalog.folding import changes_of
 from decalog.ingest import Ingest
 from decalog.judging import Judge, Serving, Underway, since, timed, vectors
 from decalog.log import Draft, Log
-from decalog.models.base import Model
 from decalog.outcomes import Outcome
 from decalog.policy import Policy, policy_version
-from decalog.retrieval import Retrieval, searched
+from decalog.retrieval import UNPROFILED, Retrieval, searched
 from decalog.rollout import CHALLENGER, Rollout, Rollouts
 from decalog.system import System
 from decalog.tables import Tables
@@ -76,7 +75,7 @@ class Service:
     """The rollout under way, where its challenger decides anything."""
     unexplained: int = 0
     """Decisions to be explained at once (`System.explained_at_once`) since what explains them was last started."""
-    _adopted: Model | None = None
+    _adopted: tuple[int, int] | None = None
 
     def __init__(
         self,
@@ -95,6 +94,7 @@ class Service:
         self._draw_secret = self._log.vault.secret("draws")
         self.rollouts = Rollouts(self._log, system.name)
         self.change(system, state, serving=serving)
+        self.standing = ingest.standing
         ingest.on_record = self.fold
 
     def change(self, system: System, state: Any, *, serving: Serving) -> None:
@@ -118,9 +118,9 @@ class Service:
 
     def adopt(self, serving: Serving) -> None:
         """Decides with another model or policy from the next request on."""
-        if self.retrieval is not None and (self._adopted is None or self._adopted is not serving.model):
+        if self.retrieval is not None and self._adopted != (id(self.retrieval), id(serving.model)):
             self.retrieval.adopt(serving.model)
-            self._adopted = serving.model
+            self._adopted = (id(self.retrieval), id(serving.model))
         self.judge = Judge(self.system, serving)
         self.trial = self._tried()
 
@@ -169,6 +169,7 @@ class Service:
             arm = self.trial.rollout.arm(event)
             draft.arm = self.trial.rollout.named(arm)
             draft.judge = self.trial.judge if arm == CHALLENGER else self.judge
+        draft.fallback = self.standing.wish(event.subject)
         timed(draft, "parse", since_ns=started)
         for _ in self.see(draft) if sees else ():
             pass
@@ -246,6 +247,7 @@ class Service:
     def fold(self, record: Record, body: Event | Decision | Outcome | None = None) -> None:
         """Folds an admitted record into the live views."""
         self.state.apply(*changes_of(record, body, past=self._log, reads=self._reads))
+        self.standing.read(record)
         if self.retrieval is not None and body is not None:
             self.retrieval.follow(record, body)
 
@@ -266,7 +268,7 @@ class Service:
     def _retrieve(self, draft: Underway, retrieval: Retrieval) -> Iterator[Future[Any]]:
         started, model = time.perf_counter_ns(), self._judge_of(draft).serving.model
         try:
-            found = yield from searched(retrieval, draft.event, model=model)
+            found = yield from searched(retrieval, _asked(draft), model=model)
         except Exception:  # noqa: BLE001  # the edge of an engine, as for models
             draft.fallback = "retrieval_error"
         else:
@@ -345,6 +347,13 @@ def described(service: Service) -> dict[str, str]:
     }
 
 
+def _asked(draft: Underway) -> Event:
+    """Returns what retrieval is asked; of a person who is not to be profiled the request says so, there alone."""
+    if not draft.fallback:
+        return draft.event
+    return msgspec.structs.replace(draft.event, attributes={**draft.event.attributes, UNPROFILED: True})
+
+
 def _finite(candidates: Candidates, names: tuple[str, ...]) -> Candidates:
     """Returns the candidates without measures that are no numbers: they are missing, as features take them to be."""
     measures = {name: candidates.attributes[name] for name in names if name in candidates.attributes}
@@ -371,8 +380,15 @@ def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str
     return dict(zip(names, unpack_features(packed).tolist(), strict=False))
 
 
-def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
-    """Returns what a caller is told about a decision; the same for a retry, nothing personal in it."""
+def reply(record: Record, decision: Decision, *, noun: str, notice: str = "") -> dict[str, Any]:
+    """Returns what a caller is told about a decision; the same for a retry, nothing personal in it.
+
+    Args:
+        record: of the decision.
+        decision: logged.
+        noun: what a request is called.
+        notice: id of the notice that was in force, if any.
+    """
     slots = {"slots": _slots(decision)} if decision.choice.verb else {}
     lead = decision.lead
     return {
@@ -390,6 +406,7 @@ def reply(record: Record, decision: Decision, *, noun: str) -> dict[str, Any]:
         "versions": dict(_versions(decision.versions)),
         "seq": record.seq,
         "known_time": rfc3339(record.known_time),
+        **({"notice": notice} if notice else {}),
     }
 
 

@@ -58,10 +58,11 @@ class LogReader(Protocol):
 
 
 class Pinned(Protocol):
-    """What was read of a log: up to which position, and when its last record was known, µs."""
+    """What was read of a log: up to which position, when its last record was known, µs, and which erasures it heeds."""
 
     position: int
     known_time: int
+    erasures: int
 
 
 class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -347,7 +348,7 @@ def manifest_of(system: System, history: Pinned, *, chosen: ModelSpec, plan: Tra
         head=chosen.head,
         features=system.features.names_for("model"),
         feature_set=system.features.version,
-        pin=Pin((history.position,), 0, history.known_time),
+        pin=Pin((history.position,), history.erasures, history.known_time),
         code=this_code(),
         seed=plan.seed,
         parameters={

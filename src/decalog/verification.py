@@ -18,11 +18,12 @@ import numpy.typing as npt
 from decalog.crypto import digest
 from decalog.decisions import Decision, decision_keys, decode_decision
 from decalog.errors import CorruptLogError, LogError
-from decalog.events import Event, Record, decode_event, decode_table
+from decalog.events import Event, Record, Table, decode_event, decode_table
 from decalog.features.snapshot import SUFFIX, check_snapshot
 from decalog.ingest import Rejected
 from decalog.log import Keys, checked, hash_before, own_keys
 from decalog.outcomes import Outcome, decode_outcome
+from decalog.standing import ERASURES, read_erasure
 from decalog.stores import parquet
 from decalog.stores.base import Entry, LogStore, StoredKeys, StoredTokens, Vault
 from decalog.stores.parquet import Segment
@@ -173,6 +174,7 @@ class _Survey:
         self.found: list[Counter[tuple[str, str]]] = [Counter() for _ in self.segments]
         self.key_count, self.key_sum = 0, 0
         self.tokens, self.subjects = _Numbers(), _Numbers()
+        self.gone: set[int] = set()
 
     def read(self, store: LogStore, stop: int) -> Check:
         """Reads records until the first that is damaged."""
@@ -199,6 +201,9 @@ class _Survey:
             self.key_count += 1
             self.key_sum = (self.key_sum + _key_hash(index, key, record.seq)) % _SUM
         _collect(body, self.tokens, self.subjects)
+        if isinstance(body, Table) and body.name == ERASURES:
+            erasure = read_erasure(body)
+            self.gone.update((erasure.subject, *erasure.tokens))
         self.position, self.known_time, self.hash = record.seq + 1, record.known_time, entry.hash.hex()
         self.counts[f"{record.system or parquet.SHARED}/{record.kind}"] += 1
         place = bisect_right(self._starts, record.seq) - 1
@@ -295,11 +300,19 @@ def _check_vault(engine: str, path: Path, survey: _Survey) -> Check:
             vault.close()
     except LogError as error:
         return Check("vault", sound=False, said=str(error))
-    lost, unreadable = _missing(survey.tokens, tokens), _missing(survey.subjects, subjects)
+    gone = np.array(sorted(survey.gone), np.int64)
+    left = int(np.isin(gone, tokens).sum() + np.isin(gone, subjects).sum())
+    if left:
+        said = f"{left:,} keys and tokens of erased people are still in it: run `decalog erase SYSTEM`"
+        return Check("vault", sound=False, said=said)
+    lost = _missing(survey.tokens, np.union1d(tokens, gone))
+    unreadable = _missing(survey.subjects, np.union1d(subjects, gone))
     if lost or unreadable:
         said = f"{lost:,} tokens and {unreadable:,} keys that records name are not in it"
         return Check("vault", sound=False, said=said)
-    return Check("vault", sound=True, said=f"{len(tokens):,} tokens, {len(subjects):,} keys; every one in use is there")
+    erased = f"; {len(gone):,} erased are gone" if len(gone) else ""
+    said = f"{len(tokens):,} tokens, {len(subjects):,} keys; every one in use is there{erased}"
+    return Check("vault", sound=True, said=said)
 
 
 def _all(numbers: Iterator[int]) -> npt.NDArray[np.int64]:

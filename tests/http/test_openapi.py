@@ -78,6 +78,8 @@ def test_every_route_of_the_application_is_in_the_document(standing: Client) -> 
         ("get", "/v1/fraud/rollout"),
         ("put", "/v1/fraud/rollout"),
         ("get", "/v1/fraud/changes"),
+        ("post", "/v1/fraud/privacy"),
+        ("post", "/v1/fraud/contest"),
         ("get", "/healthz"),
         ("get", "/readyz"),
         ("get", "/metrics"),

@@ -30,6 +30,7 @@ from decalog.errors import (
 from decalog.host import Host
 from decalog.http.lever_routes import LeverRoutes
 from decalog.http.limits import ClientGoneError, RateLimit, Receive, caller_of, too_deep
+from decalog.http.privacy_routes import PrivacyRoutes
 from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal, refusal_of
 from decalog.http.routes import Call, Route, Routes
 from decalog.http.settings import HttpSettings
@@ -88,7 +89,7 @@ class App:
         routes = Routes(host, settings, is_draining=lambda: self.draining)
         levers = LeverRoutes(host, settings)
         self.wires = Wires(host, settings)
-        self._by_system = routes.by_system | levers.by_system
+        self._by_system = routes.by_system | levers.by_system | PrivacyRoutes(host, settings).by_system
         self._by_id = routes.by_id | levers.by_id
         self._direct: Mapping[bytes, _Found] = {
             b"/v1/" + system.encode() + b"/" + name: (routes_of, system, ())

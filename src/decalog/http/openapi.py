@@ -21,6 +21,7 @@ from decalog.http.openapi_parts import (
     text_of,
     title_of,
 )
+from decalog.http.openapi_privacy import privacy_paths
 from decalog.http.settings import HttpSettings
 from decalog.money import EXPONENTS, MAX_MINOR
 from decalog.schema import ID_LENGTH, MAX_PER, Entity, EventKind, Field, Schema
@@ -50,6 +51,7 @@ def document(schemas: Iterable[Schema], settings: HttpSettings) -> Json:
     for schema in schemas:
         parts |= _system_parts(schema)
         paths |= _system_paths(schema, settings) | lever_paths(schema.system, settings)
+        paths |= privacy_paths(schema.system, settings)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -257,6 +259,7 @@ def _decision(schema: Schema, *, told: bool) -> Json:
         "versions": {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
         "seq": {"type": "integer", "minimum": 0},
         "known_time": {"type": "string", "format": "date-time"},
+        "notice": {"type": "string", "description": "Id of the notice that was in force, where there was one."},
     }
     if told:
         properties |= {
@@ -267,7 +270,7 @@ def _decision(schema: Schema, *, told: bool) -> Json:
             "taken": text,
             "arm": text | {"description": "Of a rollout that was under way."},
         }
-    return {"type": "object", "properties": properties, "required": sorted(properties)}
+    return {"type": "object", "properties": properties, "required": sorted(properties.keys() - {"notice"})}
 
 
 def _values(kind: EventKind) -> Json:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -90,6 +90,30 @@ class Vault(Protocol):
 
     def close(self) -> None:
         """Releases the vault."""
+
+
+class Erasable(Protocol):
+    """What a Vault also gives, so that a person can be erased. All are durable when they return."""
+
+    def marks(self, tokens: Collection[int]) -> list[bytes]:
+        """Returns the keys of the map's entries that lead to tokens; a reader can tell, and it reads the whole map."""
+
+    def erase(self, subjects: Collection[int], *, tokens: Collection[int], marks: Collection[bytes]) -> None:
+        """Destroys the keys of subjects, who get none again, and the entries of the map that lead to tokens.
+
+        Raises:
+            LogUnavailableError: it was opened for reading, or the disk does not take it.
+        """
+
+    def rekey(self, subject: int) -> None:
+        """Gives a subject the key that was made for its negative: what was sealed before cannot be read any more.
+
+        Raises:
+            LogUnavailableError: as for `erase`.
+        """
+
+    def holds(self, subject: int) -> bool:
+        """Returns whether a subject has a key; makes none."""
 
 
 class StoredTokens(Protocol):

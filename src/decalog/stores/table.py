@@ -15,14 +15,22 @@ from decalog.stores.base import LogStore, StateStore, Vault, VectorIndex
 
 
 class Engine(msgspec.Struct, frozen=True):
-    """Dotted paths `module:Class` of what an engine offers; each class takes (path, writer=…)."""
+    """Dotted paths `module:Class` of what an engine offers; each class takes (path, writer=…).
+
+    `shed` names what empties the old pages of a vault beside its writer: path → whether it could be done now.
+    """
 
     log: str
     vault: str
+    shed: str
 
 
 ENGINES: Mapping[str, Engine] = {
-    "sqlite": Engine(log="decalog.stores.sqlite:SqliteLogStore", vault="decalog.stores.vault:SqliteVault"),
+    "sqlite": Engine(
+        log="decalog.stores.sqlite:SqliteLogStore",
+        vault="decalog.stores.vault:SqliteVault",
+        shed="decalog.stores.vault:shed",
+    ),
 }
 """Short name → engine. A new engine adds its line here and passes `tests/stores/test_every_store.py`."""
 
@@ -57,6 +65,16 @@ def open_vault(engine: str, path: Path, *, writer: bool = False) -> Vault:
     """Returns the vault; arguments and errors as for `open_log`."""
     vault: Vault = _load(_engine(engine).vault)(path, writer=writer)
     return vault
+
+
+def shed_vault(engine: str, path: Path) -> bool:
+    """Empties the old pages of a vault, which hold keys that were destroyed; returns whether that could be done now.
+
+    Raises:
+        ConfigError: there is no such engine.
+        LogUnavailableError: the vault cannot be opened.
+    """
+    return bool(_load(_engine(engine).shed)(path))
 
 
 def open_state(url: str, space: str, *, kept_us: int) -> StateStore:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS tokens (digest BLOB PRIMARY KEY, token INTEGER NOT NU
 """
 _TOKENS_CACHED = 200_000
 _CIPHERS_CACHED = 20_000  # 2.5 KB each: fifty times a token
+_SHED_S = 2.0
 _ERASED = b""
 """Stands where a subject's key was: without it the subject would be given a new one."""
 
@@ -127,7 +128,8 @@ class SqliteVault:
             self._seen.add(new)
         sync = self._writer.write(
             ("INSERT INTO tokens VALUES (?, ?, ?)", [(mark, token, kind) for mark, (token, kind) in tokens.items()]),
-            ("INSERT INTO keys VALUES (?, ?)", list(keys.items())),
+            # A subject that was erased meanwhile keeps what stands in the place of a key.
+            ("INSERT OR IGNORE INTO keys VALUES (?, ?)", list(keys.items())),
         )
 
         def flushed() -> None:
@@ -142,11 +144,50 @@ class SqliteVault:
 
     def tokens(self) -> Iterator[int]:
         """See `StoredTokens.tokens`."""
-        return self._all("SELECT token FROM tokens")
+        return (int(row[0]) for row in self._rows("SELECT token FROM tokens"))
 
     def subjects(self) -> Iterator[int]:
         """See `StoredTokens.subjects`."""
-        return self._all("SELECT subject FROM keys WHERE length(key) > 0")
+        return (int(row[0]) for row in self._rows("SELECT subject FROM keys WHERE length(key) > 0"))
+
+    def marks(self, tokens: Collection[int]) -> list[bytes]:
+        """See `Erasable.marks`."""
+        wanted = {*tokens}
+        rows = self._rows("SELECT digest, token FROM tokens")
+        return [bytes(mark) for mark, token in rows if token in wanted]
+
+    def erase(self, subjects: Collection[int], *, tokens: Collection[int], marks: Collection[bytes]) -> None:
+        """See `Erasable.erase`."""
+        self._replace(dict.fromkeys(subjects, _ERASED), *(("tokens", "digest", mark) for mark in marks))
+        gone = {*tokens}
+        for known in [known for known, token in self._tokens.items() if token in gone]:
+            del self._tokens[known]
+
+    def rekey(self, subject: int) -> None:
+        """See `Erasable.rekey`."""
+        key = self._stored_key(-subject)
+        if key is not None:
+            self._replace({subject: key}, ("keys", "subject", -subject))
+
+    def holds(self, subject: int) -> bool:
+        """See `Erasable.holds`."""
+        return bool(self._new_keys.get(subject) or self._stored_key(subject))
+
+    def _replace(self, keys: Mapping[int, bytes], *gone: tuple[str, str, object]) -> None:
+        if self._writer is None:
+            raise LogUnavailableError(
+                where="vault, erase",
+                given="a vault opened for reading",
+                expected="the vault of the log's writer",
+                fix="Stop the server, or ask it by --url.",
+            )
+        self._writer.write(
+            *((f"DELETE FROM {table} WHERE {column} = ?", [(value,)]) for table, column, value in gone),  # noqa: S608 - own names
+            ("INSERT OR REPLACE INTO keys VALUES (?, ?)", list(keys.items())),
+        )()
+        for subject in keys:
+            self._ciphers.pop(subject, None)
+            self._ciphers.pop(-subject, None)
 
     def close(self) -> None:
         """See `Vault.close`."""
@@ -197,12 +238,23 @@ class SqliteVault:
             raise _unreadable(error) from error
         return rows[0][0] if rows else None
 
-    def _all(self, sql: str) -> Iterator[int]:
+    def _rows(self, sql: str) -> Iterator[tuple[Any, ...]]:
         try:
-            for row in self._reader.execute(sql):
-                yield int(row[0])
-        except (sqlite3.Error, TypeError, ValueError) as error:
+            yield from self._reader.execute(sql)
+        except sqlite3.Error as error:
             raise _unreadable(error) from error
+
+
+def shed(path: Path) -> bool:
+    """Moves what a vault's WAL holds into its file and empties it: old pages there hold keys that were destroyed.
+
+    Returns whether that was done; where somebody reads meanwhile it is not, and is to be tried again.
+    """
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=_SHED_S)) as connection:
+            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
+    except sqlite3.Error as error:
+        raise _unreadable(error) from error
 
 
 def _stored(path: Path) -> Iterator[bytes | int]:

@@ -27,6 +27,7 @@ from decalog.testing.laws import (
     crashes,
     doors,
     drift,
+    erasure,
     fallbacks,
     labels,
     parity,
@@ -48,6 +49,7 @@ LAWS = (
     Law(7, "no personal or sensitive value leaves", privacy.check),
     Law(9, "the champion beats its baselines by the lead it states, and not the oracle", skill.check),
     Law(10, "injected drift raises its alert in time, and nothing alarms without it", drift.check),
+    Law(11, "an erased person is gone from state, indexes, pages and the next model", erasure.check),
     Law(12, "a crash at any moment loses and doubles nothing that was acknowledged", crashes.check),
 )
 

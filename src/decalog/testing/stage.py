@@ -185,7 +185,7 @@ class Stage:
             head=spec.head,
             features=system.features.names_for("model"),
             feature_set=system.features.version,
-            pin=Pin((history.position,), 0, history.known_time),
+            pin=Pin((history.position,), history.erasures, history.known_time),
             code=this_code(),
             seed=self.trial.seed,
         )

@@ -107,9 +107,15 @@ class People:
     def __len__(self) -> int:
         return len(self._people)
 
-    def person(self, token: int) -> Person:
-        """Returns a reader; nobody's row for one who is not known."""
-        return self._people.get(token) or Person()
+    def person(self, token: int, *, is_profiled: bool = True) -> Person:
+        """Returns a reader; nobody's row for one who is not known.
+
+        Of one who is not to be profiled it has what they ruled out, what they saw, and what they say of themselves but
+        for interests.
+        """
+        known = self._people.get(token) or Person()
+        profile = msgspec.structs.replace(known.profile, interests=())
+        return known if is_profiled else msgspec.structs.replace(known, follow={}, profile=profile, recent=[])
 
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes a record."""

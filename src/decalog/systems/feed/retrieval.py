@@ -26,7 +26,7 @@ from decalog.events import Event, Record
 from decalog.models.base import Model
 from decalog.models.two_tower import bare
 from decalog.outcomes import Outcome
-from decalog.retrieval import Retrieved
+from decalog.retrieval import UNPROFILED, Retrieved
 from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
@@ -130,7 +130,9 @@ class FeedRetrieval:
         """Asks the sources; returns what is done once they answered, and what then gives what `retrieve` does."""
         started = time.perf_counter_ns()
         sight, asked = self._settled(), self._understood(request)
-        if model is not None:
+        if UNPROFILED in request.attributes:
+            sight = Sight(self.catalogue, self.popularity)  # without a model's parts: popular, fresh and new posts
+        elif model is not None:
             sight = self._sight_of(model) or sight
         stages_us = {"filters": _since(started)}
         found = self._pool.submit(self._found, sight, asked, stages_us)
@@ -188,9 +190,9 @@ class FeedRetrieval:
 
     def _understood(self, request: Event) -> Asked:
         said, catalogue = request.attributes, self.catalogue
-        person = self.people.person(request.entities.get("user", 0))
+        person = self.people.person(request.entities.get("user", 0), is_profiled=UNPROFILED not in said)
         profile = person.profile
-        read = [catalogue.slot(ref) for ref in reversed(str(said.get("recent", "")).split())]
+        read = [catalogue.slot(ref) for ref in reversed(str(said.get("recent", "")).split()) if UNPROFILED not in said]
         session = np.array([slot for slot in read if slot >= 0], np.int64)
         engaged, weights = taste(person, catalogue, session=session)
         seen = catalogue.standing(person.seen(request.event_time))

@@ -183,12 +183,7 @@ SCHEMA = Schema(
         _outcome(SESSION, "Seconds that the session lasted which began with the slate."),
     ),
     actions=(SHOW,),
-    label=Label(
-        name="click",
-        meaning="A shown post was opened.",
-        maturity="1h",
-        observed_after=(SHOW,),
-    ),
+    label=Label(name="click", meaning="A shown post was opened.", maturity="1h", observed_after=(SHOW,)),
     slate_of="post",
     signals=(
         Signal(head="p_click", kind="click"),

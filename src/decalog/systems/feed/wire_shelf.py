@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, cast
 
 from decalog.clock import DAY, rfc3339
-from decalog.crypto import unseal
+from decalog.crypto import opened
 from decalog.decisions import decode_decision
 from decalog.events import Event, Record
 from decalog.folding import body_of
@@ -203,4 +203,4 @@ class Shelf:
     def _private(self, event: Event) -> Json:
         """Returns the personal values of an event; none where it withdraws, or whose it is was erased."""
         cipher = self._log.vault.cipher(event.subject) if event.sealed else None
-        return unseal(cipher, event.sealed, bound_to=event.id) if cipher else {}
+        return opened(cipher, event.sealed, bound_to=event.id)

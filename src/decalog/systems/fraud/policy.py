@@ -31,6 +31,7 @@ from decalog.errors import ConfigError
 from decalog.ingest import Rates
 from decalog.money import MAX_MINOR
 from decalog.policy import Case, Verdict
+from decalog.standing import PEOPLE
 from decalog.systems.fraud.rules import facts
 from decalog.systems.fraud.rules.ruleset import RuleSet, Ruling
 
@@ -159,8 +160,10 @@ class FraudPolicy:
         """Returns what the rules say, else review while there is capacity, else allow up to the amount limit, or block.
 
         Where the number of reviews is unknown too, capacity counts as used: a storm of fallbacks must not bury the
-        analysts.
+        analysts. Who opted out of automated decisions, or restricted what is done with their data, has a person look.
         """
+        if reason in PEOPLE:
+            return Verdict(choice=_choice(REVIEW, (f"{reason}: a person decides",)))
         return self._ruled(case, self._unruled_fallback(case, reason), ruling=self._rules.ruling(case), minor={})
 
     def _unruled_fallback(self, case: Case, reason: str) -> Verdict:

@@ -6,6 +6,7 @@ the queue is the same after a restart, and anyone can count afterwards who did w
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,13 +17,14 @@ import msgspec
 from decalog.clock import DAY, MINUTE, SECOND
 from decalog.decisions import WAITS, Decision, decode_decision, unpack_features, waiting_key
 from decalog.errors import ConflictError, UnknownRecordError
-from decalog.events import Record
+from decalog.events import Record, decode_table
 from decalog.explanations import Because, explain
 from decalog.features.definition import FeatureSet
 from decalog.ingest import RowResult
 from decalog.log import Log
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import ID_LENGTH
+from decalog.standing import CONTESTS, Contest, Standing
 from decalog.systems.fraud.policy import AMOUNT, BY_FRICTION, HEAD, REVIEW, FraudCosts, expected_costs, in_minor
 
 CLAIM, VERDICT = "review_claim", "analyst_verdict"
@@ -113,6 +115,7 @@ class ReviewQueue:
         self._costs = costs
         self._days = days
         self._lease_minutes = lease_minutes
+        self._standing = Standing((), "fraud")
         self._now = now or (lambda: max(log.known_time, log.clock.now_us()))
 
     def cases(self, state: State | None = None) -> list[ReviewCase]:
@@ -120,13 +123,22 @@ class ReviewQueue:
         return ranked(case for case in self.each() if state in (None, case.state))
 
     def each(self) -> Iterator[ReviewCase]:
-        """Yields the payments of the days that it looks back, the older days first, each as it is by then."""
+        """Yields the payments of the days that it looks back, the older days first, each as it is by then.
+
+        What people contested lately comes before.
+        """
         today = self._now() // DAY
+        erased = self._erased()
+        for seq in contested(self._log, since=(today - self._days + 1) * DAY):
+            record = self._log.get(seq)
+            decision = decode_decision(record.body)
+            if seq not in erased and not _is_for_people(decision):
+                yield self._case(record, decision)
         for day in range(today - self._days + 1, today + 1):
             for seq in self._log.find(WAITS, waiting_key("fraud", day)):
                 record = self._log.get(seq)
                 decision = decode_decision(record.body)
-                if _is_for_people(decision):
+                if seq not in erased and _is_for_people(decision):
                     yield self._case(record, decision)
 
     def case(self, payment: str) -> ReviewCase:
@@ -138,7 +150,8 @@ class ReviewQueue:
         seqs = self._log.find("request", f"fraud/{payment}")
         record = self._log.get(seqs[0]) if seqs else None
         decision = decode_decision(record.body) if record is not None and record.kind == "decision" else None
-        if record is None or decision is None or not _is_for_people(decision):
+        is_here = decision is not None and (_is_for_people(decision) or seqs[0] in contested(self._log))
+        if record is None or decision is None or not is_here or seqs[0] in self._erased():
             raise UnknownRecordError(
                 where="fraud review",
                 given="a payment that was not sent to the analysts",
@@ -186,6 +199,10 @@ class ReviewQueue:
             frauds=sum(case.verdict == 1 for case in closed),
             by=dict(sorted(Counter(case.by for case in closed).items())),
         )
+
+    def _erased(self) -> Mapping[int, int]:
+        self._standing.refresh(self._log)
+        return self._standing.erased
 
     def _case(self, record: Record, decision: Decision) -> ReviewCase:
         request = decision.request
@@ -240,6 +257,19 @@ class ReviewQueue:
                 fix="Mend the id.",
             )
         return self.case(payment)
+
+
+def contested(log: Log, *, since: int = 0) -> dict[int, None]:
+    """Returns the seqs of payments that people want a person to look at, in the order in which they said so.
+
+    Args:
+        log: to read.
+        since: when they said so at the earliest, µs.
+    """
+    records = (log.get(seq) for seq in reversed(log.find("table", f"fraud/{CONTESTS}")))
+    lately = list(itertools.takewhile(lambda record: record.known_time >= since, records))
+    told = (msgspec.json.decode(decode_table(record.body).content, type=Contest) for record in reversed(lately))
+    return dict.fromkeys(contest.seq for contest in told)
 
 
 def ranked(cases: Iterable[ReviewCase]) -> list[ReviewCase]:

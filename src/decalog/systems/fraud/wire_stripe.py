@@ -16,7 +16,7 @@ from functools import partial
 import msgspec
 
 from decalog.clock import DAY
-from decalog.crypto import digest, new_token, seal, unseal
+from decalog.crypto import digest, new_token, opened, seal
 from decalog.decisions import WAITS, decode_decision, waiting_key
 from decalog.errors import ConflictError, LimitError, RequestError, UnknownRecordError
 from decalog.events import Record
@@ -374,7 +374,7 @@ class Stripe:
         """Returns the parameters of an intent that waits for its confirmation, or None."""
         held = Tables(self._host.log).get(self._system, _HELD + id_)
         cipher = held and self._host.log.vault.cipher(held["subject"])
-        return unseal(cipher, base64.b64decode(held["sealed"]), bound_to=id_) if cipher else None  # type: ignore[return-value]  # texts, as they were sealed
+        return opened(cipher, base64.b64decode(held["sealed"]), bound_to=id_) or None if cipher else None  # type: ignore[return-value]  # texts, as they were sealed
 
     async def _hold(self, id_: str, form: Form) -> None:
         """Keeps an intent in the log, sealed: it is not asked yet what it is decided by."""
