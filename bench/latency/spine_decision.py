@@ -130,7 +130,7 @@ def _port_of(process: subprocess.Popen[str]) -> int:
 
 def load(served: Served, *, rate: int, seconds: float, bodies: Path, skip: int, path: str = "") -> Figures:
     """Runs one load; returns the generator's figures and the server's CPU and stages a request."""
-    command = [sys.executable, str(Path(__file__).with_name("open_loop.py")), "--port", str(served.port)]
+    command = [sys.executable, "-m", "decalog.readiness.open_loop", "--port", str(served.port)]
     command += ["--rate", str(rate), "--seconds", str(seconds), "--bodies", str(bodies), "--skip", str(skip)]
     command += ["--token", served.token, "--seed", str(skip), *(("--path", path) if path else ())]
     stages, groups, cpu_s = served.stages_s(), served.groups(), served.cpu_s()

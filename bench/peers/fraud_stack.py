@@ -150,8 +150,19 @@ def _unequal(left: np.ndarray, right: np.ndarray) -> int:
 
 def load(stack: Stack, *, rate: float, seconds: float, bodies: Path, skip: int) -> Figures:
     """Runs one load; returns the generator's figures, with the stack's CPU a request."""
-    program = Path(spine_decision.__file__).with_name("open_loop.py")
-    command = [sys.executable, program, "--port", stack.port, "--rate", rate, "--seconds", seconds, "--bodies", bodies]
+    command = [
+        sys.executable,
+        "-m",
+        "decalog.readiness.open_loop",
+        "--port",
+        stack.port,
+        "--rate",
+        rate,
+        "--seconds",
+        seconds,
+        "--bodies",
+        bodies,
+    ]
     command += ["--skip", skip, "--token", stack.token, "--seed", skip]
     cpu_s = stack.cpu_s()
     ran = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True)

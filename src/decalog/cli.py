@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from decalog.cli_check import check_app
 from decalog.cli_levers import levers_app
 from decalog.cli_loop import loop_app
 from decalog.errors import AccessError, DataError, DecalogError, LogError
@@ -57,6 +58,7 @@ data_app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="List, promote and roll back models.")
 tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="Create, list and revoke API tokens.")
+app.add_typer(check_app)
 app.add_typer(levers_app)
 app.add_typer(loop_app)
 app.add_typer(data_app, name="data")

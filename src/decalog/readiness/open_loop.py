@@ -1,10 +1,13 @@
 """An open-loop load generator: arrivals are scheduled in advance, latency counts from the scheduled moment.
 
-    python bench/latency/open_loop.py --port 8000 --rate 200 --seconds 10 --bodies requests.jsonl
+    python -m decalog.readiness.open_loop --port 8000 --rate 200 --seconds 10 --bodies requests.jsonl
 
 A client that waits for answers before it sends would hide the queue that it causes (coordinated omission). Arrivals are
 Poisson, seeded. It is one process with plain sockets and `select`, whose timeouts are finer than the milliseconds of
 an event loop's timers, so that its own CPU is small and can be told apart. It prints one JSON object.
+
+With `--timed` it reads from standard input when to send what: lines of [seconds, path, body as text]. Of those only
+decisions are timed, and nothing of them is ever written down: they hold personal values.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 GIVE_UP_S = 30.0
 _HEAD_END = b"\r\n\r\n"
+_DECIDE, _HEAD_BYTES = b"/decide", 200
 
 
 class Connection:
@@ -32,6 +36,7 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.scheduled = 0.0
+        self.is_timed = True
         self._received = b""
 
     def fileno(self) -> int:
@@ -41,6 +46,7 @@ class Connection:
     def send(self, request: bytes, scheduled: float) -> None:
         """Sends one request that was due at `scheduled`."""
         self.scheduled = scheduled
+        self.is_timed = _DECIDE in request[:_HEAD_BYTES].partition(b" HTTP/")[0] or request.startswith(b"GET ")
         self.socket.sendall(request)
 
     def receive(self) -> int:
@@ -110,8 +116,9 @@ class Run:
     def _take(self, connection: Connection, now: float) -> None:
         status = connection.receive()
         if status:
-            self.latencies_s.append(now - connection.scheduled)
-            self.statuses[status] = self.statuses.get(status, 0) + 1
+            if connection.is_timed:
+                self.latencies_s.append(now - connection.scheduled)
+                self.statuses[status] = self.statuses.get(status, 0) + 1
             self._busy.remove(connection)
             self._free.append(connection)
 
@@ -131,35 +138,48 @@ def as_requests(lines: Sequence[bytes], path: str, token: str) -> list[bytes]:
     return [head + kind + str(len(line)).encode() + b"\r\n\r\n" + line for line in lines]
 
 
+def timed_requests(lines: Iterable[str]) -> tuple[list[float], list[bytes]]:
+    """Returns moments and whole HTTP requests of lines of [seconds, path, body]."""
+    moments, requests = list[float](), list[bytes]()
+    for line in lines:
+        moment, path, body = json.loads(line)
+        moments.append(float(moment))
+        requests += as_requests([body.encode()], path, "")
+    return moments, requests
+
+
 def main() -> None:
     """Runs one load and prints what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True, help="requests a second")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--bodies", type=Path, required=True, help="one JSON object a line")
+    parser.add_argument("--timed", action="store_true", help="read when to send what from standard input")
+    parser.add_argument("--rate", type=float, default=1.0, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--bodies", type=Path, help="one JSON object a line")
     parser.add_argument("--skip", type=int, default=0, help="bodies used before")
     parser.add_argument("--path", default="/v1/fraud/decide")
     parser.add_argument("--token", default="")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
-    moments = arrivals(wanted.rate, wanted.seconds, wanted.seed)
-    lines = wanted.bodies.read_bytes().splitlines()[wanted.skip : wanted.skip + len(moments)]
-    if len(lines) < len(moments):
-        sys.exit(f"open_loop: {len(moments)} bodies are needed, {len(lines)} are left in {wanted.bodies.name}")
-    run = Run(
-        as_requests(lines, wanted.path, wanted.token),
-        moments,
-        [Connection(wanted.port) for _ in range(wanted.connections)],
-    )
+    moments, requests = timed_requests(sys.stdin) if wanted.timed else _scheduled(wanted)
+    run = Run(requests, moments, [Connection(wanted.port) for _ in range(wanted.connections)])
     before = resource.getrusage(resource.RUSAGE_SELF)
     run.run()
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     found = {f"p{name}_ms": 1e3 * quantile(run.latencies_s, share) for name, share in _SHARES.items()}
     found |= {"late_p99_ms": 1e3 * quantile(run.late_s, 0.99), "generator_cpu_us": 1e6 * cpu_s / len(moments)}
-    print(json.dumps(found | {"requests": len(moments), "statuses": run.statuses}))
+    found_json = json.dumps(found | {"requests": len(run.latencies_s), "statuses": run.statuses})
+    sys.stdout.write(f"{found_json}\n")
+
+
+def _scheduled(wanted: argparse.Namespace) -> tuple[list[float], list[bytes]]:
+    moments = arrivals(wanted.rate, wanted.seconds, wanted.seed)
+    lines = wanted.bodies.read_bytes().splitlines()[wanted.skip : wanted.skip + len(moments)]
+    if len(lines) < len(moments):
+        sys.exit(f"open_loop: {len(moments)} bodies are needed, {len(lines)} are left in {wanted.bodies.name}")
+    return moments, as_requests(lines, wanted.path, wanted.token)
 
 
 _SHARES = {"50": 0.5, "99": 0.99, "99_9": 0.999}

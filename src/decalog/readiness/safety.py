@@ -1,0 +1,207 @@
+"""Privacy and safety: erasure, canaries, gaps between protected groups, and the switch that ends a challenger."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from contextlib import closing
+from typing import Any
+
+from decalog.decisions import Decision
+from decalog.deployment import Deployment
+from decalog.errors import DataError
+from decalog.home import Home
+from decalog.readiness.checks import Measured
+from decalog.readiness.recorded import renamed, strangers
+from decalog.readiness.serve import Served, serving
+from decalog.readiness.subject import Subject, decisions, rehearsed, twin_of
+from decalog.simulation import message_path
+from decalog.system import System, load
+
+_FEWEST = 100
+"""Decisions of a group below which its rate says too little."""
+_MOST = 20_000
+_Z95 = 1.959964
+_PROBES = 20
+_PATIENCE = 2.0
+"""How long the drill waits for the champion, as a multiple of the limit."""
+_PRIVACY = "decalog.privacy.readiness"
+_ENDS = ("champion", "stopped")
+
+
+def erasure(subject: Subject, fault: str) -> Measured:
+    """Counts where a copy still holds a subject in plain text after it was erased there, and what does not verify."""
+    return _asked_of_privacy(subject, "erasure", fault)
+
+
+def canaries(subject: Subject, fault: str) -> Measured:
+    """Counts where canary values that were planted in personal fields of a copy show up outside of their envelopes."""
+    return _asked_of_privacy(subject, "canaries", fault)
+
+
+def _asked_of_privacy(subject: Subject, what: str, fault: str) -> Measured:
+    """Returns what `decalog.privacy` counts on a copy: a function of (copy, system's path, fault) → (hits, looked at)."""
+    ask = load(f"{_PRIVACY}:{what}")
+    if ask is None:
+        raise DataError(
+            where=f"{subject.system.name} {what}",
+            given=f"no `{_PRIVACY}:{what}` in this decalog",
+            expected="the part of decalog that erases and proves it",
+            fix="Take a decalog that has it; until then nobody has measured this.",
+        )
+    with subject.fork() as home:
+        hits, looked = ask(home, subject.path, fault)
+    return Measured(value=float(hits), n=int(looked), said=f"{hits:,} hits in {looked:,} places of a copy")
+
+
+# ---- protected groups ----
+
+
+def protected_ratio(subject: Subject, fault: str) -> Measured:
+    """Measures the favourable rate of the worst-off protected group over that of the best-off, where chance cannot be it.
+
+    A difference within its 95 % interval (Katz et al., 1978, of a ratio of two shares) counts as none.
+    """
+    slo, system = subject.slo, subject.system
+    if not slo.protected:
+        if slo.why_unprotected:
+            return Measured(value=1.0, n=1, said=f"no protected field is known here: {slo.why_unprotected}")
+        raise DataError(
+            where=f"{system.name} slo.toml, protected",
+            given="none",
+            expected="the public fields of requests by whose values decisions are compared, or why there are none",
+            fix='protected = ["country"], or why_unprotected = "requests say nothing about people", in HOME/slo.toml.',
+        )
+    made = subject.fact("decided", lambda: _decided(subject))
+    found = [(*_gap(made, field, system, slo.favourable, fault), field) for field in slo.protected]
+    ratio, said, n, _ = min(found)
+    return Measured(value=ratio, n=n, said=said)
+
+
+def _decided(subject: Subject) -> list[Decision]:
+    """Returns what was decided last here; recorded requests decided on a copy where that is too little."""
+    with subject.reading() as (deployment, recording):
+        start = max(0, deployment.log.position - 2 * _MOST)
+        found = [decision for _, decision in decisions(deployment.log, subject.system.name, start=start)][-_MOST:]
+        if len(found) >= 10 * _FEWEST:
+            return found
+        recorded = recording.latest(10 * _FEWEST)
+    with subject.fork() as home, rehearsed(subject, home) as made:
+        return made.play(list(renamed(recorded, subject.system.schema, "groups ")))
+
+
+def _gap(
+    made: list[Decision], field: str, system: System, favourable: tuple[str, ...], fault: str
+) -> tuple[float, str, int]:
+    """Returns the ratio of rates that is sure, what is said of it, and on how many decisions it rests."""
+    good = set(favourable or system.schema.label.observed_after or system.schema.actions[:1])
+    asked, granted = Counter[str](), Counter[str]()
+    for decision in made:
+        group = str(decision.request.attributes.get(field, "unknown"))
+        asked[group] += 1
+        granted[group] += decision.choice.action in good and not decision.fallback
+    groups = [group for group, count in asked.items() if count >= _FEWEST]
+    if len(groups) < 2:  # noqa: PLR2004 - a gap is between two
+        raise DataError(
+            where=f"{system.name} {field}",
+            given=f"{len(groups)} groups of at least {_FEWEST} decisions",
+            expected="two",
+            fix="Let it decide more, or name another field.",
+        )
+    if fault:
+        granted[max(groups, key=asked.__getitem__)] //= 2
+    rate = {group: granted[group] / asked[group] for group in groups}
+    worst, best = min(groups, key=rate.__getitem__), max(groups, key=rate.__getitem__)
+    if not rate[best]:
+        return 1.0, f"{field}: nobody got a favourable action", len(made)
+    sure = _upper_ratio(granted[worst], asked[worst], good=granted[best], of=asked[best])
+    said = (
+        f"{field}: {' or '.join(sorted(good))} for {rate[worst]:.1%} of {worst} ({asked[worst]:,}) and {rate[best]:.1%} of "
+        f"{best} ({asked[best]:,}), ratio {rate[worst] / rate[best]:.3f}, at most {sure:.3f} by its 95 % interval"
+    )
+    return min(1.0, sure), said, len(made)
+
+
+def _upper_ratio(granted: int, asked: int, *, good: int, of: int) -> float:
+    """Returns the upper end of the 95 % interval of a ratio of two shares, by its logarithm.
+
+    >>> round(_upper_ratio(50, 100, good=90, of=100), 3)
+    0.69
+    """
+    if not granted:
+        return 3.0 / asked / (good / of)  # none of n: at most 3 in n (Hanley and Lippman-Hand, 1983)
+    log_se = math.sqrt(1 / granted - 1 / asked + 1 / good - 1 / of)
+    return granted / asked / (good / of) * math.exp(_Z95 * log_se)
+
+
+# ---- the switch ----
+
+
+def rollback(subject: Subject, fault: str) -> Measured:
+    """Measures the drill of a rollback on a copy's server: seconds from the order to the champion's next decision.
+
+    A challenger decides everything, and is stopped. What was decided before, under it and after it has to replay to
+    the same bits, and what decides after it has to be what decided before.
+    """
+    limit = subject.slo.limit("rollback_s")
+    with subject.fork() as home:
+        challenger = twin_of(home, subject.system.name)
+        with serving(subject, home, faults="deaf" if fault else "") as served:
+            seconds, wrong = _Drill(subject, served, challenger).run(limit * _PATIENCE)
+        identical, replayed, first = _replayed(subject, home)
+    wrong += [f"{replayed - identical} of {replayed} decisions do not replay: {first}"] if identical < replayed else []
+    said = f"{seconds:.2f} s from the order to the champion; {identical} decisions around it replay bit for bit"
+    return Measured(
+        value=math.inf if wrong else seconds, n=replayed, said="; ".join((said, *wrong)), detail={"seconds": seconds}
+    )
+
+
+class _Drill:
+    """A rollout that is stopped, on a server of a copy."""
+
+    def __init__(self, subject: Subject, served: Served, challenger: str) -> None:
+        self._served, self._name, self._challenger = served, subject.system.name, challenger
+        self._schema = subject.system.schema
+        with subject.reading() as (_, recording):
+            asked = [message.body for message in recording.latest(_PROBES) if message.kind == "decide"]
+        self._bodies, self._asked = asked, 0
+
+    def run(self, patience_s: float) -> tuple[float, list[str]]:
+        """Returns how long it took, and what was wrong."""
+        path = f"/v1/{self._name}/rollout"
+        running = self._served.must("GET", path)["content"] or {"stage": "stopped"}
+        if running["stage"] not in _ENDS:
+            self._served.must("PUT", path, {"name": running["name"], "stage": "stopped", "why": "a drill on a copy"})
+        before = [self._decide() for _ in range(_PROBES)]
+        step = {"name": "check-drill", "model": self._challenger}
+        self._served.must("PUT", path, step | {"stage": "canary", "share_bp": 10_000})
+        under = [self._decide() for _ in range(_PROBES)]
+        ordered = time.monotonic()
+        self._served.must("PUT", path, {"name": "check-drill", "stage": "stopped", "why": "the drill ends it"})
+        after = self._decide()
+        while after["model"] != before[-1]["model"] and time.monotonic() - ordered < patience_s:
+            after = self._decide()
+        seconds = time.monotonic() - ordered
+        rest = [after, *(self._decide() for _ in range(_PROBES))]
+        wrong = []
+        if not all(one["model"] == self._challenger[:12] for one in under):
+            wrong.append("the challenger did not decide everything")
+        if any(one != before[-1] for one in rest):
+            wrong.append("what decides after it is not what decided before")
+        return seconds, wrong
+
+    def _decide(self) -> dict[str, Any]:
+        self._asked += 1
+        body = strangers(self._bodies[self._asked % len(self._bodies)], self._schema, f"drill {self._asked} ")
+        body["id"] = f"drill {self._asked}"
+        told = self._served.must("POST", message_path(self._name, "decide"), body)
+        versions: dict[str, Any] = told["versions"]
+        return versions
+
+
+def _replayed(subject: Subject, home: Home) -> tuple[int, int, str]:
+    with closing(home.reader()) as log:
+        found = Deployment(home, subject.path, log).replayer().range(subject.position)
+    first = "" if found.first is None else f"seq {found.first.seq}"
+    return found.identical, found.replayed, first
