@@ -1,4 +1,4 @@
-"""The command of readiness: the production-ready checklist as measurements, each of which is known to be able to fail."""
+"""The command of readiness: the production-ready checklist as measurements, each of them known to be able to fail."""
 
 from __future__ import annotations
 

@@ -274,7 +274,7 @@ CHECKS = (
     Check(
         name="rollback",
         section="privacy and safety",
-        meaning="seconds from the order to stop a challenger to the champion's next decision, bits as before, on a copy",
+        meaning="seconds from the order to stop a challenger to the champion's next decision, bits as before",
         unit="s",
         limit="rollback_s",
         anchor="issue: rollback to bit-identical decisions in under 5 s",

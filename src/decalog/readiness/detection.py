@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """What a degradation cost in so many hours: hours to the alert and to the damage (infinite for never), a day's loss.
+    """What a degradation cost in so many hours: hours to alert and to damage (infinite for never), a day's loss.
 
     Damage beyond the hours that were played is reckoned by the pace of the loss in them.
     """
@@ -74,7 +74,7 @@ class Loss(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Time to detect over time to damage, at least where it was not noticed in what was played; 0 without damage."""
+        """Time to detect over time to damage; the least that it can be where it was not noticed; 0 without damage."""
         if math.isinf(self.damaged_h):
             return 0.0
         is_open = math.isinf(self.detected_h) and self.damaged_h > self.played_h
@@ -127,7 +127,7 @@ def detection(subject: Subject, fault: str) -> Measured:
 
 
 def model_age(subject: Subject, fault: str) -> Measured:
-    """Measures how old the champion's knowledge is: days from the end of what it learnt from to the log's last record."""
+    """Measures the age of what the champion knows: days from what it learnt from last to the log's last record."""
     with subject.reading() as (deployment, _):
         current = deployment.registry.current(subject.system.name)
         if current is None:
@@ -145,7 +145,8 @@ def degradations(subject: Subject) -> tuple[Degradation, ...]:
     request = subject.system.schema.request
     with subject.reading() as (_, recording):
         asked = [message.body for message in recording.latest(1_000) if message.kind == "decide"]
-    optional = [part.name for part in (*request.fields, *request.entities) if not getattr(part, "required", False)]
+    optional = [field.name for field in request.fields if not field.required]
+    optional += [entity.name for entity in request.entities]
     held = Counter(name for body in asked for name in optional if name in body)
     found = [Degradation("a model that knows nothing", lambda message: message, _forget)]
     currencies = {field.name for field in request.fields if field.kind == "currency"}

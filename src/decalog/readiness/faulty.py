@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from decalog import committing, judging, serving
+from decalog import challengers, committing, judging, serving
 from decalog.host import Host
 from decalog.http import lever_routes
 from decalog.serving import Service
@@ -53,16 +53,16 @@ def stalls_at_swap(seconds: str) -> None:
     """Makes the adoption of another model hold up the loop for so long."""
     plain = Service.adopt
 
-    def adopt(self: Service, made: judging.Serving) -> None:
+    def adopt(self: Service, serving: judging.Serving) -> None:
         time.sleep(float(seconds))
-        plain(self, made)
+        plain(self, serving)
 
     Service.adopt = adopt  # type: ignore[method-assign]  # a planted fault
 
 
 def deaf(_: str) -> None:
     """Logs the end of a rollout and lets its challenger decide on."""
-    plain = lever_routes.roll
+    plain = challengers.roll
 
     def roll(service: Service, made: Any, *, by: str = "") -> Any:
         trial, stored = service.trial, plain(service, made, by=by)

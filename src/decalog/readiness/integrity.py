@@ -79,11 +79,9 @@ def skew(subject: Subject, fault: str) -> Measured:
 def replay(subject: Subject, fault: str) -> Measured:
     """Counts logged decisions that do not replay to the same bits and action."""
     with subject.reading() as (deployment, _):
-        if fault:
-            record, decision = next(_whole(deployment, deployment.log.position))
-            deployment = _tampered(deployment, record, _other_bit(decision))
-        start = max(0, deployment.log.position - (_PAST // 10 if subject.quick else _PAST))
-        found = deployment.replayer().range(start)
+        read = _forged(deployment) if fault else deployment
+        start = max(0, read.log.position - (_PAST // 10 if subject.quick else _PAST))
+        found = read.replayer().range(start)
     if not found.replayed:
         raise DataError(
             where=f"{subject.system.name} replay",
@@ -189,10 +187,7 @@ def _verified(home: Home) -> Measured:
 
 
 def _certified(deployment: Deployment, wanted: int, fault: str) -> Certificate:
-    if fault:
-        record, decision = next(_whole(deployment, deployment.log.position))
-        deployment = _tampered(deployment, record, _other_bit(decision))
-    return deployment.parity().last(wanted)
+    return (_forged(deployment) if fault else deployment).parity().last(wanted)
 
 
 def _whole(deployment: Deployment, stop: int) -> Iterator[tuple[Record, Decision]]:
@@ -223,8 +218,10 @@ def _other_bit(decision: Decision) -> Decision:
     return with_candidate(decision, place, candidate=msgspec.structs.replace(candidate, features=pack_features(values)))
 
 
-def _tampered(deployment: Deployment, record: Record, decision: Decision) -> Deployment:
-    forged = relogged(record, decision)
+def _forged(deployment: Deployment) -> Deployment:
+    """Returns it on a log in which one bit of the last decision's features is another."""
+    record, decision = next(_whole(deployment, deployment.log.position))
+    forged = relogged(record, _other_bit(decision))
     log = TamperedLog(deployment.log, lambda one: forged if one.seq == record.seq else one)
     return Deployment(deployment.home, deployment.system, log, deployment.setup)
 

@@ -114,7 +114,7 @@ def _row(result: Result) -> str:
     more = "".join(f"<li>{_safe(name)} {value:,.4g}</li>" for name, value in result.detail.items())
     detail = f"<details><summary>figures</summary><ul>{more}</ul></details>" if more else ""
     return (
-        f'<tr class="{kind}"><td>{_SIGNS[result.status]} <b>{_safe(result.name)}</b><br><small>{result.status}</small></td>'
+        f'<tr class="{kind}"><td>{_SIGNS[result.status]} <b>{_safe(result.name)}</b><small>{result.status}</small></td>'
         f"<td>{_safe(figure(result))}</td><td>{_safe(result.said)}{detail}<small>{_safe(result.anchor)}</small></td>"
         f"<td>{_age(result)}</td></tr>"
     )

@@ -6,7 +6,7 @@ Personal values are unsealed in memory alone; nothing of what is given here may 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from decalog.clock import DAY, MINUTE, SECOND, rfc3339
@@ -19,7 +19,7 @@ from decalog.log import Log
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import ID_LENGTH, Schema
 from decalog.system import System
-from decalog.testing.worlds import Message
+from decalog.testing.worlds import Message, World
 
 _CHUNK = 2_000
 _WHOLE_DAYS = 1.0
@@ -108,8 +108,9 @@ class Recording:
             return None
         is_request = event.kind == self._schema.request.name
         body |= {"event_time": rfc3339(event.event_time)} | ({} if is_request else {"kind": event.kind})
-        kind = "decide" if is_request else "event"
-        return Message(record.known_time, kind, body, _theirs(decision) if is_request else {})
+        if is_request:
+            return Message(record.known_time, "decide", body, _theirs(decision))
+        return Message(record.known_time, "event", body)
 
     def _body(self, event: Event) -> dict[str, Any] | None:
         cipher = self._log.vault.cipher(event.subject) if event.sealed else None
@@ -159,9 +160,10 @@ class Replayed:
     def __init__(self, messages: Sequence[Message], rates: Rates) -> None:
         self._messages, self._at = tuple(messages), 0
         self.start_us = messages[0].at
-        self.base, self.rates = rates.base, rates.rates
+        self.base = rates.base
+        self.rates: Mapping[str, str] = rates.rates
 
-    def again(self, _seed: int, *, scale: float = 1.0) -> Replayed:  # noqa: ARG002 - what came is what it is
+    def again(self, _seed: int, *, scale: float = 1.0) -> World:  # noqa: ARG002 - what came is what it is
         """Returns it at its start."""
         return Replayed(self._messages, Rates(self.base, dict(self.rates)))
 
@@ -219,6 +221,3 @@ def busiest(messages: Sequence[Message]) -> float:
     times = [message.at for message in messages if message.kind == "decide"]
     ends = (bisect.bisect_right(times, at + MINUTE) - place for place, at in enumerate(times))
     return max(ends) / (MINUTE / SECOND)
-
-
-Change = Callable[[Message], Message]

@@ -161,6 +161,7 @@ def standing(home: Home, wanted: Wanted) -> Readiness:
     subject = _plain(home, wanted)
     kept = evidence.read(home.root, subject.system.name).results
     results = [_as_kept(check, kept.get(check.name), subject) for check in wanted.checks()]
+    subject.kept[RESULTS] = {result.name: result for result in results}
     return _readiness(subject, wanted, results, took_s=0.0)
 
 
@@ -215,10 +216,10 @@ def _worth_keeping(fresh: Sequence[Result], kept: evidence.Evidence, subject: Su
 
 def _measured(subject: Subject, checks: Sequence[Check], *, kept: evidence.Evidence, say: Say) -> Iterator[Result]:
     known = {name: one for name, one in kept.results.items() if not _why_stale(one, subject)}
+    subject.kept[RESULTS] = known
     for check in checks:
-        subject.kept[RESULTS] = known
         result = _one(subject, check, "")
-        known = known | {check.name: result}
+        known = subject.kept[RESULTS] = known | {check.name: result}
         say(f"{result.status:13}{check.name:20} {result.said}, {result.took_s:.1f} s")
         yield result
 
@@ -266,7 +267,8 @@ def _readiness(subject: Subject, wanted: Wanted, results: Sequence[Result], *, t
     open_ = any(result.status == "not measured" for result in results)
     sections = tuple(_sections(results))
     bad = sorted((one for one in results if one.status != "green"), key=lambda one: (one.status != "red", -one.excess))
-    items = scored({result.name: result for result in results}, subject.slo)
+    is_scored = any(result.name == CHECKS[-1].name for result in results)
+    items = scored(subject.kept.get(RESULTS, {}), subject.slo) if is_scored else ()
     return Readiness(
         system=subject.system.name,
         quick=wanted.quick,

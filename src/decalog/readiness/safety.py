@@ -41,7 +41,7 @@ def canaries(subject: Subject, fault: str) -> Measured:
 
 
 def _asked_of_privacy(subject: Subject, what: str, fault: str) -> Measured:
-    """Returns what `decalog.privacy` counts on a copy: a function of (copy, system's path, fault) → (hits, looked at)."""
+    """Returns what `decalog.privacy` counts on a copy, by a function (copy, system's path, fault) → (hits, looked at)."""
     ask = load(f"{_PRIVACY}:{what}")
     if ask is None:
         raise DataError(
@@ -59,7 +59,7 @@ def _asked_of_privacy(subject: Subject, what: str, fault: str) -> Measured:
 
 
 def protected_ratio(subject: Subject, fault: str) -> Measured:
-    """Measures the favourable rate of the worst-off protected group over that of the best-off, where chance cannot be it.
+    """Measures the favourable rate of the worst-off protected group over the best-off's, where chance cannot be it.
 
     A difference within its 95 % interval (Katz et al., 1978, of a ratio of two shares) counts as none.
     """
@@ -117,8 +117,8 @@ def _gap(
         return 1.0, f"{field}: nobody got a favourable action", len(made)
     sure = _upper_ratio(granted[worst], asked[worst], good=granted[best], of=asked[best])
     said = (
-        f"{field}: {' or '.join(sorted(good))} for {rate[worst]:.1%} of {worst} ({asked[worst]:,}) and {rate[best]:.1%} of "
-        f"{best} ({asked[best]:,}), ratio {rate[worst] / rate[best]:.3f}, at most {sure:.3f} by its 95 % interval"
+        f"{field}: {' or '.join(sorted(good))} for {rate[worst]:.1%} of {worst} ({asked[worst]:,}) and {rate[best]:.1%} "
+        f"of {best} ({asked[best]:,}), ratio {rate[worst] / rate[best]:.3f}, at most {sure:.3f} by its 95 % interval"
     )
     return min(1.0, sure), said, len(made)
 

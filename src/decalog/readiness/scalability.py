@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decalog.memory import machine_memory, size_text
 from decalog.readiness.checks import Measured
+from decalog.readiness.latency import undisturbed
 from decalog.readiness.loads import Ran, as_recorded, cost_of
 from decalog.readiness.subject import Subject
 
@@ -15,14 +16,16 @@ _SMALL = 1_000
 
 
 def traffic_10x(subject: Subject, fault: str) -> Measured:
-    """Measures the p99 under recorded traffic, its own bursts and rows of all kinds, at ten times its busiest minute."""
+    """Measures the p99 under recorded rows of all kinds, in their own bursts, at ten times the busiest minute."""
     limit = subject.slo.limit("traffic_10x_ms")
     faults = {"": "", "slow model": f"slow model={1.5 * limit / 1e3}"}[fault]
     ran = as_recorded(subject, faults, times=TIMES, limit_ms=limit)
     refused = ran.load.refused
+    if ran.load.p99_ms > limit and not fault:
+        undisturbed(ran)
     said = (
-        f"{ran.load.requests:,} decisions in recorded bursts at {ran.rate:g}/s: {TIMES} times the busiest minute, and no "
-        f"less than the declared load; {refused:,} not answered"
+        f"{ran.load.requests:,} decisions in recorded bursts at {ran.rate:g}/s: {TIMES} times the busiest minute, and "
+        f"no less than the declared load; {refused:,} not answered"
     )
     return Measured(
         value=float("inf") if refused else ran.load.p99_ms, n=ran.load.requests, said=said, detail=ran.detail
