@@ -1,7 +1,8 @@
 """Monitoring: how soon a seeded degradation is noticed, against how soon it does damage, and silence where nothing is.
 
-Recorded traffic of some days is decided again on a copy, after the end of its log: once as it came, and once with each
-degradation. The first is the A/A run, and its decisions are the twins by which the others' losses are counted.
+The last days of recorded traffic are decided again on copies whose logs end where those days begin: once as they came,
+and once with each degradation. The first is the A/A run; its decisions are the twins that the others' losses are
+counted by.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from decalog.errors import DataError
 from decalog.models.base import Model
 from decalog.monitoring import Monitor, monitors_of
 from decalog.readiness.checks import Measured
-from decalog.readiness.recorded import renamed
 from decalog.readiness.subject import Rehearsal, Subject, rehearsed
 from decalog.registry import Registry
 from decalog.serving import Service
@@ -214,10 +214,10 @@ def _run(subject: Subject, one: Degradation) -> Seen:
 def _played(subject: Subject, one: Degradation) -> Seen:
     days = min(_QUICK_DAYS, subject.slo.days) if subject.quick else subject.slo.days
     with subject.reading() as (_, recording):
-        recorded = recording.since(int(days * DAY))
+        first, recorded = recording.since(int(days * DAY))
     last = [place for place, message in enumerate(recorded) if message.kind == "decide"][:_MOST][-1]
-    messages = [one.change(message) for message in renamed(recorded[: last + 1], subject.system.schema, "again ")]
-    with subject.fork() as home, rehearsed(subject, home, one.spoil) as made:
+    messages = [one.change(message) for message in recorded[: last + 1]]
+    with subject.fork(until=first) as home, rehearsed(subject, home, one.spoil) as made:
         decided = made.play(messages)
         offsets = [message.at - messages[0].at for message in messages if message.kind == "decide"]
         seen, deaf, crying = (_watched(made, system) for system in _ears(made.deployment.system))

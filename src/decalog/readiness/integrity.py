@@ -115,7 +115,7 @@ def torn_log(subject: Subject, fault: str) -> Measured:
 
 def flipped_types(subject: Subject, fault: str) -> Measured:
     """Counts recorded requests that are taken though a value has another type or unit than the schema says."""
-    with subject.fork(share=_few(subject)) as home, rehearsed(subject, home) as made:
+    with subject.fork(until=min(subject.position, _PAST)) as home, rehearsed(subject, home) as made:
         with subject.reading() as (_, recording):
             asked = [message for message in recording.latest(_TRIED) if message.kind == "decide"][-_TRIED:]
         service, taken, tried = made.service, dict[str, int](), 0
@@ -173,10 +173,6 @@ class _Lenient:
         except RequestError:
             id_ = msgspec.json.decode(raw)["id"]
             return self._parser.request(msgspec.json.encode({**self._plain, "id": id_}))
-
-
-def _few(subject: Subject) -> float:
-    return min(1.0, _PAST / max(1, subject.position))
 
 
 def _verified(home: Home) -> Measured:

@@ -15,7 +15,6 @@ from decalog.errors import DataError, DecalogError, LogUnavailableError
 from decalog.home import Home
 from decalog.readiness.checks import Measured
 from decalog.readiness.loads import OTHERS, Ran, at_declared
-from decalog.readiness.serve import Served
 from decalog.readiness.subject import Subject, twin_of
 from decalog.registry import Registry
 
@@ -51,7 +50,7 @@ def retraining_p99(subject: Subject, fault: str) -> Measured:
     limit = subject.slo.limit("retraining_p99_ms")
 
     @contextmanager
-    def training(served: Served, home: Home) -> Iterator[None]:
+    def training(home: Home) -> Iterator[None]:
         command = [sys.executable, "-m", "decalog", "train", subject.path, "--home", str(home.root), "--brief"]
         quiet = subprocess.DEVNULL
         process = subprocess.Popen(["nice", "-n", "10", *command], stdout=quiet, stderr=quiet)  # noqa: S603, S607 - our own
@@ -83,7 +82,7 @@ def swapping_p99(subject: Subject, fault: str) -> Measured:
     limit = subject.slo.limit("swapping_p99_ms")
 
     @contextmanager
-    def swapping(served: Served, home: Home) -> Iterator[None]:
+    def swapping(home: Home) -> Iterator[None]:
         system, over = subject.system.name, threading.Event()
         registry = Registry(home.root)
         models = [twin_of(home, system), registry.current(system) or ""]
@@ -110,9 +109,8 @@ def swapping_p99(subject: Subject, fault: str) -> Measured:
             expected="decisions of both",
             fix="Make the load longer: `seconds` in slo.toml.",
         )
-    return _whole(
-        ran, f"{ran.load.requests:,} decisions at {ran.rate:g}/s while the champion changed every {_SWAP_S} s"
-    )
+    said = f"{ran.load.requests:,} decisions at {ran.rate:g}/s while the champion changed every {_SWAP_S} s"
+    return _whole(ran, said, limit=limit, fault=fault)
 
 
 def live_p99(subject: Subject, fault: str) -> Measured:

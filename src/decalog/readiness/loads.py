@@ -11,10 +11,10 @@ import msgspec
 
 from decalog.clock import SECOND
 from decalog.home import Home
-from decalog.readiness.open_loop import arrivals, quantile
 from decalog.readiness.machine import Machine
+from decalog.readiness.open_loop import arrivals, quantile
 from decalog.readiness.recorded import busiest, pace, renamed
-from decalog.readiness.serve import Load, Served, load, serving
+from decalog.readiness.serve import Load, load, serving
 from decalog.readiness.subject import Subject, decisions
 from decalog.testing.worlds import Message
 
@@ -29,7 +29,8 @@ _MOST = 30_000
 """Requests of one load at most: beyond them a load is shorter, not slower."""
 _SHARE = 0.99
 
-Beside = Callable[[Served, Home], AbstractContextManager[object]]
+Beside = Callable[[Home], AbstractContextManager[object]]
+"""What happens on the home while a load runs."""
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +90,7 @@ def at_declared(subject: Subject, faults: str = "", *, limit_ms: float, beside: 
 
 
 def as_recorded(subject: Subject, faults: str, *, times: float, limit_ms: float) -> Ran:
-    """Returns what came of recorded traffic, all of it and in its own bursts, so many times as fast as its busiest minute.
+    """Returns what came of recorded rows of all kinds, in their own bursts, so many times as fast as the busiest minute.
 
     It is never slower than the declared load.
     """
@@ -131,14 +132,17 @@ def _ran(
         messages = recording.latest(_count(subject))
         speed = rate / pace(messages)
     name, schema = subject.system.name, subject.system.schema
-    with subject.fork(share=share) as home, serving(subject, home, speed=speed, faults=faults) as served:
+    with (
+        subject.fork(until=None if share >= 1 else int(subject.position * share)) as home,
+        serving(subject, home, speed=speed, faults=faults) as served,
+    ):
         warm = list(renamed(messages, schema, "warm "))
         if not faults:
             load(served, name, timed=[(at, one) for at, one in timed(warm, 0) if at < WARM_S])
         with closing(home.reader()) as log:
             start = log.durable
         best, tries, cpu_ms, machine = None, 0, 0.0, Machine()
-        with beside(served, home) if beside is not None else nullcontext():
+        with beside(home) if beside is not None else nullcontext():
             while best is None or (tries < TRIES and not (best.p99_ms <= limit_ms and not best.refused)):
                 tries += 1
                 asked = ((at, one) for at, one in timed(messages, tries) if not faults or at < _FAULT_S)

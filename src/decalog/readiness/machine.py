@@ -33,7 +33,7 @@ def _busy_s() -> float:
 
 
 def _own_s() -> float:
-    """Returns the CPU seconds of this process and of all that it began, also of those that ended and were waited for."""
+    """Returns the CPU seconds of this process and of all that it began, those that ended and were waited for too."""
     parents, used = dict[int, int](), dict[int, float]()
     for path in _PROC.glob("[0-9]*/stat"):
         try:

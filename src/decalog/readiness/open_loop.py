@@ -69,7 +69,7 @@ def _length(head: bytes) -> int:
 
 def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
     """Returns the moments, in seconds from the start, at which requests are due: a Poisson process."""
-    draw, moment, moments = random.Random(seed), 0.0, list[float]()
+    draw, moment, moments = random.Random(seed), 0.0, list[float]()  # noqa: S311 - a seeded draw needs no cryptography
     while (moment := moment + draw.expovariate(rate)) < seconds:
         moments.append(moment)
     return moments

@@ -86,7 +86,8 @@ def as_html(found: Readiness) -> str:
     )
     worst = [result for name in found.worst for result in found.results if result.name == name]
     todo = "".join(
-        f"<li><h3>{_safe(one.name)} · {_safe(figure(one))}</h3><p>{_safe(one.said)}</p><p><b>Do:</b> {_safe(one.fix)}</p>"
+        f"<li><h3>{_safe(one.name)} · {_safe(figure(one))}</h3><p>{_safe(one.said)}</p>"
+        f"<p><b>Do:</b> {_safe(one.fix)}</p>"
         f"<p><small>Limit from: {_safe(one.anchor)}</small></p></li>"
         for one in worst
     )

@@ -74,16 +74,16 @@ class Recording:
             stop = start
         return self._enough([message for part in reversed(found) for message in part], asked)
 
-    def since(self, us: int) -> list[Message]:
-        """Returns the rows of the last `us` of the log.
+    def since(self, us: int) -> tuple[int, list[Message]]:
+        """Returns the position at which the last `us` of the log begin, and the rows from there on.
 
         Raises:
-            DataError: it holds too few to say anything.
+            DataError: they are too few to say anything.
         """
         wanted = self._log.known_time - us
         first = bisect.bisect_right(range(self._log.position), wanted, key=lambda s: self._log.get(s).known_time)
         found = list(self.messages(first))
-        return self._enough(found, sum(message.kind == "decide" for message in found))
+        return first, self._enough(found, sum(message.kind == "decide" for message in found))
 
     def _enough(self, found: list[Message], asked: int) -> list[Message]:
         if asked >= _FEWEST:

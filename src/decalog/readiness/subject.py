@@ -107,19 +107,18 @@ class Subject:
             yield deployment, Recording(log, deployment.system)
 
     @contextmanager
-    def fork(self, *, share: float = 1.0, of: Home | None = None) -> Iterator[Home]:
+    def fork(self, *, until: int | None = None) -> Iterator[Home]:
         """Gives a copy that may be spoilt; deleted afterwards.
 
         Args:
-            share: of the log's records, the first ones, that it holds.
-            of: what is copied; the first copy if nothing is said.
+            until: the log's records before this position are in it; None for all.
         """
         self._forks += 1
         fork = Home(self.folder / f"fork-{self._forks}")
         try:
-            shutil.copytree((of or self.master).root, fork.root)
-            if share < 1:
-                _cut(fork.log, int(self.position * share))
+            shutil.copytree(self.master.root, fork.root)
+            if until is not None:
+                _cut(fork.log, until)
             yield fork
         finally:
             shutil.rmtree(fork.root, ignore_errors=True)
@@ -201,8 +200,8 @@ class Rehearsal:
         self.begun = self.log.known_time
 
     def play(self, messages: Sequence[Message]) -> list[Decision]:
-        """Brings messages to their doors at their pace, from now on; returns what was decided."""
-        shift, decided = self.log.known_time - messages[0].at, list[Decision]()
+        """Brings messages to their doors at their pace, those of the past later; returns what was decided."""
+        shift, decided = max(0, self.log.known_time - messages[0].at), list[Decision]()
         for number, message in enumerate(messages):
             self.clock.set(message.at + shift)
             if message.kind == "decide":
