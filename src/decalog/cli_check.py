@@ -42,6 +42,8 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Measure whether a system is ready for production, on copies of its home: 0 green, 1 red, 2 not all measured."""
+    import signal
+
     from decalog.home import Home
     from decalog.readiness import page as pages
     from decalog.readiness import running
@@ -50,6 +52,8 @@ def check(
         system=system, quick=quick, section=section, only=only, url=url, token=token, allowed=tuple(allow_model or ())
     )
     wanted.check()
+    # Ended from outside it still takes its copies away: they hold keys.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if self_test:
         tried = running.self_test(Home(home), wanted, say=say)
         print_json(tried) if as_json else print_text(tried.text())

@@ -37,6 +37,10 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
     detail: dict[str, float] = {}
 
 
+Measure = Callable[[Any, str], Measured]
+"""(what is checked, fault to seed or "") → what was measured."""
+
+
 class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One check.
 
@@ -49,7 +53,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
         least: whether the limit is the least that is good; else it is the most.
         anchor: where the limit and the way of measuring come from.
         fix: what to do where it is red.
-        measure: (what is checked, fault to seed or "") → what was measured.
+        measure: what measures it.
         faults: each must turn it red.
         quick: whether it belongs to the quick run.
     """
@@ -61,7 +65,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     limit: str
     anchor: str
     fix: str
-    measure: Callable[[Any, str], Measured]
+    measure: Measure
     faults: tuple[str, ...]
     least: bool = False
     quick: bool = True

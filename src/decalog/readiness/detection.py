@@ -143,20 +143,25 @@ def model_age(subject: Subject, fault: str) -> Measured:
 def degradations(subject: Subject) -> tuple[Degradation, ...]:
     """Returns what is seeded: from the schema alone, so that every system gets it."""
     request = subject.system.schema.request
-    with subject.reading() as (_, recording):
-        asked = [message.body for message in recording.latest(1_000) if message.kind == "decide"]
-    optional = [field.name for field in request.fields if not field.required]
-    optional += [entity.name for entity in request.entities]
-    held = Counter(name for body in asked for name in optional if name in body)
     found = [Degradation("a model that knows nothing", lambda message: message, _forget)]
-    currencies = {field.name for field in request.fields if field.kind == "currency"}
-    lost = [name for name, _ in held.most_common() if name not in currencies and name not in request.amounts]
+    lost = _usual(subject)
     if lost:
-        found.append(Degradation(f"no {lost[0]} any more", _without(lost[0])))
+        found.append(Degradation(f"no {lost} any more", _without(lost)))
     if request.amounts:
         money = next(iter(request.amounts))
         found.append(Degradation(f"{money} in another unit", _times(money)))
     return tuple(found[:1] if subject.quick else found)
+
+
+def _usual(subject: Subject) -> str:
+    """Returns what of all that may be left out most requests have, or ""; money is not asked of."""
+    request = subject.system.schema.request
+    optional = {field.name for field in request.fields if not field.required and field.kind != "currency"}
+    optional |= {entity.name for entity in request.entities}
+    with subject.reading() as (_, recording):
+        asked = [message.body for message in recording.latest(1_000) if message.kind == "decide"]
+    held = Counter(name for body in asked for name in body if name in optional - set(request.amounts))
+    return held.most_common(1)[0][0] if held else ""
 
 
 def _honest() -> Degradation:
@@ -217,7 +222,7 @@ def _played(subject: Subject, one: Degradation) -> Seen:
         first, recorded = recording.since(int(days * DAY))
     last = [place for place, message in enumerate(recorded) if message.kind == "decide"][:_MOST][-1]
     messages = [one.change(message) for message in recorded[: last + 1]]
-    with subject.fork(until=first) as home, rehearsed(subject, home, one.spoil) as made:
+    with subject.fork(until=first) as home, rehearsed(subject, home, change=one.spoil) as made:
         decided = made.play(messages)
         offsets = [message.at - messages[0].at for message in messages if message.kind == "decide"]
         seen, deaf, crying = (_watched(made, system) for system in _ears(made.deployment.system))

@@ -73,7 +73,7 @@ class Callers:
                 message = next(self._todo, None)
             if message is None:
                 return
-            status, told = self._served.ask("POST", self._path, message.body)
+            status, told = self._served.ask("POST", self._path, body=message.body)
             with self._lock:
                 self.statuses.append(status)
                 if status == _OK:
@@ -130,7 +130,7 @@ def _survived(subject: Subject, faults: str, trouble: Callable[[Served, Callers]
     name, schema = subject.system.name, subject.system.schema
     with subject.reading() as (_, recording):
         recorded = [message for message in recording.latest(_MOST) if message.kind == "decide"]
-    turns = [renamed(recorded, schema, f"crash {again} ") for again in range(1 + _MOST // len(recorded))]
+    turns = [renamed(recorded, schema, run=f"crash {again} ") for again in range(1 + _MOST // len(recorded))]
     messages = [message for turn in turns for message in turn][:_MOST]
     with subject.fork() as home:
         with serving(subject, home, faults=faults) as served:
@@ -173,6 +173,6 @@ def _retried(served: Served, path: str, messages: Sequence[Message], told: dict[
     bodies: dict[str, Any] = {str(message.body["id"]): message.body for message in messages}
     wrong = 0
     for id_ in list(told)[-10:]:
-        status, answer = served.ask("POST", path, bodies[id_])
+        status, answer = served.ask("POST", path, body=bodies[id_])
         wrong += status != _OK or str(answer["decision_id"]) != told[id_]
     return wrong

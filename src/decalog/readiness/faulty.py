@@ -20,7 +20,6 @@ from decalog import challengers, committing, judging, serving
 from decalog.host import Host
 from decalog.http import lever_routes
 from decalog.serving import Service
-from decalog.stores.sqlite import Writer
 
 
 def slow(stage: str, seconds: str) -> None:
@@ -84,6 +83,8 @@ def early(_: str) -> None:
 
 def down(flag: str) -> None:
     """Lets every write of a store fail from the moment on at which a file is there."""
+    from decalog.stores.sqlite import Writer
+
     plain = Writer._write  # noqa: SLF001 - a fault goes where the work is done
 
     def write(self: Writer, inserts: Any) -> None:

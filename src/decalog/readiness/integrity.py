@@ -32,6 +32,7 @@ REQUESTS, QUICK = 300, 120
 _PAST = 20_000
 """Decisions of before that are replayed at most; a quick run takes a tenth."""
 _TRIED = 40
+_TURNS = 20
 
 
 def log_sound(subject: Subject, fault: str) -> Measured:
@@ -56,14 +57,7 @@ def skew(subject: Subject, fault: str) -> Measured:
     with subject.reading() as (deployment, _):
         found = _certified(deployment, wanted, fault)
     if found.compared < wanted:
-        with subject.fork() as home, rehearsed(subject, home) as made:
-            with subject.reading() as (_, recording):
-                recorded = recording.latest(wanted)
-            for again in range(1 + 4 * wanted // len(recorded)):
-                made.play(list(renamed(recorded, subject.system.schema, f"skew {again} ")))
-                found = _certified(made.deployment, wanted, fault)
-                if found.compared >= wanted:
-                    break
+        found = _decided_again(subject, wanted, fault)
     if found.compared < wanted:
         raise DataError(
             where=f"{subject.system.name} skew certificate",
@@ -74,6 +68,19 @@ def skew(subject: Subject, fault: str) -> Measured:
     said = f"{found.identical:,}/{found.compared:,} identical, {found.values:,} values compared bit for bit"
     first = f"; first: {found.first.feature}, {found.first.why.said}" if found.first is not None else ""
     return Measured(value=float(found.different), n=found.compared, said=said + first)
+
+
+def _decided_again(subject: Subject, wanted: int, fault: str) -> Certificate:
+    """Returns what comparing finds once recorded requests were decided again on a copy, until there are enough."""
+    with subject.reading() as (_, recording):
+        recorded = recording.latest(wanted)
+    with subject.fork() as home, rehearsed(subject, home) as made:
+        for again in range(_TURNS):
+            made.play(list(renamed(recorded, subject.system.schema, run=f"skew {again} ")))
+            found = _certified(made.deployment, wanted, fault)
+            if found.compared >= wanted:
+                break
+    return found
 
 
 def replay(subject: Subject, fault: str) -> Measured:
@@ -118,17 +125,16 @@ def flipped_types(subject: Subject, fault: str) -> Measured:
     with subject.fork(until=min(subject.position, _PAST)) as home, rehearsed(subject, home) as made:
         with subject.reading() as (_, recording):
             asked = [message for message in recording.latest(_TRIED) if message.kind == "decide"][-_TRIED:]
-        service, taken, tried = made.service, dict[str, int](), 0
-        for message in renamed(asked, subject.system.schema, "flipped "):
-            for what, body in flips(subject, message.body):
-                tried += 1
-                if fault:
-                    service.ingest.parser = _Lenient(service.ingest.parser, message.body)  # type: ignore[assignment]  # planted
-                if _is_taken(service, body):
-                    taken[what] = taken.get(what, 0) + 1
-    first = f": {', '.join(sorted(taken))}" if taken else ""
-    said = f"{tried - sum(taken.values()):,} of {tried:,} flipped values were refused with a sentence{first}"
-    return Measured(value=float(sum(taken.values())), n=tried, said=said)
+        service, taken, tried = made.service, set[str](), 0
+        bodies = [one.body for one in renamed(asked, subject.system.schema, run="flipped ")]
+        for plain, (what, body) in ((one, flip) for one in bodies for flip in flips(subject, one)):
+            if fault:
+                service.ingest.parser = _Lenient(service.ingest.parser, plain)  # type: ignore[assignment]  # planted
+            tried += 1
+            taken |= {f"{what} of {plain['id']}"} if _is_taken(service, body) else set()
+    first = f"; taken: {min(taken)}" if taken else ""
+    said = f"{tried - len(taken):,} of {tried:,} flipped values were refused with a sentence{first}"
+    return Measured(value=float(len(taken)), n=tried, said=said)
 
 
 def flips(subject: Subject, body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 
@@ -14,7 +15,7 @@ from decalog.home import Home
 from decalog.readiness.machine import Machine
 from decalog.readiness.open_loop import arrivals, quantile
 from decalog.readiness.recorded import busiest, pace, renamed
-from decalog.readiness.serve import Load, load, serving
+from decalog.readiness.serve import Load, Served, load, serving
 from decalog.readiness.subject import Subject, decisions
 from decalog.testing.worlds import Message
 
@@ -77,27 +78,51 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+Timed = Callable[[Sequence[Message], int], Iterator[tuple[float, Message]]]
+"""(recorded messages, number of the run) → what is sent, seconds from the begin."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A load.
+
+    Args:
+        rate: decisions a second.
+        timed: what is sent when.
+        limit_ms: p99 with which no further run is needed.
+        faults: for `faulty`.
+        beside: what happens on the home meanwhile.
+        until: position before which the copy's log ends; None for all of it.
+    """
+
+    rate: float
+    timed: Timed
+    limit_ms: float
+    faults: str = ""
+    beside: Beside | None = None
+    until: int | None = None
+
+
 def at_declared(subject: Subject, faults: str = "", *, limit_ms: float, beside: Beside | None = None) -> Ran:
     """Returns what came of the declared load: Poisson arrivals of what came last, with the density that it had."""
     rate = subject.slo.load_per_s
     count = int(min(_MOST, rate * subject.seconds)) + 1
 
-    def timed(messages: Sequence[Message], seed: int) -> Iterator[tuple[float, Message]]:
+    def timed(messages: Sequence[Message], number: int) -> Iterator[tuple[float, Message]]:
         asked = (message for message in itertools.cycle(messages) if message.kind == "decide")
-        return zip(arrivals(rate, count / rate, seed), asked, strict=False)
+        return zip(arrivals(rate, count / rate, seed=number), asked, strict=False)
 
-    return _ran(subject, faults, rate=rate, timed=timed, limit_ms=limit_ms, beside=beside)
+    return _ran(subject, Plan(rate=rate, timed=timed, limit_ms=limit_ms, faults=faults, beside=beside))
 
 
 def as_recorded(subject: Subject, faults: str, *, times: float, limit_ms: float) -> Ran:
-    """Returns what came of recorded rows of all kinds, in their own bursts, so many times as fast as the busiest minute.
+    """Returns what came of recorded rows of all kinds, in their own bursts, so many times the busiest minute.
 
     It is never slower than the declared load.
     """
-    with subject.reading() as (_, recording):
-        messages = recording.latest(_count(subject))
+    messages = _recorded(subject)
     rate = max(times * busiest(messages), subject.slo.load_per_s)
-    faster = rate / pace_of(messages)
+    asked = sum(message.kind == "decide" for message in messages)
+    faster = rate * max((messages[-1].at - messages[0].at) / SECOND, 1.0) / asked
 
     def timed(rows: Sequence[Message], _: int) -> Iterator[tuple[float, Message]]:
         for row in rows:
@@ -105,76 +130,80 @@ def as_recorded(subject: Subject, faults: str, *, times: float, limit_ms: float)
             if at_s < subject.seconds:
                 yield at_s, row
 
-    return _ran(subject, faults, rate=rate, timed=timed, limit_ms=limit_ms, beside=None)
+    return _ran(subject, Plan(rate=rate, timed=timed, limit_ms=limit_ms, faults=faults))
 
 
-def pace_of(messages: Sequence[Message]) -> float:
-    """Returns how many requests came a second, on average over all of them."""
-    asked = sum(message.kind == "decide" for message in messages)
-    return asked / max((messages[-1].at - messages[0].at) / SECOND, 1.0)
+def cost_of(subject: Subject, *, share: float, faults: str = "") -> Ran:
+    """Returns what a tenth of the declared load costs where the log holds a share of its records: CPU, not time."""
+    rate = max(1.0, subject.slo.load_per_s / 10)
+    draw = random.Random(7)  # noqa: S311 - a seeded draw needs no cryptography
+
+    def timed(messages: Sequence[Message], _: int) -> Iterator[tuple[float, Message]]:
+        asked = [message for message in messages if message.kind == "decide"]
+        return ((at_s, draw.choice(asked)) for at_s in arrivals(rate, subject.seconds, seed=7))
+
+    until = None if share >= 1 else int(subject.position * share)
+    return _ran(subject, Plan(rate=rate, timed=timed, limit_ms=float("inf"), faults=faults, until=until))
 
 
-def _count(subject: Subject) -> int:
-    return int(min(_MOST, subject.slo.load_per_s * (subject.seconds * TRIES + WARM_S)))
-
-
-def _ran(
-    subject: Subject,
-    faults: str,
-    *,
-    rate: float,
-    timed: Callable[[Sequence[Message], int], Iterator[tuple[float, Message]]],
-    limit_ms: float,
-    beside: Beside | None,
-    share: float = 1.0,
-) -> Ran:
+def _recorded(subject: Subject) -> list[Message]:
+    count = int(min(_MOST, subject.slo.load_per_s * (subject.seconds * TRIES + WARM_S)))
     with subject.reading() as (_, recording):
-        messages = recording.latest(_count(subject))
-        speed = rate / pace(messages)
-    name, schema = subject.system.name, subject.system.schema
+        return recording.latest(count)
+
+
+def _ran(subject: Subject, plan: Plan) -> Ran:
+    messages, name = _recorded(subject), subject.system.name
+    speed = plan.rate / pace(messages)
     with (
-        subject.fork(until=None if share >= 1 else int(subject.position * share)) as home,
-        serving(subject, home, speed=speed, faults=faults) as served,
+        subject.fork(until=plan.until) as home,
+        serving(subject, home, speed=speed, faults=plan.faults) as served,
     ):
-        warm = list(renamed(messages, schema, "warm "))
-        if not faults:
-            load(served, name, timed=[(at, one) for at, one in timed(warm, 0) if at < WARM_S])
+        if not plan.faults:
+            load(served, name, timed=_rows(subject, plan, messages, number=0))
         with closing(home.reader()) as log:
             start = log.durable
-        best, tries, cpu_ms, machine = None, 0, 0.0, Machine()
-        with beside(home) if beside is not None else nullcontext():
-            while best is None or (tries < TRIES and not (best.p99_ms <= limit_ms and not best.refused)):
-                tries += 1
-                asked = ((at, one) for at, one in timed(messages, tries) if not faults or at < _FAULT_S)
-                rows = list(_unlike(asked, f"load {tries} ", subject))
-                cpu_s, found = served.cpu_s(), load(served, name, timed=rows)
-                if best is None or (found.refused, found.p99_ms) < (best.refused, best.p99_ms):
-                    best, cpu_ms = found, 1e3 * (served.cpu_s() - cpu_s) / found.requests
-                if faults:
-                    break  # what is seeded is not looked for thrice
-        resident, others = served.resident(), machine.others()
+        machine = Machine()
+        with plan.beside(home) if plan.beside is not None else nullcontext():
+            best, cpu_ms, tries = _best(subject, plan, served, messages=messages)
         stages, models = _stages(home, name, start)
         return Ran(
             load=best,
             stages_p99_ms=stages,
             cpu_ms=cpu_ms,
-            resident=resident,
-            others=others,
+            resident=served.resident(),
+            others=machine.others(),
             start_s=served.start_s,
             models=models,
-            rate=rate,
+            rate=plan.rate,
             tries=tries,
         )
 
 
-def _unlike(rows: Iterator[tuple[float, Message]], run: str, subject: Subject) -> Iterator[tuple[float, Message]]:
-    """Yields rows under ids of their own, also where the same row comes again."""
-    timed = list(rows)
-    seen: dict[str, int] = {}
-    for at_s, row in timed:
-        again = seen[str(row.body["id"])] = seen.get(str(row.body["id"]), -1) + 1
-        (made,) = renamed([row], subject.system.schema, f"{run}{again} ")
-        yield at_s, made
+def _best(subject: Subject, plan: Plan, served: Served, *, messages: Sequence[Message]) -> tuple[Load, float, int]:
+    """Returns the best of up to `TRIES` loads, the CPU of a decision in it, ms, and how many it took."""
+    ran = list[tuple[Load, float]]()
+    # What is seeded is not looked for thrice.
+    for number in range(1, 1 + (1 if plan.faults else TRIES)):
+        rows, cpu_s = _rows(subject, plan, messages, number=number), served.cpu_s()
+        found = load(served, subject.system.name, timed=rows)
+        ran.append((found, 1e3 * (served.cpu_s() - cpu_s) / max(1, found.requests)))
+        if found.p99_ms <= plan.limit_ms and not found.refused:
+            break
+    best, cpu_ms = min(ran, key=lambda one: (one[0].refused, one[0].p99_ms))
+    return best, cpu_ms, len(ran)
+
+
+def _rows(subject: Subject, plan: Plan, messages: Sequence[Message], *, number: int) -> list[tuple[float, Message]]:
+    """Returns what a run sends, under ids of its own, also where the same row comes again; run 0 warms up."""
+    longest = WARM_S if not number else _FAULT_S if plan.faults else float("inf")
+    seen, rows = Counter[str](), list[tuple[float, Message]]()
+    for at_s, row in plan.timed(messages, number):
+        if at_s < longest:
+            again = seen[str(row.body["id"])]
+            seen[str(row.body["id"])] += 1
+            rows += ((at_s, one) for one in renamed([row], subject.system.schema, run=f"run {number} {again} "))
+    return rows
 
 
 def _stages(home: Home, system: str, start: int) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -185,16 +214,3 @@ def _stages(home: Home, system: str, start: int) -> tuple[dict[str, float], tupl
             for stage, us in decision.stages_us.items():
                 took.setdefault(stage, []).append(us / 1_000)
     return {stage: quantile(ms, _SHARE) for stage, ms in took.items()}, tuple(models)
-
-
-def cost_of(subject: Subject, *, share: float, faults: str = "") -> Ran:
-    """Returns what a tenth of the declared load costs where the log holds a share of its records: CPU, not time."""
-    rate = max(1.0, subject.slo.load_per_s / 10)
-    draw = random.Random(7)  # noqa: S311 - a seeded draw needs no cryptography
-
-    def timed(messages: Sequence[Message], _: int) -> Iterator[tuple[float, Message]]:
-        asked = [message for message in messages if message.kind == "decide"]
-        moments = arrivals(rate, subject.seconds, 7)
-        return ((at_s, draw.choice(asked)) for at_s in moments)
-
-    return _ran(subject, faults, rate=rate, timed=timed, limit_ms=float("inf"), beside=None, share=share)

@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from decalog.readiness.checks import Measured, Result
 from decalog.readiness.slo import Slo
 from decalog.readiness.subject import Subject
@@ -37,10 +39,11 @@ class Item(NamedTuple):
         return f"{self.section} {self.number}"
 
 
-class Scored(NamedTuple):
-    """An item with its points, and what they rest on."""
+class Scored(msgspec.Struct, frozen=True):
+    """An item with its points: its section and number, its name, how many, and what they rest on."""
 
-    item: Item
+    item: str
+    name: str
     points: float
     why: str
 
@@ -86,17 +89,17 @@ def _scored(item: Item, results: Mapping[str, Result], slo: Slo) -> Scored:
     if item.checks:
         open_ = [name for name in item.checks if name not in results or results[name].status != "green"]
         if not open_:
-            return Scored(item, 1.0, f"measured: {', '.join(item.checks)}")
+            return Scored(item.key, item.name, 1.0, f"measured: {', '.join(item.checks)}")
         if item.key not in slo.manual:
-            return Scored(item, 0.0, f"not green: {', '.join(open_)}")
+            return Scored(item.key, item.name, 0.0, f"not green: {', '.join(open_)}")
     if item.key in slo.manual:
-        return Scored(item, 0.5, f"by hand: {slo.manual[item.key]}")
-    return Scored(item, 0.0, NONE)
+        return Scored(item.key, item.name, 0.5, f"by hand: {slo.manual[item.key]}")
+    return Scored(item.key, item.name, 0.0, NONE)
 
 
 def final(items: tuple[Scored, ...]) -> Measured:
     """Returns the score: the least sum of a section."""
-    sums = {name: sum(one.points for one in items if one.item.section == name) for name in SECTIONS}
+    sums = {name: sum(one.points for one in items if one.item.startswith(name)) for name in SECTIONS}
     said = ", ".join(f"{name} {points:g} of 7" for name, points in sums.items())
     return Measured(value=min(sums.values()), n=len(items), said=said, detail=sums)
 

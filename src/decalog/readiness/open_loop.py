@@ -67,7 +67,7 @@ def _length(head: bytes) -> int:
     return int(head[at:].partition(b"\r\n")[0])
 
 
-def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
+def arrivals(rate: float, seconds: float, *, seed: int) -> list[float]:
     """Returns the moments, in seconds from the start, at which requests are due: a Poisson process."""
     draw, moment, moments = random.Random(seed), 0.0, list[float]()  # noqa: S311 - a seeded draw needs no cryptography
     while (moment := moment + draw.expovariate(rate)) < seconds:
@@ -129,7 +129,7 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def as_requests(lines: Sequence[bytes], path: str, token: str) -> list[bytes]:
+def as_requests(lines: Sequence[bytes], path: str, *, token: str) -> list[bytes]:
     """Returns whole HTTP requests, so that nothing is built while the load runs."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n".encode()
     if path == "/healthz":
@@ -144,7 +144,7 @@ def timed_requests(lines: Iterable[str]) -> tuple[list[float], list[bytes]]:
     for line in lines:
         moment, path, body = json.loads(line)
         moments.append(float(moment))
-        requests += as_requests([body.encode()], path, "")
+        requests += as_requests([body.encode()], path, token="")
     return moments, requests
 
 
@@ -175,11 +175,11 @@ def main() -> None:
 
 
 def _scheduled(wanted: argparse.Namespace) -> tuple[list[float], list[bytes]]:
-    moments = arrivals(wanted.rate, wanted.seconds, wanted.seed)
+    moments = arrivals(wanted.rate, wanted.seconds, seed=wanted.seed)
     lines = wanted.bodies.read_bytes().splitlines()[wanted.skip : wanted.skip + len(moments)]
     if len(lines) < len(moments):
         sys.exit(f"open_loop: {len(moments)} bodies are needed, {len(lines)} are left in {wanted.bodies.name}")
-    return moments, as_requests(lines, wanted.path, wanted.token)
+    return moments, as_requests(lines, wanted.path, token=wanted.token)
 
 
 _SHARES = {"50": 0.5, "99": 0.99, "99_9": 0.999}

@@ -9,7 +9,8 @@ from pathlib import Path
 from decalog.clock import DAY, HOUR, SystemClock, rfc3339
 from decalog.errors import DataError
 from decalog.readiness.checks import Result
-from decalog.readiness.running import Points, Readiness
+from decalog.readiness.ml_test_score import Scored
+from decalog.readiness.running import Readiness
 
 _WORDS = {0: "ready", 1: "not ready", 2: "not all was measured"}
 _MARKS = {"green": "ok", "red": "RED", "not measured": "?"}
@@ -33,18 +34,24 @@ def _lines(found: Readiness) -> Iterator[str]:
         for result in found.results:
             if result.section == section.name:
                 yield f"  {_MARKS[result.status]:4}{result.name:20} {figure(result):28} {result.said}"
-    worst = [result for name in found.worst for result in found.results if result.name == name]
+    yield from _todo(found)
+
+
+def _todo(found: Readiness) -> Iterator[str]:
+    worst = _worst(found)
     if worst:
-        yield ""
-        yield "worst first, and what to do"
+        yield from ("", "worst first, and what to do")
         for result in worst:
             yield f"  {result.name}: {figure(result)}. {result.fix}"
             yield f"    limit from: {result.anchor}"
     missing = [one for one in found.items if not one.points]
     if missing:
-        yield ""
-        yield "ML Test Score, items that count nothing"
+        yield from ("", "ML Test Score, items that count nothing")
         yield from (f"  {one.item}: {one.name} ({one.why})" for one in missing)
+
+
+def _worst(found: Readiness) -> list[Result]:
+    return [result for name in found.worst for result in found.results if result.name == name]
 
 
 def figure(result: Result) -> str:
@@ -84,7 +91,7 @@ def as_html(found: Readiness) -> str:
         f"<li><b>{one.percent} %</b> {_safe(one.name)} <small>{one.green} of {one.checks}</small></li>"
         for one in found.sections
     )
-    worst = [result for name in found.worst for result in found.results if result.name == name]
+    worst = _worst(found)
     todo = "".join(
         f"<li><h3>{_safe(one.name)} · {_safe(figure(one))}</h3><p>{_safe(one.said)}</p>"
         f"<p><b>Do:</b> {_safe(one.fix)}</p>"
@@ -121,7 +128,7 @@ def _row(result: Result) -> str:
     )
 
 
-def _items(items: tuple[Points, ...]) -> str:
+def _items(items: tuple[Scored, ...]) -> str:
     rows = "".join(
         f"<tr><td>{_safe(one.item)}</td><td>{_safe(one.name)}</td><td>{one.points:g}</td><td>{_safe(one.why)}</td></tr>"
         for one in items

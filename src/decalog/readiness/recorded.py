@@ -189,7 +189,7 @@ class Replayed:
         return ""
 
 
-def renamed(messages: Sequence[Message], schema: Schema, run: str) -> Iterator[Message]:
+def renamed(messages: Sequence[Message], schema: Schema, *, run: str) -> Iterator[Message]:
     """Yields the messages under ids of their own, outcomes about the requests among them; without times and theirs."""
 
     def name(id_: str) -> str:
@@ -203,7 +203,7 @@ def renamed(messages: Sequence[Message], schema: Schema, run: str) -> Iterator[M
         yield Message(message.at, message.kind, body)
 
 
-def strangers(body: Mapping[str, Any], schema: Schema, run: str) -> dict[str, Any]:
+def strangers(body: Mapping[str, Any], schema: Schema, *, run: str) -> dict[str, Any]:
     """Returns a request of somebody who never asked before: each entity that is not public under a new name."""
     private = {entity.name for entity in schema.request.entities if entity.privacy != "public"}
     return {key: f"{run}{key}" if key in private else value for key, value in body.items() if key != "event_time"}

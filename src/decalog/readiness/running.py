@@ -15,7 +15,7 @@ from decalog.home import Home
 from decalog.readiness import evidence
 from decalog.readiness.catalog import CHECKS, LIVE
 from decalog.readiness.checks import SECTIONS, Check, Measured, Proof, Result, Status
-from decalog.readiness.ml_test_score import RESULTS, scored
+from decalog.readiness.ml_test_score import RESULTS, Scored, scored
 from decalog.readiness.slo import slo_of
 from decalog.readiness.subject import Subject, scratch
 from decalog.system import find_system
@@ -51,19 +51,16 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: one of them is not.
         """
-        names = [one.name for one in (*CHECKS, LIVE)]
+        names = [one.name for one in CHECKS]
         for where, given, known in (("--section", self.section, SECTIONS), ("--only", self.only, names)):
             if given and given not in known:
                 raise ConfigError(where=where, given=repr(given), expected=near(given, known), fix="Name one of these.")
 
     def checks(self) -> tuple[Check, ...]:
         """Returns the checks that are asked for."""
-        every = (*CHECKS[:-1], LIVE, CHECKS[-1]) if self.url else CHECKS
-        return tuple(
-            check
-            for check in every
-            if (check.quick or not self.quick) and self.section in ("", check.section) and self.only in ("", check.name)
-        )
+        possible = [check for check in CHECKS if self.url or check.name != LIVE]
+        sized = [check for check in possible if check.quick or not self.quick]
+        return tuple(check for check in sized if self.section in ("", check.section) and self.only in ("", check.name))
 
 
 class SectionScore(msgspec.Struct, frozen=True):
@@ -73,15 +70,6 @@ class SectionScore(msgspec.Struct, frozen=True):
     green: int
     checks: int
     percent: int
-
-
-class Points(msgspec.Struct, frozen=True):
-    """An item of the ML Test Score: what it is called, its name, points, and what they rest on."""
-
-    item: str
-    name: str
-    points: float
-    why: str
 
 
 class Readiness(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +94,7 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     quick: bool
     results: tuple[Result, ...]
     worst: tuple[str, ...]
-    items: tuple[Points, ...]
+    items: tuple[Scored, ...]
     at_us: int
     position: int
     took_s: float
@@ -263,21 +251,20 @@ def _why_stale(result: Result, subject: Subject) -> str:
 
 
 def _readiness(subject: Subject, wanted: Wanted, results: Sequence[Result], *, took_s: float) -> Readiness:
-    red = any(result.status == "red" for result in results)
-    open_ = any(result.status == "not measured" for result in results)
+    statuses = {result.status for result in results}
     sections = tuple(_sections(results))
     bad = sorted((one for one in results if one.status != "green"), key=lambda one: (one.status != "red", -one.excess))
-    is_scored = any(result.name == CHECKS[-1].name for result in results)
-    items = scored(subject.kept.get(RESULTS, {}), subject.slo) if is_scored else ()
     return Readiness(
         system=subject.system.name,
         quick=wanted.quick,
         score=min((section.percent for section in sections), default=0),
-        status=RED if red else NOT_MEASURED if open_ or not results else GREEN,
+        status=RED if "red" in statuses else GREEN if statuses == {"green"} else NOT_MEASURED,
         sections=sections,
         results=tuple(results),
         worst=tuple(one.name for one in bad[:_WORST]),
-        items=tuple(Points(one.item.key, one.item.name, one.points, one.why) for one in items),
+        items=scored(subject.kept[RESULTS], subject.slo)
+        if CHECKS[-1].name in {result.name for result in results}
+        else (),
         at_us=SystemClock().now_us(),
         position=subject.position,
         took_s=took_s,

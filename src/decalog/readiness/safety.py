@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -41,7 +42,7 @@ def canaries(subject: Subject, fault: str) -> Measured:
 
 
 def _asked_of_privacy(subject: Subject, what: str, fault: str) -> Measured:
-    """Returns what `decalog.privacy` counts on a copy, by a function (copy, system's path, fault) → (hits, looked at)."""
+    """Returns what `decalog.privacy` counts on a copy: (copy, system's path, fault) → (hits, places looked at)."""
     ask = load(f"{_PRIVACY}:{what}")
     if ask is None:
         raise DataError(
@@ -88,7 +89,7 @@ def _decided(subject: Subject) -> list[Decision]:
             return found
         recorded = recording.latest(10 * _FEWEST)
     with subject.fork() as home, rehearsed(subject, home) as made:
-        return made.play(list(renamed(recorded, subject.system.schema, "groups ")))
+        return made.play(list(renamed(recorded, subject.system.schema, run="groups ")))
 
 
 def _gap(
@@ -117,8 +118,9 @@ def _gap(
         return 1.0, f"{field}: nobody got a favourable action", len(made)
     sure = _upper_ratio(granted[worst], asked[worst], good=granted[best], of=asked[best])
     said = (
-        f"{field}: {' or '.join(sorted(good))} for {rate[worst]:.1%} of {worst} ({asked[worst]:,}) and {rate[best]:.1%} "
-        f"of {best} ({asked[best]:,}), ratio {rate[worst] / rate[best]:.3f}, at most {sure:.3f} by its 95 % interval"
+        f"{field}: {' or '.join(sorted(good))} for {rate[worst]:.1%} of {worst} ({asked[worst]:,}), "
+        f"{rate[best]:.1%} of {best} ({asked[best]:,}), ratio {rate[worst] / rate[best]:.3f}, at most {sure:.3f} "
+        "by its 95 % interval"
     )
     return min(1.0, sure), said, len(made)
 
@@ -172,30 +174,33 @@ class _Drill:
         path = f"/v1/{self._name}/rollout"
         running = self._served.must("GET", path)["content"] or {"stage": "stopped"}
         if running["stage"] not in _ENDS:
-            self._served.must("PUT", path, {"name": running["name"], "stage": "stopped", "why": "a drill on a copy"})
+            self._served.must("PUT", path, body={"name": running["name"], "stage": "stopped", "why": "a drill"})
         before = [self._decide() for _ in range(_PROBES)]
         step = {"name": "check-drill", "model": self._challenger}
-        self._served.must("PUT", path, step | {"stage": "canary", "share_bp": 10_000})
+        self._served.must("PUT", path, body=step | {"stage": "canary", "share_bp": 10_000})
         under = [self._decide() for _ in range(_PROBES)]
         ordered = time.monotonic()
-        self._served.must("PUT", path, {"name": "check-drill", "stage": "stopped", "why": "the drill ends it"})
+        self._served.must("PUT", path, body={**step, "stage": "stopped", "why": "the drill ends it"})
         after = self._decide()
         while after["model"] != before[-1]["model"] and time.monotonic() - ordered < patience_s:
             after = self._decide()
         seconds = time.monotonic() - ordered
         rest = [after, *(self._decide() for _ in range(_PROBES))]
-        wrong = []
+        return seconds, list(self._wrong(before[-1], under, rest=rest))
+
+    def _wrong(
+        self, before: dict[str, Any], under: list[dict[str, Any]], *, rest: list[dict[str, Any]]
+    ) -> Iterator[str]:
         if not all(one["model"] == self._challenger[:12] for one in under):
-            wrong.append("the challenger did not decide everything")
-        if any(one != before[-1] for one in rest):
-            wrong.append("what decides after it is not what decided before")
-        return seconds, wrong
+            yield "the challenger did not decide everything"
+        if any(one != before for one in rest):
+            yield "what decides after it is not what decided before"
 
     def _decide(self) -> dict[str, Any]:
         self._asked += 1
-        body = strangers(self._bodies[self._asked % len(self._bodies)], self._schema, f"drill {self._asked} ")
+        body = strangers(self._bodies[self._asked % len(self._bodies)], self._schema, run=f"drill {self._asked} ")
         body["id"] = f"drill {self._asked}"
-        told = self._served.must("POST", message_path(self._name, "decide"), body)
+        told = self._served.must("POST", message_path(self._name, "decide"), body=body)
         versions: dict[str, Any] = told["versions"]
         return versions
 

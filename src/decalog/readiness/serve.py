@@ -65,7 +65,7 @@ class Served:
         line = next(line for line in self._proc("status").splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) * 1_024
 
-    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    def ask(self, method: str, path: str, *, body: Any = None) -> tuple[int, Any]:
         """Returns status and answer of one request; 0 and None where nobody answers."""
         wire = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ASK_S)
         raw = None if body is None else msgspec.json.encode(body)
@@ -78,13 +78,13 @@ class Served:
         finally:
             wire.close()
 
-    def must(self, method: str, path: str, body: Any = None) -> Any:
+    def must(self, method: str, path: str, *, body: Any = None) -> Any:
         """Returns the answer of a request that has to be taken.
 
         Raises:
             LogUnavailableError: it was not.
         """
-        status, told = self.ask(method, path, body)
+        status, told = self.ask(method, path, body=body)
         if status == _OK:
             return told
         raise LogUnavailableError(

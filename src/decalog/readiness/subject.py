@@ -215,7 +215,7 @@ class Rehearsal:
 
 
 @contextmanager
-def rehearsed(subject: Subject, home: Home, change: Any = None) -> Iterator[Rehearsal]:
+def rehearsed(subject: Subject, home: Home, *, change: Any = None) -> Iterator[Rehearsal]:
     """Gives a rehearsal on a fork, its log closed afterwards."""
     made = Rehearsal(subject, home, change)
     with closing(made.log):

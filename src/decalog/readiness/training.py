@@ -26,6 +26,28 @@ def reproducible(subject: Subject, fault: str) -> Measured:
 
 def lead(subject: Subject, fault: str) -> Measured:
     """Measures how much the champion leads over the best baseline, by the report that it was registered with."""
+    name, report = _report(subject)
+    metric, values = _compared(report)
+    baselines = {c.name: values[c.name] for c in report.contenders if c.role == "baseline" and c.name in values}
+    if name not in values or not baselines:
+        raise DataError(
+            where=f"{subject.system.name} report of its champion",
+            given=f"no {metric} of champion and baselines",
+            expected="both, judged on the same part",
+            fix="Train again with the system's baselines.",
+        )
+    best = max(baselines, key=baselines.__getitem__)
+    mine = min(values.values()) if fault else values[name]
+    said = f"{metric}: {name} {mine:,.4g}, {best} {baselines[best]:,.4g} (higher is better), on the later part"
+    return Measured(value=(mine - baselines[best]) / (abs(baselines[best]) or 1.0), n=report.test.labelled, said=said)
+
+
+def _report(subject: Subject) -> tuple[str, Report]:
+    """Returns the kind of the champion and the report that it was registered with.
+
+    Raises:
+        DataError: there is none.
+    """
     with subject.reading() as (deployment, _):
         current = deployment.registry.current(subject.system.name)
         artefact = None if current is None else deployment.registry.get(current)
@@ -37,22 +59,7 @@ def lead(subject: Subject, fault: str) -> Measured:
             expected="a champion that `decalog train` made and judged",
             fix="Train again.",
         )
-    report = msgspec.json.decode(path.read_bytes(), type=Report)
-    metric, values = _compared(report)
-    baselines = {c.name: values[c.name] for c in report.contenders if c.role == "baseline" and c.name in values}
-    champion = artefact.manifest.name
-    if champion not in values or not baselines:
-        raise DataError(
-            where=f"{subject.system.name} report of {artefact.id[:12]}",
-            given=f"no {metric} of champion and baselines",
-            expected="both, judged on the same part",
-            fix="Train again with the system's baselines.",
-        )
-    best = max(baselines, key=baselines.__getitem__)
-    mine = min(values.values()) if fault else values[champion]
-    said = f"{metric}: {champion} {mine:,.4g}, {best} {baselines[best]:,.4g} (higher is better), on the later part"
-    room = abs(baselines[best]) or 1.0
-    return Measured(value=(mine - baselines[best]) / room, n=report.test.labelled, said=said)
+    return artefact.manifest.name, msgspec.json.decode(path.read_bytes(), type=Report)
 
 
 def _compared(report: Report) -> tuple[str, Mapping[str, float]]:
