@@ -20,7 +20,7 @@ from decalog.clock import DAY, HOUR
 from decalog.decisions import Decision
 from decalog.errors import DataError
 from decalog.models.base import Model
-from decalog.monitoring import Monitor, monitors_of
+from decalog.monitoring import monitors_of
 from decalog.readiness.checks import Measured
 from decalog.readiness.subject import Rehearsal, Subject, rehearsed
 from decalog.registry import Registry
@@ -62,7 +62,8 @@ class Seen(NamedTuple):
 class Loss(NamedTuple):
     """What a degradation cost in so many hours: hours to alert and to damage (infinite for never), a day's loss.
 
-    Damage beyond the hours that were played is reckoned by the pace of the loss in them.
+    Damage beyond the hours that were played is reckoned by the pace of the loss in them. `within_h` is the longest
+    window of a monitor: what does no damage in that time and is not noticed in what was played is left to it.
     """
 
     name: str
@@ -71,14 +72,15 @@ class Loss(NamedTuple):
     damaged_h: float
     a_day_minor: float
     monitors: tuple[str, ...]
+    within_h: float
 
     @property
     def ratio(self) -> float:
-        """Time to detect over time to damage; the least that it can be where it was not noticed; 0 without damage."""
-        if math.isinf(self.damaged_h):
+        """Time to detect over time to damage; infinite where it was not noticed, 0 without damage."""
+        is_slow = self.damaged_h > max(self.within_h, self.played_h)
+        if math.isinf(self.damaged_h) or (is_slow and math.isinf(self.detected_h)):
             return 0.0
-        is_open = math.isinf(self.detected_h) and self.damaged_h > self.played_h
-        return (self.played_h if is_open else self.detected_h) / self.damaged_h
+        return self.detected_h / self.damaged_h
 
     def text(self) -> str:
         """Returns it in words."""
@@ -234,18 +236,12 @@ def _played(subject: Subject, one: Degradation) -> Seen:
 
 def _ears(system: System) -> tuple[System, System, System]:
     """Returns the system; one whose monitors may not alarm; and one that finds fault with every action."""
-    cry = msgspec.structs.replace(_any_action(system), of=system.schema.actions)
-    return (
-        system,
-        msgspec.structs.replace(system, false_alarms_a_week=-1.0),
-        msgspec.structs.replace(system, monitors=(*system.monitors, cry)),
+    usual = monitors_of(system)[0]
+    cry = msgspec.structs.replace(
+        usual, name="cry", watches="action", of=system.schema.actions, alert="above", level=0.5, window="1d"
     )
-
-
-def _any_action(system: System) -> Monitor:
-    return msgspec.structs.replace(
-        monitors_of(system)[0], name="cry", watches="action", alert="above", level=0.5, window="1d"
-    )
+    deaf = msgspec.structs.replace(system, false_alarms_a_week=-1.0)
+    return system, deaf, msgspec.structs.replace(system, monitors=(*system.monitors, cry))
 
 
 def _watched(made: Rehearsal, system: System) -> Watch:
@@ -269,7 +265,8 @@ def _loss(name: str, calm: Seen, run: Seen, *, deaf: bool, budget: int, known: s
     first = [(one.since + run.windows.get(one.monitor, 0) - seen.since, one.monitor) for one in seen.findings]
     new = sorted((us, monitor) for us, monitor in first if monitor not in known)
     detected = new[0][0] / HOUR if new else math.inf
-    return Loss(name, span_h, detected, damaged, float(lost[-1]) * 24 / span_h, tuple(monitor for _, monitor in new))
+    by, longest = tuple(monitor for _, monitor in new), max(run.windows.values()) / HOUR
+    return Loss(name, span_h, detected, damaged, float(lost[-1]) * 24 / span_h, by, longest)
 
 
 def _worse(honest: Decision, degraded: Decision, calm: Seen) -> float:

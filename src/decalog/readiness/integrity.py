@@ -13,12 +13,12 @@ import numpy as np
 from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import DataError, RequestError
-from decalog.events import Record
+from decalog.events import Record, encode
 from decalog.home import Home
 from decalog.parity import Certificate
 from decalog.readiness.checks import Measured
 from decalog.readiness.recorded import Replayed, renamed
-from decalog.readiness.subject import Subject, rehearsed, relogged
+from decalog.readiness.subject import Subject, rehearsed
 from decalog.schema import Field
 from decalog.serving import Service
 from decalog.testing.laws import crashes, fallbacks, labels, parity
@@ -223,7 +223,7 @@ def _other_bit(decision: Decision) -> Decision:
 def _forged(deployment: Deployment) -> Deployment:
     """Returns it on a log in which one bit of the last decision's features is another."""
     record, decision = next(_whole(deployment, deployment.log.position))
-    forged = relogged(record, _other_bit(decision))
+    forged = msgspec.structs.replace(record, body=encode(_other_bit(decision)))
     log = TamperedLog(deployment.log, lambda one: forged if one.seq == record.seq else one)
     return Deployment(deployment.home, deployment.system, log, deployment.setup)
 

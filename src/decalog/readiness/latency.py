@@ -27,7 +27,7 @@ _P = 0.99
 def p99(subject: Subject, fault: str) -> Measured:
     """Measures law 8: p99 of a decision over HTTP at the declared load; the reply follows the sync of its record."""
     ran = _plain(subject, fault)
-    return _whole(
+    return whole(
         ran,
         f"{ran.load.requests:,} decisions at {ran.rate:g}/s, the log durable",
         limit=subject.slo.limit("p99_ms"),
@@ -69,7 +69,7 @@ def retraining_p99(subject: Subject, fault: str) -> Measured:
 
     faults = {"": "", "slow model": _slow("model", limit)}[fault]
     ran = at_declared(subject, faults, limit_ms=limit, beside=training)
-    return _whole(
+    return whole(
         ran,
         f"{ran.load.requests:,} decisions at {ran.rate:g}/s beside a training on the same log",
         limit=limit,
@@ -110,7 +110,7 @@ def swapping_p99(subject: Subject, fault: str) -> Measured:
             fix="Make the load longer: `seconds` in slo.toml.",
         )
     said = f"{ran.load.requests:,} decisions at {ran.rate:g}/s while the champion changed every {_SWAP_S} s"
-    return _whole(ran, said, limit=limit, fault=fault)
+    return whole(ran, said, limit=limit, fault=fault)
 
 
 def live_p99(subject: Subject, fault: str) -> Measured:
@@ -194,7 +194,7 @@ def _slow(stage: str, limit_ms: float) -> str:
     return f"slow {stage}={1.5 * limit_ms / 1e3}"
 
 
-def _whole(ran: Ran, said: str, *, limit: float, fault: str) -> Measured:
+def whole(ran: Ran, said: str, *, limit: float, fault: str) -> Measured:
     """Returns what came of a load.
 
     Raises:

@@ -215,7 +215,7 @@ def load(served: Served, system: str, *, timed: Sequence[tuple[float, Message]])
         msgspec.json.encode((at_s, message_path(system, one.kind), msgspec.json.encode(one.body).decode()))
         for at_s, one in timed
     )
-    command = [*_GENERATOR, "--timed", "--port", str(served.port), "--connections", str(_CONNECTIONS)]
+    command = [*_GENERATOR, "--port", str(served.port), "--connections", str(_CONNECTIONS)]
     # Through a pipe: what is sent holds personal values, and no file may.
     ran = subprocess.run(command, input=lines, capture_output=True, check=False, timeout=_LONGEST_S)  # noqa: S603 - our own
     if ran.returncode:

@@ -24,7 +24,7 @@ from decalog.clock import ManualClock
 from decalog.decisions import Decision, decode_decision
 from decalog.deployment import Deployment, Setup
 from decalog.errors import DataError
-from decalog.events import Record, encode
+from decalog.events import Record
 from decalog.home import Home
 from decalog.log import Log
 from decalog.readiness.recorded import Recording
@@ -256,8 +256,3 @@ def decisions(log: Log, system: str, *, start: int = 0) -> Iterator[tuple[Record
             decision = decode_decision(record.body)
             if decision.mode != "imported":
                 yield record, decision
-
-
-def relogged(record: Record, decision: Decision) -> Record:
-    """Returns a record that holds another decision, as a forger would leave it."""
-    return msgspec.structs.replace(record, body=encode(decision))
