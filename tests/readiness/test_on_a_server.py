@@ -56,9 +56,13 @@ def test_a_rollback_is_prompt_and_a_deaf_server_is_found(subject: Subject) -> No
 
 
 def test_a_server_that_does_not_start_is_said(subject: Subject) -> None:
-    with subject.fork() as home, closing(home.writer()):
-        with pytest.raises(LogUnavailableError) as caught, serving(subject, home):
-            pass
+    with (
+        subject.fork() as home,
+        closing(home.writer()),
+        pytest.raises(LogUnavailableError) as caught,
+        serving(subject, home),
+    ):
+        pass
     assert "server of the check: one that did not start:" in str(caught.value)
 
 
