@@ -30,7 +30,9 @@ from decalog.verification import verify
 REQUESTS, QUICK = 300, 120
 """Recorded requests that a law is tried on."""
 _PAST = 20_000
-"""Decisions of before that are replayed at most; a quick run takes a tenth."""
+"""Records of the log that flipped requests are decided on."""
+_REPLAYED = 1_000
+"""Decisions that are replayed, the newest; a quick run takes a fifth."""
 _TRIED = 40
 _TURNS = 20
 
@@ -87,8 +89,7 @@ def replay(subject: Subject, fault: str) -> Measured:
     """Counts logged decisions that do not replay to the same bits and action."""
     with subject.reading() as (deployment, _):
         read = _forged(deployment) if fault else deployment
-        start = max(0, read.log.position - (_PAST // 10 if subject.quick else _PAST))
-        found = read.replayer().range(start)
+        found = read.replayer().range(_start(read, _REPLAYED // 5 if subject.quick else _REPLAYED))
     if not found.replayed:
         raise DataError(
             where=f"{subject.system.name} replay",
@@ -98,6 +99,18 @@ def replay(subject: Subject, fault: str) -> Measured:
         )
     said = f"{found.identical:,} of the last {found.replayed:,} decisions replay to the same bits and action"
     return Measured(value=float(found.replayed - found.identical), n=found.replayed, said=said)
+
+
+def _start(deployment: Deployment, wanted: int) -> int:
+    """Returns the position from which on the log holds so many decisions that were made here, or 0."""
+    log, found = deployment.log, 0
+    for seq in range(log.position - 1, -1, -1):
+        record = log.get(seq)
+        if (record.kind, record.system) == ("decision", deployment.system.name):
+            found += decode_decision(record.body).mode != "imported"
+            if found == wanted:
+                return seq
+    return 0
 
 
 def disorder(subject: Subject, fault: str) -> Measured:

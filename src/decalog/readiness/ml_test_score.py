@@ -10,7 +10,9 @@ productionisation, more than 2 reasonably tested, more than 3 strong automated t
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import NamedTuple
 
 import msgspec
@@ -48,36 +50,12 @@ class Scored(msgspec.Struct, frozen=True):
     why: str
 
 
-ITEMS = (
-    Item("data", 1, "Feature expectations are captured in a schema", ("flipped_types",)),
-    Item("data", 2, "All features are beneficial"),
-    Item("data", 3, "No feature's cost is too much", ("features_p99", "data_10x")),
-    Item("data", 4, "Features adhere to meta-level requirements"),
-    Item("data", 5, "The data pipeline has appropriate privacy controls", ("erasure", "canaries")),
-    Item("data", 6, "New features can be added quickly"),
-    Item("data", 7, "All input feature code is tested", ("disorder",)),
-    Item("model", 1, "Model specs are reviewed and submitted"),
-    Item("model", 2, "Offline and online metrics correlate"),
-    Item("model", 3, "All hyperparameters have been tuned"),
-    Item("model", 4, "The impact of model staleness is known"),
-    Item("model", 5, "A simpler model is not better", ("lead",)),
-    Item("model", 6, "Model quality is sufficient on important data slices"),
-    Item("model", 7, "The model is tested for considerations of inclusion", ("protected_ratio",)),
-    Item("infrastructure", 1, "Training is reproducible", ("reproducible",)),
-    Item("infrastructure", 2, "Model specs are unit tested"),
-    Item("infrastructure", 3, "The ML pipeline is integration tested", ("retraining_p99", "labels_in_any_order")),
-    Item("infrastructure", 4, "Model quality is validated before serving"),
-    Item("infrastructure", 5, "The model is debuggable", ("replay",)),
-    Item("infrastructure", 6, "Models are canaried before serving", ("rollback",)),
-    Item("infrastructure", 7, "Serving models can be rolled back", ("rollback", "swapping_p99")),
-    Item("monitoring", 1, "Dependency changes result in notification"),
-    Item("monitoring", 2, "Data invariants hold for inputs", ("detection",)),
-    Item("monitoring", 3, "Training and serving are not skewed", ("skew",)),
-    Item("monitoring", 4, "Models are not too stale", ("model_age",)),
-    Item("monitoring", 5, "Models are numerically stable", ("broken_inputs",)),
-    Item("monitoring", 6, "Computing performance has not regressed", ("p99", "memory_10x", "traffic_10x")),
-    Item("monitoring", 7, "Prediction quality has not regressed", ("silence",)),
+ITEMS = tuple(
+    Item(section, int(number), item["name"], tuple(item["checks"]))
+    for section, items in tomllib.loads((files(__package__) / "ml_test_score.toml").read_text(encoding="utf-8")).items()
+    for number, item in items.items()
 )
+"""All 28, in the order of the paper."""
 
 
 def scored(results: Mapping[str, Result], slo: Slo) -> tuple[Scored, ...]:

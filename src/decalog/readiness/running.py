@@ -115,11 +115,8 @@ class Tried(msgspec.Struct, frozen=True):
         """Returns it for people."""
         caught = sum(proof.is_caught for proof in self.proofs)
         head = f"{self.system}: {caught} of {len(self.proofs)} seeded faults turned their check red"
-        lines = [
-            f"  {'red' if proof.is_caught else 'MISSED' if proof.status == 'green' else '?':8}{proof.check:20} "
-            f"{proof.fault}: {proof.said}"
-            for proof in self.proofs
-        ]
+        words = {"red": "red", "green": "MISSED", "not measured": "?"}
+        lines = (f"  {words[one.status]:8}{one.check:20} {one.fault}: {one.said}" for one in self.proofs)
         return "\n".join([head, *lines])
 
 

@@ -9,16 +9,20 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+from decalog import operations
 from decalog.decisions import Decision
 from decalog.deployment import Deployment
 from decalog.errors import DataError
+from decalog.explaining import Explainer
 from decalog.home import Home
 from decalog.readiness.checks import Measured
 from decalog.readiness.recorded import renamed, strangers
 from decalog.readiness.serve import Served, serving
 from decalog.readiness.subject import Subject, decisions, rehearsed, twin_of
+from decalog.serving import reply
 from decalog.simulation import message_path
 from decalog.system import System, load
+from decalog.testing.worlds import Message
 
 _FEWEST = 100
 """Decisions of a group below which its rate says too little."""
@@ -27,33 +31,66 @@ _Z95 = 1.959964
 _PROBES = 20
 _PATIENCE = 2.0
 """How long the drill waits for the champion, as a multiple of the limit."""
-_PRIVACY = "decalog.privacy.readiness"
+_MARK = "zQ7canary"
 _ENDS = ("champion", "stopped")
 
 
 def erasure(subject: Subject, fault: str) -> Measured:
-    """Counts where a copy still holds a subject in plain text after it was erased there, and what does not verify."""
-    return _asked_of_privacy(subject, "erasure", fault)
+    """Counts where a copy holds the last person who asked in plain text once they were erased, and what is unsound."""
+    erase, prove = _privacy(subject, "erasing:erase"), _privacy(subject, "erasing:prove")
+    with subject.reading() as (_, recording):
+        body = [one.body for one in recording.latest(_PROBES) if one.kind == "decide"][-1]
+    entity = next(name for name in subject.system.schema.request.subject if name in body)
+    person = str(body[entity])
+    with subject.fork() as home:
+        done = erase(home, subject.path, person=person, entity=entity)
+        if fault:
+            (home.root / "kept.txt").write_text(person, encoding="utf-8")
+        proof = prove(home, person, entity=entity).proof if fault else done.proof
+    hits, wrong = len(proof.scan.hits), (not done.found) + (not proof.sound) + bool(proof.left)
+    return Measured(value=float(hits + wrong), n=proof.scan.files, said=f"{proof.scan.text()}; {proof.verified}")
 
 
 def canaries(subject: Subject, fault: str) -> Measured:
-    """Counts where canary values that were planted in personal fields of a copy show up outside of their envelopes."""
-    return _asked_of_privacy(subject, "canaries", fault)
-
-
-def _asked_of_privacy(subject: Subject, what: str, fault: str) -> Measured:
-    """Returns what `decalog.privacy` counts on a copy: (copy, system's path, fault) → (hits, places looked at)."""
-    ask = load(f"{_PRIVACY}:{what}")
-    if ask is None:
-        raise DataError(
-            where=f"{subject.system.name} {what}",
-            given=f"no `{_PRIVACY}:{what}` in this decalog",
-            expected="the part of decalog that erases and proves it",
-            fix="Take a decalog that has it; until then nobody has measured this.",
-        )
+    """Counts where planted personal values show up: files of a copy, answers, refusals, explanations."""
+    tell, proven = _privacy(subject, "subjects:Told"), _privacy(subject, "erasing:proven")
+    with subject.reading() as (_, recording):
+        asked = [one for one in recording.latest(_PROBES) if one.kind == "decide"][-_PROBES:]
+    planted = [_planted(subject, one) for one in renamed(asked, subject.system.schema, run="canary ")]
+    values = {str(value) for one in planted for value in one.body.values() if _MARK in str(value)}
     with subject.fork() as home:
-        hits, looked = ask(home, subject.path, fault)
-    return Measured(value=float(hits), n=int(looked), said=f"{hits:,} hits in {looked:,} places of a copy")
+        with rehearsed(subject, home) as made:
+            told = [repr(made.service.ingest.admit("event", {**one.body, "id": ""})) for one in planted[:1]]
+            replies = [made.service.decide(one.body) for one in planted]
+            made.log.commit()
+            told += [repr(reply(*found[:2], noun=subject.system.schema.noun)) for found in replies]
+            told += [Explainer(made.deployment).explain(found[1].id).text() for found in replies[:1]]
+        told += [operations.take_snapshot(home, subject.path), *(sorted(values)[:1] if fault else ())]
+        (home.root / "told.txt").write_text("\n".join(told), encoding="utf-8")
+        found = proven(home, [tell("a canary", value) for value in sorted(values)]).scan
+    return Measured(value=float(len(found.hits)), n=found.files, said=found.text())
+
+
+def _planted(subject: Subject, message: Message) -> Message:
+    """Returns a request with a canary in each personal text and entity."""
+    request = subject.system.schema.request
+    personal = {part.name: part.max_length for part in request.entities if part.privacy != "public"}
+    texts = (part for part in request.fields if part.kind == "text" and not part.choices)
+    personal |= {part.name: part.max_length for part in texts if part.privacy != "public"}
+    marks = {name: f"{_MARK}{name}"[:longest] for name, longest in personal.items() if longest > len(_MARK)}
+    return Message(message.at, message.kind, message.body | marks)
+
+
+def _privacy(subject: Subject, name: str) -> Any:
+    found = load(f"decalog.privacy.{name}")
+    if found is not None:
+        return found
+    raise DataError(
+        where=f"privacy of {subject.system.name}",
+        given=f"no decalog.privacy.{name} in this decalog",
+        expected="the part of decalog that erases and proves it",
+        fix="Take a decalog that has it; until then nobody has measured this.",
+    )
 
 
 # ---- protected groups ----
