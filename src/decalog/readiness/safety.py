@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -18,7 +18,7 @@ from decalog.home import Home
 from decalog.readiness.checks import Measured
 from decalog.readiness.recorded import renamed, strangers
 from decalog.readiness.serve import Served, serving
-from decalog.readiness.subject import Subject, decisions, rehearsed, twin_of
+from decalog.readiness.subject import Rehearsal, Subject, decisions, rehearsed, twin_of
 from decalog.serving import reply
 from decalog.simulation import message_path
 from decalog.system import System, load
@@ -60,15 +60,20 @@ def canaries(subject: Subject, fault: str) -> Measured:
     values = {str(value) for one in planted for value in one.body.values() if _MARK in str(value)}
     with subject.fork() as home:
         with rehearsed(subject, home) as made:
-            told = [repr(made.service.ingest.admit("event", {**one.body, "id": ""})) for one in planted[:1]]
-            replies = [made.service.decide(one.body) for one in planted]
-            made.log.commit()
-            told += [repr(reply(*found[:2], noun=subject.system.schema.noun)) for found in replies]
-            told += [Explainer(made.deployment).explain(found[1].id).text() for found in replies[:1]]
+            told = list(_told(made, planted))
         told += [operations.take_snapshot(home, subject.path), *(sorted(values)[:1] if fault else ())]
         (home.root / "told.txt").write_text("\n".join(told), encoding="utf-8")
         found = proven(home, [tell("a canary", value) for value in sorted(values)]).scan
     return Measured(value=float(len(found.hits)), n=found.files, said=found.text())
+
+
+def _told(made: Rehearsal, planted: Sequence[Message]) -> Iterator[str]:
+    """Yields what callers and operators are told: a refusal, answers, an explanation."""
+    yield repr(made.service.ingest.admit("event", {**planted[0].body, "id": ""}))
+    replies = [made.service.decide(one.body) for one in planted]
+    made.log.commit()
+    yield from (repr(reply(*found[:2], noun=made.service.system.schema.noun)) for found in replies)
+    yield Explainer(made.deployment).explain(replies[0][1].id).text()
 
 
 def _planted(subject: Subject, message: Message) -> Message:
