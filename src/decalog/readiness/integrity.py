@@ -65,7 +65,7 @@ def skew(subject: Subject, fault: str) -> Measured:
             where=f"{subject.system.name} skew certificate",
             given=f"{found.compared:,} decisions with features",
             expected=f"{wanted:,}",
-            fix="Train a champion: fallbacks log no features.",
+            fix="Let it decide more: a fallback without features does not count.",
         )
     said = f"{found.identical:,}/{found.compared:,} identical, {found.values:,} values compared bit for bit"
     first = f"; first: {found.first.feature}, {found.first.why.said}" if found.first is not None else ""

@@ -20,7 +20,7 @@ class Machine:
         """Returns the share of all CPU that others used since; 0 where the system does not tell."""
         span = (time.monotonic() - self._begun) * (os.cpu_count() or 1)
         used = _busy_s() - self._busy - (_own_s() - self._own)
-        return max(0.0, used / span) if span > 0 else 0.0
+        return min(1.0, max(0.0, used / span)) if span > 0 else 0.0
 
 
 def _busy_s() -> float:
