@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -22,6 +23,12 @@ def typed(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.fixture
+def own(home: Home, tmp_path: Path) -> Home:
+    shutil.copytree(home.root, tmp_path / "own")
+    return Home(tmp_path / "own")
+
+
 @pytest.fixture(autouse=True)
 def _signals() -> Any:
     before = signal.getsignal(signal.SIGTERM)
@@ -30,9 +37,9 @@ def _signals() -> Any:
 
 
 def test_one_check_is_measured_and_told(
-    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    own: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    words = ("fraud", "--home", str(home.root), "--quick", "--only", "model_age")
+    words = ("fraud", "--home", str(own.root), "--quick", "--only", "model_age")
     assert typed(*words, "--json", "--page", str(tmp_path / "page.html"), monkeypatch=monkeypatch) == 0
     told = msgspec.json.decode(capsys.readouterr().out)
     assert [one["name"] for one in told["results"]] == ["model_age"]
@@ -42,9 +49,9 @@ def test_one_check_is_measured_and_told(
     assert "1 of 1 seeded faults turned their check red" in capsys.readouterr().out
 
 
-def test_a_missed_fault_ends_with_1(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missed_fault_ends_with_1(own: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running.Tried, "holds", property(lambda _: False))
-    words = ("fraud", "--home", str(home.root), "--only", "model_age", "--self-test")
+    words = ("fraud", "--home", str(own.root), "--only", "model_age", "--self-test")
     assert typed(*words, monkeypatch=monkeypatch) == 1
 
 

@@ -86,31 +86,38 @@ def _decided_again(subject: Subject, wanted: int, fault: str) -> Certificate:
 
 
 def replay(subject: Subject, fault: str) -> Measured:
-    """Counts logged decisions that do not replay to the same bits and action."""
-    with subject.reading() as (deployment, _):
-        read = _forged(deployment) if fault else deployment
-        found = read.replayer().range(_start(read, _REPLAYED // 5 if subject.quick else _REPLAYED))
-    if not found.replayed:
-        raise DataError(
-            where=f"{subject.system.name} replay",
-            given="no decision among the last records",
-            expected="some to replay",
-            fix="Let it decide something first.",
-        )
-    said = f"{found.identical:,} of the last {found.replayed:,} decisions replay to the same bits and action"
+    """Counts logged decisions that do not replay to the same bits and action.
+
+    Where the log holds none, recorded requests are decided on a copy.
+    """
+    wanted = _REPLAYED // 5 if subject.quick else _REPLAYED
+    with subject.reading() as (deployment, recording):
+        start = _start(deployment, wanted)
+        if start >= 0:
+            return _replayed(deployment, start, fault)
+        recorded = recording.latest(wanted)
+    with subject.fork() as home, rehearsed(subject, home) as made:
+        made.play(list(renamed(recorded, subject.system.schema, run="replay ")))
+        return _replayed(made.deployment, subject.position, fault)
+
+
+def _replayed(deployment: Deployment, start: int, fault: str) -> Measured:
+    found = (_forged(deployment) if fault else deployment).replayer().range(start)
+    said = f"{found.identical:,} of {found.replayed:,} decisions replay to the same bits and action"
     return Measured(value=float(found.replayed - found.identical), n=found.replayed, said=said)
 
 
 def _start(deployment: Deployment, wanted: int) -> int:
-    """Returns the position from which on the log holds so many decisions that were made here, or 0."""
-    log, found = deployment.log, 0
+    """Returns from which position on the log holds so many decisions that were made here; −1 where it has none."""
+    log, first, found = deployment.log, -1, 0
     for seq in range(log.position - 1, -1, -1):
         record = log.get(seq)
-        if (record.kind, record.system) == ("decision", deployment.system.name):
-            found += decode_decision(record.body).mode != "imported"
-            if found == wanted:
-                return seq
-    return 0
+        is_mine = (record.kind, record.system) == ("decision", deployment.system.name)
+        if is_mine and decode_decision(record.body).mode != "imported":
+            first, found = seq, found + 1
+        if found == wanted:
+            break
+    return first
 
 
 def disorder(subject: Subject, fault: str) -> Measured:
