@@ -185,7 +185,7 @@ def test_make_says_so_where_there_is_no_python_at_all(bare_machine: Path) -> Non
 
 def test_make_help_lists_every_verb(bare_machine: Path) -> None:
     shown = {line.split()[1] for line in run_make(bare_machine, "help").stdout.splitlines()}
-    assert shown == {"up", "test", "lint", "slow", "bench", "docs", "spark", "lock", "clean", "help"}
+    assert shown == {"up", "test", "lint", "slow", "bench", "check-quick", "docs", "spark", "lock", "clean", "help"}
 
 
 def test_the_ci_script_can_be_run() -> None:

@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 from decalog.access import TokenStore
 from decalog.clock import DAY, SECOND, SystemClock, rfc3339
+from decalog.readiness.open_loop import arrivals
 from decalog.simulation import world_of
 from decalog.system import find_system
 
@@ -128,13 +129,21 @@ def _port_of(process: subprocess.Popen[str]) -> int:
     raise SystemExit("the server did not start:\n" + "".join(said))
 
 
+def timed(bodies: Path, *, rate: float, seconds: float, skip: int, path: str) -> str:
+    """Returns what the load generator reads: Poisson arrivals at a rate, each with the next of the bodies."""
+    moments = arrivals(rate, seconds, seed=skip)
+    lines = bodies.read_text().splitlines()[skip : skip + len(moments)]
+    if len(lines) < len(moments):
+        raise SystemExit(f"{len(moments)} bodies are needed, {len(lines)} are left in {bodies.name}")
+    return "\n".join(json.dumps([moment, path, line]) for moment, line in zip(moments, lines, strict=True))
+
+
 def load(served: Served, *, rate: int, seconds: float, bodies: Path, skip: int, path: str = "") -> Figures:
     """Runs one load; returns the generator's figures and the server's CPU and stages a request."""
-    command = [sys.executable, str(Path(__file__).with_name("open_loop.py")), "--port", str(served.port)]
-    command += ["--rate", str(rate), "--seconds", str(seconds), "--bodies", str(bodies), "--skip", str(skip)]
-    command += ["--token", served.token, "--seed", str(skip), *(("--path", path) if path else ())]
+    command = [*GENERATOR, "--port", str(served.port), "--token", served.token]
+    lines = timed(bodies, rate=rate, seconds=seconds, skip=skip, path=path or "/v1/fraud/decide")
     stages, groups, cpu_s = served.stages_s(), served.groups(), served.cpu_s()
-    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    ran = subprocess.run(command, input=lines, check=True, stdout=subprocess.PIPE, text=True)
     cpu_s, after, groups_after = served.cpu_s() - cpu_s, served.stages_s(), served.groups()
     found: dict[str, Any] = json.loads(ran.stdout)
     if found["statuses"] != {"200": found["requests"]}:
@@ -221,6 +230,7 @@ def main() -> None:
 
 
 _DECALOG = (sys.executable, "-m", "decalog")
+GENERATOR = (sys.executable, "-m", "decalog.readiness.open_loop")
 
 if __name__ == "__main__":
     main()

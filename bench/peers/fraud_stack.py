@@ -150,11 +150,10 @@ def _unequal(left: np.ndarray, right: np.ndarray) -> int:
 
 def load(stack: Stack, *, rate: float, seconds: float, bodies: Path, skip: int) -> Figures:
     """Runs one load; returns the generator's figures, with the stack's CPU a request."""
-    program = Path(spine_decision.__file__).with_name("open_loop.py")
-    command = [sys.executable, program, "--port", stack.port, "--rate", rate, "--seconds", seconds, "--bodies", bodies]
-    command += ["--skip", skip, "--token", stack.token, "--seed", skip]
+    command = [*spine_decision.GENERATOR, "--port", str(stack.port), "--token", stack.token]
+    lines = spine_decision.timed(bodies, rate=rate, seconds=seconds, skip=skip, path="/v1/fraud/decide")
     cpu_s = stack.cpu_s()
-    ran = subprocess.run([str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True)
+    ran = subprocess.run(command, input=lines, check=True, stdout=subprocess.PIPE, text=True)
     cpu_s = stack.cpu_s() - cpu_s
     found: Body = json.loads(ran.stdout)
     if found["statuses"] != {"200": found["requests"]}:

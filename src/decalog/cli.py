@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from decalog.cli_check import check_app
 from decalog.cli_levers import levers_app
 from decalog.cli_loop import loop_app
 from decalog.cli_privacy import privacy_app
@@ -58,12 +59,10 @@ data_app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="List, promote and roll back models.")
 tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="Create, list and revoke API tokens.")
-app.add_typer(levers_app)
-app.add_typer(loop_app)
-app.add_typer(privacy_app)
-app.add_typer(data_app, name="data")
-app.add_typer(models_app, name="models")
-app.add_typer(tokens_app, name="tokens")
+for _part in (check_app, levers_app, loop_app, privacy_app):
+    app.add_typer(_part)
+for _part, _name in ((data_app, "data"), (models_app, "models"), (tokens_app, "tokens")):
+    app.add_typer(_part, name=_name)
 
 AliasOption = Annotated[
     Literal["champion", "challenger", "shadow"], typer.Option(help="Which of the names that decisions go by.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +52,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         requests: about how many; half of them as history, half live.
         scale: size of the system's world.
         seed: of the world, of traffic and of models.
+        world: makes another world than the system's, as a system's `world` does: recorded traffic.
     """
 
     system: System
@@ -59,6 +60,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     requests: int = REQUESTS
     scale: float = SCALE
     seed: int = SEED
+    world: Callable[..., World] | None = None
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -204,7 +206,7 @@ def world_of(trial: Trial) -> World:
     Raises:
         ConfigError: the system names none.
     """
-    made = load(trial.system.world)
+    made = trial.world or load(trial.system.world)
     if made is None:
         raise ConfigError(
             where=f"{trial.system.name} world",

@@ -1,10 +1,12 @@
 """An open-loop load generator: arrivals are scheduled in advance, latency counts from the scheduled moment.
 
-    python bench/latency/open_loop.py --port 8000 --rate 200 --seconds 10 --bodies requests.jsonl
+    python -m decalog.readiness.open_loop --port 8000 < lines of [seconds, path, body as text]
 
 A client that waits for answers before it sends would hide the queue that it causes (coordinated omission). Arrivals are
 Poisson, seeded. It is one process with plain sockets and `select`, whose timeouts are finer than the milliseconds of
 an event loop's timers, so that its own CPU is small and can be told apart. It prints one JSON object.
+
+Of what is sent only decisions are timed. It comes through a pipe, since it may hold personal values.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 
 GIVE_UP_S = 30.0
 _HEAD_END = b"\r\n\r\n"
+_DECIDE, _HEAD_BYTES = b"/decide", 200
 
 
 class Connection:
@@ -32,6 +34,7 @@ class Connection:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.scheduled = 0.0
+        self.is_timed = True
         self._received = b""
 
     def fileno(self) -> int:
@@ -41,6 +44,7 @@ class Connection:
     def send(self, request: bytes, scheduled: float) -> None:
         """Sends one request that was due at `scheduled`."""
         self.scheduled = scheduled
+        self.is_timed = _DECIDE in request[:_HEAD_BYTES].partition(b" HTTP/")[0] or request.startswith(b"GET ")
         self.socket.sendall(request)
 
     def receive(self) -> int:
@@ -61,9 +65,9 @@ def _length(head: bytes) -> int:
     return int(head[at:].partition(b"\r\n")[0])
 
 
-def arrivals(rate: float, seconds: float, seed: int) -> list[float]:
+def arrivals(rate: float, seconds: float, *, seed: int) -> list[float]:
     """Returns the moments, in seconds from the start, at which requests are due: a Poisson process."""
-    draw, moment, moments = random.Random(seed), 0.0, list[float]()
+    draw, moment, moments = random.Random(seed), 0.0, list[float]()  # noqa: S311 - a seeded draw needs no cryptography
     while (moment := moment + draw.expovariate(rate)) < seconds:
         moments.append(moment)
     return moments
@@ -110,8 +114,9 @@ class Run:
     def _take(self, connection: Connection, now: float) -> None:
         status = connection.receive()
         if status:
-            self.latencies_s.append(now - connection.scheduled)
-            self.statuses[status] = self.statuses.get(status, 0) + 1
+            if connection.is_timed:
+                self.latencies_s.append(now - connection.scheduled)
+                self.statuses[status] = self.statuses.get(status, 0) + 1
             self._busy.remove(connection)
             self._free.append(connection)
 
@@ -122,44 +127,34 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def as_requests(lines: Sequence[bytes], path: str, token: str) -> list[bytes]:
-    """Returns whole HTTP requests, so that nothing is built while the load runs."""
+def as_request(body: bytes, path: str, *, token: str) -> bytes:
+    """Returns a whole HTTP request, so that nothing is built while the load runs."""
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n".encode()
     if path == "/healthz":
-        return [b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"] * len(lines)
+        return b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     kind = b"Content-Type: application/json\r\nContent-Length: "
-    return [head + kind + str(len(line)).encode() + b"\r\n\r\n" + line for line in lines]
+    return head + kind + str(len(body)).encode() + b"\r\n\r\n" + body
 
 
 def main() -> None:
     """Runs one load and prints what came of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--rate", type=float, required=True, help="requests a second")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--bodies", type=Path, required=True, help="one JSON object a line")
-    parser.add_argument("--skip", type=int, default=0, help="bodies used before")
-    parser.add_argument("--path", default="/v1/fraud/decide")
     parser.add_argument("--token", default="")
     parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
-    moments = arrivals(wanted.rate, wanted.seconds, wanted.seed)
-    lines = wanted.bodies.read_bytes().splitlines()[wanted.skip : wanted.skip + len(moments)]
-    if len(lines) < len(moments):
-        sys.exit(f"open_loop: {len(moments)} bodies are needed, {len(lines)} are left in {wanted.bodies.name}")
-    run = Run(
-        as_requests(lines, wanted.path, wanted.token),
-        moments,
-        [Connection(wanted.port) for _ in range(wanted.connections)],
-    )
+    timed = [json.loads(line) for line in sys.stdin]
+    requests = [as_request(body.encode(), path, token=wanted.token) for _, path, body in timed]
+    connections = [Connection(wanted.port) for _ in range(wanted.connections)]
+    run = Run(requests, [moment for moment, _, _ in timed], connections)
     before = resource.getrusage(resource.RUSAGE_SELF)
     run.run()
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     found = {f"p{name}_ms": 1e3 * quantile(run.latencies_s, share) for name, share in _SHARES.items()}
-    found |= {"late_p99_ms": 1e3 * quantile(run.late_s, 0.99), "generator_cpu_us": 1e6 * cpu_s / len(moments)}
-    print(json.dumps(found | {"requests": len(moments), "statuses": run.statuses}))
+    found |= {"late_p99_ms": 1e3 * quantile(run.late_s, 0.99), "generator_cpu_us": 1e6 * cpu_s / len(timed)}
+    text = json.dumps(found | {"requests": len(run.latencies_s), "statuses": run.statuses})
+    sys.stdout.write(f"{text}\n")
 
 
 _SHARES = {"50": 0.5, "99": 0.99, "99_9": 0.999}

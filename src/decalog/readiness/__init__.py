@@ -1,0 +1,1 @@
+"""Readiness: the production-ready checklist, measured on what runs, each check with a fault that proves it can fail."""

@@ -1,0 +1,48 @@
+"""How much of the machine others use: a limit that is missed on a machine that is busy with them says nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
+
+
+class Machine:
+    """The CPU of this machine from now on: what this process and those that it began use, and what others do."""
+
+    def __init__(self) -> None:
+        self._begun, self._busy, self._own = time.monotonic(), _busy_s(), _own_s()
+
+    def others(self) -> float:
+        """Returns the share of all CPU that others used since; 0 where the system does not tell."""
+        span = (time.monotonic() - self._begun) * (os.cpu_count() or 1)
+        used = _busy_s() - self._busy - (_own_s() - self._own)
+        return min(1.0, max(0.0, used / span)) if span > 0 else 0.0
+
+
+def _busy_s() -> float:
+    """Returns the CPU seconds of all processes since the machine began: all but idle, waiting for disks, and stolen."""
+    path = _PROC / "stat"
+    if not path.exists():
+        return 0.0
+    user, nice, system, _idle, _waiting, irq, soft = map(int, path.read_text().split(maxsplit=8)[1:8])
+    return (user + nice + system + irq + soft) * _TICK_S
+
+
+def _own_s() -> float:
+    """Returns the CPU seconds of this process and of all that it began, those that ended and were waited for too."""
+    parents, used = dict[int, int](), dict[int, float]()
+    for path in _PROC.glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        pid = int(path.parent.name)
+        parents[pid], used[pid] = int(fields[1]), sum(map(int, fields[11:15])) * _TICK_S
+    own = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in own} - own:
+        own |= more
+    return sum(used.get(pid, 0.0) for pid in own)
