@@ -12,6 +12,7 @@ import typer
 
 from decalog.cli_levers import levers_app
 from decalog.cli_loop import loop_app
+from decalog.cli_room import room_app
 from decalog.errors import AccessError, DataError, DecalogError, LogError
 from decalog.terminal import (
     HOME,
@@ -57,11 +58,10 @@ data_app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="List, promote and roll back models.")
 tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="Create, list and revoke API tokens.")
-app.add_typer(levers_app)
-app.add_typer(loop_app)
-app.add_typer(data_app, name="data")
-app.add_typer(models_app, name="models")
-app.add_typer(tokens_app, name="tokens")
+for _part in (levers_app, loop_app, room_app):
+    app.add_typer(_part)
+for _part, _name in ((data_app, "data"), (models_app, "models"), (tokens_app, "tokens")):
+    app.add_typer(_part, name=_name)
 
 AliasOption = Annotated[
     Literal["champion", "challenger", "shadow"], typer.Option(help="Which of the names that decisions go by.")
