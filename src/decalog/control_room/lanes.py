@@ -21,8 +21,8 @@ from decalog.control_room.views import ago, currency_of, day_of, hour_of, index,
 from decalog.registry import Registry
 from decalog.system import find_system
 
-_FAST = 60.0
-"""Seconds of the log's clock a second from which on a picture is of days, and not of hours."""
+_BUSY = 200.0
+"""Decisions in the last minutes from which on a picture is of minutes, and not of hours."""
 _MODELS = 60 * DAY
 _BUCKETS = 168
 _MOST = 5
@@ -76,9 +76,12 @@ def of(place: Place) -> tuple[Lane, ...]:
     """Returns the lanes of a system."""
     with index(place) as found:
         progress = found.progress()
-        window = _window(progress, place)
+        window = _last(progress.known, MINUTE, _BUCKETS)
+        late = found.series(place.system, MINUTE, since=window.starts.start)
+        if sum(column.get("decisions", 0.0) for column in late.values()) < _BUSY:
+            window = _last(progress.known, HOUR, _BUCKETS)
+            late = found.series(place.system, HOUR, since=window.starts.start)
         days = _last(progress.known, DAY, 14)
-        late = found.series(place.system, window.width, since=window.starts.start)
         daily = found.series(place.system, DAY, since=days.starts.start)
     told = measured(place.home, place.system)
     return (
@@ -87,11 +90,6 @@ def of(place: Place) -> tuple[Lane, ...]:
         _improve(place, progress),
         _earn(place, days, days.columns(daily), told=told),
     )
-
-
-def _window(progress: Progress, place: Place) -> Window:
-    speed = place.driven.speed if place.driven is not None else progress.pace
-    return _last(progress.known, HOUR if speed > _FAST else MINUTE, _BUCKETS)
 
 
 def _last(known: int, width: int, count: int) -> Window:
@@ -141,7 +139,7 @@ def _hear(place: Place, window: Window, columns: Sequence[Mapping[str, float]], 
     if labels is not None:
         known, n = labels
         facts.insert(1, Fact("labels known", percent(known / n) if n else "–", f"of {number(n)} in 14 days"))
-    return Lane("hear", "Hear", "outcomes come in and become labels", chart, tuple(facts))
+    return Lane("hear", "Hear", "outcomes become labels", chart, tuple(facts))
 
 
 def _labels(told: Measured | None) -> tuple[int, int] | None:
@@ -198,14 +196,14 @@ def _earn(place: Place, window: Window, columns: Sequence[Mapping[str, float]], 
 
 
 def _measured_money(told: Measured | None, currency: str) -> list[Fact]:
-    """Returns the first figure of the business, as measured."""
+    """Returns the first figure of the business that is money, as measured."""
     if told is None or isinstance(told.tiers, str):
         return []
     for one in told.tiers["groups"][0]["figures"]:
         value = one["value"] or one["expected"]
-        if one["tier"] == "business" and value is not None:
-            shown = money(value["value"], currency) if "minor" in one["unit"] else number(value["value"])
+        if one["tier"] == "business" and value is not None and "minor" in one["unit"] and value["value"]:
             kind = "measured" if one["value"] is not None else "expected"
+            shown = money(value["value"], currency)
             return [Fact(one["metric"].replace("_", " "), shown, f"{kind}, {ago(told.at)}")]
     return []
 
