@@ -22,7 +22,9 @@ def room(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8080,
     auth: Annotated[bool, typer.Option(help="Ask for API tokens; off only on a loopback address.")] = True,
-    https: Annotated[bool, typer.Option("--https", help="A proxy before it speaks https: cookies are for that.")] = False,
+    https: Annotated[
+        bool, typer.Option("--https", help="A proxy before it speaks https: cookies are for that.")
+    ] = False,
 ) -> None:
     """Show what the systems of some homes do, in a browser, and let people act on them with their tokens."""
     from decalog.control_room.homes import House

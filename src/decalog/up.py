@@ -222,7 +222,9 @@ def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
     server = Server(plan, home, screen)
     try:
         server.start(start_us)
-        screen.say("live", f"{server.address}/openapi.json; the clock runs {plan.speed:g} times as fast; Ctrl-C ends it")
+        screen.say(
+            "live", f"{server.address}/openapi.json; the clock runs {plan.speed:g} times as fast; Ctrl-C ends it"
+        )
 
         def restart() -> None:
             server.kill()
@@ -323,7 +325,9 @@ class Beside:
             for line in lines:
                 address = line.partition("control room on ")[2].strip()
                 self._screen.say("open", f"{address}  <- the control room" if address else line.rstrip())
-                if address and (sys.platform == "darwin" or os.environ.get("DISPLAY", os.environ.get("WAYLAND_DISPLAY"))):
+                if address and (
+                    sys.platform == "darwin" or os.environ.get("DISPLAY", os.environ.get("WAYLAND_DISPLAY"))
+                ):
                     webbrowser.open(address)
 
     def _begin_loops(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from decalog.control_room.asking import ask as call
-from decalog.control_room.views import View, log_of
+from decalog.control_room.views import log_of
 from decalog.control_room.web import Ask, Redirect, path_of
 from decalog.errors import RequestError
 from decalog.registry import SHORT, Registry
@@ -14,7 +14,7 @@ from decalog.rollout import Rollout, Rollouts
 _LONGEST = 1_000
 
 
-def rollout(view: View, ask: Ask) -> Redirect:
+def rollout(ask: Ask) -> Redirect:
     """Takes the next step of a rollout, or stops it, on the system's server.
 
     Raises:
@@ -30,25 +30,25 @@ def rollout(view: View, ask: Ask) -> Redirect:
             expected="widen, stop or promote, of the rollout under way",
             fix="Open the system's page again.",
         )
-    why = _why(view, ask)
+    why = _why(ask)
     if act == "promote":
-        return _promoted(ask, last.model, why=why, by=view.doors.caller(ask.session, place))
+        return _promoted(ask, last.model, why=why, by=ask.view.doors.caller(ask.session, place))
     call(ask.session, place, "PUT", "rollout", body=_step(last, act, ask.form.get("share", ""), why))
     said = "stopped" if act == "stop" else "goes on"
     return Redirect(path_of("s", place.system), f"Rollout {last.name} {said}.")
 
 
-def champion(view: View, ask: Ask) -> Redirect:
+def champion(ask: Ask) -> Redirect:
     """Goes back to the champion before, or makes a model the champion; the server follows within seconds.
 
     As for the loop and for `decalog models`, this is the registry's: a server that is down comes up with it.
     """
-    place, by = ask.at, view.doors.caller(ask.session, ask.at)
+    place, by = ask.at, ask.view.doors.caller(ask.session, ask.at)
     if ask.form.get("act") == "promote":
-        return _promoted(ask, ask.form.get("model", ""), why=_why(view, ask), by=by)
+        return _promoted(ask, ask.form.get("model", ""), why=_why(ask), by=by)
     with log_of(place) as log:
         now = log.known_time
-    change = Registry(place.home.root).rollback(place.system, by=by, why=_why(view, ask), at_us=now)
+    change = Registry(place.home.root).rollback(place.system, by=by, why=_why(ask), at_us=now)
     return Redirect(path_of("s", place.system), f"{change.model[:SHORT]} is the champion again.")
 
 
@@ -73,6 +73,6 @@ def _step(last: Rollout, act: str, share: str, why: str) -> dict[str, Any]:
     return {"name": last.name, "stage": "canary", "share_bp": share_bp, "why": why}
 
 
-def _why(view: View, ask: Ask) -> str:
+def _why(ask: Ask) -> str:
     why = ask.form.get("why", "").strip()[:_LONGEST]
-    return f"{why or 'by hand'} ({view.doors.caller(ask.session, ask.at)})"
+    return f"{why or 'by hand'} ({ask.view.doors.caller(ask.session, ask.at)})"

@@ -1,4 +1,4 @@
-"""The application: who may come in, which page it is, and one form for every refusal. Plain ASGI, as `http/app.py` is."""
+"""The application: who may come in, which page it is, and one form for every refusal. Plain ASGI as `http/app.py`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from decalog.access import Scope, is_loopback
 from decalog.control_room import acting, cases, decisions, overview, signing, trouble
 from decalog.control_room.homes import House
 from decalog.control_room.sessions import COOKIE, Doors, Session, Sessions, check_csrf
-from decalog.control_room.views import View, render
-from decalog.control_room.web import MOST_BYTES, SAFE, Ask, Page, Redirect, cookie_of, fields_of, is_ours
+from decalog.control_room.views import render
+from decalog.control_room.web import MOST_BYTES, SAFE, Ask, Page, Redirect, View, cookie_of, fields_of, is_ours
 from decalog.errors import AccessError, DecalogError, RequestError, UnknownRecordError
 from decalog.http.limits import ClientGoneError, Receive, read_body
 from decalog.http.problems import Refusal, internal, refusal_of
 
 log = logging.getLogger("decalog.control_room")
 
-Handler = Callable[[View, Ask], Page | Redirect]
+Handler = Callable[[Ask], Page | Redirect]
 _Reply = tuple[int, bytes, list[tuple[bytes, bytes]]]
 
 _STATIC = Path(__file__).with_name("static")
@@ -99,7 +99,9 @@ class App:
         await send({"type": "http.response.start", "status": status, "headers": [*SAFE, *extra, length]})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
-    async def _answer(self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], receive: Receive) -> _Reply:
+    async def _answer(
+        self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], receive: Receive
+    ) -> _Reply:
         session: Session | None = None
         try:
             self._check_host(headers)
@@ -115,7 +117,7 @@ class App:
             session = session or self._sessions.open("")
             query = fields_of(scope.get("query_string", b"").decode("latin-1"))
             form = await self._form(headers, receive, session) if method == "POST" else {}
-            ask = Ask(path, parts, query, form, session)
+            ask = Ask(self._view, path, parts, query, form, session)
             loop = asyncio.get_running_loop()
             made = await loop.run_in_executor(self._threads, self._made, route, ask)
             return self._reply(made, session)
@@ -136,7 +138,7 @@ class App:
             if route.scope is not None:
                 self._doors.require(ask.session, place, route.scope)
             ask = ask._replace(place=place, parts=ask.parts[1:])
-        made = route.answer(self._view, ask)
+        made = route.answer(ask)
         if isinstance(made, Page):
             made.values.setdefault("place", ask.place)
             return self._page(made, ask.session)
@@ -197,7 +199,11 @@ class App:
 
     def _page(self, page: Page, session: Session | None) -> _Reply:
         body = render(self._view, page, session)
-        return page.status, body.encode(), [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+        return (
+            page.status,
+            body.encode(),
+            [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")],
+        )
 
 
 def _find(path: str, method: str) -> tuple[Route, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from decalog.control_room.asking import ask as call
-from decalog.control_room.views import View, currency_of
+from decalog.control_room.views import currency_of
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.errors import RequestError
 
@@ -13,7 +13,7 @@ _MOST = 100
 _ACTS = ("claim", "release", "fraud", "genuine")
 
 
-def queue(view: View, ask: Ask) -> Page:
+def queue(ask: Ask) -> Page:
     """What waits and what is held, the most worth looking at first."""
     place = ask.at
     cases = call(ask.session, place, "GET", "cases")
@@ -23,12 +23,12 @@ def queue(view: View, ask: Ask) -> Page:
         "waiting": sum(case["state"] == "waiting" for case in cases),
         "figures": call(ask.session, place, "GET", "cases", "figures"),
         "currency": currency_of(place.home.root),
-        "by": view.doors.caller(ask.session, place),
+        "by": ask.view.doors.caller(ask.session, place),
     }
     return Page("cases.html", values)
 
 
-def case(view: View, ask: Ask) -> Page:
+def case(ask: Ask) -> Page:
     """One case, why it came here, and what can be done with it."""
     place = ask.at
     told = call(ask.session, place, "GET", "cases", ask.parts[0])
@@ -36,7 +36,7 @@ def case(view: View, ask: Ask) -> Page:
     return Page("case.html", values | {"title": f"{place.system}: case {ask.parts[0]}"})
 
 
-def act(view: View, ask: Ask) -> Redirect:
+def act(ask: Ask) -> Redirect:
     """Claims a case, gives it back or closes it, in the name of the caller.
 
     Raises:
@@ -47,10 +47,12 @@ def act(view: View, ask: Ask) -> Redirect:
         raise RequestError(
             where="control room, case", given="no act on a case", expected=", ".join(_ACTS), fix="Use the page."
         )
-    body: dict[str, Any] = {"by": view.doors.caller(ask.session, place)[:100]}
+    body: dict[str, Any] = {"by": ask.view.doors.caller(ask.session, place)[:100]}
     if what in ("claim", "release"):
         call(ask.session, place, "POST", "cases", id_, what, body=body)
-        return Redirect(path_of("s", place.system, "cases", id_) if what == "claim" else path_of("s", place.system, "cases"))
+        return Redirect(
+            path_of("s", place.system, "cases", id_) if what == "claim" else path_of("s", place.system, "cases")
+        )
     call(ask.session, place, "POST", "cases", id_, "verdict", body=body | {"fraud": what == "fraud"})
     return Redirect(path_of("s", place.system, "cases"), f"{id_}: {what}.")
 

@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn here: shapes stretch with the page, and what is to be read of an axis stands beside them as text.
+"""Charts as SVG, drawn here: shapes stretch with the page, and what is to be read of an axis is text beside them.
 
 Colours are classes of the style sheet, so a chart needs no style of its own and follows light and dark.
 """

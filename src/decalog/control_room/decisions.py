@@ -10,7 +10,7 @@ from decalog.clock import time_us
 from decalog.control_room.asking import ask as call
 from decalog.control_room.homes import Place
 from decalog.control_room.index import Filter
-from decalog.control_room.views import View, currency_of, index, log_of, number
+from decalog.control_room.views import currency_of, index, log_of, number
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.errors import RequestError, UnknownRecordError, near
@@ -35,7 +35,7 @@ class Said(NamedTuple):
     note: str
 
 
-def listed(view: View, ask: Ask) -> Page:
+def listed(ask: Ask) -> Page:
     """The decisions that a search finds, the newest first."""
     place, query = ask.at, {name: ask.query.get(name, "").strip() for name in _ASKED}
     asked = Filter(
@@ -68,7 +68,7 @@ def listed(view: View, ask: Ask) -> Page:
     return Page("decisions.html", values)
 
 
-def find_entity(view: View, ask: Ask) -> Page | Redirect:
+def find_entity(ask: Ask) -> Page | Redirect:
     """Goes to the decisions about an entity. What was typed becomes a token here and goes no further.
 
     Raises:
@@ -91,7 +91,7 @@ def find_entity(view: View, ask: Ask) -> Page | Redirect:
     return Redirect(f"{here}?token={token}")
 
 
-def shown(view: View, ask: Ask) -> Page:
+def shown(ask: Ask) -> Page:
     """A decision: what was asked, what was known, what was predicted and chosen, and what came of it."""
     place = ask.at
     with log_of(place) as log:
@@ -115,14 +115,14 @@ def shown(view: View, ask: Ask) -> Page:
     return Page("decision.html", values)
 
 
-def why(view: View, ask: Ask) -> Page:
+def why(ask: Ask) -> Page:
     """What moved a decision, and what would have changed it: as its server tells; a part of the decision's page."""
     told = call(ask.session, ask.at, "GET", "decisions", ask.parts[0], "explanation")
     strongest = max((abs(one["log_odds"]) for one in told["explanation"]), default=1.0)
     return Page("why.html", {"title": "Why", "told": told, "strongest": strongest})
 
 
-def replay(view: View, ask: Ask) -> Page:
+def replay(ask: Ask) -> Page:
     """What comes of a decision when it is made again from the log; a part of the decision's page."""
     told = call(ask.session, ask.at, "POST", "decisions", ask.parts[0], "replay", body={})
     return Page("replay.html", {"title": "Replay", "told": told, "id": ask.parts[0]})
@@ -195,4 +195,3 @@ def _time(text: str) -> int:
         raise RequestError(
             where="control room, time", given="what is no time", expected="2026-05-21T10:00", fix="Mend it; it is UTC."
         ) from None
-

@@ -74,6 +74,11 @@ class Follower:
         return msgspec.structs.replace(told, pace=pace, rate=rate)
 
 
+def _end_with_input(ended: threading.Event) -> None:
+    sys.stdin.read()
+    ended.set()
+
+
 def _stop(log: Log) -> int:
     head = log.store.head()
     return 0 if head is None else head.seq + 1
@@ -83,7 +88,7 @@ def follow(roots: list[Path]) -> None:
     """Follows every home below some folders, those that come later too, until standard input ends."""
     os.nice(_PRIORITY)
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    threading.Thread(target=_end_with_input, args=(ended,), daemon=True).start()
     followers: dict[Path, Follower] = {}
     while not ended.is_set():
         is_more = False

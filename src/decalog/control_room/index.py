@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,7 +164,9 @@ class Index:
 
     def arms(self, system: str) -> list[str]:
         """Returns the arms that decided something, the latest rollout first."""
-        sql = "SELECT arm, max(seq) AS last FROM decisions WHERE system = ? AND arm <> '' GROUP BY arm ORDER BY last DESC"
+        sql = (
+            "SELECT arm, max(seq) AS last FROM decisions WHERE system = ? AND arm <> '' GROUP BY arm ORDER BY last DESC"
+        )
         return [row[0] for row in self._rows(sql, system)]
 
     def systems(self) -> list[str]:
@@ -250,10 +252,13 @@ def _conditions(system: str, asked: Filter) -> Iterator[tuple[str, tuple[object,
     """Yields SQL that a decision has to meet, and its values."""
     yield "system = ?", (system,)
     if asked.id:
-        yield "(id = ? OR seq IN (SELECT seq FROM decisions WHERE system = ? AND request = ?))", (
-            asked.id,
-            system,
-            asked.id,
+        yield (
+            "(id = ? OR seq IN (SELECT seq FROM decisions WHERE system = ? AND request = ?))",
+            (
+                asked.id,
+                system,
+                asked.id,
+            ),
         )
     if asked.action:
         yield "action = ?", (asked.action,)
@@ -337,8 +342,8 @@ def _bin(us: int) -> str:
     return f"us {math.ceil(_BIN ** math.ceil(math.log(max(us, 1), _BIN)))}"
 
 
-def percentile(buckets: Iterable[dict[str, float]], share: float) -> float | None:
-    """Returns a percentile of the times that deciding took in some buckets, µs, to 15 %; None where nothing was decided.
+def percentile(buckets: Iterable[Mapping[str, float]], share: float) -> float | None:
+    """Returns a percentile of the times that deciding took, µs, to 15 %; None where nothing was decided.
 
     >>> percentile([{"us 100": 98.0, "us 900": 2.0}], 0.99)
     900.0

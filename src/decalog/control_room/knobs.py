@@ -21,7 +21,7 @@ BUSY, CORRUPT, KILLED, STALLED = "traffic_x10", "corrupt_data", "model_killed", 
 GENERAL = {
     BUSY: "ten times the people: each request comes ten times, as if of others",
     CORRUPT: "every fifth request and outcome comes with an amount or a value that is no number",
-    KILLED: "the champion's files are damaged and the server dies: it comes back without a model",
+    KILLED: "the champion's files are taken away and the server dies: it comes back without a model",
     STALLED: "another program locks the log's file for eight seconds, so that nothing can be written",
 }
 """What can be done to any world: knob → its effect. A world brings switches of its own besides."""

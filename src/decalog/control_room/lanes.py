@@ -1,9 +1,9 @@
 """The three paths of a system as a living picture, and its money: each a chart of late with the figures that matter.
 
-    decide    requests become decisions          by the index
-    hear      outcomes come in and become labels by the index; how many are known, by what was measured last
-    improve   labels become models               by the registry
-    earn      what decisions are expected to bring
+decide    requests become decisions          by the index
+hear      outcomes come in and become labels by the index; how many are known, by what was measured last
+improve   labels become models               by the registry
+earn      what decisions are expected to bring
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Window(NamedTuple):
 
     @property
     def noun(self) -> str:
-        """What a bucket is called."""
-        return {MINUTE: "minute", HOUR: "hour", DAY: "day"}[self.width]
+        """What a bucket is called, with its article."""
+        return {MINUTE: "a minute", HOUR: "an hour", DAY: "a day"}[self.width]
 
     @property
     def ends(self) -> tuple[str, str]:
@@ -106,12 +106,12 @@ def _decide(place: Place, window: Window, columns: Sequence[Mapping[str, float]]
     fell = sum(column.get("fallbacks", 0.0) for column in recent)
     p50, p99 = (percentile(recent, share) for share in (0.5, 0.99))
     deadline = find_system(place.system).deadline_ms
-    said = f"decisions a {window.noun} by action; {number(whole.get('decisions', 0.0))} in the last whole one"
+    said = f"decisions {window.noun} by action; {number(whole.get('decisions', 0.0))} in the last whole one"
     svg = stacked(columns, names, said=said)
-    most = f"{number(highest(columns, names))} a {window.noun}"
+    most = f"{number(highest(columns, names))} {window.noun}"
     chart = Chart(svg, most, "0", *window.ends, _legend(names, "action "))
     facts = (
-        Fact("rate", f"{number(whole.get('decisions', 0.0))} a {window.noun}"),
+        Fact("rate", f"{number(whole.get('decisions', 0.0))} {window.noun}"),
         Fact("p99 to decide", "–" if p99 is None else span(p99), "" if p50 is None else f"median {span(p50)}"),
         Fact("fallbacks", percent(fell / decided) if decided else "–", "", "bad" if fell > 0.01 * decided else ""),
         Fact("deadline", f"{deadline} ms"),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from decalog.admin import list_models
 from decalog.alerts import Alert, AlertBook
-from decalog.clock import DAY, HOUR, MINUTE, time_us
-from decalog.control_room import charts, lanes
+from decalog.clock import time_us
+from decalog.control_room import lanes
 from decalog.control_room.homes import Place, read_json
-from decalog.control_room.measuring import SPAN, Measured, measured
+from decalog.control_room.measuring import Measured, measured
 from decalog.control_room.tiering import shown_tiers
-from decalog.control_room.views import View, currency_of, index, log_of
+from decalog.control_room.views import currency_of, log_of
 from decalog.control_room.web import Ask, Page
 from decalog.rollout import Rollout, Rollouts
 from decalog.system import find_system
@@ -21,14 +20,14 @@ from decalog.tables import Tables
 _CHANGES = ("inputs", "predictions", "importances", "calibration", "reports", "delays")
 
 
-def house(view: View, ask: Ask) -> Page:
+def house(ask: Ask) -> Page:
     """All systems at a glance."""
-    places = [place for place in view.house.places() if "admin" in view.doors.scopes(ask.session, place)]
+    places = [place for place in ask.view.house.places() if "admin" in ask.view.doors.scopes(ask.session, place)]
     cards = [{"place": place, "lanes": lanes.of(place), **_state(place)} for place in places]
     return Page("house.html", {"title": "The house", "cards": cards})
 
 
-def system(view: View, ask: Ask) -> Page:
+def system(ask: Ask) -> Page:
     """One system: what runs, what it came to, what is tried, and what can be done about it."""
     place, by = ask.at, ask.query.get("by", "")
     found, listed = measured(place.home, place.system), list_models(place.home, place.system)
@@ -47,13 +46,13 @@ def system(view: View, ask: Ask) -> Page:
     return Page("system.html", values | _state(place))
 
 
-def readiness(view: View, ask: Ask) -> Page:
+def readiness(ask: Ask) -> Page:
     """What `decalog check` measured last."""
     found = read_json(ask.at.home.root / "readiness" / f"{ask.at.system}.json")
     return Page("readiness.html", {"title": f"{ask.at.system}: readiness", "found": found})
 
 
-def privacy(view: View, ask: Ask) -> Page:
+def privacy(ask: Ask) -> Page:
     """What people asked of their data, as the log says."""
     return Page("privacy.html", {"title": f"{ask.at.system}: privacy", "requests": ()})
 

@@ -1,6 +1,6 @@
 """Who looks: sessions behind a cookie that holds nothing but their id, and the tokens that they were opened with.
 
-A token is verified with each request by the home that made it, so one that is revoked loses its sessions within a second.
+A token is verified with each request by the home that made it: one that is revoked loses its sessions in a second.
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from decalog.control_room.views import View
 from decalog.control_room.web import Ask, Page, Redirect
 from decalog.errors import AccessError, LimitError
 from decalog.http.limits import RateLimit
@@ -14,12 +13,12 @@ _TRIES = RateLimit(1.0, 10, monotonic=time.monotonic)
 """Of all callers together: a token cannot be guessed, so this bounds the work of those who try."""
 
 
-def form(view: View, ask: Ask) -> Page | Redirect:
+def form(ask: Ask) -> Page | Redirect:
     """The form that asks for a token."""
-    return Page("login.html", {"title": "Sign in"}) if view.doors.asks else Redirect("/")
+    return Page("login.html", {"title": "Sign in"}) if ask.view.doors.asks else Redirect("/")
 
 
-def sign_in(view: View, ask: Ask) -> Page | Redirect:
+def sign_in(ask: Ask) -> Page | Redirect:
     """Takes a token; the session that it opens is a new one.
 
     Raises:
@@ -31,7 +30,7 @@ def sign_in(view: View, ask: Ask) -> Page | Redirect:
         )
         raise Refusal(429, error)
     token = ask.form.get("token", "").strip()
-    if not view.doors.is_known(token):
+    if not ask.view.doors.is_known(token):
         wrong = AccessError(
             where="control room, sign in",
             given="a token that no home here knows",
@@ -39,11 +38,11 @@ def sign_in(view: View, ask: Ask) -> Page | Redirect:
             fix="Make one: `decalog tokens create --scope admin --scope decide --scope outcomes`.",
         )
         return Page("login.html", {"title": "Sign in", "error": wrong}, 401)
-    view.sessions.sign_in(ask.session, token)
+    ask.view.sessions.sign_in(ask.session, token)
     return Redirect("/")
 
 
-def sign_out(view: View, ask: Ask) -> Redirect:
+def sign_out(ask: Ask) -> Redirect:
     """Forgets the session and its token."""
-    view.sessions.close(ask.session.id)
+    ask.view.sessions.close(ask.session.id)
     return Redirect("/login")

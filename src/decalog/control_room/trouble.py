@@ -1,4 +1,4 @@
-"""The page of the knobs that make trouble in a simulated world; there is none where nothing simulated drives a system."""
+"""The page of the knobs that make trouble in a simulated world; a system that no world drives has none."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 from decalog.control_room import knobs as files
 from decalog.control_room.homes import Place
 from decalog.control_room.knobs import Driven
-from decalog.control_room.views import View
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.errors import RequestError, UnknownRecordError, near
 from decalog.monitoring import Drift
 from decalog.system import find_system
 
 
-def knobs(view: View, ask: Ask) -> Page:
+def knobs(ask: Ask) -> Page:
     """The knobs, which are on, and what each has to be noticed by."""
     place = ask.at
     told = _driven(place)
@@ -23,7 +22,7 @@ def knobs(view: View, ask: Ask) -> Page:
     return Page("trouble.html", values)
 
 
-def turn(view: View, ask: Ask) -> Redirect:
+def turn(ask: Ask) -> Redirect:
     """Turns a knob on or off.
 
     Raises:

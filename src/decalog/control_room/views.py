@@ -1,4 +1,4 @@
-"""What every page shares: the systems, who looks, and the templates with the words and numbers that they are filled with."""
+"""What every page shares: how home, index and log are opened, and the templates with their words and numbers."""
 
 from __future__ import annotations
 
@@ -9,28 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from decalog.clock import DAY, HOUR, MINUTE, SECOND
-from decalog.control_room.homes import House, Place, index_of
+from decalog.control_room.homes import Place, index_of
 from decalog.control_room.index import Index
-from decalog.control_room.sessions import Doors, Session, Sessions
-from decalog.control_room.web import Page, path_of
+from decalog.control_room.sessions import Session
+from decalog.control_room.web import Page, View, path_of
 from decalog.log import Log
 from decalog.money import EXPONENTS
 from decalog.tables import Tables
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-
-
-class View(NamedTuple):
-    """What pages are made of."""
-
-    house: House
-    doors: Doors
-    sessions: Sessions
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from decalog.control_room.homes import Place
-from decalog.control_room.sessions import Session
+from decalog.control_room.homes import House, Place
+from decalog.control_room.sessions import Doors, Session, Sessions
 from decalog.errors import RequestError
 
 MOST_BYTES = 65_536
@@ -17,8 +17,12 @@ MOST_BYTES = 65_536
 SAFE: tuple[tuple[bytes, bytes], ...] = (
     (
         b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        b"form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+        b"; ".join(
+            [
+                *(b"default-src 'none'", b"script-src 'self'", b"style-src 'self'", b"img-src 'self'"),
+                *(b"connect-src 'self'", b"form-action 'self'", b"frame-ancestors 'none'", b"base-uri 'none'"),
+            ]
+        ),
     ),
     (b"x-frame-options", b"DENY"),
     (b"x-content-type-options", b"nosniff"),
@@ -29,10 +33,19 @@ SAFE: tuple[tuple[bytes, bytes], ...] = (
 """Headers of every answer: nothing inline, nothing from elsewhere, in nobody's frame."""
 
 
+class View(NamedTuple):
+    """What pages are made of: the systems, what sessions may see of them, and the sessions."""
+
+    house: House
+    doors: Doors
+    sessions: Sessions
+
+
 class Ask(NamedTuple):
     """A request that was let in.
 
     Args:
+        view: what pages are made of.
         path: as sent, decoded.
         parts: what stood for the path's `{…}`.
         query, form: the last value of each name.
@@ -40,6 +53,7 @@ class Ask(NamedTuple):
         place: the system that the path names; None where it names none.
     """
 
+    view: View
     path: str
     parts: tuple[str, ...]
     query: Mapping[str, str]
