@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.control_room.rooms import catch_up
-from tests.homes import decide_live, fill_home, records
+from tests.homes import decide_live, fill_home, opened, records
 
 from decalog.clock import DAY, HOUR, MINUTE
 from decalog.control_room import index as indexing
@@ -26,7 +26,11 @@ from decalog.outcomes import decode_outcome
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     made = fill_home(tmp_path_factory.mktemp("index") / "fraud")
-    decide_live(made)
+    decision = decide_live(made)[0]
+    with opened(made) as (deployment, _):
+        said = {"id": "c1", "target": decision.request.id, "kind": "chargeback", "source": "issuer", "value": 1}
+        assert deployment.service().ingest.outcome(said).status == "accepted"
+        deployment.log.commit()
     return made
 
 
