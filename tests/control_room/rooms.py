@@ -13,7 +13,7 @@ import httpx
 
 from decalog.control_room import knobs
 from decalog.control_room.app import App
-from decalog.control_room.homes import House, index_of
+from decalog.control_room.homes import House, homes_below, index_of
 from decalog.control_room.index import Index
 from decalog.control_room.knobs import GENERAL, Driven
 from decalog.home import Home
@@ -41,8 +41,8 @@ class Browser:
 
 def room(*roots: Path, asks: bool = False, url: str = "", https: bool = False) -> Browser:
     """Returns a browser of a control room over some homes, each followed to its end."""
-    for root in roots:
-        catch_up(Home(root))
+    for home in homes_below(roots):
+        catch_up(home)
     house = House(roots, {"fraud": url} if url else {})
     return Browser(App(house, asks=asks, https=https))
 
