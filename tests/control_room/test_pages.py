@@ -170,9 +170,7 @@ def test_a_decision_shows_every_feature_as_logged(filled: Home, runner: asyncio.
         assert decision.versions.model[:12] in page
 
 
-def test_lists_go_on_where_they_ended(
-    filled: Home, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lists_go_on_where_they_ended(filled: Home, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decisions, "_ON_A_PAGE", 2)
 
     async def ask() -> list[str]:
@@ -335,9 +333,7 @@ def test_a_champion_is_rolled_back_and_promoted_with_who_and_why(tmp_path: Path,
     assert back.at_us == forth.at_us > 0  # of the log's clock
 
 
-def test_a_knob_is_turned_for_the_driver_that_is_there_and_for_no_other(
-    filled: Home, runner: asyncio.Runner
-) -> None:
+def test_a_knob_is_turned_for_the_driver_that_is_there_and_for_no_other(filled: Home, runner: asyncio.Runner) -> None:
     driven(filled)
 
     async def ask() -> None:

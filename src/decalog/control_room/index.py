@@ -38,7 +38,7 @@ CREATE INDEX IF NOT EXISTS by_system ON decisions (system, seq);
 CREATE INDEX IF NOT EXISTS by_time ON decisions (system, at);
 CREATE INDEX IF NOT EXISTS by_action ON decisions (system, action, seq);
 CREATE INDEX IF NOT EXISTS by_arm ON decisions (system, arm, seq) WHERE arm <> '';
-CREATE INDEX IF NOT EXISTS by_fallback ON decisions (system, fallback, seq) WHERE fallback <> '';
+CREATE INDEX IF NOT EXISTS by_fallback ON decisions (system, seq) WHERE fallback <> '';
 CREATE INDEX IF NOT EXISTS by_request ON decisions (system, request);
 CREATE INDEX IF NOT EXISTS by_id ON decisions (id);
 CREATE TABLE IF NOT EXISTS touched (token INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (token, seq))
@@ -154,7 +154,7 @@ class Index:
     def decisions(self, system: str, asked: Filter, *, most: int) -> list[Row]:
         """Returns decisions, the newest first."""
         where, values = zip(*_conditions(system, asked), strict=True)
-        sql = f"SELECT * FROM decisions WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - ours
+        sql = f"SELECT decisions.* FROM {_source(asked)} WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - ours
         return [Row(*row) for row in self._rows(sql, *(one for several in values for one in several), most)]
 
     def named(self, id_: str) -> Row | None:
@@ -248,26 +248,30 @@ class Index:
             self._sql.execute(f"DELETE FROM {table}")  # noqa: S608 - ours
 
 
+def _source(asked: Filter) -> str:
+    """Returns what is walked, the newest first: of several things that are asked for, the rarest as a rule."""
+    if asked.token:
+        return "touched CROSS JOIN decisions USING (seq)"
+    if asked.id:
+        return "decisions"
+    walked = {"by_fallback": asked.fallback, "by_arm": asked.arm, "by_action": asked.action}
+    return f"decisions INDEXED BY {next((name for name, is_asked in walked.items() if is_asked), 'by_system')}"
+
+
 def _conditions(system: str, asked: Filter) -> Iterator[tuple[str, tuple[object, ...]]]:
     """Yields SQL that a decision has to meet, and its values."""
     yield "system = ?", (system,)
     if asked.id:
-        yield (
-            "(id = ? OR seq IN (SELECT seq FROM decisions WHERE system = ? AND request = ?))",
-            (
-                asked.id,
-                system,
-                asked.id,
-            ),
-        )
+        named = "seq IN (SELECT seq FROM decisions WHERE id = ? UNION SELECT seq FROM decisions WHERE system = ? AND request = ?)"
+        yield named, (asked.id, system, asked.id)
     if asked.action:
         yield "action = ?", (asked.action,)
     if asked.arm:
-        yield "arm = ?", (asked.arm,)
+        yield "arm <> '' AND arm = ?", (asked.arm,)
     if asked.fallback:
-        yield ("fallback <> ''", ()) if asked.fallback == "any" else ("fallback = ?", (asked.fallback,))
+        yield "fallback <> '' AND ? IN ('any', fallback)", (asked.fallback,)
     if asked.token:
-        yield "seq IN (SELECT seq FROM touched WHERE token = ?)", (asked.token,)
+        yield "token = ?", (asked.token,)
     if asked.since:
         first = "seq >= coalesce((SELECT min(seq) FROM decisions WHERE system = ? AND at >= ?), 9e18)"
         yield first, (system, asked.since)
