@@ -14,6 +14,7 @@ from decalog.cli_check import check_app
 from decalog.cli_levers import levers_app
 from decalog.cli_loop import loop_app
 from decalog.cli_privacy import privacy_app
+from decalog.cli_room import room_app
 from decalog.errors import AccessError, DataError, DecalogError, LogError
 from decalog.terminal import (
     HOME,
@@ -59,7 +60,7 @@ data_app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="List, promote and roll back models.")
 tokens_app = typer.Typer(no_args_is_help=True, rich_markup_mode=_PLAIN, help="Create, list and revoke API tokens.")
-for _part in (check_app, levers_app, loop_app, privacy_app):
+for _part in (check_app, levers_app, loop_app, privacy_app, room_app):
     app.add_typer(_part)
 for _part, _name in ((data_app, "data"), (models_app, "models"), (tokens_app, "tokens")):
     app.add_typer(_part, name=_name)

@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import time
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -57,18 +57,36 @@ class Driver:
         world: already advanced to the server's present.
         address: of the server, `http://127.0.0.1:8000`.
         system: name of the system.
+        shaped: makes what is sent of the world's messages, which may then be refused as well.
     """
 
-    def __init__(self, world: World, address: str, system: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        address: str,
+        system: str,
+        *,
+        shaped: Callable[[Iterable[Message]], Iterable[Message]] | None = None,
+    ) -> None:
         self._world = world
         self._system = system
-        parts = urlsplit(address)
-        self._connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=_TIMEOUT_S)
+        self._shaped = shaped
+        self.connect(address)
         self._actions: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
         self._slow_ms: list[float] = []
         self._now_us = 0
         self._waiting: deque[Message] = deque()
+
+    @property
+    def now_us(self) -> int:
+        """The server's time when it last said so, µs."""
+        return self._now_us
+
+    def connect(self, address: str) -> None:
+        """Sends what follows to a server at another address."""
+        parts = urlsplit(address)
+        self._connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=_TIMEOUT_S)
 
     def run(self, seconds: float) -> None:
         """Sends what the server's clock has reached, for about so many seconds of real time."""
@@ -77,7 +95,8 @@ class Driver:
         while time.monotonic() < end:
             self._now_us = time_us(self._call("GET", "/readyz")[1]["now"])
             # A minute behind: a request must never come from the server's future.
-            self._waiting.extend(self._world.advance(max(self._world.start_us, self._now_us - MINUTE)))
+            came = self._world.advance(max(self._world.start_us, self._now_us - MINUTE))
+            self._waiting.extend(came if self._shaped is None else self._shaped(came))
             while self._waiting and time.monotonic() < end:
                 self._send(self._waiting.popleft())
             time.sleep(_PAUSE_S)
@@ -100,17 +119,20 @@ class Driver:
 
     def _send(self, message: Message) -> None:
         started, is_request = time.perf_counter(), message.kind == "decide"
-        path, may_be = message_path(self._system, message.kind), (_OK,) if is_request else (_OK, _REFUSED)
+        path = message_path(self._system, message.kind)
+        may_be = (_OK,) if is_request and self._shaped is None else (_OK, _REFUSED)
         status, answer = self._call("POST", path, message.body, may_be=may_be)
         self._slow_ms.append((time.perf_counter() - started) * 1e3)
         self._sent["refused" if status == _REFUSED else message.kind] += 1
-        if is_request:
+        if is_request and status == _OK:
             self._decided(message, answer)
 
     def _decided(self, message: Message, answer: Mapping[str, Any]) -> None:
         self._actions[answer["action"]] += 1
         refs = tuple(slot["ref"] for slot in answer.get("slots", []))
-        self._world.react(message.body["id"], answer["action"], at_us=message.at, refs=refs)
+        # What was sent besides the world's own requests is none of the world's.
+        with contextlib.suppress(*([UnknownRecordError] if self._shaped is not None else [])):
+            self._world.react(message.body["id"], answer["action"], at_us=message.at, refs=refs)
 
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, may_be: Collection[int] = (_OK,)

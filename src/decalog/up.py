@@ -12,15 +12,19 @@ import subprocess
 import sys
 import threading
 import time
+import webbrowser
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
 from typing import IO
+from urllib.parse import urlsplit
 
 import msgspec
 
 from decalog.clock import rfc3339
+from decalog.control_room.knobs import driven
+from decalog.control_room.mischief import Mischief
 from decalog.driving import Driver, remind
 from decalog.errors import DecalogError, LogUnavailableError
 from decalog.home import Home
@@ -32,6 +36,7 @@ FIRST = "fraud"
 """The first system that `decalog up` brings up, and the one that real payments are trained for."""
 REAL_SET = "ulb-creditcard"
 _EVERY_S = 2.0
+_ROOM_PORT = 8080
 _BEHIND = 10
 """Priority of the real training: the first live system must not wait for it."""
 
@@ -206,34 +211,136 @@ def _start_real(plan: Plan, screen: Screen) -> RealTraining:
 
 
 def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
-    name = plan.system
-    world = world_of(find_system(name), plan.seed, scale=plan.size[1])
+    name, system = plan.system, find_system(plan.system)
+    world = world_of(system, plan.seed, scale=plan.size[1])
     log = home.reader()
     start_us = log.known_time
     remind(world, log.read(), system=name)
     log.close()
     world.advance(start_us)
-    clock = ("--clock-start", rfc3339(start_us), "--clock-speed", str(plan.speed))
-    others: Others | None = None
-    server = _decalog("serve", name, "--port", str(plan.port), "--no-auth", *clock, home=home.root)
+    beside: list[Others | Beside] = []
+    server = Server(plan, home, screen)
     try:
-        address = _await_listening(server, screen)
-        screen.say("live", f"{address}/openapi.json; the clock runs {plan.speed:g} times as fast; Ctrl-C ends it")
-        driver, others = Driver(world, address, name), Others(plan, screen)
+        server.start(start_us)
+        screen.say(
+            "live", f"{server.address}/openapi.json; the clock runs {plan.speed:g} times as fast; Ctrl-C ends it"
+        )
+
+        def restart() -> None:
+            server.kill()
+            server.start(driver.now_us)
+            driver.connect(server.address)
+
+        mischief = Mischief(home, system.schema, world, restart=restart)
+        driver = Driver(world, server.address, name, shaped=mischief.shaped)
+        if plan.others:
+            beside = [Beside(plan, screen), Others(plan, screen)]
         end = time.monotonic() + plan.seconds if plan.seconds else float("inf")
         with closing(driver):
-            while time.monotonic() < end and server.poll() is None:
+            while time.monotonic() < end and server.is_running:
+                mischief.turn(url=server.address, speed=plan.speed, line=driver.line())
                 driver.run(min(_EVERY_S, max(0.0, end - time.monotonic())))
                 screen.say("live", driver.line())
     except KeyboardInterrupt:
         screen.say("live", "stopping: what was acknowledged is in the log")
     finally:
-        if others is not None:
-            others.stop()
-        server.terminate()
-        server.wait(timeout=30)
+        for one in beside:
+            one.stop()
+        code = server.stop()
     screen.say("live", f"`decalog replay {name} --all --home {home.root}` proves every decision of it")
-    return server.returncode
+    return code
+
+
+class Server:
+    """The server of one system, on a clock that is given to it; it may die and be started again where it was."""
+
+    def __init__(self, plan: Plan, home: Home, screen: Screen) -> None:
+        self._plan, self._home, self._screen = plan, home, screen
+        self._process: subprocess.Popen[str] | None = None
+        self.address = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, at_us: int) -> None:
+        """Starts it at a time, µs; it answers when this returns, a second time where it did the first.
+
+        Raises:
+            LogUnavailableError: it ended before it listened.
+        """
+        port = urlsplit(self.address).port if self.address else self._plan.port
+        clock = ("--clock-start", rfc3339(at_us), "--clock-speed", str(self._plan.speed))
+        words = ("serve", self._plan.system, "--port", str(port), "--no-auth", *clock)
+        self._process = _decalog(*words, home=self._home.root)
+        self.address = _await_listening(self._process, self._screen)
+
+    def kill(self) -> None:
+        """Ends it at once, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def stop(self) -> int:
+        """Ends it and returns its exit code."""
+        if self._process is None:
+            return 1
+        self._process.terminate()
+        return self._process.wait(timeout=30)
+
+
+class Beside:
+    """The control room, and the loop of each system once that is driven: processes of their own, at low priority."""
+
+    def __init__(self, plan: Plan, screen: Screen) -> None:
+        self._plan, self._screen = plan, screen
+        self._running: list[subprocess.Popen[str]] = []
+        self._ended = threading.Event()
+        room = self._begin("room", "--no-auth", "--port", str(_ROOM_PORT if plan.port else 0), home=plan.home)
+        self._threads = [threading.Thread(target=target) for target in (lambda: self._open(room), self._begin_loops)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends them."""
+        self._ended.set()
+        self._threads[1].join()
+        for process in self._running:
+            process.terminate()
+        for process in self._running:
+            process.wait(timeout=60)
+        self._threads[0].join()
+
+    def _begin(self, *words: str, home: Path) -> subprocess.Popen[str]:
+        process = _decalog(*words, home=home)
+        os.setpriority(os.PRIO_PROCESS, process.pid, _BEHIND)
+        self._running.append(process)
+        return process
+
+    def _open(self, room: subprocess.Popen[str]) -> None:
+        """Says where the control room is, and shows it where there is a display."""
+        assert room.stdout is not None  # noqa: S101 - started with a pipe
+        with room.stdout as lines:
+            for line in lines:
+                address = line.partition("control room on ")[2].strip()
+                self._screen.say("open", f"{address}  <- the control room" if address else line.rstrip())
+                if address and (
+                    sys.platform == "darwin" or os.environ.get("DISPLAY", os.environ.get("WAYLAND_DISPLAY"))
+                ):
+                    webbrowser.open(address)
+
+    def _begin_loops(self) -> None:
+        """Begins a system's loop when its server is there; a minute of ours is days of its clock."""
+        waiting = {*SYSTEMS}
+        while waiting and not self._ended.wait(1.0):
+            for name in sorted(waiting):
+                home = Home(self._plan.home / name)
+                told = driven(home, name, now_s=time.time())
+                if told is not None:
+                    waiting.discard(name)
+                    loop = self._begin("loop", name, "--url", told.url, "--every", "1m", home=home.root)
+                    threading.Thread(target=self._screen.follow, args=("loop", loop), daemon=True).start()
 
 
 def _await_listening(server: subprocess.Popen[str], screen: Screen) -> str:

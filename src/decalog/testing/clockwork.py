@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from decalog.clock import DAY
@@ -25,12 +25,13 @@ class Clockwork(ABC):
 
     Attributes:
         start_us, params_hash: see `decalog.testing.worlds.World`.
+        switches: name → its effect.
     """
 
-    def __init__(self, params: Settings, switches: Iterable[str], *, start_us: int) -> None:
+    def __init__(self, params: Settings, switches: Mapping[str, str], *, start_us: int) -> None:
         self.params_hash = params.digest()
         self.start_us = start_us
-        self._world, self._switches = params.world, tuple(switches)
+        self._world, self.switches = params.world, switches
         self._on: frozenset[str] = frozenset()
         self._now_us = start_us - 1
         self._day = 0  # days begun so far
@@ -64,7 +65,7 @@ class Clockwork(ABC):
         Raises:
             ConfigError: there is no such switch.
         """
-        known = {known_switch(self._world, name, switches=self._switches)}
+        known = {known_switch(self._world, name, switches=tuple(self.switches))}
         self._on = self._on | known if on else self._on - known
 
     def _fall_due(self, until_us: int, *, alone: bool) -> Iterable[Message]:

@@ -1,0 +1,108 @@
+"""Follows the logs of homes beside their writers, into the index of each; a process of its own, at low priority.
+
+    python -m decalog.control_room.following HOME…
+
+It ends when its standard input does: with the control room that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+
+from decalog.control_room.homes import homes_below, index_of
+from decalog.control_room.index import Index, Progress
+from decalog.errors import DecalogError
+from decalog.home import Home
+from decalog.log import Log
+
+_EVERY_S = 0.5
+_OVER_S = 10.0
+"""Time over which pace and rate are told."""
+_PRIORITY = 10
+
+
+class Follower:
+    """Follows the log of one home.
+
+    Args:
+        home: that has a log.
+    """
+
+    def __init__(self, home: Home) -> None:
+        self._log = home.reader()
+        self._index = Index(index_of(home), writes=True)
+        self._seen: deque[tuple[float, int, int]] = deque()
+
+    def step(self, now_s: float) -> bool:
+        """Takes the next records, if there are any; returns whether there may be more.
+
+        Args:
+            now_s: of the machine, s since the epoch.
+        """
+        stop = _stop(self._log)
+        taken = self._index.take(self._log, stop=stop)
+        self._index.note(self._told(taken, stop, now_s))
+        return taken.position < stop
+
+    def close(self) -> None:
+        """Releases log and index."""
+        self._log.close()
+        self._index.close()
+
+    def _told(self, taken: Progress, stop: int, now_s: float) -> Progress:
+        """Returns progress with the pace of late, which is none while an old log is being caught up with."""
+        told = msgspec.structs.replace(taken, total=stop, wall=now_s, pace=0.0, rate=0.0)
+        if taken.position < stop:
+            self._seen.clear()
+            return told
+        self._seen.append((now_s, taken.known, taken.position))
+        while self._seen[0][0] < now_s - _OVER_S:
+            self._seen.popleft()
+        then_s, known, position = self._seen[0]
+        passed = now_s - then_s
+        if not passed:
+            return told
+        pace, rate = (taken.known - known) / 1e6 / passed, (taken.position - position) / passed
+        return msgspec.structs.replace(told, pace=pace, rate=rate)
+
+
+def _end_with_input(ended: threading.Event) -> None:
+    sys.stdin.read()
+    ended.set()
+
+
+def _stop(log: Log) -> int:
+    head = log.store.head()
+    return 0 if head is None else head.seq + 1
+
+
+def follow(roots: list[Path]) -> None:
+    """Follows every home below some folders, those that come later too, until standard input ends."""
+    os.nice(_PRIORITY)
+    ended = threading.Event()
+    threading.Thread(target=_end_with_input, args=(ended,), daemon=True).start()
+    followers: dict[Path, Follower] = {}
+    while not ended.is_set():
+        is_more = False
+        for home in homes_below(roots):
+            try:
+                follower = followers.get(home.root) or followers.setdefault(home.root, Follower(home))
+                is_more |= follower.step(time.time())
+            except DecalogError as error:
+                sys.stderr.write(f"control room: {home.root.name}: {error}\n")
+        ended.wait(0.0 if is_more else _EVERY_S)
+    for follower in followers.values():
+        with closing(follower):
+            pass
+
+
+if __name__ == "__main__":
+    follow([Path(word) for word in sys.argv[1:]])

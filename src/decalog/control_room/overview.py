@@ -1,0 +1,111 @@
+"""The pages that look at whole systems: the house, a system, its readiness, its privacy requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from decalog.admin import list_models
+from decalog.alerts import Alert, AlertBook
+from decalog.clock import time_us
+from decalog.control_room import lanes
+from decalog.control_room.homes import Place, read_json
+from decalog.control_room.measuring import Measured, measured
+from decalog.control_room.tiering import shown_tiers
+from decalog.control_room.views import currency_of, log_of
+from decalog.control_room.web import Ask, Page
+from decalog.rollout import Rollout, Rollouts
+from decalog.system import find_system
+from decalog.tables import Tables
+
+_CHANGES = ("inputs", "predictions", "importances", "calibration", "reports", "delays")
+
+
+def house(ask: Ask) -> Page:
+    """All systems at a glance."""
+    places = [place for place in ask.view.house.places() if "admin" in ask.view.doors.scopes(ask.session, place)]
+    cards = [{"place": place, "lanes": lanes.of(place), **_state(place)} for place in places]
+    return Page("house.html", {"title": "The house", "cards": cards})
+
+
+def system(ask: Ask) -> Page:
+    """One system: what runs, what it came to, what is tried, and what can be done about it."""
+    place, by = ask.at, ask.query.get("by", "")
+    found, listed = measured(place.home, place.system), list_models(place.home, place.system)
+    values = {
+        "title": place.system,
+        "lanes": lanes.of(place),
+        "measured": found,
+        "tiers": None if found is None else shown_tiers(found, currency_of(place.home.root)),
+        "drift": None if found is None else _drift(place, found),
+        "models": listed.models[::-1],
+        "history": listed.history[::-1][:20],
+        "steps": _steps(place),
+        "changes": _changes(place),
+        "by": by,
+    }
+    return Page("system.html", values | _state(place))
+
+
+def readiness(ask: Ask) -> Page:
+    """What `decalog check` measured last."""
+    found = read_json(ask.at.home.root / "readiness" / f"{ask.at.system}.json")
+    return Page("readiness.html", {"title": f"{ask.at.system}: readiness", "found": found})
+
+
+def privacy(ask: Ask) -> Page:
+    """What people asked of their data, as the log says."""
+    return Page("privacy.html", {"title": f"{ask.at.system}: privacy", "requests": ()})
+
+
+def _state(place: Place) -> dict[str, Any]:
+    """Returns what is the matter with a system: alerts that stand and those of before, and the rollout under way."""
+    alerts = AlertBook(place.home.root).untold(place.system)
+    with log_of(place) as log:
+        last = Rollouts(log, place.system).last()
+    return {
+        "standing": [_told(alert) for alert in alerts if alert.ended is None][::-1],
+        "ended": [_told(alert) for alert in alerts if alert.ended is not None][::-1][:10],
+        "rollout": last if last is not None and not last.is_over else None,
+        "currency": currency_of(place.home.root),
+    }
+
+
+def _told(alert: Alert) -> dict[str, Any]:
+    labels = {name: value for name, value in alert.labels.items() if name not in ("alertname", "system", "owner")}
+    return {
+        "name": alert.labels["alertname"],
+        "owner": alert.labels.get("owner", ""),
+        "slice": ", ".join(f"{name} {value}" for name, value in labels.items()),
+        "since": alert.started,
+        "ended": alert.ended,
+        **alert.annotations,
+    }
+
+
+def _steps(place: Place) -> list[tuple[int, Rollout]]:
+    """Returns the steps of rollouts with their times, the newest first."""
+    import msgspec
+
+    with log_of(place) as log:
+        stored = Tables(log).history(place.system, "rollout")
+    return [(time_us(one.known_time), msgspec.convert(one.content, Rollout)) for one in stored[::-1][:20]]
+
+
+def _changes(place: Place) -> list[Any]:
+    with log_of(place) as log:
+        return Tables(log).changes(place.system)[::-1][:10]
+
+
+def _drift(place: Place, found: Measured) -> list[dict[str, Any]]:
+    """Returns what the latest look of each monitor of changes read, the largest first."""
+    if isinstance(found.watch, str):
+        return []
+    from decalog.monitoring import monitors_of
+
+    told = []
+    for monitor in monitors_of(find_system(place.system)):
+        readings = found.watch["latest"].get(monitor.name, [])
+        if monitor.watches in _CHANGES:
+            ordered = sorted(readings, key=lambda one: (not one["is_beyond"], one["p_value"]))
+            told.append({"monitor": monitor, "readings": ordered[:4], "more": max(0, len(ordered) - 4)})
+    return told

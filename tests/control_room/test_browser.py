@@ -1,0 +1,218 @@
+"""The control room in a real Chromium: a first visitor's path, the keyboard, and what axe-core finds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.homes import add_model, fill_home
+
+from decalog.models.linear import Threshold
+from decalog.registry import Registry
+from decalog.systems.fraud.system import SYSTEM
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
+PATIENCE_S = 90.0
+PATIENCE_MS = 1_000 * PATIENCE_S
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: apt-get install chromium")
+
+
+@contextmanager
+def running(*words: str, says: str) -> Iterator[str]:
+    """Runs a command of decalog until the block ends; gives what stands behind some words of its output."""
+    command = [sys.executable, "-m", "decalog", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        said: list[str] = []
+        try:
+            for line in process.stdout:
+                said.append(line)
+                found = re.search(rf"{says}(http://\S+?)(?:/openapi.json|\s)", line)
+                if found:
+                    break
+            else:
+                raise AssertionError("".join(said))
+            os.set_blocking(process.stdout.fileno(), False)
+            yield found[1]
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.communicate(timeout=60)
+            finally:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose second champion, the present one, refuses nearly everybody."""
+    made = tmp_path_factory.mktemp("visited")
+    fill_home(made / "fraud")
+    names = SYSTEM.features.names_for("model")
+    add_model(made / "fraud", Threshold(names.index("amount"), 1_000.0, above=0.97, below=0.001, width=len(names)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(root: Path) -> Iterator[str]:
+    words = ("--alone", "--no-real", "--port", "0", "--scale", "0.3", "--speed", "3600", "--home", str(root))
+    with (
+        running("up", *words, says="live +"),
+        running("room", "--no-auth", "--port", "0", "--home", str(root), says="control room on ") as found,
+    ):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    context = chromium.new_context()
+    made = context.new_page()
+    made.set_default_timeout(PATIENCE_MS)
+    problems: list[str] = []
+    elsewhere: list[str] = []
+    made.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    made.on("pageerror", lambda error: problems.append(str(error)))
+    made.on("request", lambda request: None if "127.0.0.1" in request.url else elsewhere.append(request.url))
+    yield made
+    context.close()
+    assert not [problem for problem in problems if "Failed to fetch" not in problem]
+    assert not elsewhere  # no request leaves the machine
+
+
+def until(page: Page, path: str, selector: str) -> None:
+    """Opens a page again until it shows something."""
+    page.goto(path)
+    page.locator(selector).first.wait_for()
+
+
+def test_a_first_visitors_path(page: Page, address: str, root: Path) -> None:
+    before, now = (change.model for change in Registry(root / "fraud").history("fraud"))
+    # Start: the house says what runs, and whose clock that is.
+    page.goto(address)
+    page.locator("h1", has_text="The house").wait_for()
+    page.locator("#clock", has_text="3,600×").wait_for()
+    # Why was a payment blocked?
+    page.get_by_role("link", name="Decisions").click()
+    page.get_by_label("Action").select_option("block")
+    page.get_by_role("button", name="Search").click()
+    row = page.locator("table.rows tbody tr", has=page.locator(".a-block")).first
+    row.wait_for()  # the first live block comes by itself
+    row.locator("a").click()
+    page.locator("h1", has_text="block").wait_for()
+    assert page.locator(".reasons li").count() >= 1
+    page.get_by_text("What would have changed it").wait_for()
+    page.locator("#why li").first.wait_for()
+    page.get_by_role("button", name="Replay it from the log").click()
+    page.get_by_text("Identical.").wait_for()
+    # Make trouble.
+    page.get_by_role("link", name="Trouble").click()
+    page.get_by_role("switch", name="card testing wave").click()
+    page.locator(".knob.on", has_text="card testing wave").wait_for()
+    # See the alert, and go back to the champion before.
+    page.get_by_role("link", name="Overview").click()
+    page.locator(".alert h4", has_text="fraud block share").wait_for()
+    page.locator("#champions").get_by_label("Why").fill("it refuses nearly everybody")
+    page.get_by_role("button", name="Roll back to the one before").click()
+    page.get_by_text(f"{before[:12]} is the champion again.").wait_for()
+    back = Registry(root / "fraud").history("fraud")[-1]
+    assert (back.act, back.model, back.why) == ("rollback", before, "it refuses nearly everybody (control room)")
+    assert now != before
+    # The server follows: what is decided from now on names the earlier model.
+    page.goto(f"{address}/s/fraud/decisions")
+    for _ in range(60):
+        page.wait_for_timeout(1_000)
+        page.locator("table.rows tbody a").first.click()
+        page.locator("h1 .action").wait_for()
+        if before[:12] in page.content():
+            break
+        page.go_back()
+    assert before[:12] in page.content()
+
+
+PAGES = ("/", "/s/fraud", "/s/fraud/decisions", "/s/fraud/cases", "/s/fraud/trouble", "/s/fraud/readiness")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(chromium: Browser, address: str, scheme: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    context = chromium.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(f"{address}/s/fraud/decisions")
+    one = page.locator("table.rows tbody a").first
+    one.wait_for()
+    decision = one.get_attribute("href")
+    found = []
+    for path in (*PAGES, decision):
+        page.goto(f"{address}{path}")
+        page.locator("h1").wait_for()
+        told = Axe().run(page).response["violations"]
+        found += [
+            (path, one["id"], one["nodes"][0]["html"][:200], one["nodes"][0].get("failureSummary", ""))
+            for one in told
+            if one["impact"] in ("serious", "critical")
+        ]
+    context.close()
+    assert not found
+
+
+def test_every_page_fits_a_telephone(chromium: Browser, address: str) -> None:
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    for path in PAGES:
+        page.goto(f"{address}{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    context.close()
+
+
+def test_pages_live_without_reloading_and_the_theme_is_kept(page: Page, address: str) -> None:
+    page.goto(address)
+    page.evaluate("window.loadedOnce = true")
+    first = page.locator("#clock time").inner_text()
+    page.wait_for_function("told => document.querySelector('#clock time').innerText !== told", arg=first)
+    assert page.evaluate("window.loadedOnce")
+    page.locator("#theme").click()
+    theme = page.evaluate("document.documentElement.dataset.theme")
+    page.reload()
+    assert theme in ("light", "dark")
+    assert page.evaluate("document.documentElement.dataset.theme") == theme
+
+
+def test_the_queue_is_worked_by_keyboard_alone(page: Page, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.goto(f"{address}/s/fraud/decisions?action=review")
+    row = page.locator("table.rows tbody tr", has=page.locator(".a-review")).first
+    row.wait_for()
+    page.goto(f"{address}/s/fraud/cases")
+    page.locator("table.rows tbody a").first.wait_for()
+    page.keyboard.press("j")
+    chosen = page.locator("tr[aria-selected='true'] a")
+    name = chosen.inner_text()
+    page.keyboard.press("Enter")
+    page.locator("h1", has_text=name).wait_for()
+    page.keyboard.press("2")
+    page.locator(".said", has_text=f"{name}: genuine.").wait_for()
+    assert page.url.endswith("/s/fraud/cases")
