@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from tests.privacy.people import ADA, READER, SECRETS, Shop, feed_home, fill, of_ada, of_bob, patient, shop
@@ -15,6 +16,7 @@ from tests.privacy.people import ADA, READER, SECRETS, Shop, feed_home, fill, of
 from decalog.deployment import Deployment, run_aside
 from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError
 from decalog.host import Host
+from decalog.http import App, HttpSettings
 from decalog.meter import Meter
 from decalog.privacy.acts import Corrected
 from decalog.privacy.erasing import Erased
@@ -171,3 +173,22 @@ def test_a_person_may_wish_before_they_are_seen(tmp_path: Path, runner: asyncio.
         found = Deployment(home, "fraud", open_.log).replayer().range()
         assert found.identical == found.replayed == 2
     assert SECRETS["customer"] == ADA
+
+
+def test_an_erased_payment_is_in_no_list_of_the_field_s_protocol(tmp_path: Path, runner: asyncio.Runner) -> None:
+    home = fill(tmp_path / "var")
+    with server(home.root, runner) as (_, host):
+        app = App(host, HttpSettings(tokens=False), access=None)
+
+        async def listed(path: str) -> set[str]:
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+                answer = await client.get(path)
+                return {one["id"] for one in answer.json().get("data", ())} if answer.status_code == 200 else set()
+
+        before = runner.run(listed("/v1/payment_intents?limit=50")), runner.run(listed("/v1/disputes?limit=50"))
+        assert {"ada-1", "bob-1"} <= before[0]
+        assert before[1] == {"cb-1"}
+        runner.run(Live(host, home).erase("fraud", ADA, by="t"))
+        assert {one for one in runner.run(listed("/v1/payment_intents?limit=50")) if one.startswith("ada")} == set()
+        assert runner.run(listed("/v1/disputes?limit=50")) == set()

@@ -311,9 +311,12 @@ class Stripe:
             groups = iter([[*(record for record, _ in payment.reports), payment.record]])
         for group in groups:
             for record in sorted(group, key=lambda one: -one.seq):
-                if record.seq < stop:
+                if record.seq < stop and self._is_kept(record):
                     yield record
             await asyncio.sleep(0)
+
+    def _is_kept(self, record: Record) -> bool:
+        return record.root not in self._host.services[self._system].standing.erased
 
     def _reviewed(self) -> Iterator[Iterable[Record]]:
         log = self._host.log
@@ -362,8 +365,9 @@ class Stripe:
     async def _record(self, id_: str) -> Record:
         """Returns the record that an object of any kind was made from."""
         log = self._host.log
-        seqs = [seq for seq in log.find("outcome", f"{self._system}/{id_}") if seq < log.durable]
-        return log.get(seqs[0]) if seqs else (await self._host.logged(self._system, _plain(id_)))[0]
+        found = (log.get(seq) for seq in log.find("outcome", f"{self._system}/{id_}") if seq < log.durable)
+        reports = list(filter(self._is_kept, found))
+        return reports[0] if reports else (await self._host.logged(self._system, _plain(id_)))[0]
 
     def _id(self, prefix: str, asked: Asked) -> str:
         """Returns the id of what a request makes: a retry with its Idempotency-Key makes the same again."""
