@@ -29,6 +29,7 @@ _FAULT_S = 2.0
 _MOST = 30_000
 """Requests of one load at most: beyond them a load is shorter, not slower."""
 _SHARE = 0.99
+_FEWEST = 200
 
 Beside = Callable[[Home], AbstractContextManager[object]]
 """What happens on the home while a load runs."""
@@ -134,8 +135,11 @@ def as_recorded(subject: Subject, faults: str, *, times: float, limit_ms: float)
 
 
 def cost_of(subject: Subject, *, share: float, faults: str = "") -> Ran:
-    """Returns what a tenth of the declared load costs where the log holds a share of its records: CPU, not time."""
-    rate = max(1.0, subject.slo.load_per_s / 10)
+    """Returns what a tenth of the declared load costs where the log holds a share of its records: CPU, not time.
+
+    A process's CPU is told in hundredths of a second, so it is asked for some hundreds of decisions at least.
+    """
+    rate = max(_FEWEST / subject.seconds, subject.slo.load_per_s / 10)
     draw = random.Random(7)  # noqa: S311 - a seeded draw needs no cryptography
 
     def timed(messages: Sequence[Message], _: int) -> Iterator[tuple[float, Message]]:

@@ -137,6 +137,8 @@ def _items(items: tuple[Scored, ...]) -> str:
 
 
 def _age(result: Result) -> str:
+    if not result.at_us:
+        return "–"
     hours = (SystemClock().now_us() - result.at_us) / HOUR
     return f"{hours * HOUR / DAY:.0f} days" if hours >= 48 else f"{hours:.0f} h"  # noqa: PLR2004 - two days
 

@@ -187,7 +187,8 @@ def _as_kept(check: Check, kept: Result | None, subject: Subject) -> Result:
     if kept is not None and not why:
         return kept
     said = why if kept is None else f"stale: {why}; then {kept.status}, {kept.said}"
-    return _result(subject, check, Measured(value=math.nan, n=0, said=said), "not measured")
+    plain = _result(subject, check, Measured(value=math.nan, n=0, said=said), "not measured")
+    return msgspec.structs.replace(plain, at_us=0 if kept is None else kept.at_us)
 
 
 def _worth_keeping(fresh: Sequence[Result], kept: evidence.Evidence, subject: Subject) -> Iterator[Result]:

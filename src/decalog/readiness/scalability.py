@@ -10,7 +10,7 @@ from decalog.readiness.subject import Subject
 
 TIMES = 10
 _TENTH = 0.1
-_SCAN_S = 5e-3
+_SCAN_S = 2e-2
 """A planted scan takes so much of a decision's CPU over the whole log."""
 _SMALL = 1_000
 
