@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
@@ -42,10 +41,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(autouse=True)
-def fresh(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signing, "_TRIES", RateLimit(1.0, 10, monotonic=lambda: 0.0))
     driven(home)
-    yield
 
 
 def token_of(home: Home, *scopes: str, **parts: Any) -> str:

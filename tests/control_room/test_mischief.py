@@ -42,7 +42,7 @@ class Trouble:
         self._turn()
         told = knobs.driven(self.home, "fraud", now_s=0.0)
         assert told is not None
-        knobs.wish(self.home, "fraud", Wishes(told.driver, names))
+        knobs.wish(self.home, "fraud", wishes=Wishes(told.driver, names))
         self._turn()
         told = knobs.driven(self.home, "fraud", now_s=0.0)
         assert told is not None

@@ -262,8 +262,8 @@ def _conditions(system: str, asked: Filter) -> Iterator[tuple[str, tuple[object,
     """Yields SQL that a decision has to meet, and its values."""
     yield "system = ?", (system,)
     if asked.id:
-        named = "seq IN (SELECT seq FROM decisions WHERE id = ? UNION SELECT seq FROM decisions WHERE system = ? AND request = ?)"
-        yield named, (asked.id, system, asked.id)
+        of_request = "SELECT seq FROM decisions WHERE system = ? AND request = ?"
+        yield "seq IN (SELECT seq FROM decisions WHERE id = ? UNION " + of_request + ")", (asked.id, system, asked.id)
     if asked.action:
         yield "action = ?", (asked.action,)
     if asked.arm:
