@@ -15,7 +15,7 @@ from tests.homes import add_model, decide_live, fill_home, opened, records, rule
 
 from decalog.access import TokenStore
 from decalog.clock import ManualClock, SystemClock
-from decalog.control_room import signing
+from decalog.control_room import lanes, signing
 from decalog.control_room.app import ROUTES
 from decalog.control_room.sessions import COOKIE, Sessions
 from decalog.decisions import Decision, decode_decision
@@ -353,12 +353,10 @@ def test_pages_that_there_are_not_and_other_methods_are_refused_in_words(home: H
 def test_an_error_that_nobody_foresaw_shows_nothing_of_the_inside(
     home: Home, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from decalog.control_room import overview
-
     def fails(*_: object) -> Any:
         raise RuntimeError("card-canary-42")
 
-    monkeypatch.setattr(overview.lanes, "of", fails)
+    monkeypatch.setattr(lanes, "of", fails)
 
     async def ask() -> None:
         answer = await room(home.root).get("/s/fraud")
