@@ -17,7 +17,7 @@ SUPPORTED = import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_inf
 PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3; do \
   "$$p" -c '$(SUPPORTED)' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 
-up: $(VENV)/core.stamp  ## train, serve and drive fraud, then feed beside it
+up: $(VENV)/core.stamp  ## train, serve and drive fraud, then the control room and feed beside it
 	@$(BIN)/decalog up
 
 test: $(VENV)/dev.stamp  ## run the tests

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +19,13 @@ import pytest
 from tests.homes import SCALE, SEED, fill_home, records
 
 from decalog import up
+from decalog.control_room.knobs import Driven, tell
 from decalog.data import fetch
 from decalog.decisions import decode_decision
 from decalog.deployment import Deployment
 from decalog.errors import DataError, LogUnavailableError
 from decalog.home import Home
-from decalog.up import Plan, Screen, bring_up
+from decalog.up import Beside, Plan, Screen, Server, bring_up
 
 PATIENCE_S = 120
 
@@ -262,3 +265,55 @@ def test_what_an_interrupted_start_left_is_put_aside_and_never_lost(
     (aside,) = root.glob("fraud-interrupted-*")
     assert f"what it left lies in {aside}, beginning again" in capsys.readouterr().out
     assert records(Home(aside), "event") == kept
+
+
+def test_a_server_that_was_killed_comes_back_where_it_was(root: Path) -> None:
+    home = Home(root / "fraud")
+    server = Server(plan(root), home, Screen())
+    assert not server.is_running
+    assert server.stop() == 1
+    log = home.reader()
+    known = log.known_time
+    log.close()
+    try:
+        server.start(known)
+        first = server.address
+        server.kill()
+        assert not server.is_running
+        server.start(known)
+        assert server.is_running
+        assert server.address == first
+    finally:
+        assert server.stop() == 0
+
+
+def test_beside_a_live_system_the_control_room_and_its_loop_run_and_end_with_it(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, ...]] = []
+    real = up._decalog
+
+    def decalog(*words: str, home: Path) -> subprocess.Popen[str]:
+        started.append(words)
+        if words[0] == "loop":
+            beside_all.set()
+        return real(*words, home=home)
+
+    beside_all = threading.Event()
+    shown: list[str] = []
+    monkeypatch.setattr(up, "_decalog", decalog)
+    monkeypatch.setattr(up, "SYSTEMS", ("fraud",))
+    monkeypatch.setattr(up.webbrowser, "open", shown.append)
+    monkeypatch.setenv("DISPLAY", ":7")
+    driven = Driven("d", "http://127.0.0.1:1", time.time(), 1.0, {})
+    tell(Home(root / "fraud"), "fraud", driven=driven)
+    beside = Beside(plan(root), Screen())
+    assert beside_all.wait(PATIENCE_S)
+    while not shown:
+        assert beside._threads[0].is_alive()
+        beside._threads[0].join(0.1)
+    beside.stop()
+    assert started[0][:2] == ("room", "--no-auth")
+    assert started[1][:4] == ("loop", "fraud", "--url", "http://127.0.0.1:1")
+    assert re.search(r"open   http://127\.0\.0\.1:\d+  <- the control room", capsys.readouterr().out)
+    assert all(process.poll() is not None for process in beside._running)

@@ -64,5 +64,5 @@ def driven(home: Home, **parts: Any) -> Driven:
         "knobs": GENERAL | {"card_testing_wave": "bursts start 12 times as often"},
     }
     told = Driven(**base | parts)
-    knobs.tell(home, "fraud", told)
+    knobs.tell(home, "fraud", driven=told)
     return told

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
 from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,7 +15,7 @@ from tests.homes import add_model, decide_live, fill_home, opened, records, rule
 
 from decalog.access import TokenStore
 from decalog.clock import ManualClock, SystemClock
-from decalog.control_room import signing
+from decalog.control_room import lanes, signing
 from decalog.control_room.app import ROUTES
 from decalog.control_room.sessions import COOKIE, Sessions
 from decalog.decisions import Decision, decode_decision
@@ -42,10 +41,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 
 @pytest.fixture(autouse=True)
-def fresh(home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signing, "_TRIES", RateLimit(1.0, 10, monotonic=lambda: 0.0))
     driven(home)
-    yield
 
 
 def token_of(home: Home, *scopes: str, **parts: Any) -> str:
@@ -355,12 +353,10 @@ def test_pages_that_there_are_not_and_other_methods_are_refused_in_words(home: H
 def test_an_error_that_nobody_foresaw_shows_nothing_of_the_inside(
     home: Home, runner: asyncio.Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from decalog.control_room import overview
-
     def fails(*_: object) -> Any:
         raise RuntimeError("card-canary-42")
 
-    monkeypatch.setattr(overview.lanes, "of", fails)
+    monkeypatch.setattr(lanes, "of", fails)
 
     async def ask() -> None:
         answer = await room(home.root).get("/s/fraud")

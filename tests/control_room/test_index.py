@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from decalog.control_room import index as indexing
 from decalog.control_room.following import Follower
 from decalog.control_room.homes import index_of
 from decalog.control_room.index import Filter, Index, Progress, percentile
-from decalog.decisions import decode_decision
-from decalog.events import ALL
+from decalog.decisions import Decision, decode_decision
+from decalog.events import ALL, Record
 from decalog.home import Home
 from decalog.outcomes import decode_outcome
 from decalog.systems.fraud.system import SYSTEM
@@ -88,7 +89,7 @@ def test_a_search_finds_what_it_asks_for_and_nothing_else(index: Index, home: Ho
     logged = [(record, decode_decision(record.body)) for record in records(home, "decision")]
     record, decision = logged[len(logged) // 2]
     token = next(token for token in decision.request.entities.values() if token != ALL)
-    asked, fits = {
+    cases: dict[str, tuple[Filter, Callable[[Record, Decision], bool]]] = {
         "action": (Filter(action="allow"), lambda r, d: d.choice.action == "allow"),
         "id": (Filter(id=decision.id), lambda r, d: d.id == decision.id),
         "request": (Filter(id=decision.request.id), lambda r, d: d.request.id == decision.request.id),
@@ -96,7 +97,8 @@ def test_a_search_finds_what_it_asks_for_and_nothing_else(index: Index, home: Ho
         "since": (Filter(since=record.known_time), lambda r, d: r.known_time >= record.known_time),
         "until": (Filter(until=record.known_time), lambda r, d: r.known_time < record.known_time),
         "before": (Filter(before=record.seq), lambda r, d: r.seq < record.seq),
-    }[part]
+    }
+    asked, fits = cases[part]
     expected = [r.seq for r, d in logged if fits(r, d)]
     assert expected
     assert [row.seq for row in index.decisions("fraud", asked, most=10_000)] == expected[::-1]

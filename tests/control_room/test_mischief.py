@@ -42,7 +42,7 @@ class Trouble:
         self._turn()
         told = knobs.driven(self.home, "fraud", now_s=0.0)
         assert told is not None
-        knobs.wish(self.home, "fraud", Wishes(told.driver, names))
+        knobs.wish(self.home, "fraud", wishes=Wishes(told.driver, names))
         self._turn()
         told = knobs.driven(self.home, "fraud", now_s=0.0)
         assert told is not None
@@ -128,9 +128,9 @@ def test_a_held_lock_keeps_others_from_writing_and_ends_by_itself(
         let_go.set()
         other.execute("PRAGMA busy_timeout = 30000")
         other.execute("BEGIN IMMEDIATE")
-    (stall,) = [thread for thread in threading.enumerate() if thread.name.endswith("(_stall)")] or [None]
-    if stall is not None:
-        stall.join(30)
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_stall)"):
+            thread.join(30)
     told = knobs.driven(trouble.home, "fraud", now_s=0.0)
     assert told is not None
     assert knobs.wished(trouble.home, "fraud", driver=told.driver) == ()

@@ -1,4 +1,4 @@
-"""What the pages of a control room say, and what comes of its buttons; servers are stood for by what they were asked."""
+"""What the pages of a control room say, and what comes of its buttons; a list of what was asked stands for servers."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from decalog.control_room.asking import ask as call
+from decalog.control_room.asking import call
 from decalog.control_room.views import log_of
 from decalog.control_room.web import Ask, Redirect, path_of
 from decalog.errors import RequestError
@@ -33,7 +33,7 @@ def rollout(ask: Ask) -> Redirect:
     why = _why(ask)
     if act == "promote":
         return _promoted(ask, last.model, why=why, by=ask.view.doors.caller(ask.session, place))
-    call(ask.session, place, "PUT", "rollout", body=_step(last, act, ask.form.get("share", ""), why))
+    call(ask, "PUT", "rollout", body=_step(last, act, ask.form.get("share", ""), why))
     said = "stopped" if act == "stop" else "goes on"
     return Redirect(path_of("s", place.system), f"Rollout {last.name} {said}.")
 

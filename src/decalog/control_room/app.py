@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -102,41 +103,51 @@ class App:
     async def _answer(
         self, scope: MutableMapping[str, Any], headers: Mapping[bytes, bytes], receive: Receive
     ) -> _Reply:
-        session: Session | None = None
+        session = self._session(headers)
         try:
             self._check_host(headers)
-            path = scope["path"]
-            if path.startswith("/static/"):
-                return _static(path.removeprefix("/static/"), headers)
-            method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            session = self._session(headers)
-            route, parts = _find(path, method)
-            is_in = session is not None and (not self._doors.asks or self._doors.is_known(session.token))
-            if not is_in and not route.open:
-                return self._reply(Redirect("/login"), None)
-            session = session or self._sessions.open("")
-            query = fields_of(scope.get("query_string", b"").decode("latin-1"))
-            form = await self._form(headers, receive, session) if method == "POST" else {}
-            ask = Ask(self._view, path, parts, query, form, session)
-            loop = asyncio.get_running_loop()
-            made = await loop.run_in_executor(self._threads, self._made, route, ask)
-            return self._reply(made, session)
+            if scope["path"].startswith("/static/"):
+                return _static(scope["path"].removeprefix("/static/"), headers)
+            return await self._let_in(scope, headers, session=session, receive=receive)
         except (DecalogError, Refusal) as error:
             refusal = refusal_of(error)
         except ClientGoneError:
             raise
-        except Exception as error:  # the edge of the request: nothing of the inside goes out
-            log.exception("unexpected error: error=%s", type(error).__name__)
+        except Exception as error:  # noqa: BLE001  # the edge of the request: nothing of the inside goes out
+            # Where, never what: a message might hold what the caller sent.
+            frames = traceback.extract_tb(error.__traceback__)[-3:]
+            at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+            log.error("unexpected error: error=%s at=%s", type(error).__name__, at)  # noqa: TRY400 - nothing personal
             refusal = internal()
         title = HTTPStatus(refusal.status).phrase
         return self._reply(Page("error.html", {"error": refusal.error, "title": title}, refusal.status), session)
+
+    async def _let_in(
+        self,
+        scope: MutableMapping[str, Any],
+        headers: Mapping[bytes, bytes],
+        *,
+        session: Session | None,
+        receive: Receive,
+    ) -> _Reply:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        route, parts = _find(scope["path"], method)
+        is_in = session is not None and (not self._doors.asks or self._doors.is_known(session.token))
+        if not is_in and not route.open:
+            return self._reply(Redirect("/login"), None)
+        session = session or self._sessions.open("")
+        query = fields_of(scope.get("query_string", b"").decode("latin-1"))
+        form = await self._form(headers, receive, session=session) if method == "POST" else {}
+        ask = Ask(self._view, scope["path"], parts, query, form, session)
+        loop = asyncio.get_running_loop()
+        return self._reply(await loop.run_in_executor(self._threads, self._made, route, ask), session)
 
     def _made(self, route: Route, ask: Ask) -> _Reply | Page | Redirect:
         """Returns what a route makes of a request; in a thread, as it reads files and may call servers."""
         if route.path.startswith("/s/"):
             place = self._view.house.place(ask.parts[0])
             if route.scope is not None:
-                self._doors.require(ask.session, place, route.scope)
+                self._doors.require(ask.session, place, scope=route.scope)
             ask = ask._replace(place=place, parts=ask.parts[1:])
         made = route.answer(ask)
         if isinstance(made, Page):
@@ -162,7 +173,7 @@ class App:
             )
             raise Refusal(403, error)
 
-    async def _form(self, headers: Mapping[bytes, bytes], receive: Receive, session: Session) -> dict[str, str]:
+    async def _form(self, headers: Mapping[bytes, bytes], receive: Receive, *, session: Session) -> dict[str, str]:
         """Returns the fields of a form of ours."""
         kind = headers.get(b"content-type", b"").partition(b";")[0]
         if kind != b"application/x-www-form-urlencoded":
@@ -198,7 +209,7 @@ class App:
         return [(b"set-cookie", value.encode())]
 
     def _page(self, page: Page, session: Session | None) -> _Reply:
-        body = render(self._view, page, session)
+        body = render(self._view, page, session=session)
         return (
             page.status,
             body.encode(),

@@ -7,18 +7,15 @@ from typing import Any
 import msgspec
 
 from decalog import admin
-from decalog.control_room.homes import Place
-from decalog.control_room.sessions import Session
-from decalog.control_room.web import path_of
+from decalog.control_room.web import Ask, path_of
 from decalog.errors import LogUnavailableError
 
 
-def ask(session: Session, place: Place, method: str, *parts: str, body: object = None) -> Any:
+def call(ask: Ask, method: str, *parts: str, body: object = None) -> Any:
     """Returns a server's JSON answer.
 
     Args:
-        session: whose token is shown.
-        place: the system.
+        ask: for whom, of which system.
         method: of HTTP.
         parts: of the path behind /v1/{system}.
         body: what JSON can say; None for nothing.
@@ -27,6 +24,7 @@ def ask(session: Session, place: Place, method: str, *parts: str, body: object =
         LogUnavailableError: nobody said where the server is, or it does not answer.
         RequestError, AccessError: it refused; the message is its own.
     """
+    place = ask.at
     if not place.url:
         raise LogUnavailableError(
             where=f"control room, {place.system}",
@@ -35,4 +33,4 @@ def ask(session: Session, place: Place, method: str, *parts: str, body: object =
             fix=f"Start the control room with --url {place.system}=http://host:port.",
         )
     raw = None if body is None else msgspec.json.encode(body)
-    return admin.call(method, place.url + path_of("v1", place.system, *parts), raw=raw, token=session.token)
+    return admin.call(method, place.url + path_of("v1", place.system, *parts), raw=raw, token=ask.session.token)

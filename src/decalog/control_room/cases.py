@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from decalog.control_room.asking import ask as call
+from decalog.control_room.asking import call
 from decalog.control_room.views import currency_of
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.errors import RequestError
@@ -16,12 +16,12 @@ _ACTS = ("claim", "release", "fraud", "genuine")
 def queue(ask: Ask) -> Page:
     """What waits and what is held, the most worth looking at first."""
     place = ask.at
-    cases = call(ask.session, place, "GET", "cases")
+    cases = call(ask, "GET", "cases")
     values = {
         "title": f"{place.system}: cases",
         "cases": [case for case in cases if case["state"] != "closed"][:_MOST],
         "waiting": sum(case["state"] == "waiting" for case in cases),
-        "figures": call(ask.session, place, "GET", "cases", "figures"),
+        "figures": call(ask, "GET", "cases", "figures"),
         "currency": currency_of(place.home.root),
         "by": ask.view.doors.caller(ask.session, place),
     }
@@ -31,7 +31,7 @@ def queue(ask: Ask) -> Page:
 def case(ask: Ask) -> Page:
     """One case, why it came here, and what can be done with it."""
     place = ask.at
-    told = call(ask.session, place, "GET", "cases", ask.parts[0])
+    told = call(ask, "GET", "cases", ask.parts[0])
     values = {"case": told, "strongest": _strongest(told), "currency": currency_of(place.home.root)}
     return Page("case.html", values | {"title": f"{place.system}: case {ask.parts[0]}"})
 
@@ -49,11 +49,11 @@ def act(ask: Ask) -> Redirect:
         )
     body: dict[str, Any] = {"by": ask.view.doors.caller(ask.session, place)[:100]}
     if what in ("claim", "release"):
-        call(ask.session, place, "POST", "cases", id_, what, body=body)
+        call(ask, "POST", "cases", id_, what, body=body)
         return Redirect(
             path_of("s", place.system, "cases", id_) if what == "claim" else path_of("s", place.system, "cases")
         )
-    call(ask.session, place, "POST", "cases", id_, "verdict", body=body | {"fraud": what == "fraud"})
+    call(ask, "POST", "cases", id_, "verdict", body=body | {"fraud": what == "fraud"})
     return Redirect(path_of("s", place.system, "cases"), f"{id_}: {what}.")
 
 

@@ -72,41 +72,41 @@ def highest(columns: Sequence[Mapping[str, float]], names: Sequence[str]) -> flo
 
 def signed(values: Sequence[float], *, said: str) -> Markup:
     """Returns bars above and below a line of zero."""
-    reach = max((abs(value) for value in values), default=0.0) or 1.0
-    has_low = any(value < 0 for value in values)
-    has_high = any(value > 0 for value in values)
-    zero = HEIGHT / 2 if has_low and has_high else 0.0 if has_low else float(HEIGHT)
-    scale = (HEIGHT / 2 if has_low and has_high else HEIGHT) / reach
+    most, least = max((0.0, *values)), min((0.0, *values))
+    scale = HEIGHT / ((most - least) or 1.0)
+    zero = most * scale if most > least else float(HEIGHT)
     wide = WIDTH / max(len(values), 1)
-    steps = {"c0": "", "bad": ""}
-    for place, value in enumerate(values):
-        steps["c0" if value >= 0 else "bad"] += (
-            f"M{place * wide:.1f} {zero:.1f}h{wide * 0.82:.2f}v{-value * scale:.2f}h-{wide * 0.82:.2f}z"
-        )
-    bars = "".join(f'<path class="{css}" d="{d}"/>' for css, d in steps.items() if d)
-    return _svg(f'{bars}<path class="axis" d="M0 {zero:.1f}H{WIDTH}"/>', said)
+    bars = [
+        f'<path class="c{int(value < 0) * 2}" '
+        f'd="M{place * wide:.1f} {zero:.1f}h{wide * 0.82:.2f}v{-value * scale:.2f}h-{wide * 0.82:.2f}z"/>'
+        for place, value in enumerate(values)
+        if value
+    ]
+    return _svg(f'{"".join(bars)}<path class="axis" d="M0 {zero:.1f}H{WIDTH}"/>', said)
 
 
 def lines(bands: Sequence[Band], *, said: str, low: float, high: float) -> Markup:
     """Returns lines, each with the band of its interval, between two values."""
-    reach = (high - low) or 1.0
+    return _svg("".join(_line(band, low, reach=(high - low) or 1.0) for band in bands), said)
 
-    def y(value: float) -> float:
-        return HEIGHT * (1 - (min(max(value, low), high) - low) / reach)
 
-    shapes = []
-    for band in bands:
-        count = max(len(band.values) - 1, 1)
-        xs = [WIDTH * place / count for place in range(len(band.values))]
-        known = [(x, lo, hi) for x, lo, hi in zip(xs, band.lows, band.highs, strict=False) if None not in (lo, hi)]
-        if len(known) > 1:
-            there = "L".join(f"{x:.1f} {y(hi or 0.0):.2f}" for x, _, hi in known)
-            back = "L".join(f"{x:.1f} {y(lo or 0.0):.2f}" for x, lo, _ in reversed(known))
-            shapes.append(f'<path class="{band.css} band" d="M{there}L{back}z"/>')
-        points = [f"{x:.1f} {y(value):.2f}" for x, value in zip(xs, band.values, strict=True) if value is not None]
-        if points:
-            shapes.append(f'<path class="{band.css} line" d="M{"L".join(points)}"/>')
-    return _svg("".join(shapes), said)
+def _line(band: Band, low: float, *, reach: float) -> str:
+    """Returns the shapes of one line; days without a value are left out."""
+
+    def at(place: int, value: float) -> str:
+        share = min(max((value - low) / reach, 0.0), 1.0)
+        return f"{WIDTH * place / max(len(band.values) - 1, 1):.1f} {HEIGHT * (1 - share):.2f}"
+
+    ends = [
+        (place, least, most)
+        for place, (least, most) in enumerate(zip(band.lows, band.highs, strict=True))
+        if least is not None and most is not None
+    ]
+    there = [at(place, most) for place, _, most in ends]
+    back = [at(place, least) for place, least, _ in reversed(ends)]
+    points = [at(place, value) for place, value in enumerate(band.values) if value is not None]
+    shape = f'<path class="{band.css} band" d="M{"L".join([*there, *back])}z"/>' if ends else ""
+    return shape + (f'<path class="{band.css} line" d="M{"L".join(points)}"/>' if points else "")
 
 
 def ticks(places: Sequence[tuple[float, str]], *, said: str) -> Markup:
@@ -115,7 +115,7 @@ def ticks(places: Sequence[tuple[float, str]], *, said: str) -> Markup:
     return _svg(f'<path class="axis" d="M0 {HEIGHT / 2}H{WIDTH}"/>{marks}', said)
 
 
-def interval(value: float, low: float, high: float, *, reach: tuple[float, float]) -> Markup:
+def interval(value: float, *, low: float, high: float, reach: tuple[float, float]) -> Markup:
     """Returns a value with its interval on a scale from one number to another."""
     least, most = reach
     wide = (most - least) or 1.0

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from decalog.candidates import gathered
 from decalog.clock import time_us
-from decalog.control_room.asking import ask as call
+from decalog.control_room.asking import call
 from decalog.control_room.homes import Place
 from decalog.control_room.index import Filter
 from decalog.control_room.views import currency_of, index, log_of, number
@@ -117,14 +117,14 @@ def shown(ask: Ask) -> Page:
 
 def why(ask: Ask) -> Page:
     """What moved a decision, and what would have changed it: as its server tells; a part of the decision's page."""
-    told = call(ask.session, ask.at, "GET", "decisions", ask.parts[0], "explanation")
+    told = call(ask, "GET", "decisions", ask.parts[0], "explanation")
     strongest = max((abs(one["log_odds"]) for one in told["explanation"]), default=1.0)
     return Page("why.html", {"title": "Why", "told": told, "strongest": strongest})
 
 
 def replay(ask: Ask) -> Page:
     """What comes of a decision when it is made again from the log; a part of the decision's page."""
-    told = call(ask.session, ask.at, "POST", "decisions", ask.parts[0], "replay", body={})
+    told = call(ask, "POST", "decisions", ask.parts[0], "replay", body={})
     return Page("replay.html", {"title": "Replay", "told": told, "id": ask.parts[0]})
 
 

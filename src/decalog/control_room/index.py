@@ -47,6 +47,7 @@ CREATE TABLE IF NOT EXISTS series (system TEXT NOT NULL, width INTEGER NOT NULL,
     name TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (system, width, start, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY CHECK (id = 0), value BLOB NOT NULL);
 """
+_NAMED = "SELECT seq FROM decisions WHERE id = ? UNION SELECT seq FROM decisions WHERE system = ? AND request = ?"
 _BIN = 1.15
 """Ratio of two neighbouring bins of a histogram of times: a percentile is known to 15 %."""
 
@@ -262,8 +263,7 @@ def _conditions(system: str, asked: Filter) -> Iterator[tuple[str, tuple[object,
     """Yields SQL that a decision has to meet, and its values."""
     yield "system = ?", (system,)
     if asked.id:
-        named = "seq IN (SELECT seq FROM decisions WHERE id = ? UNION SELECT seq FROM decisions WHERE system = ? AND request = ?)"
-        yield named, (asked.id, system, asked.id)
+        yield f"seq IN ({_NAMED})", (asked.id, system, asked.id)
     if asked.action:
         yield "action = ?", (asked.action,)
     if asked.arm:

@@ -56,7 +56,7 @@ class Driven(msgspec.Struct, frozen=True):
     line: str = ""
 
 
-def wish(home: Home, system: str, wishes: Wishes) -> None:
+def wish(home: Home, system: str, *, wishes: Wishes) -> None:
     """Asks the driver of a system for trouble."""
     _write(_path(home, system, "wishes"), wishes)
 
@@ -67,7 +67,7 @@ def wished(home: Home, system: str, *, driver: str) -> tuple[str, ...]:
     return found.on if found is not None and found.driver == driver else ()
 
 
-def tell(home: Home, system: str, driven: Driven) -> None:
+def tell(home: Home, system: str, *, driven: Driven) -> None:
     """Says what a driver does."""
     _write(_path(home, system, "driven"), driven)
 

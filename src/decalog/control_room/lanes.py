@@ -178,12 +178,11 @@ def _earn(place: Place, window: Window, columns: Sequence[Mapping[str, float]], 
     currency = currency_of(place.home.root)
     worth = [column.get("expected", 0.0) for column in columns]
     decided = [column.get("decisions", 0.0) for column in columns]
-    reach = max((abs(value) for value in worth), default=0.0)
-    has_high, has_low = any(value > 0 for value in worth), any(value < 0 for value in worth)
+    most, least = max((0.0, *worth)), min((0.0, *worth))
     chart = Chart(
         signed(worth, said=f"money that the decisions of a day are expected to bring, {currency}"),
-        money(reach, currency) if has_high or not has_low else "0",
-        money(-reach, currency) if has_low else "0",
+        money(most, currency) if most else "0",
+        money(least, currency) if least else "0",
         *window.ends,
     )
     per = 1_000 * sum(worth) / sum(decided) if sum(decided) else None

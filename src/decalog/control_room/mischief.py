@@ -58,7 +58,7 @@ class Mischief:
         for name in sorted(wanted ^ self._on):
             self._turn(name, is_on=name in wanted)
         told = Driven(self._name, url, time.time(), speed, GENERAL | self._switches, tuple(sorted(self._on)), line)
-        knobs.tell(self._home, system, told)
+        knobs.tell(self._home, system, driven=told)
 
     def shaped(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Yields what is sent in place of a world's messages."""
@@ -97,7 +97,7 @@ class Mischief:
             other.execute("BEGIN IMMEDIATE")
             time.sleep(_STALL_S)
         system, left = self._schema.system, self._on - {STALLED}
-        knobs.wish(self._home, system, Wishes(self._name, tuple(sorted(left))))
+        knobs.wish(self._home, system, wishes=Wishes(self._name, tuple(sorted(left))))
 
     def _copied(self, message: Message, number: int) -> Message:
         """Returns a request as if it were of others."""

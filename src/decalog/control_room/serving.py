@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -34,6 +35,15 @@ def serve(house: House, settings: HttpSettings, *, https: bool, on_listening: Ca
     asyncio.run(_serve(house, app, settings, on_listening))
 
 
+class Server(uvicorn.Server):
+    """uvicorn, but that it leaves the signal that ended it alone: what runs beside has to be ended before the process."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
+        """First signal: no more requests. Second: now."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
 async def _serve(house: House, app: Any, settings: HttpSettings, on_listening: Callable[[int], None]) -> None:
     config = uvicorn.Config(
         app, ws="none", lifespan="off", log_config=None, access_log=False, proxy_headers=False, server_header=False
@@ -42,7 +52,7 @@ async def _serve(house: House, app: Any, settings: HttpSettings, on_listening: C
     beside = asyncio.create_task(supervise(house))
     try:
         on_listening(listener.getsockname()[1])
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await Server(config).serve(sockets=[listener])
     finally:
         listener.close()
         beside.cancel()

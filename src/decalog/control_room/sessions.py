@@ -128,7 +128,7 @@ class Doors:
         is_for = token is not None and (not token.systems or place.system in token.systems)
         return token.scopes if token is not None and is_for else ()
 
-    def require(self, session: Session, place: Place, scope: Scope) -> None:
+    def require(self, session: Session, place: Place, *, scope: Scope) -> None:
         """Returns if a session may do something with a system.
 
         Raises:

@@ -74,20 +74,26 @@ def shown_tiers(found: Measured, currency: str) -> list[Tier]:
 
 
 def _measure(one: Plain, found: Measured, currency: str) -> Measure:
+    is_expected = one["value"] is None and one["expected"] is not None
     value = one["value"] or one["expected"]
-    labels = one["labels"]
-    doubts = one["doubts"]
-    lacking = f"needs {one['lacking']}" if one["value"] is None and one["lacking"] and labels is not None else ""
+    texts = (
+        ("", "") if value is None else (_text(value["value"], one["unit"], currency), _between(value, one, currency))
+    )
     return Measure(
         name=one["metric"],
         better=one["better"],
-        text="" if value is None else _text(value["value"], one["unit"], currency),
-        between="" if value is None else _between(value, one["unit"], currency),
-        note=doubts[0] if doubts and one["value"] is None and value is not None else lacking if value is None else "",
-        is_expected=one["value"] is None and value is not None,
+        text=texts[0],
+        between=texts[1],
+        note=next(iter(one["doubts"]), "") if is_expected else _lacking(one),
+        is_expected=is_expected,
         chart=_by_day(one, found, currency),
         arms=tuple(_by_arm(one, found, currency)),
     )
+
+
+def _lacking(one: Plain) -> str:
+    """Returns what a value still needs; "" where it is there, or never will be."""
+    return "" if one["value"] is not None or one["labels"] is None else f"needs {one['lacking']}"
 
 
 def _figures(groups: object, metric: str) -> Iterator[tuple[str, Plain | None]]:
@@ -121,11 +127,12 @@ def _by_arm(one: Plain, found: Measured, currency: str) -> Iterator[Arm]:
         return
     reach = min(value["low"] for _, value in arms), max(value["high"] for _, value in arms)
     for name, value in arms:
-        svg = interval(value["value"], value["low"], value["high"], reach=reach)
+        svg = interval(value["value"], low=value["low"], high=value["high"], reach=reach)
         yield Arm(name.partition("/")[2], _text(value["value"], one["unit"], currency), svg)
 
 
-def _between(value: Plain, unit: str, currency: str) -> str:
+def _between(value: Plain, one: Plain, currency: str) -> str:
+    unit = one["unit"]
     return f"{_text(value['low'], unit, currency)} to {_text(value['high'], unit, currency)}"
 
 

@@ -38,7 +38,7 @@ def turn(ask: Ask) -> Redirect:
             fix="Take one of the page.",
         )
     wanted = {*files.wished(place.home, place.system, driver=told.driver)} - {name} | ({name} if is_on else set())
-    files.wish(place.home, place.system, files.Wishes(told.driver, tuple(sorted(wanted))))
+    files.wish(place.home, place.system, wishes=files.Wishes(told.driver, tuple(sorted(wanted))))
     return Redirect(path_of("s", place.system, "trouble"), f"{name.replace('_', ' ')}: {'on' if is_on else 'off'}.")
 
 

@@ -49,7 +49,7 @@ def currency_of(root: Path) -> str:
     return str(rates.get("base", "EUR"))
 
 
-def render(view: View, page: Page, session: Session | None) -> str:
+def render(view: View, page: Page, *, session: Session | None) -> str:
     """Returns a page as HTML; what it tells once is told by that."""
     said: list[str] = []
     if session is not None:
