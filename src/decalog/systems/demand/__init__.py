@@ -1,0 +1,1 @@
+"""Demand: from what was sold to what is ordered."""
