@@ -45,10 +45,9 @@ class Calendar(msgspec.Struct, frozen=True):
         months = begin.astype("datetime64[M]") + steps * _MONTHS[self.unit]
         into = int((begin - begin.astype("datetime64[M]")).astype(np.int64))
         length = ((months + 1).astype("datetime64[s]") - months.astype("datetime64[s]")).astype(np.int64)
+        last = length - _DAY + into % _DAY
         is_last = _month_seconds(begin) - into <= _DAY
-        return np.asarray(
-            months.astype("datetime64[s]") + np.where(is_last, length - _DAY + into % _DAY, np.minimum(into, length - 1))
-        )
+        return np.asarray(months.astype("datetime64[s]") + np.where(is_last, last, np.minimum(into, last)))
 
     def steps(self, times: Times) -> Ints:
         """Returns the step that each time lies in."""

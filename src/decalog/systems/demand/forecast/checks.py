@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +18,8 @@ PACKS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 25, 30, 48, 50, 100, 144, 500, 1_
 """By how much a change of the unit of measure multiplies: pieces and cases, grams and kilograms."""
 _AROUND = 28
 _REUSED_AFTER = 120
+_SUDDEN = 0.3
+"""A lasting change of level is one step where it is, in logarithms, so near to what happens around the step."""
 _DAY = 86_400
 
 Reason = Literal[
@@ -298,6 +300,8 @@ def _jump(row: Floats) -> tuple[int, float] | None:
     steps = (sums[places + _AROUND] - sums[places]) / _AROUND - (sums[places] - sums[places - _AROUND]) / _AROUND
     place = int(places[np.abs(steps).argmax()])
     change = float(np.median(logs[place:]) - np.median(logs[:place]))
+    if abs(change - steps[place - _AROUND]) > _SUDDEN:
+        return None
     noise = float(np.std(np.diff(logs)) / np.sqrt(_AROUND))
     packs = np.log(np.array(PACKS, np.float64))
     nearest = int(np.abs(packs - abs(change)).argmin())

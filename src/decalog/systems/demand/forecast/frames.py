@@ -144,10 +144,9 @@ def columns_of(panel: Panel, forecasts: Mapping[str, Forecast], *, levels: Seque
         levels: of central intervals in percent: columns `<model>-lo-90`, `<model>-hi-90`. Each quantile of `LEVELS`
             stands beside them as `<model>_q0.05`.
     """
-    n, horizon = next(iter(forecasts.values())).mean.shape
-    steps = panel.y.shape[1] + np.arange(horizon)
-    times = steps if panel.calendar is None else panel.calendar.times(steps)
-    found: dict[str, Any] = {ID: np.repeat(np.array(panel.ids), horizon), TIME: np.tile(times, n)}
+    horizon = next(iter(forecasts.values())).mean.shape[1]
+    width = panel.y.shape[1]
+    found = _keys(panel, np.arange(width, width + horizon))
     for name, forecast in forecasts.items():
         found[name] = forecast.mean.ravel()
         for level in levels:
@@ -160,13 +159,14 @@ def columns_of(panel: Panel, forecasts: Mapping[str, Forecast], *, levels: Seque
 def actual_columns(panel: Panel, *, last: int) -> dict[str, Any]:
     """Returns the last steps of a panel as columns of a long frame, for whoever evaluates."""
     width = panel.y.shape[1]
-    steps = np.arange(width - last, width)
-    times = steps if panel.calendar is None else panel.calendar.times(steps)
-    return {
-        ID: np.repeat(np.array(panel.ids), last),
-        TIME: np.tile(times, len(panel.ids)),
-        TARGET: panel.y[:, -last:].ravel(),
-    }
+    return _keys(panel, np.arange(width - last, width)) | {TARGET: panel.y[:, -last:].ravel()}
+
+
+def _keys(panel: Panel, steps: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Returns the two columns that say whose and when, series by series."""
+    # In µs, which every library of frames takes; polars refuses seconds.
+    times = steps if panel.calendar is None else panel.calendar.times(steps).astype("datetime64[us]")
+    return {ID: np.repeat(np.array(panel.ids), len(steps)), TIME: np.tile(times, len(panel.ids))}
 
 
 def gluonts(panel: Panel) -> Iterator[dict[str, Any]]:
