@@ -2,9 +2,9 @@
 
     python bench/quality/demand_m4_hourly.py [--json] [--short] [--validation] [--cache FOLDER]
 
-Published rows are those of the competition (Makridakis, Spiliotis and Assimakopoulos 2020); our seasonal naive row and
-its second naive one are theirs to the third digit. Ours is an ensemble of the global boosted model on the series as they
-are and on logarithms, and MSTL: weights, calibration and point forecast are chosen by the method itself at origins
+Published rows are those of the competition (Makridakis, Spiliotis and Assimakopoulos 2020); our seasonal naive row
+and its second naive one are theirs to the third digit. Ours is an ensemble of the global boosted model on the series as
+they are and on logarithms, and MSTL: weights, calibration and point forecast are chosen by the method itself at origins
 inside train. What was chosen by hand are the model's base, origins and stride, at origins 48, 96 and 144 hours before
 the end of train (`BOOSTED` says how).
 
@@ -33,8 +33,8 @@ from decalog.systems.demand.forecast.statistical import statistical
 HORIZON = 48
 ENDS = (48, 96, 144)
 BOOSTED = Settings(stride=30, held_out=0)
-"""Means over the three origins: MASE .748 and sMAPE 8.67 on logarithms, .753 and 9.26 without; with the season of a week
-as base .92, with the mean of both .80. 16 origins instead of 8 gave .747 to .750 at two of them."""
+"""Means over the three origins: MASE .748 and sMAPE 8.67 on logarithms, .753 and 9.26 without; with the season of a
+week as base .92, with the mean of both .80. 16 origins instead of 8 gave .747 to .750 at two of them."""
 
 MEMBERS: tuple[Method, ...] = (
     seasonal_naive(),

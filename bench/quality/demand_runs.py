@@ -77,6 +77,7 @@ def by_group(told: Told, groups: dict[str, Floats]) -> dict[str, float]:
             mean=told.forecast.mean[places], quantiles=told.forecast.quantiles[places], fitted=None
         )
         part = figures(Told(told.panel.of(np.flatnonzero(places)), some, told.actual[places]))
-        print(f"  {name:32}{int(places.sum()):>5} series: 90 % intervals hold {part.coverage:.3f}, score {part.interval:.2f}")
+        held = f"90 % intervals hold {part.coverage:.3f}, score {part.interval:.2f}"
+        print(f"  {name:32}{int(places.sum()):>5} series: {held}")
         found[name] = part.coverage
     return found

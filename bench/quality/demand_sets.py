@@ -1,4 +1,4 @@
-"""The public sets that demand's benchmarks read: Tourism of 2010, M4's hourly part, and the hierarchy of TourismLarge."""
+"""The public sets that demand's benchmarks read: Tourism of 2010, M4's hourly part, the hierarchy TourismLarge."""
 
 from __future__ import annotations
 

@@ -18,7 +18,9 @@ def table(y: Any, *, steps: Any = None, at_hour: int = 0, **numbers: Any) -> Tab
     """Returns one series of days."""
     values = np.asarray(y, np.float64)
     days = np.arange(len(values)) if steps is None else np.asarray(steps)
-    times = (np.datetime64("2026-01-05", "s").astype(np.int64) + days * 86_400 + at_hour * 3_600).astype("datetime64[s]")
+    times = (np.datetime64("2026-01-05", "s").astype(np.int64) + days * 86_400 + at_hour * 3_600).astype(
+        "datetime64[s]"
+    )
     columns = {name: np.asarray(column, np.float64) for name, column in numbers.items()}
     return Table(ids=("milk",), series=np.zeros(len(values), np.int64), times=times, y=values, numbers=columns)
 
@@ -57,7 +59,9 @@ def test_the_same_row_again_is_counted_once() -> None:
     assert found.panel.y.tolist() == [[3, 5, 0]]
 
 
-@pytest.mark.parametrize(("meaning", "value", "done"), [("sum", 9, "repaired"), ("last", 4, "repaired"), ("unknown", np.nan, "quarantined")])
+@pytest.mark.parametrize(
+    ("meaning", "value", "done"), [("sum", 9, "repaired"), ("last", 4, "repaired"), ("unknown", np.nan, "quarantined")]
+)
 def test_several_values_of_one_day(meaning: Any, value: float, done: str) -> None:
     found = checked(table([3, 5, 4, 0], steps=[0, 1, 1, 2]), Rules(two_values=meaning))
     assert (only(found).reason, only(found).count, only(found).done) == ("two_values", 2, done)
@@ -68,7 +72,11 @@ def test_closed_is_not_no_sale_and_not_no_stock() -> None:
     sales = table([3, 0, 0, 0, 2, 4], open=[1, 0, 1, 1, 0, 1], stock=[9, 9, 9, 0, 9, 0])
     found = checked(sales, Rules(open="open", stock="stock"))
     by_reason = {finding.reason: finding for finding in found.findings}
-    assert {reason: finding.row for reason, finding in by_reason.items()} == {"closed": 1, "no_stock": 3, "sold_while_closed": 4}
+    assert {reason: finding.row for reason, finding in by_reason.items()} == {
+        "closed": 1,
+        "no_stock": 3,
+        "sold_while_closed": 4,
+    }
     assert by_reason["no_stock"].count == 2
     np.testing.assert_array_equal(found.panel.y, [[3, np.nan, 0, np.nan, 2, np.nan]])
 

@@ -7,6 +7,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+from tests.systems.demand.forecast.panels import weekly
 
 from decalog.errors import DataError
 from decalog.systems.demand.forecast.calendar import Calendar
@@ -14,7 +15,6 @@ from decalog.systems.demand.forecast.checks import checked
 from decalog.systems.demand.forecast.frames import actual_columns, columns_of, gluonts, read
 from decalog.systems.demand.forecast.naive import seasonal_naive
 from decalog.systems.demand.forecast.panel import LEVELS, Panel
-from tests.systems.demand.forecast.panels import weekly
 
 
 def long_frame() -> pl.DataFrame:
@@ -46,7 +46,12 @@ def test_every_kind_of_frame_is_read_alike(kind: str, tmp_path: Path) -> None:
     table = read(given)
     assert table.ids == ("b", "a")
     assert table.series.tolist() == [0, 1, 0, 1]
-    assert table.times.astype("datetime64[D]").astype(str).tolist() == ["2026-03-02", "2026-03-01", "2026-03-01", "2026-03-03"]
+    assert table.times.astype("datetime64[D]").astype(str).tolist() == [
+        "2026-03-02",
+        "2026-03-01",
+        "2026-03-01",
+        "2026-03-03",
+    ]
     np.testing.assert_array_equal(table.y, [2, 1, np.nan, 3])
     np.testing.assert_array_equal(table.numbers["price"], [9.5, 8.0, 9.5, np.nan])
     assert table.texts["store"].tolist() == ["x", "x", "y", "y"]
@@ -73,7 +78,9 @@ def test_a_time_with_a_zone_becomes_utc() -> None:
 
 
 def test_a_missing_column_is_named() -> None:
-    with pytest.raises(DataError, match=r"long frame: no column 'ds'. Expected a column for ds: .*one of: date, unique_id, y"):
+    with pytest.raises(
+        DataError, match=r"long frame: no column 'ds'. Expected a column for ds: .*one of: date, unique_id, y"
+    ):
         read(pl.DataFrame({"unique_id": ["a"], "date": [1], "y": [1.0]}))
 
 
@@ -96,6 +103,9 @@ def test_forecasts_go_back_as_a_long_frame() -> None:
     assert checked(read(actual)).panel.y.tolist() == panel.y[:, -2:].tolist()
 
 
+@pytest.mark.filterwarnings("ignore:Using `json`-module")  # gluonts would like a faster one
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what gluonts itself imports
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # pandas to gluonts
 def test_gluonts_takes_our_data_set() -> None:
     pytest.importorskip("gluonts", reason="gluonts is not installed: nothing takes the data set")
     from gluonts.dataset.common import ListDataset
@@ -105,6 +115,8 @@ def test_gluonts_takes_our_data_set() -> None:
     panel = Panel(ids=("a", "b"), y=weekly(2).y, seasons=(7,), calendar=Calendar("day", 0))
     entries = list(gluonts(panel))
     data = ListDataset([entry | {"start": entry["start"]} for entry in entries], freq="D")
-    told, _ = make_evaluation_predictions(data, SeasonalNaivePredictor(prediction_length=7, season_length=7), num_samples=1)
+    told, _ = make_evaluation_predictions(
+        data, SeasonalNaivePredictor(prediction_length=7, season_length=7), num_samples=1
+    )
     ours = seasonal_naive().forecast(panel.until(133), 7)
     assert np.array([next(iter(one.samples)) for one in told]) == pytest.approx(ours.mean)

@@ -81,7 +81,9 @@ def test_draws_add_up_keep_the_spread_and_go_together() -> None:
     made = forecast_of(after)
     assert made.mean == pytest.approx(hierarchy.sums @ made.mean[-3:])
     # What goes together spreads a sum as far as its parts; what does not, less.
-    alone = coherent(rank_paths(forecast, rng.standard_normal((300, 8)), draws=400), hierarchy, by=projection(hierarchy, "bottom_up"))
+    alone = coherent(
+        rank_paths(forecast, rng.standard_normal((300, 8)), draws=400), hierarchy, by=projection(hierarchy, "bottom_up")
+    )
     wide = coherent(paths, hierarchy, by=projection(hierarchy, "bottom_up"))
     assert np.std(wide[:, 0]) > 1.3 * np.std(alone[:, 0])
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from tests.systems.demand.forecast.panels import weekly
 
 from decalog.errors import ConfigError, DataError
 from decalog.systems.demand.forecast import scores
@@ -20,9 +21,17 @@ from decalog.systems.demand.forecast.likeness import with_likeness
 from decalog.systems.demand.forecast.logs import in_logs
 from decalog.systems.demand.forecast.naive import moving_average, naive, naive_of_m4, seasonal_naive
 from decalog.systems.demand.forecast.origins import Told, kept, roll
-from decalog.systems.demand.forecast.panel import LEVELS, MEDIAN, Forecast, Method, Panel, filled, panel_of, season_errors
+from decalog.systems.demand.forecast.panel import (
+    LEVELS,
+    MEDIAN,
+    Forecast,
+    Method,
+    Panel,
+    filled,
+    panel_of,
+    season_errors,
+)
 from decalog.systems.demand.forecast.statistical import MODELS, statistical
-from tests.systems.demand.forecast.panels import weekly
 
 QUICK = Settings(trees=40, leaves=15, origins=6, stride=4)
 HAS_STATSFORECAST = importlib.util.find_spec("statsforecast") is not None
@@ -88,7 +97,9 @@ def test_the_calendar_is_seen() -> None:
 
 
 def test_too_few_rows_are_told() -> None:
-    with pytest.raises(DataError, match=r"global model: 4 rows to learn from. Expected 200 or more.*a statistical method"):
+    with pytest.raises(
+        DataError, match=r"global model: 4 rows to learn from. Expected 200 or more.*a statistical method"
+    ):
         boosted(Settings(held_out=0)).forecast(panel_of({"a": [1, 2, 3, 4, 5, 6]}), 1)
 
 
@@ -108,7 +119,10 @@ def test_a_calibration_makes_intervals_hold_and_keeps_their_order() -> None:
     assert 0.85 <= scores.coverage(actual, after.quantiles) <= 0.95
     assert np.all(np.diff(after.quantiles, axis=-1) >= 0)
     np.testing.assert_array_equal(after.mean, now.mean)
-    few = [told._replace(actual=told.actual[:2], forecast=Forecast(told.forecast.mean[:2], told.forecast.quantiles[:2])) for told in tolds]
+    few = [
+        told._replace(actual=told.actual[:2], forecast=Forecast(told.forecast.mean[:2], told.forecast.quantiles[:2]))
+        for told in tolds
+    ]
     with pytest.raises(DataError, match=r"calibration of intervals: 56 errors .*Expected 200 or more.*more origins"):
         calibrated(few)
 
@@ -123,7 +137,11 @@ def test_an_ensemble_takes_what_helps_and_leaves_the_rest() -> None:
     assert sum(mixture.weights.values()) == pytest.approx(1)
     best = min(np.mean([scaled_pinball(told) for told in each]) for each in tolds.values())
     mixed = [
-        Told(tolds["bad"][at].panel, mix({name: each[at].forecast for name, each in tolds.items()}, mixture.weights), tolds["bad"][at].actual)
+        Told(
+            tolds["bad"][at].panel,
+            mix({name: each[at].forecast for name, each in tolds.items()}, mixture.weights),
+            tolds["bad"][at].actual,
+        )
         for at in range(2)
     ]
     assert np.mean([scaled_pinball(told) for told in mixed]) <= best
@@ -159,7 +177,7 @@ def test_a_cold_series_follows_its_likes_at_the_level_it_has() -> None:
     method = with_likeness(seasonal_naive(), {"kind": kinds}, least=28, peers=5)
     found = method.forecast(cold, 7).mean
     assert np.argmax(found[0]) == np.argmax(found[1])
-    flat = with_likeness(seasonal_naive(), {"kind": ["flat"] + kinds[1:]}, least=28, peers=5).forecast(cold, 7).mean
+    flat = with_likeness(seasonal_naive(), {"kind": ["flat", *kinds[1:]]}, least=28, peers=5).forecast(cold, 7).mean
     assert np.max(flat[0]) / np.mean(flat[0]) < np.max(found[0]) / np.mean(found[0])
     np.testing.assert_array_equal(found[1:], seasonal_naive().forecast(cold, 7).mean[1:])
     warm = panel.until(133)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.systems.demand.forecast.panels import weekly
 
 from decalog.errors import DataError
 from decalog.systems.demand.forecast import scores
 from decalog.systems.demand.forecast.frames import columns_of
 from decalog.systems.demand.forecast.naive import seasonal_naive
 from decalog.systems.demand.forecast.panel import LEVELS, Forecast, season_errors
-from tests.systems.demand.forecast.panels import weekly
 
 ACTUAL = np.array([[10.0, 20.0], [0.0, np.nan]])
 MEAN = np.array([[8.0, 25.0], [1.0, 7.0]])
@@ -55,7 +55,9 @@ def test_the_scaled_crps_is_a_mean_over_levels_of_the_hierarchy() -> None:
 
 
 def test_a_level_that_no_forecast_has_is_refused() -> None:
-    with pytest.raises(DataError, match=r"score of quantiles: level 0.2\d+. Expected levels of a forecast: 0.01, .* Score at those"):
+    with pytest.raises(
+        DataError, match=r"score of quantiles: level 0.2\d+. Expected levels of a forecast: 0.01, .* Score at those"
+    ):
         scores.coverage(ACTUAL, np.zeros((2, 2, len(LEVELS))), nominal=0.57)
 
 
@@ -66,7 +68,9 @@ def told() -> tuple[Any, Forecast, Any]:
 
 
 def test_utilsforecast_finds_the_same() -> None:
-    losses = pytest.importorskip("utilsforecast.losses", reason="utilsforecast is not installed: nothing to compare with")
+    losses = pytest.importorskip(
+        "utilsforecast.losses", reason="utilsforecast is not installed: nothing to compare with"
+    )
     pd = pytest.importorskip("pandas", reason="pandas is not installed: utilsforecast is given no frame")
     panel, forecast, actual = told()
     frame = pd.DataFrame(columns_of(panel, {"ours": forecast}) | {"y": actual.ravel()})
@@ -87,7 +91,9 @@ def test_utilsforecast_finds_the_same() -> None:
     )
     assert scores.smape(actual, forecast.mean) == pytest.approx(200 * mean(losses.smape(frame, ["ours"])))
     assert scores.mape(actual, forecast.mean) == pytest.approx(100 * mean(losses.mape(frame, ["ours"])))
-    assert scores.coverage(actual, forecast.quantiles) == pytest.approx(mean(losses.coverage(frame, ["ours"], level=90)))
+    assert scores.coverage(actual, forecast.quantiles) == pytest.approx(
+        mean(losses.coverage(frame, ["ours"], level=90))
+    )
     assert scores.interval_score(actual, forecast.quantiles) == pytest.approx(
         mean(losses.winkler_score(frame, ["ours"], level=90))
     )

@@ -60,9 +60,7 @@ def boosted(settings: Settings | None = None) -> Method:
     """Returns the global model as a method: it is fitted at each origin to what was known there."""
     chosen = settings or Settings()
     told = ", ".join(
-        f"{name} {value}"
-        for name, value in msgspec.to_builtins(chosen).items()
-        if value != getattr(Settings(), name)
+        f"{name} {value}" for name, value in msgspec.to_builtins(chosen).items() if value != getattr(Settings(), name)
     )
 
     def forecast(panel: Panel, horizon: int) -> Forecast:
@@ -119,8 +117,7 @@ class Boosted:
         """Returns what follows the panel's last step."""
         seen = view(panel, panel.y.shape[1], horizon=horizon)
         low, middle, high = (
-            np.mean([booster.predict(seen.rows, num_threads=1) for booster in head], axis=0)
-            for head in self._boosters
+            np.mean([booster.predict(seen.rows, num_threads=1) for booster in head], axis=0) for head in self._boosters
         )
         z = np.array([NormalDist().inv_cdf(level) for level in LEVELS]) / NormalDist().inv_cdf(HEADS[-1])
         below, above = np.maximum(middle - low, 0), np.maximum(high - middle, 0)
@@ -131,7 +128,7 @@ class Boosted:
 
 def _parameters(settings: Settings, level: float) -> dict[str, Any]:
     return {
-        **({"objective": "regression_l1"} if level == 0.5 else {"objective": "quantile", "alpha": level}),
+        **({"objective": "regression_l1"} if level == HEADS[1] else {"objective": "quantile", "alpha": level}),
         "learning_rate": settings.learning_rate,
         "num_leaves": settings.leaves,
         "min_data_in_leaf": settings.rows_a_leaf,
@@ -145,10 +142,11 @@ def _parameters(settings: Settings, level: float) -> dict[str, Any]:
 def _examples(panel: Panel, horizon: int, *, settings: Settings) -> tuple[Singles, Floats, tuple[str, ...]]:
     """Returns rows, what should be answered for them, and the names of the columns, drawn evenly from all origins."""
     end = panel.y.shape[1]
-    origins = [at for at in range(end - horizon, 2 * panel.season - 1, -settings.stride)][: settings.origins]
+    origins = list(range(end - horizon, 2 * panel.season - 1, -settings.stride))[: settings.origins]
     most = settings.most_rows // max(1, len(origins))
     rng = np.random.default_rng(0)
-    rows, targets, names = [], [], ()
+    rows, targets = [], []
+    names: tuple[str, ...] = ()
     for origin in origins:
         seen = view(panel, origin, horizon=horizon)
         target = seen.target(panel.y[:, origin : origin + horizon])

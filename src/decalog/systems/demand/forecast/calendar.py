@@ -52,10 +52,13 @@ class Calendar(msgspec.Struct, frozen=True):
     def steps(self, times: Times) -> Ints:
         """Returns the step that each time lies in."""
         if self.unit in _SECONDS:
-            return np.floor_divide(times.astype("datetime64[s]").astype(np.int64) - self.first, _SECONDS[self.unit])
+            seconds = times.astype("datetime64[s]").astype(np.int64)
+            whole: Ints = np.floor_divide(seconds - self.first, _SECONDS[self.unit])
+            return whole
         begin = np.datetime64(self.first, "s").astype("datetime64[M]")
         months = (times.astype("datetime64[M]") - begin).astype(np.int64)
-        return np.floor_divide(months, _MONTHS[self.unit])
+        found: Ints = np.floor_divide(months, _MONTHS[self.unit])
+        return found
 
 
 def _month_seconds(time: np.datetime64) -> int:
@@ -71,13 +74,19 @@ def unit_of(times: Times) -> Unit:
     """
     apart = np.diff(np.unique(times.astype("datetime64[s]").astype(np.int64)))
     least = int(np.min(apart)) if len(apart) else _DAY
-    bounds: tuple[tuple[int, Unit], ...] = ((6, "hour"), (100, "day"), (600, "week"), (2_000, "month"), (8_000, "quarter"))
+    bounds: tuple[tuple[int, Unit], ...] = (
+        (6, "hour"),
+        (100, "day"),
+        (600, "week"),
+        (2_000, "month"),
+        (8_000, "quarter"),
+    )
     hours = least // 3_600
     return next((unit for bound, unit in bounds if hours <= bound), "year")
 
 
 def parts(calendar: Calendar, steps: Ints) -> dict[str, npt.NDArray[np.float64]]:
-    """Returns what a model may know of the date of each step: hour, weekday, day of month, week and month of the year."""
+    """Returns what a model may know of the date of each step: hour, weekday, day of month, week, month."""
     times = calendar.times(steps).astype("datetime64[s]")
     days, months = times.astype("datetime64[D]"), times.astype("datetime64[M]")
     found = {"month": months.astype(np.int64) % 12 + 1}

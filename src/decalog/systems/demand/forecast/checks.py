@@ -149,7 +149,7 @@ def _aligned(sheet: _Sheet) -> Unit | None:
         shifted = seconds % _DAY != 0
         sheet.times = ((seconds + _DAY // 2) // _DAY * _DAY).astype("datetime64[s]")
         sheet.note("time_shift", shifted, done="repaired", note="a day's time in UTC, put on the nearest midnight")
-    sheet.steps = Calendar(unit, int(sheet.times.min().astype(np.int64))).steps(sheet.times)
+    sheet.steps = Calendar(unit, int(sheet.times.min().astype(np.int64))).steps(sheet.times.astype("datetime64[s]"))
     return unit
 
 
@@ -235,15 +235,16 @@ def _on_grid(sheet: _Sheet, usable: Mask, *, unit: Unit | None, ahead: int) -> C
         columns[name][at] = sheet.numbers[name][rows]
     y, has_row = y[:, :width], has_row[:, :width]
     calendar = None if unit is None else Calendar(unit, int(sheet.times.min().astype(np.int64)))
-    for find in (_gaps, _reused, _units):
-        sheet.findings.extend(find(sheet, y, has_row=has_row, price=columns.get(sheet.rules.price)))
+    sheet.findings.extend(_gaps(sheet, y, has_row=has_row))
+    sheet.findings.extend(_reused(sheet, y))
+    sheet.findings.extend(_units(sheet, y, price=columns.get(sheet.rules.price)))
     known = {name: columns[name] for name in sheet.rules.known}
     seasons = SEASONS[unit] if unit else ()
     panel = Panel(ids=sheet.table.ids, y=y, seasons=seasons, calendar=calendar, known=known)
     return Checked(panel, tuple(sheet.findings))
 
 
-def _gaps(sheet: _Sheet, y: Floats, *, has_row: Mask, price: Floats | None) -> Iterator[Finding]:
+def _gaps(sheet: _Sheet, y: Floats, *, has_row: Mask) -> Iterator[Finding]:
     """Says what a step without a row means between the first and the last of its series."""
     is_inside = (np.cumsum(has_row, axis=1) > 0) & (np.cumsum(has_row[:, ::-1], axis=1)[:, ::-1] > 0)
     absent = is_inside & ~has_row
@@ -257,7 +258,7 @@ def _gaps(sheet: _Sheet, y: Floats, *, has_row: Mask, price: Floats | None) -> I
         yield Finding(reason, sheet.table.ids[at], -1, int(steps[0]), len(steps), "repaired", note)
 
 
-def _reused(sheet: _Sheet, y: Floats, *, has_row: Mask, price: Floats | None) -> Iterator[Finding]:
+def _reused(sheet: _Sheet, y: Floats) -> Iterator[Finding]:
     """Finds a number that rested for months and came back as another product: only what came after counts."""
     for at, row in enumerate(y):
         sold = np.flatnonzero(np.nan_to_num(row) > 0)
@@ -268,18 +269,22 @@ def _reused(sheet: _Sheet, y: Floats, *, has_row: Mask, price: Floats | None) ->
         before, after = row[: back - rests.max() + 1], row[back : back + 4 * _AROUND]
         if max(_typical(before), _typical(after)) >= 2 * max(1e-9, min(_typical(before), _typical(after))):
             row[:back] = np.nan
-            note = f"rested for {rests.max()} steps and came back at another level: what was before is another product's"
+            note = (
+                f"rested for {rests.max()} steps and came back at another level: what was before is another product's"
+            )
             yield Finding("reused", sheet.table.ids[at], -1, back, back, "quarantined", note)
 
 
-def _units(sheet: _Sheet, y: Floats, *, has_row: Mask, price: Floats | None) -> Iterator[Finding]:
+def _units(sheet: _Sheet, y: Floats, *, price: Floats | None) -> Iterator[Finding]:
     """Finds a level that changes at once, for good, by a pack's size; mended where the price moved the other way."""
     for at, row in enumerate(y):
         found = _jump(row)
         if found is None:
             continue
         step, factor = found
-        moved = np.nan if price is None else _typical(price[at, :step][-_AROUND:]) / _typical(price[at, step:][:_AROUND])
+        moved = (
+            np.nan if price is None else _typical(price[at, :step][-_AROUND:]) / _typical(price[at, step:][:_AROUND])
+        )
         if np.isfinite(moved) and abs(np.log(moved / factor)) < np.log(1.3):
             row[:step] *= factor
             note = f"counted in another unit before: multiplied by {factor:g}"

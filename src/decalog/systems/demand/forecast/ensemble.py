@@ -17,7 +17,7 @@ Point = Callable[[Floats, Floats], float]
 """A score of (actual, point forecast)."""
 
 _ROUNDS = 20
-_POINTS = tuple(level for level in LEVELS if 0.2 <= level <= 0.8)
+_POINTS = LEVELS[LEVELS.index(0.2) : LEVELS.index(0.8) + 1]
 
 
 class Mixture(msgspec.Struct, frozen=True):
@@ -81,7 +81,11 @@ def learnt(
 
 
 def ensemble(
-    members: Sequence[Method], *, ends: Sequence[int] | None = None, loss: Loss = scaled_pinball, point: Point | None = None
+    members: Sequence[Method],
+    *,
+    ends: Sequence[int] | None = None,
+    loss: Loss = scaled_pinball,
+    point: Point | None = None,
 ) -> Method:
     """Returns a method that weights others anew for every panel, by rolling origins inside it.
 
@@ -119,6 +123,8 @@ def _greedy(tolds: Mapping[str, Sequence[Told]], loss: Loss) -> dict[str, float]
 def _mixed(tolds: Mapping[str, Sequence[Told]], weights: Mapping[str, float]) -> list[Told]:
     origins = zip(*tolds.values(), strict=True)
     return [
-        Told(each[0].panel, mix(dict(zip(tolds, (told.forecast for told in each), strict=True)), weights), each[0].actual)
+        Told(
+            each[0].panel, mix(dict(zip(tolds, (told.forecast for told in each), strict=True)), weights), each[0].actual
+        )
         for each in origins
     ]

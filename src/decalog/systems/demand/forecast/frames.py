@@ -1,8 +1,8 @@
 """The field's long frame, `unique_id, ds, y` and what else is known, read into columns and written back.
 
 A frame is a Parquet or CSV file, or any object that speaks the Arrow C stream, as those of polars, pandas and pyarrow
-do; DuckDB reads it. Forecasts go back as columns that `utilsforecast` evaluates and any of these libraries makes a frame
-of: `pl.DataFrame(columns)`, `pd.DataFrame(columns)`; history goes to GluonTS as its own kind of data set.
+do; DuckDB reads it. Forecasts go back as columns that `utilsforecast` evaluates and each of these libraries makes a
+frame of: `pl.DataFrame(columns)`, `pd.DataFrame(columns)`; history goes to GluonTS as its own kind of data set.
 """
 
 from __future__ import annotations
@@ -172,8 +172,8 @@ def _keys(panel: Panel, steps: npt.NDArray[np.int64]) -> dict[str, Any]:
 def gluonts(panel: Panel) -> Iterator[dict[str, Any]]:
     """Yields each series as an entry of a GluonTS data set: `item_id`, `start`, `target`, `feat_dynamic_real`.
 
-    `start` is a pandas Period as GluonTS asks for, so pandas has to be there; a panel without a calendar starts in 1970,
-    by days.
+    `start` is a pandas Period as GluonTS asks for, so pandas has to be there; a panel without a calendar starts in
+    1970, by days.
     """
     import pandas as pd
 

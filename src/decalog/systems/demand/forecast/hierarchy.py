@@ -17,6 +17,7 @@ from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Pane
 
 How = Literal["bottom_up", "ols", "wls", "mint"]
 TOTAL = "total"
+_LEAST_TIMES = 2
 
 
 class Hierarchy(msgspec.Struct, frozen=True):
@@ -48,7 +49,7 @@ class Hierarchy(msgspec.Struct, frozen=True):
     @property
     def upper(self) -> int:
         """How many series are sums of others."""
-        return self.sums.shape[0] - self.sums.shape[1]
+        return len(self.levels) - int(self.sums.shape[1])
 
     def together(self, bottom: Floats) -> Floats:
         """Returns all series of bottom series that stand along the last axis but one: they add up."""
@@ -107,7 +108,7 @@ def projection(hierarchy: Hierarchy, how: How, *, errors: Floats | None = None) 
 def _covariance(errors: Floats | None, *, is_full: bool) -> Floats:
     whole = np.empty((0, 0)) if errors is None else errors[~np.isnan(errors).any(axis=1)]
     count = len(whole)
-    if count < 2:
+    if count < _LEAST_TIMES:
         raise DataError(
             where="reconciliation by errors",
             given=f"errors of {count} times at which every series has one",

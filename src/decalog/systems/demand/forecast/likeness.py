@@ -46,7 +46,8 @@ def with_likeness(method: Method, traits: Mapping[str, Sequence[object]], *, lea
 
 def _same(values: Sequence[object], cold: np.typing.NDArray[np.int64], old: np.typing.NDArray[np.int64]) -> Floats:
     codes = np.unique(np.array([str(value) for value in values]), return_inverse=True)[1]
-    return (codes[cold][:, None] == codes[old][None]).astype(np.float64)
+    found: Floats = (codes[cold][:, None] == codes[old][None]).astype(np.float64)
+    return found
 
 
 def _levels(y: Floats, first: int = 28) -> tuple[Floats, Floats]:

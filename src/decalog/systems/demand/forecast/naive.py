@@ -92,4 +92,5 @@ def _season_indices(whole: Floats, season: int) -> Floats:
     half = (len(weights) - 1) // 2
     ratios, places = whole[half : half + len(trend)] / trend, (half + np.arange(len(trend))) % season
     found = np.array([ratios[places == place].mean() for place in range(season)])
-    return found / found.mean()
+    factors: Floats = found / found.mean()
+    return factors

@@ -71,4 +71,6 @@ def _key(name: str, panel: Panel, horizon: int) -> str:
 def _read(path: Path) -> Forecast:
     with np.load(path) as held:
         fitted = held["fitted"].astype(np.float64)
-        return Forecast(held["mean"], held["quantiles"], fitted if fitted.size else None, tuple(held["fallbacks"].tolist()))
+        return Forecast(
+            held["mean"], held["quantiles"], fitted if fitted.size else None, tuple(held["fallbacks"].tolist())
+        )

@@ -14,7 +14,7 @@ import numpy as np
 from decalog.errors import DataError
 from decalog.systems.demand.forecast.panel import LEVELS, Floats
 
-CRPS_LEVELS = tuple(level for level in LEVELS if 0.05 <= level <= 0.95)
+CRPS_LEVELS = LEVELS[2:-2]
 """The nineteen levels that the scaled CRPS of the hierarchical benchmarks is a sum over."""
 
 
@@ -37,7 +37,7 @@ def smape(actual: Floats, mean: Floats) -> float:
 
 
 def mase(actual: Floats, mean: Floats, *, scale: Floats) -> float:
-    """Returns the mean over series of mean |error| / scale: the error of the seasonal naive forecast inside the train part."""
+    """Returns the mean over series of mean |error| / scale, that of the seasonal naive forecast inside train."""
     return float(np.nanmean(_by_series(np.abs(actual - mean)) / scale))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from decalog.errors import ConfigError, near
 from decalog.systems.demand.forecast.naive import seasonal_naive
-from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Method, Panel, filled
+from decalog.systems.demand.forecast.panel import LEVELS, MEDIAN, Floats, Forecast, Method, Panel, filled
 
 MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ets": ("AutoETS", {}),
@@ -29,7 +29,7 @@ MODELS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 _WITHOUT_SEASON = {"croston", "tsb", "adida"}
 _WITHOUT_INTERVALS = {"croston", "tsb", "adida", "mfles"}
-_HIGH = [round(200 * (level - 0.5), 6) for level in LEVELS if level > 0.5]
+_HIGH = [round(200 * (level - 0.5), 6) for level in LEVELS[MEDIAN + 1 :]]
 
 
 def statistical(name: str, *, last: int | None = None) -> Method:
