@@ -51,14 +51,12 @@ PUBLISHED = {"seasonal naive": "22.56", "ets": "21.06 (best published)", "theta"
 
 
 def groups(train: Panel) -> dict[str, Floats]:
-    """Returns thirds of the series by length, and halves by how much they move beside their level."""
+    """Returns the series of full length and the shorter ones, and halves by how much they move beside their level."""
     known = (~np.isnan(train.y)).sum(axis=1)
     moves = season_errors(train) / np.nanmean(np.abs(train.y), axis=1)
-    short, long = np.quantile(known, [1 / 3, 2 / 3])
     return {
-        "short series": known <= short,
-        "series of middle length": (known > short) & (known < long),
-        "long series": known >= long,
+        "shorter series": known < np.max(known),
+        "longest series": known == np.max(known),
         "steady series": moves <= np.median(moves),
         "volatile series": moves > np.median(moves),
     }
