@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,14 @@ def options(text: str | None) -> argparse.Namespace:
     parser.add_argument("--validation", action="store_true", help="one horizon earlier, inside train: for choosing")
     parser.add_argument("--cache", type=Path, help="folder that keeps what each method said, so that a re-run is cheap")
     return parser.parse_args()
+
+
+def lacks_statsforecast() -> bool:
+    """Returns whether the extra `demand` is missing, and says so."""
+    if importlib.util.find_spec("statsforecast"):
+        return False
+    print("skipped: no statsforecast; `pip install decalog[demand]` brings it")
+    return True
 
 
 def cached(method: Method, folder: Path | None) -> Method:

@@ -25,7 +25,7 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
-from demand_runs import cached, figures, options
+from demand_runs import cached, figures, lacks_statsforecast, options
 from demand_sets import Tree, tourism_large
 from paired import Floats, over_units, text
 
@@ -51,13 +51,7 @@ HORIZON, YEAR, DRAWS = 12, 12, 500
 TEST = 12
 UNSEEN = (18, 30, 42)
 CHOSEN_ON = (24, 36, 48, 60, 72)
-ETS = statistical("ets")
-MEMBERS: tuple[Method, ...] = (
-    ETS,
-    statistical("theta"),
-    in_logs(statistical("theta")),
-    in_logs(boosted(Settings(leaves=15, origins=36, stride=3, held_out=0))),
-)
+ETS = "ets"
 TOP = {"country", "state", "zone", "country × purpose", "state × purpose"}
 """Levels of few series, whose errors are pooled: the country alone has 24."""
 OURS, PEER, NAIVE = "ours", "ETS + MinT bootstrap", "seasonal naive"
@@ -81,10 +75,10 @@ def errors_of(told: Told) -> Floats:
 
 def mixed(tree: Tree, tolds: Tolds, end: int) -> Forecast:
     """Returns the equal mixture, calibrated level by level on the same mixture a year and two years earlier."""
-    weights = dict.fromkeys((method.name for method in MEMBERS), 1 / len(MEMBERS))
+    weights = {name: 1 / (len(tolds) - 1) for name in tolds if name != NAIVE}
 
     def at(back: int) -> Told:
-        one = tolds[ETS.name][back]
+        one = tolds[ETS][back]
         return one._replace(forecast=mix({name: tolds[name][back].forecast for name in weights}, weights))
 
     found, earlier = at(end).forecast, [at(end + YEAR), at(end + 2 * YEAR)]
@@ -104,7 +98,7 @@ def part(forecast: Forecast, places: np.typing.NDArray[np.int64]) -> Forecast:
 
 def origin(tree: Tree, tolds: Tolds, end: int) -> Origin:
     """Returns all rows at one origin."""
-    hierarchy, ets = Hierarchy(tree.sums, tree.levels), tolds[ETS.name][end]
+    hierarchy, ets = Hierarchy(tree.sums, tree.levels), tolds[ETS][end]
     errors = errors_of(ets)
     by = projection(hierarchy, "mint", errors=errors)
     drawn = {
@@ -116,9 +110,21 @@ def origin(tree: Tree, tolds: Tolds, end: int) -> Origin:
     return Origin(rows, ets.actual)
 
 
+def members() -> tuple[Method, ...]:
+    """Returns what is mixed."""
+    return (
+        statistical("ets"),
+        statistical("theta"),
+        in_logs(statistical("theta")),
+        in_logs(boosted(Settings(leaves=15, origins=36, stride=3, held_out=0))),
+    )
+
+
 def main() -> int:
     """Runs the rows and prints the table; returns the exit status."""
     wanted = options(__doc__)
+    if lacks_statsforecast():
+        return 0
     tree = tourism_large()
     if tree is None:
         print("skipped: no TourismLarge; DECALOG_SHARED names the folder of the shared data")
@@ -126,7 +132,7 @@ def main() -> int:
     judged = (TEST,) if wanted.short else (TEST, *UNSEEN, *CHOSEN_ON)
     ends = sorted({end + back for end in judged for back in (0, YEAR, 2 * YEAR)})
     tolds: Tolds = {}
-    for method in (seasonal_naive(), *MEMBERS):
+    for method in (seasonal_naive(), *members()):
         told = roll(cached(method, wanted.cache), tree.panel, horizon=HORIZON, ends=ends)
         tolds[method.name] = dict(zip(ends, told, strict=True))
     origins = {end: origin(tree, tolds, end) for end in judged}

@@ -184,6 +184,22 @@ def test_a_cold_series_follows_its_likes_at_the_level_it_has() -> None:
     np.testing.assert_array_equal(method.forecast(warm, 7).mean, seasonal_naive().forecast(warm, 7).mean)
 
 
+def test_cold_series_alone_have_no_likes() -> None:
+    method = with_likeness(seasonal_naive(), {}, least=28)
+    with pytest.raises(
+        DataError, match=r"cold series: 2 series, each with fewer than 28 known steps. Expected older ones"
+    ):
+        method.forecast(weekly(2, days=20), 7)
+
+
+def test_what_is_known_ahead_has_to_reach_as_far_as_the_forecast() -> None:
+    panel = msgspec.structs.replace(weekly(30), known={"promo": np.zeros((30, 143))})
+    with pytest.raises(
+        DataError, match=r"panel, known column 'promo': 3 steps ahead of the origin. Expected 7.*or leave"
+    ):
+        boosted(msgspec.structs.replace(QUICK, held_out=0)).forecast(panel, 7)
+
+
 def test_what_was_said_is_kept_by_the_bytes_of_the_panel(tmp_path: Path) -> None:
     asked: list[int] = []
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from decalog.errors import DataError
 from decalog.systems.demand.forecast.panel import Floats, Forecast, Method, Panel, filled
 
 
@@ -21,11 +22,21 @@ def with_likeness(method: Method, traits: Mapping[str, Sequence[object]], *, lea
         traits: of each trait, such as category or price band, a value a series, in the panel's order.
         least: known steps from which on a series is old enough.
         peers: likes of a cold series, at most; traits that tie are broken by the panel's order.
+
+    Raises:
+        DataError: when it forecasts, and no series is old enough.
     """
 
     def forecast(panel: Panel, horizon: int) -> Forecast:
         known = (~np.isnan(panel.y)).sum(axis=1)
         old, cold = np.flatnonzero(known >= least), np.flatnonzero(known < least)
+        if not len(old):
+            raise DataError(
+                where="cold series",
+                given=f"{len(cold)} series, each with fewer than {least} known steps",
+                expected="older ones that they may be like",
+                fix="Lower `least`, or add the history of other series.",
+            )
         told = method.forecast(panel.of(old), horizon)
         if not len(cold):
             return told

@@ -13,7 +13,7 @@ def naive() -> Method:
 
 
 def seasonal_naive() -> Method:
-    """Returns: what was a season ago comes again; of several seasons the longest that a series has seen."""
+    """Returns: what was a season ago comes again; of several seasons the shortest."""
 
     def forecast(panel: Panel, horizon: int) -> Forecast:
         return _repeated(panel, horizon, season=panel.season)

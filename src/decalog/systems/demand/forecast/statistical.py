@@ -81,10 +81,8 @@ def _one_by_one(panel: Panel, horizon: int, *, model: Any, last: int | None, has
     levels = None if has_intervals in _WITHOUT_INTERVALS else _HIGH
     for at, row in enumerate(panel.y):
         whole = filled(row, panel.season)[-(last or len(row)) :]
-        try:
-            found = model.forecast(y=whole, h=horizon, level=levels, fitted=True)
-            _finite(found["mean"])
-        except Exception:  # noqa: BLE001 - a library's model may fail on one series in any way; the series is named
+        found = _tried(model, whole, horizon=horizon, levels=levels)
+        if found is None:
             spare = seasonal_naive().forecast(panel.of(np.array([at])), horizon)
             mean[at], quantiles[at] = spare.mean[0], spare.quantiles[0]
             fallbacks.append(panel.ids[at])
@@ -96,9 +94,13 @@ def _one_by_one(panel: Panel, horizon: int, *, model: Any, last: int | None, has
     return Forecast(mean, np.sort(quantiles, axis=-1), fitted, tuple(fallbacks))
 
 
-def _finite(values: Floats) -> None:
-    if not np.all(np.isfinite(values)):
-        raise ArithmeticError(values)
+def _tried(model: Any, y: Floats, *, horizon: int, levels: list[float] | None) -> Mapping[str, Floats] | None:
+    """Returns what a model says of a series; None where it fails or says no number."""
+    try:
+        found: Mapping[str, Floats] = model.forecast(y=y, h=horizon, level=levels, fitted=True)
+    except Exception:  # noqa: BLE001 - a library's model may fail on one series in any way; the series is named
+        return None
+    return found if np.all(np.isfinite(found["mean"])) else None
 
 
 def _quantiles(found: Mapping[str, Floats]) -> Floats:

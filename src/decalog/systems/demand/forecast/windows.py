@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from decalog.errors import DataError
 from decalog.systems.demand.forecast import calendar
 from decalog.systems.demand.forecast.panel import Floats, Panel, season_errors
 
@@ -44,7 +45,11 @@ class View(NamedTuple):
 
 
 def view(panel: Panel, origin: int, *, horizon: int) -> View:
-    """Returns what is known after `origin` steps of the panel, for the steps that follow."""
+    """Returns what is known after `origin` steps of the panel, for the steps that follow.
+
+    Raises:
+        DataError: a column that is known ahead ends before the last of them.
+    """
     history = panel.y[:, :origin]
     scale = season_errors(panel.until(origin))
     longest = panel.seasons[-1] if panel.seasons else 1
@@ -111,6 +116,13 @@ def _ahead(panel: Panel, origin: int, horizon: int) -> dict[str, Floats]:
     dates = {} if panel.calendar is None else calendar.parts(panel.calendar, steps)
     found = {name: values[None] for name, values in dates.items()}
     for name, values in panel.known.items():
+        if values.shape[1] < origin + horizon:
+            raise DataError(
+                where=f"panel, known column '{name}'",
+                given=f"{values.shape[1] - origin} steps ahead of the origin",
+                expected=f"{horizon}, as many as are forecast",
+                fix="Say what is planned for every step ahead, or leave the column out.",
+            )
         found[name] = values[:, steps]
         usual = _tail_mean(values[:, :origin], 4 * panel.season)
         found[f"{name}_over_usual"] = values[:, steps] - usual[:, None]
