@@ -1,0 +1,174 @@
+"""One model for all series: gradient-boosted trees that learn how far each step ahead lies from the season before it.
+
+Direct: the step ahead is a feature, so no forecast rests on another. Its quantiles come from heads of the model, made
+to hold on later origins (`conformal`).
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from decalog.errors import DataError
+from decalog.systems.demand.forecast.conformal import calibrated
+from decalog.systems.demand.forecast.origins import Told
+from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Method, Panel
+from decalog.systems.demand.forecast.windows import Singles, view
+
+HEADS = (0.1, 0.5, 0.9)
+_FAR = 1e4
+_LEAST_ROWS = 200
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What is chosen before the fit.
+
+    Args:
+        trees: of each head.
+        learning_rate: shrinkage of each tree, (0, 1].
+        leaves: of a tree, at most.
+        rows_a_leaf: at least.
+        l2: penalty on leaf values.
+        feature_share: of the features that each tree may use, (0, 1].
+        row_share: of the rows that each tree sees, (0, 1].
+        origins: earlier times that it learns from, the latest ones.
+        stride: steps between them.
+        most_rows: drawn from all series, origins and steps ahead; more are left out.
+        held_out: of the origins, the latest that lie a horizon apart; they calibrate the intervals, and then the model
+            is fitted to all. 0 leaves the heads as they are, for a caller who calibrates.
+        seeds: models whose answers are averaged.
+    """
+
+    trees: int = 300
+    learning_rate: float = 0.05
+    leaves: int = 63
+    rows_a_leaf: int = 50
+    l2: float = 5.0
+    feature_share: float = 0.5
+    row_share: float = 1.0
+    origins: int = 8
+    stride: int = 1
+    most_rows: int = 1_000_000
+    held_out: int = 1
+    seeds: int = 1
+
+
+def boosted(settings: Settings | None = None) -> Method:
+    """Returns the global model as a method: it is fitted at each origin to what was known there."""
+    chosen = settings or Settings()
+    told = ", ".join(
+        f"{name} {value}" for name, value in msgspec.to_builtins(chosen).items() if value != getattr(Settings(), name)
+    )
+
+    def forecast(panel: Panel, horizon: int) -> Forecast:
+        found = Boosted.fit(panel, horizon, settings=chosen).forecast(panel, horizon)
+        if not chosen.held_out:
+            return found
+        tolds = _held_out(panel, horizon, settings=chosen)
+        return calibrated(tolds).apply(found)
+
+    return Method(f"boosted ({told})" if told else "boosted", forecast)
+
+
+class Boosted:
+    """Fitted heads.
+
+    Args:
+        boosters: LightGBM's, for each of `HEADS` one or more, whose answers are averaged.
+        names: of the features that they were grown on.
+    """
+
+    def __init__(self, boosters: list[list[Any]], names: tuple[str, ...]) -> None:
+        self._boosters, self.names = boosters, names
+
+    @classmethod
+    def fit(cls, panel: Panel, horizon: int, *, settings: Settings) -> Boosted:
+        """Returns heads that learnt from the latest origins whose steps ahead all lie inside the panel.
+
+        Raises:
+            DataError: too few rows to learn from.
+        """
+        import lightgbm
+
+        rows, target, names = _examples(panel, horizon, settings=settings)
+        if len(target) < _LEAST_ROWS:
+            raise DataError(
+                where="global model",
+                given=f"{len(target)} rows to learn from",
+                expected=f"{_LEAST_ROWS} or more",
+                fix="Give it more series or a longer history; for a few short series take a statistical method.",
+            )
+        own = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}
+        data = lightgbm.Dataset(rows, target, params=own | {"min_data_in_leaf": settings.rows_a_leaf})
+        data.construct()
+        heads = [
+            [
+                lightgbm.train(own | _parameters(settings, level) | {"seed": seed}, data, settings.trees)
+                for seed in range(settings.seeds)
+            ]
+            for level in HEADS
+        ]
+        return cls(heads, names)
+
+    def forecast(self, panel: Panel, horizon: int) -> Forecast:
+        """Returns what follows the panel's last step."""
+        seen = view(panel, panel.y.shape[1], horizon=horizon)
+        low, middle, high = (
+            np.mean([booster.predict(seen.rows, num_threads=1) for booster in head], axis=0) for head in self._boosters
+        )
+        z = np.array([NormalDist().inv_cdf(level) for level in LEVELS]) / NormalDist().inv_cdf(HEADS[-1])
+        below, above = np.maximum(middle - low, 0), np.maximum(high - middle, 0)
+        answers = middle[:, None] + np.where(z < 0, below[:, None], above[:, None]) * z
+        quantiles = np.stack([seen.back(answers[:, place]) for place in range(len(LEVELS))], axis=-1)
+        return Forecast(seen.back(middle), quantiles)
+
+
+def _parameters(settings: Settings, level: float) -> dict[str, Any]:
+    return {
+        **({"objective": "regression_l1"} if level == HEADS[1] else {"objective": "quantile", "alpha": level}),
+        "learning_rate": settings.learning_rate,
+        "num_leaves": settings.leaves,
+        "min_data_in_leaf": settings.rows_a_leaf,
+        "lambda_l2": settings.l2,
+        "feature_fraction": settings.feature_share,
+        "bagging_fraction": settings.row_share,
+        "bagging_freq": 1 if settings.row_share < 1 else 0,
+    }
+
+
+def _examples(panel: Panel, horizon: int, *, settings: Settings) -> tuple[Singles, Floats, tuple[str, ...]]:
+    """Returns rows, what should be answered for them, and the names of the columns, drawn evenly from all origins."""
+    end = panel.y.shape[1]
+    origins = list(range(end - horizon, 2 * panel.season - 1, -settings.stride))[: settings.origins]
+    most = settings.most_rows // max(1, len(origins))
+    rng = np.random.default_rng(0)
+    rows, targets = [], []
+    names: tuple[str, ...] = ()
+    for origin in origins:
+        seen = view(panel, origin, horizon=horizon)
+        target = seen.target(panel.y[:, origin : origin + horizon])
+        # A series that stood still and then jumped is thousands of its scales away; no tree should learn that.
+        places = np.flatnonzero(~np.isnan(target) & (np.abs(target) < _FAR))
+        if len(places) > most:
+            places = np.sort(rng.choice(places, most, replace=False))
+        rows.append(seen.rows[places])
+        targets.append(target[places])
+        names = seen.names
+    if not rows:
+        return np.empty((0, 0), np.float32), np.empty(0), names
+    return np.concatenate(rows), np.concatenate(targets), names
+
+
+def _held_out(panel: Panel, horizon: int, *, settings: Settings) -> list[Told]:
+    """Returns what a model that knows none of the last horizons says of each of them."""
+    end = panel.y.shape[1]
+    early = Boosted.fit(panel.until(end - horizon * settings.held_out), horizon, settings=settings)
+    found = []
+    for back in range(settings.held_out, 0, -1):
+        origin = end - horizon * back
+        known = panel.until(origin)
+        found.append(Told(known, early.forecast(known, horizon), panel.y[:, origin : origin + horizon]))
+    return found
