@@ -72,6 +72,7 @@ EDGES = (
 """What stands between decalog and the outside; docs/decisions/0003 says why it is counted apart from the spine."""
 ROOMS = {
     **dict.fromkeys(("privacy", "standing.py", "cli_privacy.py"), "privacy"),
+    **dict.fromkeys(("http/privacy_routes.py", "http/openapi_privacy.py"), "privacy"),
     **dict.fromkeys(("readiness", "cli_check.py"), "readiness"),
     **dict.fromkeys(("control_room", "cli_room.py"), "control room"),
 }
@@ -247,10 +248,11 @@ def judge_module(source: Source) -> Iterator[Finding]:
 def system_of(source: Source) -> str:
     """Returns the system that a module belongs to, its wire, its world, or one of PARTS."""
     parts = Path(source.module).parts
+    room = ROOMS.get(source.module) or ROOMS.get(parts[0])
+    if room:
+        return room
     if parts[0] in EDGES:
         return "edges"
-    if parts[0] in ROOMS:
-        return ROOMS[parts[0]]
     if parts[0] in ENGINE or source.module in ENGINE:
         return "feature engine"
     if parts[0] == "models" or source.module in INDEXES:
