@@ -39,7 +39,7 @@ bench: $(VENV)/dev.stamp  ## run every benchmark and print its table
 # What a busy machine does not let be measured ends with 2, and is no failure here.
 check-quick: $(VENV)/dev.stamp  ## check the readiness of a small fraud home that is made for it
 	@folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
-	  $(BIN)/decalog train fraud --brief --world-days 120 --world-scale 0.05 --seed 7 --home "$$folder/home" && \
+	  $(BIN)/decalog train fraud --brief --world-days 150 --world-scale 0.15 --seed 0 --home "$$folder/home" && \
 	  { $(BIN)/decalog check fraud --quick --home "$$folder/home" || [ $$? -eq 2 ]; }
 
 docs: $(VENV)/dev.stamp  ## run every code block of the docs

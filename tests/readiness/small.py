@@ -23,7 +23,7 @@ days = 0.9
 damage_minor = 1
 [limits]
 p99_ms = 5_000.0
-traffic_10x_ms = 2_000.0
+traffic_10x_ms = 1_000.0
 swapping_p99_ms = 1_000.0
 features_p99_ms = 100.0
 model_p99_ms = 100.0

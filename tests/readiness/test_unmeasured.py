@@ -264,7 +264,7 @@ def test_a_server_that_falls_silent_is_said(subject: Subject) -> None:
 
 
 def measurement(value: float) -> Measurement:
-    return Measurement(value, 0.0, 1.0, 10)
+    return Measurement(value, value - 20.0, value + 20.0, 10) if value > 1 else Measurement(value, value, value, 10)
 
 
 def report(**saved: float | None) -> Report:
@@ -314,10 +314,11 @@ def lead_of(home: Home, folder: Path, told: Report, fault: str = "") -> float:
 
 
 def test_a_champion_leads_by_money_or_else_by_the_first_metric(home: Home, tmp_path: Path) -> None:
-    assert lead_of(home, tmp_path, report(prior=100.0, rule=150.0)) == 0.5
-    assert lead_of(home, tmp_path, report(prior=100.0, rule=50.0)) == -0.5
+    assert lead_of(home, tmp_path, report(prior=100.0, rule=150.0)) == pytest.approx(0.7)
+    assert lead_of(home, tmp_path, report(prior=100.0, rule=90.0)) == pytest.approx(0.1)  # it may be chance
+    assert lead_of(home, tmp_path, report(prior=100.0, rule=50.0)) == pytest.approx(-0.3)
     assert lead_of(home, tmp_path, report(prior=None, rule=None)) == pytest.approx(0.5)
-    assert lead_of(home, tmp_path, report(prior=100.0, rule=150.0), "a champion that is the worst of all") == 0.0
+    assert lead_of(home, tmp_path, report(prior=100.0, rule=50.0), "a champion that is the worst of all") < 0.0
 
 
 def test_a_report_without_baselines_tells_no_lead(home: Home, tmp_path: Path) -> None:

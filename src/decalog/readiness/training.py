@@ -25,7 +25,10 @@ def reproducible(subject: Subject, fault: str) -> Measured:
 
 
 def lead(subject: Subject, fault: str) -> Measured:
-    """Measures how much the champion leads over the best baseline, by the report that it was registered with."""
+    """Measures how much the champion leads over the best baseline, by the report that it was registered with.
+
+    It leads by as much as its 95 % interval lets it: a baseline is better where it lies beyond that.
+    """
     name, report = _report(subject)
     metric, values = _compared(report)
     baselines = {c.name: values[c.name] for c in report.contenders if c.role == "baseline" and c.name in values}
@@ -36,10 +39,10 @@ def lead(subject: Subject, fault: str) -> Measured:
             expected="both, judged on the same part",
             fix="Train again with the system's baselines.",
         )
-    best = max(baselines, key=baselines.__getitem__)
-    mine = min(values.values()) if fault else values[name]
-    said = f"{metric}: {name} {mine:,.4g}, {best} {baselines[best]:,.4g} (higher is better), on the later part"
-    return Measured(value=(mine - baselines[best]) / (abs(baselines[best]) or 1.0), n=report.test.labelled, said=said)
+    best, best_value = max(((name, value) for name, (value, _) in baselines.items()), key=lambda one: one[1])
+    mine, most = min(values.values()) if fault else values[name]
+    said = f"{metric}: {name} {mine:,.4g} (at most {most:,.4g}), {best} {best_value:,.4g}, higher is better; later part"
+    return Measured(value=(most - best_value) / (abs(best_value) or 1.0), n=report.test.labelled, said=said)
 
 
 def _report(subject: Subject) -> tuple[str, Report]:
@@ -62,14 +65,19 @@ def _report(subject: Subject) -> tuple[str, Report]:
     return artefact.manifest.name, msgspec.json.decode(path.read_bytes(), type=Report)
 
 
-def _compared(report: Report) -> tuple[str, Mapping[str, float]]:
-    """Returns by what contenders are compared, and the values, so turned that more is better: money where there is."""
-    saved = {c.name: c.saved_per_1000.value for c in report.contenders if c.saved_per_1000 is not None}
+def _compared(report: Report) -> tuple[str, Mapping[str, tuple[float, float]]]:
+    """Returns by what contenders are compared, money where there is, and each value with the upper end of its interval.
+
+    They are so turned that more is better.
+    """
+    money = ((c.name, c.saved_per_1000) for c in report.contenders)
+    saved = {name: (one.value, one.high) for name, one in money if one is not None}
     if saved:
         return "saved_per_1000", saved
     metric = next((one for one in report.metrics if _is_judged(one, report.contenders)), report.metrics[0])
-    sign = -1.0 if metric.better == "lower" else 1.0
-    found = {c.name: sign * c.values[metric.name].value for c in report.contenders if metric.name in c.values}
+    measured = {c.name: c.values[metric.name] for c in report.contenders if metric.name in c.values}
+    is_less = metric.better == "lower"
+    found = {name: (-one.value, -one.low) if is_less else (one.value, one.high) for name, one in measured.items()}
     return metric.name, found
 
 
