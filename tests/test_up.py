@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from tests.homes import SCALE, SEED, fill_home, records
 
@@ -282,6 +283,7 @@ def test_a_server_that_was_killed_comes_back_where_it_was(root: Path) -> None:
         server.start(known)
         assert server.is_running
         assert server.address == first
+        assert httpx.get(f"{first}/healthz", timeout=PATIENCE_S).status_code == 200
     finally:
         assert server.stop() == 0
 
