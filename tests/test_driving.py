@@ -57,14 +57,6 @@ class Server:
         self.closed = True
 
 
-class Refusing(Server):
-    """Refuses requests for decisions."""
-
-    def request(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> None:
-        super().request(method, path, body, headers)
-        self.status = 422 if path.endswith("decide") else 200
-
-
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Time of which a hundredth of a second goes by at each look; nothing sleeps."""
@@ -255,7 +247,7 @@ def test_what_is_sent_of_a_shaped_world_may_be_of_others_and_may_be_refused() ->
     assert len(decided) > 10
     assert {id_ for id_ in decided if not id_.endswith("~1")} == {id_[:-2] for id_ in decided if id_.endswith("~1")}
     assert driver.now_us == server.now_us
-    driver._connection = refusing = Refusing(driver.now_us, allow)  # type: ignore[assignment]
+    driver._connection = refusing = Refusing(driver.now_us, "/v1/fraud/decide")  # type: ignore[assignment]
     driver.run(1.0)
     count = sum(path.endswith("decide") for path, _ in refusing.sent)
     assert count
