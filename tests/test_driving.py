@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -228,6 +228,30 @@ def test_an_outcome_that_is_refused_is_counted_and_the_drive_goes_on() -> None:
     assert refused > 0
     assert server.sent[-1][0].endswith("decide")
     assert f"  0 outcomes  {refused:,} refused  " in driver.line()
+
+
+def test_what_is_sent_of_a_shaped_world_may_be_of_others_and_may_be_refused() -> None:
+    world = world_of(SYSTEM, SEED, scale=SCALE)
+
+    def shaped(messages: Iterable[worlds.Message]) -> Iterator[worlds.Message]:
+        for message in messages:
+            yield message
+            if message.kind == "decide":
+                yield worlds.Message(message.at, "decide", message.body | {"id": message.body["id"] + "~1"})
+
+    driver = Driver(world, "http://127.0.0.1:8000", "fraud", shaped=shaped)
+    server = Server(world.start_us, allow)
+    driver._connection = server  # type: ignore[assignment]
+    driver.run(2.0)
+    decided = [body["id"] for path, body in server.sent if path.endswith("decide")]
+    assert len(decided) > 10
+    assert {id_ for id_ in decided if not id_.endswith("~1")} == {id_[:-2] for id_ in decided if id_.endswith("~1")}
+    assert driver.now_us == server.now_us
+    driver._connection = refusing = Refusing(driver.now_us, "/v1/fraud/decide")  # type: ignore[assignment]
+    driver.run(1.0)
+    count = sum(path.endswith("decide") for path, _ in refusing.sent)
+    assert count
+    assert f"{count} refused" in driver.line()
 
 
 def test_a_request_that_is_refused_ends_the_drive() -> None:

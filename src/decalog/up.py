@@ -291,7 +291,7 @@ class Server:
 
 
 class Beside:
-    """The control room, and the loop of each system once that is driven: processes of their own, at low priority."""
+    """The control room, and the loop of each system that is driven, at low priority: processes of their own."""
 
     def __init__(self, plan: Plan, screen: Screen) -> None:
         self._plan, self._screen = plan, screen
@@ -314,7 +314,6 @@ class Beside:
 
     def _begin(self, *words: str, home: Path) -> subprocess.Popen[str]:
         process = _decalog(*words, home=home)
-        os.setpriority(os.PRIO_PROCESS, process.pid, _BEHIND)
         self._running.append(process)
         return process
 
@@ -340,6 +339,7 @@ class Beside:
                 if told is not None:
                     waiting.discard(name)
                     loop = self._begin("loop", name, "--url", told.url, "--every", "1m", home=home.root)
+                    os.setpriority(os.PRIO_PROCESS, loop.pid, _BEHIND)
                     threading.Thread(target=self._screen.follow, args=("loop", loop), daemon=True).start()
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from tests.homes import add_model, fill_home
 
@@ -202,17 +203,28 @@ def test_pages_live_without_reloading_and_the_theme_is_kept(page: Page, address:
     assert page.evaluate("document.documentElement.dataset.theme") == theme
 
 
-def test_the_queue_is_worked_by_keyboard_alone(page: Page, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    page.goto(f"{address}/s/fraud/decisions?action=review")
-    row = page.locator("table.rows tbody tr", has=page.locator(".a-review")).first
-    row.wait_for()
-    page.goto(f"{address}/s/fraud/cases")
-    page.locator("table.rows tbody a").first.wait_for()
-    page.keyboard.press("j")
-    chosen = page.locator("tr[aria-selected='true'] a")
-    name = chosen.inner_text()
-    page.keyboard.press("Enter")
-    page.locator("h1", has_text=name).wait_for()
-    page.keyboard.press("2")
-    page.locator(".said", has_text=f"{name}: genuine.").wait_for()
-    assert page.url.endswith("/s/fraud/cases")
+def test_the_queue_is_worked_by_keyboard_alone(page: Page, tmp_path: Path) -> None:
+    home = fill_home(tmp_path / "fraud")
+    names = SYSTEM.features.names_for("model")
+    add_model(home.root, Threshold(names.index("amount"), 100.0, above=0.05, below=0.001, width=len(names)))
+    where = ("--home", str(home.root), "--no-auth", "--port", "0")
+    with running("serve", "fraud", *where, says="listening on ") as server:
+        for number in (1, 2):
+            body = {"id": f"p{number}", "amount_minor": 300_000, "currency": "EUR", "card": f"card-{number}"}
+            answer = httpx.post(f"{server}/v1/fraud/decide", json=body, timeout=PATIENCE_S).json()
+            assert answer["action"] == "review", answer
+        with running("room", *where, "--url", f"fraud={server}", says="control room on ") as address:
+            page.goto(f"{address}/s/fraud/cases")
+            page.keyboard.press("j")
+            page.keyboard.press("j")
+            page.keyboard.press("k")
+            name = page.locator("tr[aria-selected='true'] a").inner_text()
+            assert name == page.locator("table.rows tbody a").first.inner_text()
+            page.keyboard.press("Enter")
+            page.locator("h1", has_text=name).wait_for()
+            page.keyboard.press("3")
+            page.locator("h1", has_text="claimed by control room").wait_for()
+            page.keyboard.press("2")
+            page.locator(".said", has_text=f"{name}: genuine.").wait_for()
+            assert page.url.endswith("/s/fraud/cases")
+            assert page.locator("table.rows tbody a").all_inner_texts() == [{"p1": "p2", "p2": "p1"}[name]]

@@ -14,7 +14,7 @@ import pytest
 from tests.homes import SCALE, SEED, fill_home
 
 from decalog.control_room import knobs, mischief
-from decalog.control_room.knobs import BUSY, CORRUPT, KILLED, STALLED, Wishes
+from decalog.control_room.knobs import AWAY, BUSY, CORRUPT, KILLED, STALLED, Wishes
 from decalog.control_room.mischief import Mischief
 from decalog.home import Home
 from decalog.registry import Registry
@@ -86,6 +86,13 @@ def test_every_fifth_row_makes_no_sense(trouble: Trouble) -> None:
     assert sent == [100, 100, 100, 100, "n/a"] * 2
     assert trouble.wish() == ()
     assert {message.body["amount_minor"] for message in trouble.shaped(*[BODY] * 10)} == {100}
+
+
+def test_while_analysts_are_away_their_verdicts_do_not_come(trouble: Trouble) -> None:
+    rows = [{"id": kind, "kind": kind, "value": 1} for kind in ("analyst_verdict", "chargeback")]
+    assert len(trouble.shaped(*rows, kind="outcome")) == 2
+    trouble.wish(AWAY)
+    assert [message.body["kind"] for message in trouble.shaped(*rows, kind="outcome")] == ["chargeback"]
 
 
 def test_a_worlds_own_switches_are_knobs_too(trouble: Trouble) -> None:

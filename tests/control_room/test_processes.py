@@ -148,3 +148,15 @@ def test_a_url_of_no_system_is_refused(tmp_path: Path) -> None:
         out, _ = room.communicate(timeout=PATIENCE_S)
     assert room.returncode == 2
     assert "no address for fraud" in out
+
+
+def test_a_home_that_cannot_be_read_is_told_once_and_others_are_followed(home: Home, tmp_path: Path) -> None:
+    broken = Home(tmp_path / "broken")
+    broken.log.parent.mkdir(parents=True)
+    broken.log.write_bytes(b"no log" * 1_000)
+    with start("decalog.control_room.following", str(broken.root), str(home.root)) as follower:
+        assert follower.stdout is not None
+        assert "control room: broken: " in follower.stdout.readline()
+        out, _ = follower.communicate(timeout=PATIENCE_S)
+    assert out == ""
+    assert position(home)

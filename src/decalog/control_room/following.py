@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from contextlib import closing
 from pathlib import Path
 
@@ -27,6 +27,8 @@ _EVERY_S = 0.5
 _OVER_S = 10.0
 """Time over which pace and rate are told."""
 _PRIORITY = 10
+_TOLD_AT = 5
+"""Failures in a row after which a home's is told."""
 
 
 class Follower:
@@ -90,14 +92,19 @@ def follow(roots: list[Path]) -> None:
     ended = threading.Event()
     threading.Thread(target=_end_with_input, args=(ended,), daemon=True).start()
     followers: dict[Path, Follower] = {}
+    failed: Counter[Path] = Counter()
     while not ended.is_set():
         is_more = False
         for home in homes_below(roots):
             try:
                 follower = followers.get(home.root) or followers.setdefault(home.root, Follower(home))
                 is_more |= follower.step(time.time())
+                failed[home.root] = 0
             except DecalogError as error:
-                sys.stderr.write(f"control room: {home.root.name}: {error}\n")
+                # A home that is only being made fails once; whatever stays is told once.
+                failed[home.root] += 1
+                if failed[home.root] == _TOLD_AT:
+                    sys.stderr.write(f"control room: {home.root.name}: {error}\n")
         ended.wait(0.0 if is_more else _EVERY_S)
     for follower in followers.values():
         with closing(follower):

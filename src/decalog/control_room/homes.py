@@ -15,7 +15,7 @@ from decalog.control_room.knobs import Driven, driven
 from decalog.errors import ConfigError, UnknownRecordError, near
 from decalog.home import Home
 from decalog.registry import Registry
-from decalog.system import SYSTEMS
+from decalog.system import SYSTEMS, find_system
 
 FOLDER = "room"
 
@@ -53,6 +53,11 @@ class Place(msgspec.Struct, frozen=True):
     home: Home
     url: str
     driven: Driven | None = None
+
+    @property
+    def has_cases(self) -> bool:
+        """Whether the system brings a queue of cases for people."""
+        return "cases" in find_system(self.system).commands
 
 
 class House:

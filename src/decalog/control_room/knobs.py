@@ -18,6 +18,7 @@ _FRESH_S = 30.0
 """A driver that has said nothing for so long is gone."""
 
 BUSY, CORRUPT, KILLED, STALLED = "traffic_x10", "corrupt_data", "model_killed", "store_down"
+AWAY = "analysts_away"
 GENERAL = {
     BUSY: "ten times the people: each request comes ten times, as if of others",
     CORRUPT: "every fifth request and outcome comes with an amount or a value that is no number",
@@ -25,6 +26,8 @@ GENERAL = {
     STALLED: "another program locks the log's file for eight seconds, so that nothing can be written",
 }
 """What can be done to any world: knob → its effect. A world brings switches of its own besides."""
+OF_PEOPLE = {AWAY: "the world's analysts give no verdicts: what is sent to people waits for you"}
+"""What can be done where people decide, too."""
 
 
 class Wishes(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from decalog.system import find_system
 _BUSY = 200.0
 """Decisions in the last minutes from which on a picture is of minutes, and not of hours."""
 _MODELS = 60 * DAY
+"""Time that the picture of models is of, at the least: the champion is always in it."""
 _BUCKETS = 168
 _MOST = 5
 """Actions or kinds that have a colour of their own."""
@@ -155,17 +156,18 @@ def _improve(place: Place, progress: Progress) -> Lane:
     models, history = registry.list(place.system), registry.history(place.system)
     champions = [change for change in history if change.alias == "champion"]
     now = next((one for one in models if champions and one.id == champions[-1].model), None)
-    start = progress.known - _MODELS
-    marks = [((one.manifest.pin.known_time - start) / _MODELS, "trained") for one in models]
+    age = 0 if now is None else max(0, progress.known - now.manifest.pin.known_time)
+    reach = max(_MODELS, age + age // 10)
+    start = progress.known - reach
+    marks = [((one.manifest.pin.known_time - start) / reach, "trained") for one in models]
     # Changes made by hand carry the machine's time, which is not the log's on a world's clock.
-    marks += [((one.at_us - start) / _MODELS, one.act) for one in champions]
+    marks += [((one.at_us - start) / reach, one.act) for one in champions]
     there = [(place_, css) for place_, css in marks if 0 <= place_ <= 1]
-    said = f"{len(models)} models trained, {len(champions)} promotions and rollbacks; those of 60 days are drawn"
+    said = f"{len(models)} models trained, {len(champions)} promotions and rollbacks; the latest are drawn"
     legend = (("trained", "trained"), ("promote", "promoted"), ("rollback", "rolled back"))
     chart = Chart(ticks(there, said=said), "", "", day_of(max(0, start)), day_of(progress.known), legend)
     facts = [Fact("models", number(len(models)))]
     if now is not None:
-        age = max(0, progress.known - now.manifest.pin.known_time)
         facts = [
             Fact("champion", short(now.id), now.manifest.name),
             Fact("learnt up to", f"{span(age)} ago", "of the log's clock"),

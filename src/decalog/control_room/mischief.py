@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
 from decalog.control_room import knobs
-from decalog.control_room.knobs import BUSY, CORRUPT, GENERAL, KILLED, STALLED, Driven, Wishes
+from decalog.control_room.knobs import AWAY, BUSY, CORRUPT, GENERAL, KILLED, OF_PEOPLE, STALLED, Driven, Wishes
 from decalog.home import Home
 from decalog.registry import Registry
 from decalog.schema import Schema
@@ -39,6 +39,7 @@ class Mischief:
     def __init__(self, home: Home, schema: Schema, world: World, *, restart: Callable[[], None]) -> None:
         self._home, self._schema, self._world, self._restart = home, schema, world, restart
         self._switches = {name: text for name, text in switches_of(world).items() if name not in GENERAL}
+        self._verdicts = {kind.name for kind in schema.outcomes if "analyst" in kind.sources}
         self._name = secrets.token_hex(8)
         self._on: set[str] = set()
         self._sent = 0
@@ -57,12 +58,15 @@ class Mischief:
         wanted = {*knobs.wished(self._home, system, driver=self._name)}
         for name in sorted(wanted ^ self._on):
             self._turn(name, is_on=name in wanted)
-        told = Driven(self._name, url, time.time(), speed, GENERAL | self._switches, tuple(sorted(self._on)), line)
+        names = GENERAL | (OF_PEOPLE if self._verdicts else {}) | self._switches
+        told = Driven(self._name, url, time.time(), speed, names, tuple(sorted(self._on)), line)
         knobs.tell(self._home, system, driven=told)
 
     def shaped(self, messages: Iterable[Message]) -> Iterator[Message]:
         """Yields what is sent in place of a world's messages."""
         for message in messages:
+            if AWAY in self._on and message.body.get("kind") in self._verdicts:
+                continue
             self._sent += 1
             is_bad = CORRUPT in self._on and self._sent % _FIFTH == 0
             yield _corrupted(message) if is_bad else message

@@ -36,7 +36,7 @@ def serve(house: House, settings: HttpSettings, *, https: bool, on_listening: Ca
 
 
 class Server(uvicorn.Server):
-    """uvicorn, but that it leaves the signal that ended it alone: what runs beside is ended before the process."""
+    """uvicorn, but a signal ends requests and not the process: what runs beside has to be ended before that."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  # uvicorn's signature
         """First signal: no more requests. Second: now."""

@@ -12,7 +12,7 @@ from decalog.control_room.measuring import measured
 
 _LEAST_S = 20.0
 _TIMES = 4.0
-"""A measurement rests at least so many times as long as it took."""
+"""A measurement rests at least so many times as long as it took of the CPU."""
 _AGAIN_S = 1.0
 
 

@@ -116,7 +116,7 @@ def _by_day(one: Plain, found: Measured, currency: str) -> Chart | None:
     said = f"{one['metric']} by day, {number(there[-1])} on the last"
     svg = lines([Band(values, lows, highs)], said=said, low=low, high=high)
     top, bottom = (_text(end, one["unit"], currency) for end in (high, low))
-    return Chart(svg, top, bottom, days[0][0], days[-1][0])
+    return Chart(svg, top, bottom if low else "0", days[0][0], days[-1][0])
 
 
 def _by_arm(one: Plain, found: Measured, currency: str) -> Iterator[Arm]:

@@ -63,7 +63,7 @@ def _knobs(place: Place, told: Driven, wanted: tuple[str, ...]) -> list[dict[str
             "is_on": name in told.on,
             "is_wanted": name in wanted,
             "drift": drifts.get(name),
-            "is_general": name in files.GENERAL,
+            "is_general": name in files.GENERAL | files.OF_PEOPLE,
         }
         for name, effect in told.knobs.items()
     ]
