@@ -171,7 +171,7 @@ def _upper_ratio(granted: int, asked: int, *, good: int, of: int) -> float:
     """Returns the upper end of the 95 % interval of a ratio of two shares, by its logarithm.
 
     >>> round(_upper_ratio(50, 100, good=90, of=100), 3)
-    0.69
+    0.683
     """
     if not granted:
         return 3.0 / asked / (good / of)  # none of n: at most 3 in n (Hanley and Lippman-Hand, 1983)
