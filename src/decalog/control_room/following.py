@@ -94,21 +94,26 @@ def follow(roots: list[Path]) -> None:
     followers: dict[Path, Follower] = {}
     failed: Counter[Path] = Counter()
     while not ended.is_set():
-        is_more = False
-        for home in homes_below(roots):
-            try:
-                follower = followers.get(home.root) or followers.setdefault(home.root, Follower(home))
-                is_more |= follower.step(time.time())
-                failed[home.root] = 0
-            except DecalogError as error:
-                # A home that is only being made fails once; whatever stays is told once.
-                failed[home.root] += 1
-                if failed[home.root] == _TOLD_AT:
-                    sys.stderr.write(f"control room: {home.root.name}: {error}\n")
-        ended.wait(0.0 if is_more else _EVERY_S)
+        is_more = [_step(home, followers, failed) for home in homes_below(roots)]
+        ended.wait(0.0 if any(is_more) else _EVERY_S)
     for follower in followers.values():
         with closing(follower):
             pass
+
+
+def _step(home: Home, followers: dict[Path, Follower], failed: Counter[Path]) -> bool:
+    """Lets an index follow its log by a step; returns whether there is more."""
+    try:
+        follower = followers.get(home.root) or followers.setdefault(home.root, Follower(home))
+        is_more = follower.step(time.time())
+    except DecalogError as error:
+        # A home that is only being made fails once; whatever stays is told once.
+        failed[home.root] += 1
+        if failed[home.root] == _TOLD_AT:
+            sys.stderr.write(f"control room: {home.root.name}: {error}\n")
+        return False
+    failed[home.root] = 0
+    return is_more
 
 
 if __name__ == "__main__":
