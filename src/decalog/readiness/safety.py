@@ -15,13 +15,15 @@ from decalog.deployment import Deployment
 from decalog.errors import DataError
 from decalog.explaining import Explainer
 from decalog.home import Home
+from decalog.privacy.erasing import erase, prove, proven
+from decalog.privacy.subjects import Told
 from decalog.readiness.checks import Measured
 from decalog.readiness.recorded import renamed, strangers
 from decalog.readiness.serve import Served, serving
 from decalog.readiness.subject import Rehearsal, Subject, decisions, rehearsed, twin_of
 from decalog.serving import reply
 from decalog.simulation import message_path
-from decalog.system import System, load
+from decalog.system import System
 from decalog.testing.worlds import Message
 
 _FEWEST = 100
@@ -37,7 +39,6 @@ _ENDS = ("champion", "stopped")
 
 def erasure(subject: Subject, fault: str) -> Measured:
     """Counts where a copy holds the last person who asked in plain text once they were erased, and what is unsound."""
-    erase, prove = _privacy(subject, "erasing:erase"), _privacy(subject, "erasing:prove")
     with subject.reading() as (_, recording):
         body = [one.body for one in recording.latest(_PROBES) if one.kind == "decide"][-1]
     entity = next(name for name in subject.system.schema.request.subject if name in body)
@@ -53,7 +54,6 @@ def erasure(subject: Subject, fault: str) -> Measured:
 
 def canaries(subject: Subject, fault: str) -> Measured:
     """Counts where planted personal values show up: files of a copy, answers, refusals, explanations."""
-    tell, proven = _privacy(subject, "subjects:Told"), _privacy(subject, "erasing:proven")
     with subject.reading() as (_, recording):
         asked = [one for one in recording.latest(_PROBES) if one.kind == "decide"][-_PROBES:]
     planted = [_planted(subject, one) for one in renamed(asked, subject.system.schema, run="canary ")]
@@ -63,7 +63,7 @@ def canaries(subject: Subject, fault: str) -> Measured:
             told = list(_told(made, planted))
         told += [operations.take_snapshot(home, subject.path), *(sorted(values)[:1] if fault else ())]
         (home.root / "told.txt").write_text("\n".join(told), encoding="utf-8")
-        found = proven(home, [tell("a canary", value) for value in sorted(values)]).scan
+        found = proven(home, [Told("a canary", value) for value in sorted(values)]).scan
     return Measured(value=float(len(found.hits)), n=found.files, said=found.text())
 
 
@@ -84,18 +84,6 @@ def _planted(subject: Subject, message: Message) -> Message:
     personal |= {part.name: part.max_length for part in texts if part.privacy != "public"}
     marks = {name: f"{_MARK}{name}"[:longest] for name, longest in personal.items() if longest > len(_MARK)}
     return Message(message.at, message.kind, message.body | marks)
-
-
-def _privacy(subject: Subject, name: str) -> Any:
-    found = load(f"decalog.privacy.{name}")
-    if found is not None:
-        return found
-    raise DataError(
-        where=f"privacy of {subject.system.name}",
-        given=f"no decalog.privacy.{name} in this decalog",
-        expected="the part of decalog that erases and proves it",
-        fix="Take a decalog that has it; until then nobody has measured this.",
-    )
 
 
 # ---- protected groups ----
