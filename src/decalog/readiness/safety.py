@@ -48,6 +48,7 @@ def erasure(subject: Subject, fault: str) -> Measured:
         if fault:
             (home.root / "kept.txt").write_text(person, encoding="utf-8")
         proof = prove(home, person, entity=entity).proof if fault else done.proof
+    assert proof is not None  # noqa: S101 - both search before they return
     hits, wrong = len(proof.scan.hits), (not done.found) + (not proof.sound) + bool(proof.left)
     return Measured(value=float(hits + wrong), n=proof.scan.files, said=f"{proof.scan.text()}; {proof.verified}")
 
