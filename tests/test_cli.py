@@ -142,7 +142,7 @@ def test_help_loads_nothing_heavy() -> None:
     heavy = {"numpy", "numba", "duckdb", "lightgbm", "rich", "starlette", "uvicorn", "cryptography", "msgspec"}
     assert not loaded & heavy
     assert {name.removeprefix("decalog.") for name in loaded if name.startswith("decalog.")} == {
-        *("cli", "cli_levers", "cli_loop", "cli_privacy", "errors", "terminal"),
+        *("cli", "cli_check", "cli_levers", "cli_loop", "cli_privacy", "cli_room", "errors", "terminal"),
     }
 
 

@@ -228,3 +228,4 @@ def test_the_queue_is_worked_by_keyboard_alone(page: Page, tmp_path: Path) -> No
             page.locator(".said", has_text=f"{name}: genuine.").wait_for()
             assert page.url.endswith("/s/fraud/cases")
             assert page.locator("table.rows tbody a").all_inner_texts() == [{"p1": "p2", "p2": "p1"}[name]]
+            page.close()  # before its server goes

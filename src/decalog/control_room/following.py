@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -91,29 +90,38 @@ def follow(roots: list[Path]) -> None:
     os.nice(_PRIORITY)
     ended = threading.Event()
     threading.Thread(target=_end_with_input, args=(ended,), daemon=True).start()
-    followers: dict[Path, Follower] = {}
-    failed: Counter[Path] = Counter()
+    followers = _Followers()
     while not ended.is_set():
-        is_more = [_step(home, followers, failed) for home in homes_below(roots)]
+        is_more = [followers.step(home) for home in homes_below(roots)]
         ended.wait(0.0 if any(is_more) else _EVERY_S)
-    for follower in followers.values():
-        with closing(follower):
-            pass
+    followers.close()
 
 
-def _step(home: Home, followers: dict[Path, Follower], failed: Counter[Path]) -> bool:
-    """Lets an index follow its log by a step; returns whether there is more."""
-    try:
-        follower = followers.get(home.root) or followers.setdefault(home.root, Follower(home))
-        is_more = follower.step(time.time())
-    except DecalogError as error:
-        # A home that is only being made fails once; whatever stays is told once.
-        failed[home.root] += 1
-        if failed[home.root] == _TOLD_AT:
-            sys.stderr.write(f"control room: {home.root.name}: {error}\n")
-        return False
-    failed[home.root] = 0
-    return is_more
+class _Followers:
+    """The followers of several homes; one that fails hinders no other."""
+
+    def __init__(self) -> None:
+        self._followers: dict[Path, Follower] = {}
+        self._failed: Counter[Path] = Counter()
+
+    def step(self, home: Home) -> bool:
+        """Takes the next records of a home; returns whether there may be more."""
+        try:
+            follower = self._followers.get(home.root) or self._followers.setdefault(home.root, Follower(home))
+            is_more = follower.step(time.time())
+        except DecalogError as error:
+            # A home that is only being made fails once; whatever stays is told once.
+            self._failed[home.root] += 1
+            if self._failed[home.root] == _TOLD_AT:
+                sys.stderr.write(f"control room: {home.root.name}: {error}\n")
+            return False
+        self._failed[home.root] = 0
+        return is_more
+
+    def close(self) -> None:
+        """Releases what they hold."""
+        for follower in self._followers.values():
+            follower.close()
 
 
 if __name__ == "__main__":
