@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a drafted package, as the command makes it."""
     made = tmp_path_factory.mktemp("own")
     told = answer(made, "new", NAME, "--noun", NOUN)
-    assert told.startswith(f"{NAME}: 11 files, ")
+    assert told.startswith(f"{NAME}: 12 files, ")
     assert f"decalog train {PATH} --world-days 60" in told
     return made
 
@@ -63,7 +63,7 @@ def test_the_draft_has_the_eight_rooms_a_test_and_a_readme(folder: Path) -> None
     rooms = ["system", "schema", "simulate", "features", "models", "policy", "metrics", "monitors"]
     assert {path.name for path in (folder / NAME).iterdir()} == {
         *(f"{room}.py" for room in rooms),
-        *("__init__.py", "test_system.py", "README.md"),
+        *("__init__.py", "slo.toml", "test_system.py", "README.md"),
     }
 
 
@@ -241,7 +241,7 @@ def test_a_plain_folder_of_the_same_name_elsewhere_is_no_obstacle(
 ) -> None:
     (tmp_path / "path" / "plain_folder").mkdir(parents=True)
     monkeypatch.syspath_prepend(str(tmp_path / "path"))
-    assert draft_system("plain_folder", noun=NOUN, folder=tmp_path).startswith("plain_folder: 11 files")
+    assert draft_system("plain_folder", noun=NOUN, folder=tmp_path).startswith("plain_folder: 12 files")
 
 
 def test_templates_are_no_modules_of_decalog() -> None:
