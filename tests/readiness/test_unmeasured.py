@@ -19,7 +19,7 @@ from tests.readiness.small import check_of, subject_of
 from decalog.errors import DataError, DecalogError, LogUnavailableError
 from decalog.home import Home
 from decalog.metrics import Measurement
-from decalog.readiness import integrity, latency, safety
+from decalog.readiness import integrity, latency
 from decalog.readiness.loads import Ran
 from decalog.readiness.machine import Machine
 from decalog.readiness.serve import Load, load
@@ -81,13 +81,6 @@ def test_detection_is_green_where_nothing_is_lost_and_red_where_nobody_hears(sub
     deaf = check.measure(subject, "monitors that may not alarm").value
     assert deaf >= honest
     assert not check.is_kept(deaf, subject.slo.limit(check.limit))
-
-
-def test_a_decalog_without_privacy_says_so(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safety, "load", lambda _: None)
-    said = "in this decalog. Expected the part of decalog that erases and proves it."
-    for name in ("erasure", "canaries"):
-        assert said in refusal(subject, name)
 
 
 # ---- loads ----
