@@ -354,3 +354,26 @@ def test_a_knob_is_turned_for_the_driver_that_is_there_and_for_no_other(filled: 
         assert "Trouble" not in (await browser.get("/s/fraud")).text
 
     runner.run(ask())
+
+
+def test_a_system_of_two_homes_has_two_names(tmp_path: Path) -> None:
+    for name in ("real", "fraud", "other"):
+        add_model(fill_home(tmp_path / name).root, rule(limit=2_000.0))
+    house = House([tmp_path], {})
+    assert [(place.name, place.home.root.name) for place in house.places()] == [
+        ("fraud", "fraud"),
+        ("fraud-other", "other"),
+        ("fraud-real", "real"),
+    ]
+    assert house.place("fraud-real").system == "fraud"
+
+
+def test_both_homes_of_a_system_have_pages_of_their_own(tmp_path: Path) -> None:
+    for name in ("real", "fraud"):
+        made = fill_home(tmp_path / name)
+        add_model(made.root, rule(limit=2_000.0))
+        catch_up(made)
+    with asyncio.Runner() as runner:
+        page = runner.run(room(tmp_path).get("/")).text
+        assert '<section class="card" id="card-fraud-real"' in page
+        assert runner.run(room(tmp_path).get("/s/fraud-real/decisions")).status_code == 200

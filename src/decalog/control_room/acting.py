@@ -35,7 +35,7 @@ def rollout(ask: Ask) -> Redirect:
         return _promoted(ask, last.model, why=why, by=ask.view.doors.caller(ask.session, place))
     call(ask, "PUT", "rollout", body=_step(last, act, ask.form.get("share", ""), why))
     said = "stopped" if act == "stop" else "goes on"
-    return Redirect(path_of("s", place.system), f"Rollout {last.name} {said}.")
+    return Redirect(path_of("s", place.name), f"Rollout {last.name} {said}.")
 
 
 def champion(ask: Ask) -> Redirect:
@@ -49,14 +49,14 @@ def champion(ask: Ask) -> Redirect:
     with log_of(place) as log:
         now = log.known_time
     change = Registry(place.home.root).rollback(place.system, by=by, why=_why(ask), at_us=now)
-    return Redirect(path_of("s", place.system), f"{change.model[:SHORT]} is the champion again.")
+    return Redirect(path_of("s", place.name), f"{change.model[:SHORT]} is the champion again.")
 
 
 def _promoted(ask: Ask, model: str, *, why: str, by: str) -> Redirect:
     with log_of(ask.at) as log:
         now = log.known_time
     Registry(ask.at.home.root).promote(ask.at.system, model, by=by, why=why, at_us=now)
-    return Redirect(path_of("s", ask.at.system), f"{model[:SHORT]} is the champion.")
+    return Redirect(path_of("s", ask.at.name), f"{model[:SHORT]} is the champion.")
 
 
 def _step(last: Rollout, act: str, share: str, why: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def call(ask: Ask, method: str, *parts: str, body: object = None) -> Any:
             where=f"control room, {place.system}",
             given="no address of its server",
             expected="a running server",
-            fix=f"Start the control room with --url {place.system}=http://host:port.",
+            fix=f"Start the control room with --url {place.name}=http://host:port.",
         )
     raw = None if body is None else msgspec.json.encode(body)
     return admin.call(method, place.url + path_of("v1", place.system, *parts), raw=raw, token=ask.session.token)

@@ -51,10 +51,10 @@ def act(ask: Ask) -> Redirect:
     if what in ("claim", "release"):
         call(ask, "POST", "cases", id_, what, body=body)
         return Redirect(
-            path_of("s", place.system, "cases", id_) if what == "claim" else path_of("s", place.system, "cases")
+            path_of("s", place.name, "cases", id_) if what == "claim" else path_of("s", place.name, "cases")
         )
     call(ask, "POST", "cases", id_, "verdict", body=body | {"fraud": what == "fraud"})
-    return Redirect(path_of("s", place.system, "cases"), f"{id_}: {what}.")
+    return Redirect(path_of("s", place.name, "cases"), f"{id_}: {what}.")
 
 
 def _strongest(told: Any) -> float:

@@ -85,7 +85,7 @@ def find_entity(ask: Ask) -> Page | Redirect:
         )
     with log_of(place) as log:
         token = log.vault.find(kind, value.strip())  # type: ignore[attr-defined]  # of the one engine that there is
-    here = path_of("s", place.system, "decisions")
+    here = path_of("s", place.name, "decisions")
     if token is None:
         return Redirect(here, f"No {kind.replace('_', ' ')} of that value was ever seen here.")
     return Redirect(f"{here}?token={token}")

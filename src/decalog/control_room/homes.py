@@ -43,12 +43,14 @@ class Place(msgspec.Struct, frozen=True):
     """A system of a home, and its server where one is known.
 
     Args:
+        name: what it is called here and in addresses: the system's name, or with its home's where there are several.
         system: its name.
         home: that holds its log.
         url: of its server, or "".
         driven: what drives it with a world's traffic; None where nothing does.
     """
 
+    name: str
     system: str
     home: Home
     url: str
@@ -84,9 +86,17 @@ class House:
                 )
 
     def places(self) -> list[Place]:
-        """Returns the systems, by name; a system of several homes stands once for each."""
-        found = [self._place(home, name) for home in homes_below(self.roots) for name in _systems(home)]
-        return sorted(found, key=lambda place: (place.system, str(place.home.root)))
+        """Returns the systems, by name; a system of several homes stands once for each.
+
+        The home that is called as the system is, or the first, has its plain name.
+        """
+        found = [(system, home) for home in homes_below(self.roots) for system in _systems(home)]
+        found.sort(key=lambda both: (both[0], both[1].root.name != both[0], str(both[1].root)))
+        places: dict[str, Place] = {}
+        for system, home in found:
+            name = system if system not in places else f"{system}-{home.root.name}"
+            places[name] = self._place(home, system, name)
+        return list(places.values())
 
     def place(self, system: str) -> Place:
         """Returns a system.
@@ -96,21 +106,21 @@ class House:
         """
         places = self.places()
         for place in places:
-            if place.system == system:
+            if place.name == system:
                 return place
         raise UnknownRecordError(
             where="control room",
             given="a system that is not shown here",
-            expected=near(system[:64], [place.system for place in places]) if places else "a home with a log",
+            expected=near(system[:64], [place.name for place in places]) if places else "a home with a log",
             fix="Name its home with --home.",
         )
 
-    def _place(self, home: Home, system: str) -> Place:
+    def _place(self, home: Home, system: str, name: str) -> Place:
         told = driven(home, system, now_s=time.time())
-        url = self._urls.get(system) or ("" if told is None else told.url)
+        url = self._urls.get(name) or ("" if told is None else told.url)
         # Only a file says so: what it names is called only where it cannot lead off this machine.
-        is_safe = system in self._urls or is_loopback(urlsplit(url).hostname or "")
-        return Place(system, home, url.rstrip("/") if is_safe else "", told)
+        is_safe = name in self._urls or is_loopback(urlsplit(url).hostname or "")
+        return Place(name, system, home, url.rstrip("/") if is_safe else "", told)
 
 
 def _systems(home: Home) -> list[str]:

@@ -32,7 +32,7 @@ def system(ask: Ask) -> Page:
     place, by = ask.at, ask.query.get("by", "")
     found, listed = measured(place.home, place.system), list_models(place.home, place.system)
     values = {
-        "title": place.system,
+        "title": place.name,
         "lanes": lanes.of(place),
         "measured": found,
         "tiers": None if found is None else shown_tiers(found, currency_of(place.home.root)),
@@ -49,12 +49,12 @@ def system(ask: Ask) -> Page:
 def readiness(ask: Ask) -> Page:
     """What `decalog check` measured last."""
     found = read_json(ask.at.home.root / "readiness" / f"{ask.at.system}.json")
-    return Page("readiness.html", {"title": f"{ask.at.system}: readiness", "found": found})
+    return Page("readiness.html", {"title": f"{ask.at.name}: readiness", "found": found})
 
 
 def privacy(ask: Ask) -> Page:
     """What people asked of their data, as the log says."""
-    return Page("privacy.html", {"title": f"{ask.at.system}: privacy", "requests": ()})
+    return Page("privacy.html", {"title": f"{ask.at.name}: privacy", "requests": ()})
 
 
 def _state(place: Place) -> dict[str, Any]:

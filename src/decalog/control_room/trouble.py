@@ -39,7 +39,7 @@ def turn(ask: Ask) -> Redirect:
         )
     wanted = {*files.wished(place.home, place.system, driver=told.driver)} - {name} | ({name} if is_on else set())
     files.wish(place.home, place.system, wishes=files.Wishes(told.driver, tuple(sorted(wanted))))
-    return Redirect(path_of("s", place.system, "trouble"), f"{name.replace('_', ' ')}: {'on' if is_on else 'off'}.")
+    return Redirect(path_of("s", place.name, "trouble"), f"{name.replace('_', ' ')}: {'on' if is_on else 'off'}.")
 
 
 def _driven(place: Place) -> Driven:
