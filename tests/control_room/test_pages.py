@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ from decalog.control_room.measuring import measure, measured
 from decalog.decisions import decode_decision
 from decalog.errors import ConfigError, DecalogError, LogUnavailableError
 from decalog.home import Home
+from decalog.readiness import evidence
+from decalog.readiness.checks import Result
 from decalog.registry import Registry
 from decalog.rollout import Rollout, Rollouts
+from decalog.tables import Tables
 from decalog.watching import Finding
 
 SERVER = "http://127.0.0.1:1"
@@ -153,10 +157,51 @@ def test_what_was_not_measured_and_what_could_not_be_is_said(
 def test_readiness_and_privacy_show_nothing_that_is_not_there(filled: Home, runner: asyncio.Runner) -> None:
     assert "Not measured yet" in runner.run(room(filled.root).get("/s/fraud/readiness")).text
     assert "The log holds no request" in runner.run(room(filled.root).get("/s/fraud/privacy")).text
-    path = filled.root / "readiness" / "fraud.json"
-    path.parent.mkdir()
-    path.write_bytes(b'{"score": 0.93}')
-    assert "0.93" in runner.run(room(filled.root).get("/s/fraud/readiness")).text
+
+
+def test_readiness_shows_what_was_measured_and_what_to_do(filled: Home, runner: asyncio.Runner) -> None:
+    current = {"policy": "", "features": "", "code": "", "model": ""}
+    red = Result(
+        name="p99",
+        section="latency",
+        status="red",
+        value=26.1,
+        limit=25.0,
+        unit="ms",
+        said="993 decisions at 200/s",
+        anchor="law 8",
+        fix="Look at the stages.",
+        at_us=time.time_ns() // 1_000,
+        versions=current,
+    )
+    evidence.write(filled.root, evidence.Evidence(system="fraud").with_([red]))
+    page = runner.run(room(filled.root).get("/s/fraud/readiness")).text
+    assert "score 0 %" in page
+    assert "not measured" in page  # of another model than the champion it says nothing, nor do all the others
+    (filled.root / "readiness" / "fraud.json").unlink()
+
+
+def test_privacy_shows_what_people_asked_for_by_token_alone(tmp_path: Path, runner: asyncio.Runner) -> None:
+    home = fill_home(tmp_path / "fraud")
+    add_model(home.root, rule(limit=2_000.0))
+    with closing(home.writer()) as log:
+        tables = Tables(log)
+        tables.put("fraud", "wishes", content={"subject": 77, "wish": "opted_out", "on": True, "why": "a letter"})
+        tables.put("fraud", "erasures", content={"subject": 78, "records": [1, 2], "models": ["m"]})
+        tables.put("fraud", "contests", content={"decision": "d", "request": "pay-9", "seq": 3})
+        tables.put("fraud", "notices", content={"id": "n-1", "url": "https://shop.example/n"})
+        log.commit()
+    page = runner.run(room(home.root).get("/s/fraud/privacy")).text
+    for words in (
+        "opted out",
+        "#77",
+        "in force",
+        "2 records are gone; 1 models",
+        "pay-9",
+        "n-1 https://shop.example/n",
+    ):
+        assert words in page
+    assert "a letter" not in page
 
 
 def test_a_decision_shows_every_feature_as_logged(filled: Home, runner: asyncio.Runner) -> None:

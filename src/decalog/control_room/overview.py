@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from decalog.admin import list_models
 from decalog.alerts import Alert, AlertBook
 from decalog.clock import time_us
 from decalog.control_room import lanes
-from decalog.control_room.homes import Place, read_json
+from decalog.control_room.homes import Place
 from decalog.control_room.measuring import Measured, measured
 from decalog.control_room.tiering import shown_tiers
 from decalog.control_room.views import currency_of, log_of
 from decalog.control_room.web import Ask, Page
 from decalog.rollout import Rollout, Rollouts
+from decalog.standing import CONTESTS, ERASURES, NOTICES, WISHES
 from decalog.system import find_system
 from decalog.tables import Tables
 
+PEOPLES = (ERASURES, WISHES, CONTESTS, NOTICES)
+"""Tables of what people asked for."""
 _CHANGES = ("inputs", "predictions", "importances", "calibration", "reports", "delays")
 
 
@@ -47,14 +51,39 @@ def system(ask: Ask) -> Page:
 
 
 def readiness(ask: Ask) -> Page:
-    """What `decalog check` measured last."""
-    found = read_json(ask.at.home.root / "readiness" / f"{ask.at.system}.json")
-    return Page("readiness.html", {"title": f"{ask.at.name}: readiness", "found": found})
+    """What `decalog check` measured last, as far as it still says something."""
+    from decalog.readiness.evidence import read
+    from decalog.readiness.page import figure
+    from decalog.readiness.running import Wanted, standing
+
+    values: dict[str, Any] = {"title": f"{ask.at.name}: readiness", "found": None, "figure": figure}
+    if read(ask.at.home.root, ask.at.system).results:
+        found = standing(ask.at.home, Wanted(system=ask.at.system))
+        values["found"] = found
+        values["worst"] = [one for name in found.worst for one in found.results if one.name == name]
+    return Page("readiness.html", values)
 
 
 def privacy(ask: Ask) -> Page:
-    """What people asked of their data, as the log says."""
-    return Page("privacy.html", {"title": f"{ask.at.name}: privacy", "requests": ()})
+    """What people asked of their data, as the log says: by tokens, the newest first."""
+    with log_of(ask.at) as log:
+        tables = Tables(log)
+        stored = [(name, one) for name in PEOPLES for one in tables.history(ask.at.system, name)]
+    said = [(time_us(one.known_time), *_asked(name, one.content)) for name, one in stored]
+    return Page("privacy.html", {"title": f"{ask.at.name}: privacy", "requests": sorted(said, reverse=True)})
+
+
+def _asked(table: str, content: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Returns what was asked, of whom, and what came of it."""
+    whom = f"#{content['subject']}" if "subject" in content else ""
+    if table == ERASURES:
+        gone, models = len(content.get("records", ())), len(content.get("models", ()))
+        return "erased", whom, f"{gone:,} records are gone; {models:,} models had learnt from them"
+    if table == WISHES:
+        return content["wish"].replace("_", " "), whom, "in force" if content.get("on", True) else "taken back"
+    if table == NOTICES:
+        return "notice", "", " ".join(filter(None, (content["id"], content.get("url", "")))) or "none from now on"
+    return "contested", content["request"], "a person looks at it"
 
 
 def _state(place: Place) -> dict[str, Any]:
