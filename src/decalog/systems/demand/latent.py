@@ -135,7 +135,8 @@ def latent(seen: Seen) -> Latent:
     apart = np.arange(sold.size).reshape(sold.shape) * _SPREAD % _FOLDS == 0
     for _ in range(_ROUNDS):
         share = profile[seen.kinds][:, None, :]
-        part = whole + last * _last_hour(seen.units * last, level[:, :, None] * share)
+        part = whole.astype(np.float64)
+        part[last] = _last_hour(seen.units[last], (level[:, :, None] * share)[last])
         exposed = np.sum(share * part, axis=2)
         mean = _fitted(factors, seen, sold, exposed, shape)
         # Of days that the factors were fitted to, luck looks smaller than it is.
@@ -203,13 +204,13 @@ def _profile(seen: Seen, level: Floats, part: Floats, before: Mask) -> Floats:
     return np.asarray(found / found.sum(axis=1, keepdims=True))
 
 
-def _last_hour(sold: Ints | Floats, mean: Floats) -> Floats:
+def _last_hour(sold: Ints, mean: Floats) -> Floats:
     """Returns which part of the hour in which it sold out the last unit went at, expected.
 
     The times at which n units are asked for in an hour are uniform, so unit s of n goes at s / (n + 1); n is Poisson,
     at least s. Where it may be many more, not every n is asked for.
     """
-    s, m = np.maximum(sold, 0).astype(np.float64), np.maximum(np.nan_to_num(mean), 1e-12)
+    s, m = sold.astype(np.float64), np.maximum(mean, 1e-12)
     span = np.maximum(m + 5 * np.sqrt(m) - s, _STEPS - 1)
     n = s[..., None] + span[..., None] * np.linspace(0, 1, _STEPS)
     logs = n * np.log(m)[..., None] - _log_factorial(n)

@@ -89,6 +89,7 @@ class World(Clockwork):
         self._theirs = theirs
         self._coming: dict[int, Ints] = {}
         self._asked: dict[str, Ask] = {}
+        self._ending: dict[int, list[Ask]] = {}  # by the last day that an order is for
         self._ordered: dict[str, int] = {}
 
     def react(self, request_id: str, action: str, *, at_us: int, refs: tuple[str, ...] = ()) -> None:
@@ -108,14 +109,15 @@ class World(Clockwork):
                 fix="Pass action, slot and time of the logged decision.",
             )
         units = int(refs[0])
-        if self._ordered.setdefault(request_id, units) != units:
+        if request_id not in self._ordered:
+            self._order(ask, units)
+        elif self._ordered[request_id] != units:
             raise ConflictError(
                 where=f"demand world, react to {request_id}",
                 given="another quantity than before",
                 expected="one order a request",
                 fix="React once to each decide message.",
             )
-        self._order(ask, units)
 
     def truth(self, request_id: str) -> Mapping[str, float | str]:
         """Returns what stood behind one request.
@@ -160,6 +162,7 @@ class World(Clockwork):
         self._tell_day(day, start_us)
         for ask in self._due_on(day, start_us):
             self._asked[ask.id] = ask
+            self._ending.setdefault(ask.until, []).append(ask)
             heapq.heappush(self._due, (ask.at_us, "decide", ask.id, ask))
 
     def _opening(self) -> Ints:
@@ -177,16 +180,11 @@ class World(Clockwork):
         return units
 
     def _tell_day(self, day: int, start_us: int) -> None:
-        told = telling.of_day(self, day)
-        self._tell_all(told, start_us + CLOSES * HOUR + 30 * MINUTE)
+        for kind, lag_us, body in telling.of_day(self, day):
+            self._push(start_us + CLOSES * HOUR + 30 * MINUTE + lag_us, kind, body)
         # What an order was for is known in the evening of its last day.
-        for ask in [ask for ask in self._asked.values() if ask.until == day and not ask.is_told]:
-            ask.is_told = True
+        for ask in self._ending.pop(day, ()):
             self._push(start_us + CLOSES * HOUR + 45 * MINUTE, "outcome", telling.outcome(self, ask))
-
-    def _tell_all(self, told: list[telling.Told], at_us: int) -> None:
-        for kind, lag_us, body in told:
-            self._push(at_us + lag_us, kind, body)
 
     def _due_on(self, day: int, start_us: int) -> list[Ask]:
         """Returns what asks for an order on a night."""
@@ -207,18 +205,15 @@ class World(Clockwork):
             return [Message(at_us, kind, what)]
         theirs: dict[str, Any] = {}
         if alone:
-            units = self._theirs(self, what)
-            self._ordered[what.id] = units
-            self._order(what, units)
+            self._order(what, self._theirs(self, what))
             theirs = {"taken": ORDER}
         return [Message(at_us, "decide", telling.request(self, what), theirs)]
 
     def _order(self, ask: Ask, units: int) -> None:
-        if not ask.is_ordered:
-            ask.is_ordered = True
-            arriving = np.zeros(self.shops.n, np.int64)
-            arriving[ask.series] = units
-            self._on_the_way(ask.day + ask.lead_days, arriving)
+        self._ordered[ask.id] = units
+        arriving = np.zeros(self.shops.n, np.int64)
+        arriving[ask.series] = units
+        self._on_the_way(ask.day + ask.lead_days, arriving)
 
     def _on_the_way(self, day: int, units: Ints) -> None:
         self._coming[day] = self._coming.get(day, np.zeros(self.shops.n, np.int64)) + units

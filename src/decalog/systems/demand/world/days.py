@@ -35,6 +35,7 @@ class Calendar:
         self.shops, self.params, self._start_us = shops, params, start_us
         self._weather: list[Floats] = []
         self._fashion: list[Floats] = []
+        self._leaflets: dict[int, Floats] = {}
         self._items = draws.child(draws.named(shops.key, "promoted"), np.arange(shops.items))
 
     def date(self, day: int) -> dt.date:
@@ -53,9 +54,11 @@ class Calendar:
         return self._leaflet(date.toordinal() // WEEK)
 
     def _leaflet(self, week: int) -> Floats:
-        keys = draws.child(self._items, week)
-        depth = _DEPTHS[draws.below(keys, "depth", bound=len(_DEPTHS))]
-        return np.where(draws.uniform(keys, "on") < self.params.promoted, depth, 0.0)
+        if week not in self._leaflets:
+            keys = draws.child(self._items, week)
+            depth = _DEPTHS[draws.below(keys, "depth", bound=len(_DEPTHS))]
+            self._leaflets[week] = np.where(draws.uniform(keys, "on") < self.params.promoted, depth, 0.0)
+        return self._leaflets[week]
 
     def promotion(self, day: int) -> Floats:
         """Returns what promotions of this week and the last do to each item on a day, in logs."""

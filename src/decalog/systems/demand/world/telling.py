@@ -32,7 +32,7 @@ class Told(NamedTuple):
     body: dict[str, Any]
 
 
-class Ask(msgspec.Struct, kw_only=True):
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What the world remembers of one request."""
 
     id: str
@@ -45,8 +45,6 @@ class Ask(msgspec.Struct, kw_only=True):
     on_hand: int
     on_order: int
     pack: int
-    is_ordered: bool = False
-    is_told: bool = False
 
     @classmethod
     def of(cls, world: World, series: int, *, day: int, at_us: int, stock: tuple[int, int]) -> Ask:
