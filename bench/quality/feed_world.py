@@ -48,7 +48,7 @@ from decalog.systems.feed.simulate import World
 from decalog.systems.feed.system import SYSTEM
 from decalog.systems.feed.world.behaviour import Ask
 from decalog.systems.feed.world.policies import POLICIES, Policy, another
-from decalog.systems.feed.world.totals import Totals, total
+from decalog.systems.feed.world.totals import Totals
 from decalog.systems.feed.world.town import Town
 from decalog.training import TrainingPlan
 
@@ -126,7 +126,7 @@ def by_rule(seed: int, policy: Policy, *, scale: float) -> Totals:
 
 def judged(world: World) -> Totals:
     """Returns what came of the judged days."""
-    return total(world.days[HISTORY : HISTORY + JUDGED])
+    return Totals.over(world.days[HISTORY : HISTORY + JUDGED])
 
 
 def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callable[[Any], Any] | None = None) -> Totals:
@@ -194,7 +194,7 @@ def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
 def print_rules(seeds: range) -> None:
     """Prints what each rule of the world brings, and ranking by the true probability of a click, and the oracle."""
     for name in (*RULES, "clicks"):
-        every = total(by_rule(seed, POLICIES[name], scale=SCALE) for seed in seeds)
+        every = Totals.over(by_rule(seed, POLICIES[name], scale=SCALE) for seed in seeds)
         print(f"  {name:14} {every.minor / len(seeds):10,.0f} minor  {every}", flush=True)
 
 
@@ -234,7 +234,7 @@ def main() -> None:
     share = over_units(shares)
     print(f"headroom {share.value:.3f} ({share.low:.3f} to {share.high:.3f}), bar {BAR}")
     if given.json:
-        both = {name: total(found[name] for found in every) for name in ("ours", "pure CTR")}
+        both = {name: Totals.over(found[name] for found in every) for name in ("ours", "pure CTR")}
         figures = {
             "headroom_share": round(share.value, 4),
             "headroom_low": round(share.low, 4),

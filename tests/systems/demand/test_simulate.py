@@ -14,7 +14,7 @@ from decalog.systems.demand.simulate import World
 from decalog.systems.demand.world.days import Calendar, Shelves
 from decalog.systems.demand.world.params import SWITCHES, WorldParams
 from decalog.systems.demand.world.shops import easter, holidays, is_closed, is_eve, settle
-from decalog.systems.demand.world.totals import Totals, counted
+from decalog.systems.demand.world.totals import Totals
 from decalog.testing.worlds import Message
 
 SCALE = 0.12
@@ -61,7 +61,7 @@ def test_what_is_wanted_does_not_depend_on_what_is_ordered() -> None:
     world = World(3, scale=SCALE)
     world.advance(world.start_us + 8 * DAY - 1)  # nobody orders
     assert all((one.wanted == other.wanted).all() for one, other in zip(world.sold, alone.sold, strict=True))
-    assert counted(world.days).sold < counted(alone.days).sold
+    assert Totals.over(world.days).sold < Totals.over(alone.days).sold
 
 
 def test_an_order_arrives_after_its_lead_time_and_only_once() -> None:
@@ -218,7 +218,7 @@ def test_switches_do_what_they_declare() -> None:
 
 
 def test_lorries_that_come_late_sell_less() -> None:
-    assert counted(lived(40, on="late_lorries")[0].days).sold < counted(lived(40)[0].days).sold
+    assert Totals.over(lived(40, on="late_lorries")[0].days).sold < Totals.over(lived(40)[0].days).sold
 
 
 def test_one_store_in_four_may_report_cases() -> None:

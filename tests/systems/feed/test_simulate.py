@@ -18,7 +18,7 @@ from decalog.systems.feed.simulate import START_US, World, run
 from decalog.systems.feed.world import behaviour, policies, telling
 from decalog.systems.feed.world.behaviour import Ask
 from decalog.systems.feed.world.params import FACTS, HEADS, SWITCHES, WorldParams
-from decalog.systems.feed.world.totals import Totals, total
+from decalog.systems.feed.world.totals import Totals
 from decalog.systems.feed.world.town import DIM, Town
 from decalog.testing import draws, worlds
 from decalog.testing.draws import Ints
@@ -143,7 +143,7 @@ def test_a_request_without_a_reaction_shows_nothing_and_changes_nobody() -> None
     assert len(decides(messages)) > 200
     assert not [m for m in messages if m.kind == "outcome" or m.theirs]
     assert not world.town.readers.satisfaction.any()
-    assert not total(world.days).requests
+    assert not Totals.over(world.days).requests
 
 
 def test_a_reaction_disturbs_no_other_reader() -> None:
@@ -197,7 +197,7 @@ def test_its_size_is_about_what_is_declared() -> None:
     messages = watch(world, 3)
     posts = [m for m in told(messages, "post") if "corrects" not in m.body]
     assert len(posts) / 3 == pytest.approx(150, rel=0.2)
-    assert 0.9 < total(world.days).sessions / 3 / 600 < 2.0
+    assert 0.9 < Totals.over(world.days).sessions / 3 / 600 < 2.0
     assert len({m.body["author"] for m in posts}) > 100
 
 
@@ -220,7 +220,7 @@ def test_noise_comes_at_its_declared_rates(messages: list[Message], world: World
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_ranking_by_clicks_raises_clicks_and_lowers_return_and_what_is_earned_in_the_long_run(seed: int) -> None:
     made = {name: run(seed, policies.POLICIES[name], days=16, scale=0.15) for name in ("clicks", "quality", "oracle")}
-    whole, week = ({name: total(days[first:]) for name, days in made.items()} for first in (0, 9))
+    whole, week = ({name: Totals.over(days[first:]) for name, days in made.items()} for first in (0, 9))
     for good in ("quality", "oracle"):
         assert whole["clicks"].ctr > 1.15 * whole[good].ctr
         assert week["clicks"].return_rate < week[good].return_rate - 0.04
@@ -229,7 +229,7 @@ def test_ranking_by_clicks_raises_clicks_and_lowers_return_and_what_is_earned_in
 
 
 def test_the_oracle_earns_far_more_than_any_trivial_rule() -> None:
-    made = {name: total(run(5, policy, days=10, scale=0.15)) for name, policy in policies.POLICIES.items()}
+    made = {name: Totals.over(run(5, policy, days=10, scale=0.15)) for name, policy in policies.POLICIES.items()}
     trivial = max(made[name].minor for name in ("random", "newest", "popularity", "clicks", "another system"))
     assert made["oracle"].minor > 1.2 * trivial
     assert made["oracle"].return_rate > max(
@@ -326,8 +326,8 @@ def test_what_a_slate_earns_is_what_was_expected_on_the_mean() -> None:
     truths = [world.truth(m.body["id"]) for m in decides(messages) if m.theirs]
     earned, expected = (sum(float(t[name]) for t in truths) for name in ("minor", "expected_minor"))
     assert earned == pytest.approx(expected, rel=0.06)
-    assert earned == pytest.approx(total(world.days).minor, rel=1e-9)
-    assert sum(float(t["clicks"]) for t in truths) == total(world.days).clicks
+    assert earned == pytest.approx(Totals.over(world.days).minor, rel=1e-9)
+    assert sum(float(t["clicks"]) for t in truths) == Totals.over(world.days).clicks
     assert all(-1 < float(t["satisfaction"]) < 1 and 0 < float(t["p_return"]) < 1 for t in truths)
 
 
@@ -345,7 +345,7 @@ def test_readers_and_posts_are_found_by_name(messages: list[Message], world: Wor
 
 
 def test_the_score_sums_up_the_last_week(messages: list[Message], world: World) -> None:
-    week = total(world.days[-7:])
+    week = Totals.over(world.days[-7:])
     line = world.score()
     assert messages
     assert line.startswith(f"last 7 days: CTR {week.clicks / week.shown:.1%}  hides ")
@@ -356,7 +356,7 @@ def test_the_score_sums_up_the_last_week(messages: list[Message], world: World) 
 
 def test_totals_add_up() -> None:
     one = Totals(shown=10, clicks=2, visitors=4, returned=1, sessions=2, minor=5.0)
-    both = total([one, one])
+    both = Totals.over([one, one])
     assert (both.shown, both.clicks, both.minor) == (20, 4, 10.0)
     assert (both.ctr, both.return_rate, both.session_minor) == (0.2, 0.25, 2.5)
 
@@ -367,7 +367,7 @@ def test_totals_add_up() -> None:
 def test_what_is_gone_or_unfit_is_shown_by_no_policy_and_counted_where_it_is_shown(
     messages: list[Message], world: World
 ) -> None:
-    assert total(world.days).unfit == 0
+    assert Totals.over(world.days).unfit == 0
     gone = {m.body["post"]: m.at for m in told(messages, "moderation") if m.body["verdict"] == "removed"}
     posts = {m.body["id"]: m.body["post"] for m in told(messages, "post")}
     gone |= {posts[m.body["deletes"]]: m.at for m in messages if "deletes" in m.body}
@@ -386,7 +386,7 @@ def test_what_is_gone_and_shown_all_the_same_is_counted() -> None:
     removed = next(m for m in told(messages, "moderation") if m.body["verdict"] == "removed")
     request = next(m for m in decides(messages) if m.at > removed.at)
     world.react(request.body["id"], SHOW, at_us=request.at, refs=(removed.body["post"],))
-    assert total(world.days).unfit == 1
+    assert Totals.over(world.days).unfit == 1
 
 
 def test_a_verdict_comes_after_its_post_and_says_what_is_wrong(messages: list[Message]) -> None:
@@ -573,7 +573,9 @@ def test_perturbed_worlds_stay_in_range_and_keep_their_moral() -> None:
     for seed in range(100):
         WorldParams().perturbed(seed).checked()
     params = WorldParams().perturbed(3)
-    made = [total(run(2, policy, days=12, params=params, scale=0.15)) for policy in (policies.clicks, policies.oracle)]
+    made = [
+        Totals.over(run(2, policy, days=12, params=params, scale=0.15)) for policy in (policies.clicks, policies.oracle)
+    ]
     assert made[0].ctr > made[1].ctr
     assert made[0].minor < made[1].minor
 
@@ -609,7 +611,7 @@ def test_reactions_that_cannot_be_are_refused() -> None:
         world.react(first.body["id"], SHOW, at_us=first.at, refs=("post_0",))
     world.react(first.body["id"], SHOW, at_us=first.at, refs=(ref,))
     world.react(first.body["id"], SHOW, at_us=first.at, refs=(ref,))
-    assert total(world.days).requests == 1
+    assert Totals.over(world.days).requests == 1
     with pytest.raises(ConflictError) as conflict:
         world.react(first.body["id"], SHOW, at_us=first.at, refs=())
     assert str(conflict.value) == (
@@ -617,7 +619,7 @@ def test_reactions_that_cannot_be_are_refused() -> None:
         "React once to each decide message."
     )
     world.react(second.body["id"], SHOW, at_us=second.at)
-    assert total(world.days).requests == 1
+    assert Totals.over(world.days).requests == 1
 
 
 def test_time_does_not_run_back() -> None:

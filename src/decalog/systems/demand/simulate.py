@@ -26,7 +26,7 @@ from decalog.systems.demand.world.days import Calendar, Shelves, Sold
 from decalog.systems.demand.world.params import CLOSES, SWITCHES, WorldParams
 from decalog.systems.demand.world.shops import Shops, settle
 from decalog.systems.demand.world.telling import Ask
-from decalog.systems.demand.world.totals import Totals, counted
+from decalog.systems.demand.world.totals import Totals
 from decalog.testing.clockwork import Clockwork
 from decalog.testing.draws import Ints
 from decalog.testing.worlds import Message
@@ -145,7 +145,7 @@ class World(Clockwork):
 
     def score(self) -> str:
         """Returns what came of the orders of the last seven days."""
-        return f"last {_WEEK} days: {counted(self.days[-_WEEK:])} {self.base}"
+        return f"last {_WEEK} days: {Totals.over(self.days[-_WEEK:])} {self.base}"
 
     # Days
 

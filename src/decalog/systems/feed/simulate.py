@@ -29,7 +29,7 @@ from decalog.systems.feed.world import town as towns
 from decalog.systems.feed.world.behaviour import LOOK_S, Ask, Reaction
 from decalog.systems.feed.world.params import HEADS, SWITCHES, WorldParams
 from decalog.systems.feed.world.policies import Policy
-from decalog.systems.feed.world.totals import Totals, total
+from decalog.systems.feed.world.totals import Totals
 from decalog.systems.feed.world.town import Town
 from decalog.testing import draws
 from decalog.testing.clockwork import Clockwork
@@ -146,7 +146,7 @@ class World(Clockwork):
 
     def score(self) -> str:
         """Returns what came of the slates of the last seven days."""
-        return f"last {_WEEK} days: {total(self.days[-_WEEK:])} {self.base}"
+        return f"last {_WEEK} days: {Totals.over(self.days[-_WEEK:])} {self.base}"
 
     def find(self, user: str, refs: Iterable[str]) -> tuple[int, Ints]:
         """Returns the rows of a reader and of posts in the town, for the truth about them in `world.behaviour`.

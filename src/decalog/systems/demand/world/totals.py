@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Self
 
-import msgspec
 import numpy as np
 
 from decalog.systems.demand.world.days import Sold
 from decalog.systems.demand.world.params import WorldParams
 from decalog.systems.demand.world.shops import Shops
+from decalog.testing.counts import Counts
 from decalog.testing.draws import Floats
 
 _BP = 10_000
 
 
-class Totals(msgspec.Struct):
+class Totals(Counts):
     """Counts over one or more days; `minor` is what sales earned beyond their cost, less waste and holding."""
 
     wanted: int = 0
@@ -41,22 +40,9 @@ class Totals(msgspec.Struct):
             minor=float(np.sum(units * (price - cost) - sold.wasted * cost - holding)),
         )
 
-    def add(self, other: Totals) -> None:
-        """Counts another's counts in."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
     def __str__(self) -> str:
         sold_out, wasted = self.sold_out / max(1, self.series), self.wasted / max(1, self.sold + self.wasted)
         return (
             f"{self.sold:,} of {self.wanted:,} units wanted were sold  sold out {sold_out:.1%}  wasted {wasted:.1%}"
             f"  earned {self.minor / 100:,.0f}"
         )
-
-
-def counted(days: Iterable[Totals]) -> Totals:
-    """Returns the sum of days."""
-    made = Totals()
-    for day in days:
-        made.add(day)
-    return made

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import msgspec
+from decalog.testing.counts import Counts
 
 
-class Totals(msgspec.Struct):
+class Totals(Counts):
     """Counts over one or more days: requests that were shown something, posts shown and looked at, and what followed.
 
     `unfit` posts should not have been shown; `minor` is what was earned less what it cost, in minor units.
@@ -26,11 +24,6 @@ class Totals(msgspec.Struct):
     sessions: int = 0
     visitors: int = 0
     returned: int = 0
-
-    def add(self, other: Totals) -> None:
-        """Counts another's counts in."""
-        for name in self.__struct_fields__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
 
     @property
     def ctr(self) -> float:
@@ -53,11 +46,3 @@ class Totals(msgspec.Struct):
             f"CTR {self.ctr:.1%}  hides {hides:.1f} and reports {reports:.2f} per 1,000  "
             f"return {self.return_rate:.1%}  {self.sessions:,} sessions of {self.session_minor:.1f} minor"
         )
-
-
-def total(days: Iterable[Totals]) -> Totals:
-    """Returns the sum of days."""
-    made = Totals()
-    for day in days:
-        made.add(day)
-    return made
