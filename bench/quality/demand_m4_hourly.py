@@ -17,17 +17,15 @@ from __future__ import annotations
 import json
 import sys
 
-import numpy as np
-from demand_runs import HEADER, by_group, cached, figures, lacks_statsforecast, options, row
+from demand_runs import HEADER, by_group, cached, figures, groups, lacks_statsforecast, options, row, shown
 from demand_sets import m4_hourly
-from paired import Floats
 
 from decalog.systems.demand.forecast import scores
 from decalog.systems.demand.forecast.boosting import Settings, boosted
 from decalog.systems.demand.forecast.ensemble import ensemble
 from decalog.systems.demand.forecast.logs import in_logs
 from decalog.systems.demand.forecast.naive import naive, naive_of_m4, seasonal_naive
-from decalog.systems.demand.forecast.panel import Method, Panel, season_errors
+from decalog.systems.demand.forecast.panel import Method
 from decalog.systems.demand.forecast.statistical import statistical
 
 HORIZON = 48
@@ -42,18 +40,6 @@ PUBLISHED = {
     "seasonal naive": "13.912 / 1.193 / .627",
     "ours: ensemble": "sMAPE / MASE / OWA: Doornik 8.913 / .801 / .410 (best), ES-RNN 9.328 / .893 / .440",
 }
-
-
-def groups(train: Panel) -> dict[str, Floats]:
-    """Returns the series of 700 and of 960 hours, and halves by how much they move beside their level."""
-    known = (~np.isnan(train.y)).sum(axis=1)
-    moves = season_errors(train) / np.nanmean(np.abs(train.y), axis=1)
-    return {
-        "shorter series": known < np.max(known),
-        "longer series": known == np.max(known),
-        "steady series": moves <= np.median(moves),
-        "volatile series": moves > np.median(moves),
-    }
 
 
 def members() -> tuple[Method, ...]:
@@ -75,11 +61,7 @@ def main() -> int:
     if found is None:
         print("skipped: no M4 data; DECALOG_SHARED names the folder of the shared data")
         return 0
-    train, test = found
-    if wanted.short:
-        train, test = train.of(np.arange(0, len(test), 10)), test[::10]
-    if wanted.validation:
-        train, test = train.until(train.y.shape[1] - HORIZON), train.y[:, -HORIZON:]
+    train, test = shown(found, wanted, HORIZON)
     published = {} if wanted.short or wanted.validation else PUBLISHED
     print(f"{len(test)} hourly series, {HORIZON} hours ahead\n{HEADER}")
     mixed = [cached(method, wanted.cache) for method in members()]

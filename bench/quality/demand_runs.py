@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from demand_sets import Set
 from paired import Floats
 
 from decalog.systems.demand.forecast import scores
@@ -76,6 +77,28 @@ def row(method: Method, train: Panel, actual: Floats, *, name: str = "", publish
     cells = f"{found.mape:>8.2f}{found.smape:>8.3f}{found.mase:>8.3f}{found.wql:>8.4f}{found.coverage:>8.3f}"
     print(f"{name or method.name:34}{cells}{found.interval:>10.2f}{took:>8.0f}   {published}", flush=True)
     return told
+
+
+def shown(found: Set, wanted: argparse.Namespace, horizon: int) -> Set:
+    """Returns the part of a set that the options ask for: every tenth series, or one horizon earlier, inside train."""
+    train, test = found
+    if wanted.short:
+        train, test = train.of(np.arange(0, len(test), 10)), test[::10]
+    if wanted.validation:
+        train, test = train.until(train.y.shape[1] - horizon), train.y[:, -horizon:]
+    return Set(train, test)
+
+
+def groups(train: Panel) -> dict[str, Floats]:
+    """Returns the series of full length and the shorter ones, and halves by how much they move beside their level."""
+    known = (~np.isnan(train.y)).sum(axis=1)
+    moves = season_errors(train) / np.nanmean(np.abs(train.y), axis=1)
+    return {
+        "shorter series": known < np.max(known),
+        "longest series": known == np.max(known),
+        "steady series": moves <= np.median(moves),
+        "volatile series": moves > np.median(moves),
+    }
 
 
 def by_group(told: Told, groups: dict[str, Floats]) -> dict[str, float]:
