@@ -8,9 +8,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from decalog.clock import DAY
-from decalog.errors import RequestError
+from decalog.errors import RequestError, UnknownRecordError
 from decalog.testing.settings import Settings, known_switch
 from decalog.testing.worlds import Message
+
+
+def not_sent(world: str, what: str) -> UnknownRecordError:
+    """Returns the error of a world that is told of what it has not sent, such as `request 'req_0'`."""
+    return UnknownRecordError(
+        where=f"{world} world",
+        given=f"{what}, which it has not sent",
+        expected="an id of a message that advance has returned",
+        fix="Advance the world first, and pass ids unchanged.",
+    )
 
 
 class Clockwork(ABC):
@@ -67,6 +77,10 @@ class Clockwork(ABC):
         """
         known = {known_switch(self._world, name, switches=tuple(self.switches))}
         self._on = self._on | known if on else self._on - known
+
+    def _push(self, at_us: int, kind: str, body: dict[str, Any]) -> None:
+        """Queues what is to be sent at a time, or at once where that has passed."""
+        heapq.heappush(self._due, (max(at_us, self._now_us + 1), kind, body["id"], body))
 
     def _fall_due(self, until_us: int, *, alone: bool) -> Iterable[Message]:
         while self._due and self._due[0][0] <= until_us:

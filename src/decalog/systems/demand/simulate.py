@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from decalog.clock import HOUR, MINUTE, SECOND
-from decalog.errors import ConflictError, RequestError, UnknownRecordError
+from decalog.errors import ConflictError, RequestError
 from decalog.systems.demand.schema import ORDER
 from decalog.systems.demand.world import telling
 from decalog.systems.demand.world.days import Calendar, Shelves, Sold
@@ -27,7 +27,7 @@ from decalog.systems.demand.world.params import CLOSES, SWITCHES, WorldParams
 from decalog.systems.demand.world.shops import Shops, settle
 from decalog.systems.demand.world.telling import Ask
 from decalog.systems.demand.world.totals import Totals
-from decalog.testing.clockwork import Clockwork
+from decalog.testing.clockwork import Clockwork, not_sent
 from decalog.testing.draws import Ints
 from decalog.testing.worlds import Message
 
@@ -218,15 +218,7 @@ class World(Clockwork):
     def _on_the_way(self, day: int, units: Ints) -> None:
         self._coming[day] = self._coming.get(day, np.zeros(self.shops.n, np.int64)) + units
 
-    def _push(self, at_us: int, kind: str, body: dict[str, Any]) -> None:
-        heapq.heappush(self._due, (max(at_us, self._now_us + 1), kind, body["id"], body))
-
     def _known(self, request_id: str) -> Ask:
         if request_id not in self._asked:
-            raise UnknownRecordError(
-                where="demand world",
-                given=f"request '{request_id[:80]}', which it has not sent",
-                expected="an id of a message that advance has returned",
-                fix="Advance the world first, and pass ids unchanged.",
-            )
+            raise not_sent("demand", f"request '{request_id[:80]}'")
         return self._asked[request_id]

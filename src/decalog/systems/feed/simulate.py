@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from decalog.clock import DAY, HOUR, MINUTE, SECOND
-from decalog.errors import ConflictError, RequestError, UnknownRecordError
+from decalog.errors import ConflictError, RequestError
 from decalog.systems.feed.schema import ACTIONS, DWELL, RETURN, SESSION, SHOW
 from decalog.systems.feed.world import behaviour, policies, telling
 from decalog.systems.feed.world import town as towns
@@ -32,7 +32,7 @@ from decalog.systems.feed.world.policies import Policy
 from decalog.systems.feed.world.totals import Totals
 from decalog.systems.feed.world.town import Town
 from decalog.testing import draws
-from decalog.testing.clockwork import Clockwork
+from decalog.testing.clockwork import Clockwork, not_sent
 from decalog.testing.draws import Floats, Ints
 from decalog.testing.worlds import Message
 
@@ -156,7 +156,7 @@ class World(Clockwork):
         """
         names = [telling.name("reader", key) for key in self.town.readers.key.tolist()]
         if user not in names:
-            raise _unknown(f"reader '{user[:80]}'")
+            raise not_sent("feed", f"reader '{user[:80]}'")
         return names.index(user), self._found(refs)
 
     # Days
@@ -328,9 +328,6 @@ class World(Clockwork):
         for at_us, body in events:
             self._push(at_us, "event", body)
 
-    def _push(self, at_us: int, kind: str, body: dict[str, Any]) -> None:
-        heapq.heappush(self._due, (max(at_us, self._now_us + 1), kind, body["id"], body))
-
     def _outcome(
         self, request_id: str, kind: str, *, value: float, event_us: int, ref: str = "", lag_us: int = 0
     ) -> dict[str, Any]:
@@ -347,13 +344,13 @@ class World(Clockwork):
 
     def _known(self, request_id: str) -> _Request:
         if request_id not in self._requests:
-            raise _unknown(f"request '{request_id[:80]}'")
+            raise not_sent("feed", f"request '{request_id[:80]}'")
         return self._requests[request_id]
 
     def _found(self, refs: Iterable[str]) -> Ints:
         for ref in refs:
             if ref not in self._rows:
-                raise _unknown(f"post '{ref[:80]}'")
+                raise not_sent("feed", f"post '{ref[:80]}'")
         return np.array([self._rows[ref] for ref in refs], dtype=np.int64)
 
 
@@ -375,10 +372,3 @@ def _settle(seed: int, params: WorldParams) -> Town:
     posts = towns.written(silent, params, topics=topics, surge=calm, start_us=START_US, wave=False)
     seen = np.zeros((params.readers, 0), dtype=np.bool_)
     return Town(params, key, topics, calm, readers, authors, posts, seen)
-
-
-def _unknown(what: str) -> UnknownRecordError:
-    given, fix = f"{what}, which it has not sent", "Advance the world first, and pass ids unchanged."
-    return UnknownRecordError(
-        where="feed world", given=given, expected="an id of a message that advance has returned", fix=fix
-    )
