@@ -187,9 +187,10 @@ class Live:
         while found.tokens != gone:
             if found.tokens != there.survey.tokens:
                 there = await self._survey(token)  # they came with another card meanwhile, or somebody with theirs
-            made = [entry for entry in erasures(log) if entry.erasure.subject == token]
+            every = erasures(log)
+            made = [entry for entry in every if entry.erasure.subject == token]
             await asyncio.to_thread(ledger.enter, self._home.root, made)
-            sweep(self._home, log)
+            sweep(self._home, pen, systems={entry.system for entry in every})
             destroy(log, [erasure_of(found, name)], marks=there.marks)
             # What they did until now is theirs too; nobody is found under that token from here on.
             gone, found = found.tokens, await self._recorded(name, found, models=models, pen=pen)
