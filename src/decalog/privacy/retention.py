@@ -40,16 +40,11 @@ Days = Mapping[str, int]
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is over age at a moment, µs: people to be erased, and people some of whose values are.
+    """Who is over age: people to be erased, and people some of whose values are; `surveys` are of both."""
 
-    `surveys` are of both; `marks` of the entries of the map that lead to those who are to be erased.
-    """
-
-    at_us: int
     people: tuple[int, ...] = ()
     partly: tuple[int, ...] = ()
     surveys: tuple[Survey, ...] = ()
-    models: dict[str, tuple[str, ...]] = {}
 
 
 class Retained(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,12 +85,11 @@ def set_days(system: System, pen: Pen, *, days: Days) -> Days:
     return days
 
 
-def due(home: Home, log: Log, *, system: str, days: Days, at_us: int, schemas: list[Schema]) -> Due:
+def due(log: Log, *, system: str, days: Days, at_us: int, schemas: list[Schema]) -> Due:
     """Returns who is over age; it reads the whole log, so it runs aside of a server.
 
     Args:
-        home: of the log.
-        log: of the home; a reader's will do.
+        log: to read; a reader's will do.
         system: whose values are looked at; people are over age if all systems heard nothing new of them.
         days: what is kept how long.
         at_us: now, µs.
@@ -107,8 +101,7 @@ def due(home: Home, log: Log, *, system: str, days: Days, at_us: int, schemas: l
     people = tuple(who for who, at in newest.items() if at < limit and who not in gone)
     partly = tuple(who for who in old if who not in {*people, *gone})
     found = surveys(log, (*people, *partly), schemas=schemas)
-    models = models_of(home, found[people[0]]) if people else {}
-    return Due(at_us=at_us, people=people, partly=partly, surveys=tuple(found.values()), models=models)
+    return Due(people=people, partly=partly, surveys=tuple(found.values()))
 
 
 def _ages(log: Log, system: str, *, days: Days, at_us: int) -> tuple[dict[int, int], dict[int, None]]:
@@ -175,10 +168,11 @@ def retain(home: Home, name: str, *, days: Days | None = None, by: str = "", clo
         rules = days_of(log, system) if days is None else set_days(system, pen, days=days)
         log.commit()
         now = max(log.known_time, log.clock.now_us())
-        found = due(home, log, system=system.name, days=rules, at_us=now, schemas=schemas_of(system))
+        found = due(log, system=system.name, days=rules, at_us=now, schemas=schemas_of(system))
         by_subject = {one.subject: one for one in found.surveys}
         for subject in found.people:
-            for part in parts(pen, by_subject[subject], models=found.models):
+            gone = by_subject[subject]
+            for part in parts(pen, gone, models=models_of(home, gone)):
                 pen.put(part.system, ERASURES, content=part.erasure)
         log.commit()
         finish(home, pen)
