@@ -12,6 +12,7 @@ from tests.privacy.people import ADA, BOB, SECRETS, Shop, of_ada, of_bob, shop
 from decalog.clock import DAY, ManualClock
 from decalog.errors import RequestError
 from decalog.home import Home
+from decalog.ingest import request_of
 from decalog.privacy import retention
 from decalog.privacy.erasing import erase, erasures
 from decalog.privacy.pen import Pen
@@ -62,12 +63,10 @@ def test_what_was_sealed_under_the_old_key_cannot_be_read_any_more(tmp_path: Pat
     retain(home, "fraud", days={"cardholder": 90}, clock=clock)
     with closing(home.reader()) as log:
         first = log.get(log.find("request", "fraud/old-1")[0])
-        from decalog.privacy.subjects import request_in
-
-        assert opened(log, request_in(first)) == {}
+        assert opened(log, request_of(first)) == {}
         vault = log.vault
         assert isinstance(vault, SqliteVault)
-        assert not vault.holds(-request_in(first).subject)
+        assert not vault.holds(-request_of(first).subject)
 
 
 def test_a_second_run_finds_nothing_and_a_later_one_what_came_of_age(tmp_path: Path) -> None:

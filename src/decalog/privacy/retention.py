@@ -18,11 +18,12 @@ from decalog.clock import DAY, Clock
 from decalog.errors import RequestError, near
 from decalog.events import Event
 from decalog.home import Home
+from decalog.ingest import request_of
 from decalog.log import Log
 from decalog.privacy.acts import personal_of, reseal
 from decalog.privacy.erasing import finish, parts
 from decalog.privacy.pen import Pen
-from decalog.privacy.subjects import Survey, images, models_of, opened, request_in, schemas_of, surveys
+from decalog.privacy.subjects import Survey, images, models_of, opened, schemas_of, surveys
 from decalog.schema import Schema
 from decalog.standing import ERASURES, Standing
 from decalog.system import System, find_system
@@ -109,7 +110,7 @@ def _ages(log: Log, system: str, *, days: Days, at_us: int) -> tuple[dict[int, i
     newest, old = dict[int, int](), dict[int, None]()
     for record in log.read():
         if record.kind in ("event", "decision"):
-            event = request_in(record)
+            event = request_of(record)
             newest[event.subject] = max(newest.get(event.subject, 0), event.event_time)
             if record.system == system and event.subject not in old and any(_aged(log, event, days, at_us=at_us)):
                 old[event.subject] = None
