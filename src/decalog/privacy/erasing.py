@@ -254,9 +254,9 @@ def _position(path: Path) -> int:
         return 0  # nobody can use it
 
 
-def asked_for(subject: str, entity: str) -> tuple[Told, ...]:
-    """Returns what is searched for, where nothing else of a person is known any more."""
-    return (Told(entity or "subject", subject),)
+def asked_for(subject: str, entity: str, *, more: Iterable[str] = ()) -> tuple[Told, ...]:
+    """Returns what is searched for, where nothing of a person is known any more but to whoever asks."""
+    return (Told(entity or "subject", subject), *(Told(f"value {number}", one) for number, one in enumerate(more, 1)))
 
 
 def proven(home: Home, values: Iterable[Told]) -> Proof:
@@ -280,8 +280,7 @@ def prove(home: Home, subject: str, *, entity: str = "", more: Iterable[str] = (
         entity: that it is a value of.
         more: further values of theirs.
     """
-    values = (*asked_for(subject, entity), *(Told(f"value {number}", one) for number, one in enumerate(more, 1)))
-    return Erased(found=False, proof=proven(home, values))
+    return Erased(found=False, proof=proven(home, asked_for(subject, entity, more=more)))
 
 
 def told(found: Survey, models: Mapping[str, tuple[str, ...]], *, home: Home, proof: Proof | None) -> Erased:
