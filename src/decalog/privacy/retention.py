@@ -10,20 +10,21 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from decalog.clock import DAY, Clock
 from decalog.errors import RequestError, near
-from decalog.events import Event
+from decalog.events import Event, Record
 from decalog.home import Home
 from decalog.ingest import request_of
 from decalog.log import Log
 from decalog.privacy.acts import personal_of, reseal
 from decalog.privacy.erasing import finish, parts
 from decalog.privacy.pen import Pen
-from decalog.privacy.subjects import Survey, images, models_of, opened, schemas_of, surveys
+from decalog.privacy.subjects import Plain, Survey, images, models_of, opened, schemas_of, surveys
 from decalog.schema import Schema
 from decalog.standing import ERASURES, Standing
 from decalog.system import System, find_system
@@ -129,24 +130,26 @@ def aged(pen: Pen, found: Survey, *, system: str, days: Days, at_us: int) -> boo
 
     All that was stamped in earlier steps is durable. Until the last one, what stays can be read under the old key too.
     """
-    log, subject, vault = pen.log, found.subject, _vault(pen.log)
-    todo = []
-    for name, roots in found.records.items():
-        for record, event in images(log, roots):
-            values = opened(log, event, whose=subject) if event.sealed and not event.deleted else {}
-            over = {*_aged(log, event, days, at_us=at_us)} if name == system else set()
-            if kept := {name: value for name, value in values.items() if name not in over}:
-                todo.append((record, event, kept))
+    vault: Any = pen.log.vault  # every engine's vault gives it
+    todo = list(islice(_staying(pen.log, found, system=system, days=days, at_us=at_us), _AT_ONCE))
     if not todo:
-        vault.rekey(subject)
+        vault.rekey(found.subject)
         return True
-    for record, event, kept in todo[:_AT_ONCE]:
-        reseal(pen, record, event=event, values=kept, whose=-subject)
+    for record, event, kept in todo:
+        reseal(pen, record, event=event, values=kept, whose=-found.subject)
     return False
 
 
-def _vault(log: Log) -> Any:
-    return log.vault
+def _staying(
+    log: Log, found: Survey, *, system: str, days: Days, at_us: int
+) -> Iterator[tuple[Record, Event, dict[str, Plain]]]:
+    """Yields the images that are under the old key still, with the values that may stay."""
+    for name, roots in found.records.items():
+        for record, event in images(log, roots):
+            values = opened(log, event, whose=found.subject) if event.sealed and not event.deleted else {}
+            over = {*_aged(log, event, days, at_us=at_us)} if values and name == system else set()
+            if kept := {name: value for name, value in values.items() if name not in over}:
+                yield record, event, kept
 
 
 def retain(home: Home, name: str, *, days: Days | None = None, by: str = "", clock: Clock | None = None) -> Retained:
