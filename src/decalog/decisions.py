@@ -164,12 +164,24 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
         return (self.choice.propensity or 1.0) if self.acted == self.choice.action else 1.0
 
 
-_decision = msgspec.msgpack.Decoder(Decision).decode
+class _Head(msgspec.Struct, array_like=True):
+    """The part of a decision that says whose it is; hundreds of candidates behind it are passed over."""
+
+    id: str
+    request: Event
+
+
+_decision, _head = msgspec.msgpack.Decoder(Decision).decode, msgspec.msgpack.Decoder(_Head).decode
 
 
 def decode_decision(body: bytes) -> Decision:
     """Returns the decision of a record's body."""
     return _decision(plain_body(body))
+
+
+def decode_request(body: bytes) -> Event:
+    """Returns the request of a decision's body, of which nothing else is read."""
+    return _head(plain_body(body)).request
 
 
 WAITS = "waits"

@@ -15,7 +15,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from decalog.candidates import Candidate
 from decalog.crypto import digest, new_token, seal
-from decalog.decisions import Choice, Decision, Slot, Versions, decode_decision, made_elsewhere, new_decision_id
+from decalog.decisions import (
+    Choice,
+    Decision,
+    Slot,
+    Versions,
+    decode_decision,
+    decode_request,
+    made_elsewhere,
+    new_decision_id,
+)
 from decalog.errors import ConflictError, RequestError
 from decalog.events import Event, Record, decode_event, encode, encode_body
 from decalog.log import FUTURE_TOLERANCE_US, Draft, Log
@@ -381,8 +390,8 @@ class Ingest:
 
 
 def request_of(record: Record) -> Event:
-    """Returns the event of a record: its own, or the request of a decision."""
-    return decode_event(record.body) if record.kind == "event" else decode_decision(record.body).request
+    """Returns the event of a record: its own, or the request of a decision, of which nothing else is read."""
+    return decode_event(record.body) if record.kind == "event" else decode_request(record.body)
 
 
 def _undescribed(_request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -105,6 +106,14 @@ class Range(msgspec.Struct, frozen=True):
         """Returns the one line that says it: `1,000/1,000 identical`."""
         refused = f", {len(self.refused):,} refused: they would need what was erased" if self.refused else ""
         return f"{self.identical:,}/{self.replayed:,} identical{refused}"
+
+
+class _Row(NamedTuple):
+    """An erased record: its root, when it happened, µs, and whose windows it lay in."""
+
+    root: int
+    event_time: int
+    tokens: frozenset[int]
 
 
 ServingFor = Callable[[Decision], tuple[System, Serving]]
@@ -212,14 +221,18 @@ class Replayer:
         asked = {*request.entities.values(), *(t for c in made.decision.candidates for t in c.entities.values())}
         if any(ALL in feature.entities for feature in features.aggregates):
             asked.add(ALL_TOKEN)
-        roots = sorted(root for root in self._standing.erased if root < made.decision.state_seq)
-        return [root for root in roots if self._reaches(self._log.get(root), since, asked)]
+        seen = (one for one in self._erased_rows if one.root < made.decision.state_seq)
+        return [one.root for one in seen if one.event_time > since and asked & one.tokens]
 
-    def _reaches(self, record: Record, since: int, asked: set[int]) -> bool:
-        """Returns whether a row of an erased record lies behind a moment, µs, and is of one of these tokens."""
-        if record.kind == "outcome" or record.event_time <= since:
-            return False
-        return bool(asked & {ALL_TOKEN, *request_of(record).entities.values()})
+    @cached_property
+    def _erased_rows(self) -> list[_Row]:
+        """What was erased of events and requests, in log order; a range asks for it once for each that differs."""
+        records = map(self._log.get, sorted(self._standing.erased))
+        return [
+            _Row(record.root, record.event_time, frozenset((ALL_TOKEN, *request_of(record).entities.values())))
+            for record in records
+            if record.kind != "outcome"
+        ]
 
     def _refusal(self, decision_id: str, needed: Sequence[int]) -> ReplayError:
         some = ", ".join(str(seq) for seq in needed[:_NAMED]) + (" and others" if len(needed) > _NAMED else "")

@@ -12,8 +12,9 @@ from tests.privacy.people import ADA, BOB, SECRETS, Shop, of_ada, of_bob, shop
 from decalog.clock import DAY, ManualClock
 from decalog.errors import RequestError
 from decalog.home import Home
+from decalog.ingest import request_of
 from decalog.privacy import retention
-from decalog.privacy.erasing import erase
+from decalog.privacy.erasing import erase, erasures
 from decalog.privacy.pen import Pen
 from decalog.privacy.retention import Retained, retain, set_days
 from decalog.privacy.subjects import Plain, find_subject, images, opened, survey
@@ -62,12 +63,10 @@ def test_what_was_sealed_under_the_old_key_cannot_be_read_any_more(tmp_path: Pat
     retain(home, "fraud", days={"cardholder": 90}, clock=clock)
     with closing(home.reader()) as log:
         first = log.get(log.find("request", "fraud/old-1")[0])
-        from decalog.privacy.subjects import request_in
-
-        assert opened(log, request_in(first)) == {}
+        assert opened(log, request_of(first)) == {}
         vault = log.vault
         assert isinstance(vault, SqliteVault)
-        assert not vault.holds(-request_in(first).subject)
+        assert not vault.holds(-request_of(first).subject)
 
 
 def test_a_second_run_finds_nothing_and_a_later_one_what_came_of_age(tmp_path: Path) -> None:
@@ -88,6 +87,19 @@ def test_people_of_whom_nothing_new_came_are_erased(tmp_path: Path) -> None:
     assert len(kept(home)) == 2
     assert retain(home, "fraud", clock=clock) == Retained(days={"person": 30})
     assert verify(home.root).sound
+
+
+def test_each_erasure_names_the_models_that_learnt_from_its_own_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, clock = aged_home(tmp_path / "var")
+    clock.set(clock.now_us() + 100 * DAY)
+    monkeypatch.setattr(retention, "models_of", lambda _home, found: {"fraud": (f"learnt from {found.subject}",)})
+    assert retain(home, "fraud", days={"person": 30}, clock=clock).erased == 2
+    with closing(home.reader()) as log:
+        made = [entry.erasure for entry in erasures(log)]
+    assert len({one.subject for one in made}) == 2
+    assert all(one.models == (f"learnt from {one.subject}",) for one in made)
 
 
 class KilledError(Exception):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from decalog.http.openapi_parts import Json, body_of, id_of, object_of, ok, operation_of, refusals, text_of
 from decalog.http.settings import HttpSettings
+from decalog.privacy.live import Act
 
 _VALUES: Json = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 _DAYS: Json = {"type": ["object", "null"], "additionalProperties": {"type": "integer", "minimum": 1, "maximum": 36_500}}
-_ACTS = ("erase", "prove", "access", "restrict", "lift", "opt_out", "opt_in", "rectify", "retention", "notice")
 PRIVACY: Json = object_of(
     {
-        "act": {"enum": list(_ACTS), "description": "What is asked for."},
+        "act": {"enum": list(get_args(Act)), "description": "What is asked for."},
         "person": {"type": "string", "description": "Value of the person, as requests have it."},
         "entity": {"type": "string", "description": "That it is a value of; the schema's first if nothing is said."},
         "why": {"type": "string", "description": "For the log; nothing personal."},

@@ -19,10 +19,11 @@ from decalog.errors import DecalogError
 from decalog.events import Record
 from decalog.explaining import Explainer
 from decalog.home import Home
+from decalog.ingest import request_of
 from decalog.log import Log
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.privacy.live import ACCESSES
-from decalog.privacy.subjects import Plain, Survey, find_subject, models_of, opened, request_in, schemas_of, survey
+from decalog.privacy.subjects import Plain, Survey, find_subject, models_of, opened, schemas_of, survey
 from decalog.standing import CONTESTS, WISHES, Standing
 from decalog.system import SYSTEMS, System, find_system
 from decalog.tables import Tables
@@ -197,7 +198,7 @@ class _Telling:
                 first, last = self._log.get(root), self._log.before(root, self._log.position)
                 if first.kind == "outcome" or root in self._standing[system].erased:
                     continue
-                event = request_in(last)
+                event = request_of(last)
                 if not event.deleted:
                     yield Kept(
                         system=system,

@@ -23,7 +23,7 @@ from decalog.standing import CONTESTS, NOTICES, WISHES, Contest, Notice, Wish
 from decalog.system import System
 
 _LONGEST = 2_000
-_AT_ONCE = 200
+AT_ONCE = 200
 """Records that are sealed anew in one turn."""
 
 
@@ -106,7 +106,7 @@ def _decided(pen: Pen, system: str, id_: str) -> Record:
 
 
 def rectify(
-    system: System, pen: Pen, *, roots: Iterable[int], values: Mapping[str, Plain], most: int = _AT_ONCE
+    system: System, pen: Pen, *, roots: Iterable[int], values: Mapping[str, Plain], most: int = AT_ONCE
 ) -> Corrected:
     """Gives records of a person a new image with other personal values; the features follow where an entity changes.
 

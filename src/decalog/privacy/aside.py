@@ -28,7 +28,7 @@ def done(order: Order) -> object:
     with closing(home.reader()) as log:
         if order.verb == "due":
             schemas = list(order.schemas)
-            return due(home, log, system=order.system, days=order.days, at_us=order.at_us, schemas=schemas)
+            return due(log, system=order.system, days=order.days, at_us=order.at_us, schemas=schemas)
         found = survey(log, order.subject, schemas=order.schemas)
         return Surveyed(found, models_of(home, found), tuple(marks_of(log, found.tokens)))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import getpass
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from decalog.privacy.subjects import (
     models_of,
     schemas_of,
     survey,
+    surveys,
 )
 from decalog.standing import ERASURES, Erasure, Standing, read_erasure
 from decalog.stores.table import shed_vault
@@ -188,16 +189,18 @@ def finish(home: Home, pen: Pen, *, but: int | None = None) -> None:
         but: a person whom the caller sees to.
     """
     log = pen.log
-    ledger.enter(home.root, erasures(log))
-    due = pending(log, erasures(log)) - {but}
-    for subject in due:
-        # What came between the record of an erasure and the end of a key is theirs too.
-        for part in parts(pen, survey(log, subject, schemas=schemas_of()), models={}):
-            pen.put(part.system, ERASURES, content=part.erasure)
-    log.commit()
     made = erasures(log)
     ledger.enter(home.root, made)
-    sweep(home, log)
+    due = pending(log, made) - {but}
+    if due:
+        # What came between the record of an erasure and the end of a key is theirs too.
+        for found in surveys(log, due, schemas=schemas_of()).values():
+            for part in parts(pen, found, models={}):
+                pen.put(part.system, ERASURES, content=part.erasure)
+        log.commit()
+        made = erasures(log)
+        ledger.enter(home.root, made)
+    sweep(home, pen, systems={entry.system for entry in made})
     if due:
         some = [entry.erasure for entry in made if entry.erasure.subject in due]
         destroy(log, some, marks=marks_of(log, _tokens(some)))
@@ -207,7 +210,7 @@ def pending(log: Log, entries: Iterable[Entry]) -> set[int]:
     """Returns the subjects of erasures whose keys or entries are in the vault still."""
     vault: Any = log.vault
     held = {*vault.subjects(), *vault.tokens()}
-    return {entry.erasure.subject for entry in entries if held & {entry.erasure.subject, *entry.erasure.tokens}}
+    return {entry.erasure.subject for entry in entries if held & _tokens([entry.erasure])}
 
 
 def destroy(log: Log, made: Iterable[Erasure], *, marks: Iterable[bytes]) -> None:
@@ -222,18 +225,23 @@ def _tokens(made: Iterable[Erasure]) -> set[int]:
     return {token for erasure in made for token in (erasure.subject, *erasure.tokens)}
 
 
-def sweep(home: Home, log: Log) -> None:
+def sweep(home: Home, pen: Pen, *, systems: Collection[str]) -> None:
     """Deletes what was derived from erased records.
 
     Snapshots of the views from before the last erasure of their system, explanations that were kept, and backfilled
     features. The copy in Parquet stays: like the log it holds tokens and public values, which lead to nobody.
+
+    Args:
+        home: of the log.
+        pen: of the writer; every erasure is durable.
+        systems: of the erasures.
     """
-    for system in {entry.system for entry in erasures(log)} - {""}:
-        standing = Standing.of(log, system)
+    for system in {*systems} - {""}:
+        standing = pen.standing(system)
         old = [path for path in (home.state / system).glob(f"*{SUFFIX}") if _position(path) < standing.position]
         old += [path for path in (home.backfill / system).rglob("*.parquet") if int(path.stem) < standing.position]
         for path in (home.state / EXPLAINED / system).glob("*.json"):
-            seqs = log.find("decision", path.stem)
+            seqs = pen.log.find("decision", path.stem)
             old += [path] if seqs and seqs[0] in standing.erased else []
         for path in old:
             path.unlink(missing_ok=True)
@@ -246,9 +254,9 @@ def _position(path: Path) -> int:
         return 0  # nobody can use it
 
 
-def asked_for(subject: str, entity: str) -> tuple[Told, ...]:
-    """Returns what is searched for, where nothing else of a person is known any more."""
-    return (Told(entity or "subject", subject),)
+def asked_for(subject: str, entity: str, *, more: Iterable[str] = ()) -> tuple[Told, ...]:
+    """Returns what is searched for, where nothing of a person is known any more but to whoever asks."""
+    return (Told(entity or "subject", subject), *(Told(f"value {number}", one) for number, one in enumerate(more, 1)))
 
 
 def proven(home: Home, values: Iterable[Told]) -> Proof:
@@ -272,8 +280,7 @@ def prove(home: Home, subject: str, *, entity: str = "", more: Iterable[str] = (
         entity: that it is a value of.
         more: further values of theirs.
     """
-    values = (*asked_for(subject, entity), *(Told(f"value {number}", one) for number, one in enumerate(more, 1)))
-    return Erased(found=False, proof=proven(home, values))
+    return Erased(found=False, proof=proven(home, asked_for(subject, entity, more=more)))
 
 
 def told(found: Survey, models: Mapping[str, tuple[str, ...]], *, home: Home, proof: Proof | None) -> Erased:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import getpass
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import TypeVar
 
 from decalog.clock import Clock
 from decalog.home import Home
 from decalog.privacy.access import account
-from decalog.privacy.acts import Corrected, Heard, contest, give_notice, rectify, wish
+from decalog.privacy.acts import Corrected, Heard, contest, rectify
 from decalog.privacy.erasing import erase, prove
-from decalog.privacy.live import WISHED, Asked
+from decalog.privacy.live import SAID, Asked, say
 from decalog.privacy.pen import Pen
 from decalog.privacy.retention import retain
 from decalog.privacy.subjects import find_subject, schemas_of, survey
-from decalog.standing import Notice, Wish
 from decalog.system import System, find_system
 
 _T = TypeVar("_T")
@@ -36,23 +36,15 @@ def do(home: Home, name: str, *, asked: Asked, clock: Clock | None = None) -> ob
         ConfigError: there is no log.
         LogUnavailableError: a server runs on the home: ask that.
     """
-    if asked.act not in (*WISHED, "notice"):  # these may be said before there is a log
-        home.check()
-    if asked.act in WISHED:
-        wished, on = WISHED[asked.act]
-        asks = Wish(subject=0, wish=wished, on=on, why=asked.why)
-        return _turn(
-            home, name, lambda one, pen: wish(one, pen, person=asked.person, entity=asked.entity, asked=asks), clock
-        )
+    if asked.act in SAID:
+        return _turn(home, name, partial(say, asked=asked), clock)
+    home.check()
     doing: dict[str, Callable[[], object]] = {
         "erase": lambda: erase(home, name, person=asked.person, entity=asked.entity, clock=clock),
         "prove": lambda: prove(home, asked.person, entity=asked.entity, more=asked.more),
         "access": lambda: account(home, name, person=asked.person, entity=asked.entity),
         "rectify": lambda: _turn(home, name, lambda one, pen: _rectified(one, pen, asked), clock),
         "retention": lambda: retain(home, name, days=asked.days, clock=clock),
-        "notice": lambda: _turn(
-            home, name, lambda one, pen: give_notice(one, pen, notice=Notice(id=asked.id, url=asked.url)), clock
-        ),
     }
     return doing[asked.act]()
 

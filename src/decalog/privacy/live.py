@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -13,7 +14,7 @@ from decalog.errors import LogUnavailableError, RequestError
 from decalog.home import Home
 from decalog.host import Host
 from decalog.privacy import ledger
-from decalog.privacy.acts import Corrected, Heard, contest, give_notice, rectify, wish
+from decalog.privacy.acts import AT_ONCE, Corrected, Heard, contest, give_notice, rectify, wish
 from decalog.privacy.erasing import Erased, Proof, asked_for, destroy, erasures, parts, sweep, told
 from decalog.privacy.pen import Pen
 from decalog.privacy.retention import Days, Due, Retained, aged, days_of, set_days
@@ -34,6 +35,9 @@ _AT_ONCE = 20
 """Records that a retrieval follows between two looks at the event loop."""
 
 
+Verb = Literal["survey", "prove", "access", "due"]
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a process beside the server is to do.
 
@@ -50,7 +54,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     home: str
-    verb: Literal["survey", "prove", "access", "due"]
+    verb: Verb
     system: str = ""
     person: str = ""
     entity: str = ""
@@ -69,6 +73,9 @@ class Surveyed(msgspec.Struct, frozen=True):
     marks: tuple[bytes, ...]
 
 
+Act = Literal["erase", "prove", "access", "restrict", "lift", "opt_out", "opt_in", "rectify", "retention", "notice"]
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What an operator asks for a person.
 
@@ -83,7 +90,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         id, url: of a notice.
     """
 
-    act: Literal["erase", "prove", "access", "restrict", "lift", "opt_out", "opt_in", "rectify", "retention", "notice"]
+    act: Act
     person: str = ""
     entity: str = ""
     why: str = ""
@@ -101,6 +108,17 @@ WISHED: Mapping[str, tuple[Wished, bool]] = {
     "opt_in": (OPTED_OUT, False),
 }
 """Act → the wish that it begins or ends."""
+SAID = (*WISHED, "notice")
+"""Acts that only put into the log what is said; that may be before there is anything of anybody."""
+
+
+def say(system: System, pen: Pen, *, asked: Asked) -> Wish | Notice:
+    """Puts what one of the acts of SAID says into the log, and returns it."""
+    if asked.act not in WISHED:
+        return give_notice(system, pen, notice=Notice(id=asked.id, url=asked.url))
+    wished, on = WISHED[asked.act]
+    asks = Wish(subject=0, wish=wished, on=on, why=asked.why)
+    return wish(system, pen, person=asked.person, entity=asked.entity, asked=asks)
 
 
 class Live:
@@ -140,28 +158,14 @@ class Live:
                 expected="the value of a person, as requests have it",
                 fix="Send `person`, and `entity` where it is not the first that the schema has under `subject`.",
             )
-        if asked.act in WISHED:
-            wished, on = WISHED[asked.act]
-            return await self._act(
-                name,
-                lambda one, pen: wish(
-                    one,
-                    pen,
-                    person=asked.person,
-                    entity=asked.entity,
-                    asked=Wish(subject=0, wish=wished, on=on, why=asked.why),
-                ),
-                by=by,
-            )
+        if asked.act in SAID:
+            return await self._act(name, partial(say, asked=asked), by=by)
         doing: Mapping[str, Callable[[], Awaitable[object]]] = {
             "erase": lambda: self.erase(name, asked.person, entity=asked.entity, by=by),
             "prove": lambda: self._proven(asked),
             "access": lambda: self._told(name, asked, by=by),
             "rectify": lambda: self._rectify(name, asked, by=by),
             "retention": lambda: self._retain(name, asked.days, by=by),
-            "notice": lambda: self._act(
-                name, lambda one, pen: give_notice(one, pen, notice=Notice(id=asked.id, url=asked.url)), by=by
-            ),
         }
         return await doing[asked.act]()
 
@@ -187,9 +191,10 @@ class Live:
         while found.tokens != gone:
             if found.tokens != there.survey.tokens:
                 there = await self._survey(token)  # they came with another card meanwhile, or somebody with theirs
-            made = [entry for entry in erasures(log) if entry.erasure.subject == token]
+            every = erasures(log)
+            made = [entry for entry in every if entry.erasure.subject == token]
             await asyncio.to_thread(ledger.enter, self._home.root, made)
-            sweep(self._home, log)
+            sweep(self._home, pen, systems={entry.system for entry in every})
             destroy(log, [erasure_of(found, name)], marks=there.marks)
             # What they did until now is theirs too; nobody is found under that token from here on.
             gone, found = found.tokens, await self._recorded(name, found, models=models, pen=pen)
@@ -227,18 +232,16 @@ class Live:
             found, is_done = await self._host.operate(name, act)
 
     async def _rectify(self, name: str, asked: Asked, *, by: str) -> Corrected:
-        pen, count = self.pen(by), 0
         token = await self._token(name, asked.person, asked.entity)
         if token is None:
             return Corrected(records=0)
         roots = (await self._survey(token)).survey.records.get(name, ())
-        while True:
-            done = await self._act(
-                name, lambda one, pen: rectify(one, pen, roots=roots, values=asked.values), by=by, pen=pen
-            )
-            count += done.records
-            if done.is_done:
-                return Corrected(records=count)
+        count = 0
+        for start in range(0, max(1, len(roots)), AT_ONCE):  # what is wrong is refused also where there are none
+            some = roots[start : start + AT_ONCE]
+            act = partial(rectify, roots=some, values=asked.values)
+            count += (await self._act(name, act, by=by)).records
+        return Corrected(records=count)
 
     async def _told(self, name: str, asked: Asked, *, by: str) -> object:
         token = await self._token(name, asked.person, asked.entity)
@@ -250,19 +253,18 @@ class Live:
         return msgspec.Raw(raw)
 
     async def _proven(self, asked: Asked) -> Erased:
-        more = (Told(f"value {number}", one) for number, one in enumerate(asked.more, 1))
-        return Erased(found=False, proof=await self.prove((*asked_for(asked.person, asked.entity), *more)))
+        values = asked_for(asked.person, asked.entity, more=asked.more)
+        return Erased(found=False, proof=await self.prove(values))
 
     async def _token(self, name: str, subject: str, entity: str) -> int | None:
         log = self._host.log
         return await self._host.operate(name, lambda one: find_subject(one.system, log, person=subject, entity=entity))
 
-    async def _act(self, name: str, act: Callable[[System, Pen], _T], *, by: str, pen: Pen | None = None) -> _T:
+    async def _act(self, name: str, act: Callable[[System, Pen], _T], *, by: str) -> _T:
         """Returns what one turn of the loop gave, once it is durable."""
-        hand = pen or self.pen(by)
-        return await self._host.operate(name, lambda service: act(service.system, hand))
+        return await self._host.operate(name, lambda service: act(service.system, self.pen(by)))
 
-    def _order(self, verb: Literal["survey", "prove", "access", "due"], **asked: Any) -> Order:
+    def _order(self, verb: Verb, **asked: Any) -> Order:
         return Order(home=str(self._home.root), verb=verb, **asked)
 
     async def prove(self, values: Iterable[Told]) -> Proof:

@@ -10,19 +10,21 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from decalog.clock import DAY, Clock
 from decalog.errors import RequestError, near
-from decalog.events import Event
+from decalog.events import Event, Record
 from decalog.home import Home
+from decalog.ingest import request_of
 from decalog.log import Log
 from decalog.privacy.acts import personal_of, reseal
 from decalog.privacy.erasing import finish, parts
 from decalog.privacy.pen import Pen
-from decalog.privacy.subjects import Survey, images, models_of, opened, request_in, schemas_of, surveys
+from decalog.privacy.subjects import Plain, Survey, images, models_of, opened, schemas_of, surveys
 from decalog.schema import Schema
 from decalog.standing import ERASURES, Standing
 from decalog.system import System, find_system
@@ -40,16 +42,11 @@ Days = Mapping[str, int]
 
 
 class Due(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is over age at a moment, µs: people to be erased, and people some of whose values are.
+    """Who is over age: people to be erased, and people some of whose values are; `surveys` are of both."""
 
-    `surveys` are of both; `marks` of the entries of the map that lead to those who are to be erased.
-    """
-
-    at_us: int
     people: tuple[int, ...] = ()
     partly: tuple[int, ...] = ()
     surveys: tuple[Survey, ...] = ()
-    models: dict[str, tuple[str, ...]] = {}
 
 
 class Retained(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,12 +87,11 @@ def set_days(system: System, pen: Pen, *, days: Days) -> Days:
     return days
 
 
-def due(home: Home, log: Log, *, system: str, days: Days, at_us: int, schemas: list[Schema]) -> Due:
+def due(log: Log, *, system: str, days: Days, at_us: int, schemas: list[Schema]) -> Due:
     """Returns who is over age; it reads the whole log, so it runs aside of a server.
 
     Args:
-        home: of the log.
-        log: of the home; a reader's will do.
+        log: to read; a reader's will do.
         system: whose values are looked at; people are over age if all systems heard nothing new of them.
         days: what is kept how long.
         at_us: now, µs.
@@ -107,8 +103,7 @@ def due(home: Home, log: Log, *, system: str, days: Days, at_us: int, schemas: l
     people = tuple(who for who, at in newest.items() if at < limit and who not in gone)
     partly = tuple(who for who in old if who not in {*people, *gone})
     found = surveys(log, (*people, *partly), schemas=schemas)
-    models = models_of(home, found[people[0]]) if people else {}
-    return Due(at_us=at_us, people=people, partly=partly, surveys=tuple(found.values()), models=models)
+    return Due(people=people, partly=partly, surveys=tuple(found.values()))
 
 
 def _ages(log: Log, system: str, *, days: Days, at_us: int) -> tuple[dict[int, int], dict[int, None]]:
@@ -116,7 +111,7 @@ def _ages(log: Log, system: str, *, days: Days, at_us: int) -> tuple[dict[int, i
     newest, old = dict[int, int](), dict[int, None]()
     for record in log.read():
         if record.kind in ("event", "decision"):
-            event = request_in(record)
+            event = request_of(record)
             newest[event.subject] = max(newest.get(event.subject, 0), event.event_time)
             if record.system == system and event.subject not in old and any(_aged(log, event, days, at_us=at_us)):
                 old[event.subject] = None
@@ -135,24 +130,26 @@ def aged(pen: Pen, found: Survey, *, system: str, days: Days, at_us: int) -> boo
 
     All that was stamped in earlier steps is durable. Until the last one, what stays can be read under the old key too.
     """
-    log, subject, vault = pen.log, found.subject, _vault(pen.log)
-    todo = []
-    for name, roots in found.records.items():
-        for record, event in images(log, roots):
-            values = opened(log, event, whose=subject) if event.sealed and not event.deleted else {}
-            over = {*_aged(log, event, days, at_us=at_us)} if name == system else set()
-            if kept := {name: value for name, value in values.items() if name not in over}:
-                todo.append((record, event, kept))
+    vault: Any = pen.log.vault  # every engine's vault gives it
+    todo = list(islice(_staying(pen.log, found, system=system, days=days, at_us=at_us), _AT_ONCE))
     if not todo:
-        vault.rekey(subject)
+        vault.rekey(found.subject)
         return True
-    for record, event, kept in todo[:_AT_ONCE]:
-        reseal(pen, record, event=event, values=kept, whose=-subject)
+    for record, event, kept in todo:
+        reseal(pen, record, event=event, values=kept, whose=-found.subject)
     return False
 
 
-def _vault(log: Log) -> Any:
-    return log.vault
+def _staying(
+    log: Log, found: Survey, *, system: str, days: Days, at_us: int
+) -> Iterator[tuple[Record, Event, dict[str, Plain]]]:
+    """Yields the images that are under the old key still, with the values that may stay."""
+    for name, roots in found.records.items():
+        for record, event in images(log, roots):
+            values = opened(log, event, whose=found.subject) if event.sealed and not event.deleted else {}
+            over = {*_aged(log, event, days, at_us=at_us)} if values and name == system else set()
+            if kept := {name: value for name, value in values.items() if name not in over}:
+                yield record, event, kept
 
 
 def retain(home: Home, name: str, *, days: Days | None = None, by: str = "", clock: Clock | None = None) -> Retained:
@@ -175,10 +172,11 @@ def retain(home: Home, name: str, *, days: Days | None = None, by: str = "", clo
         rules = days_of(log, system) if days is None else set_days(system, pen, days=days)
         log.commit()
         now = max(log.known_time, log.clock.now_us())
-        found = due(home, log, system=system.name, days=rules, at_us=now, schemas=schemas_of(system))
+        found = due(log, system=system.name, days=rules, at_us=now, schemas=schemas_of(system))
         by_subject = {one.subject: one for one in found.surveys}
         for subject in found.people:
-            for part in parts(pen, by_subject[subject], models=found.models):
+            gone = by_subject[subject]
+            for part in parts(pen, gone, models=models_of(home, gone)):
                 pen.put(part.system, ERASURES, content=part.erasure)
         log.commit()
         finish(home, pen)

@@ -13,9 +13,9 @@ import msgspec
 from decalog import crypto
 from decalog.decisions import decode_decision
 from decalog.errors import RequestError, near
-from decalog.events import Event, Record, decode_event, decode_table, plain_body
+from decalog.events import Event, Record, decode_table
 from decalog.home import Home
-from decalog.ingest import Rejected
+from decalog.ingest import Rejected, request_of
 from decalog.log import Log
 from decalog.outcomes import decode_outcome
 from decalog.registry import Registry
@@ -70,16 +70,6 @@ class Survey(msgspec.Struct, kw_only=True):
     def first(self, system: str) -> int | None:
         """Returns the first of their records in a system, None where there is none."""
         return min(self.records.get(system, ()), default=None)
-
-
-class _Head(msgspec.Struct, array_like=True):
-    """The part of a decision that says whose it is; hundreds of candidates behind it are passed over."""
-
-    id: str
-    request: Event
-
-
-_head = msgspec.msgpack.Decoder(_Head).decode
 
 
 def find_subject(system: System, log: Log, *, person: str, entity: str = "") -> int | None:
@@ -174,12 +164,7 @@ def images(log: Log, roots: Iterable[int]) -> Iterator[tuple[Record, Event]]:
     for root in roots:
         record = log.before(root, log.position)
         if record.kind in ("event", "decision"):
-            yield record, request_in(record)
-
-
-def request_in(record: Record) -> Event:
-    """Returns the event of a record, or the request of a decision, of which nothing else is read."""
-    return decode_event(record.body) if record.kind == "event" else _head(plain_body(record.body)).request
+            yield record, request_of(record)
 
 
 def opened(log: Log, event: Event, *, whose: int = 0) -> dict[str, Plain]:
@@ -219,7 +204,7 @@ def _take(readings: Mapping[int, _Reading], record: Record) -> None:
         for reading in readings.values():
             reading.hear(record)
     elif record.kind in ("event", "decision"):
-        event = request_in(record)
+        event = request_of(record)
         if event.subject in readings:
             # The whole chain is theirs, also where a correction says that it was somebody else after all: what was
             # decided on them stands at its root.
@@ -231,7 +216,7 @@ def _compare(readings: Iterable[_Reading], records: Iterable[Record]) -> None:
     for reading in readings:
         for pair in reading.own:
             owners.setdefault(pair, []).append(reading)
-    for event in map(request_in, records) if owners else ():
+    for event in map(request_of, records) if owners else ():
         for pair in event.entities.items():
             for reading in owners.get(pair, ()):
                 reading.meet(pair, event.subject)

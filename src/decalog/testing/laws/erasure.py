@@ -25,11 +25,10 @@ from decalog.features.snapshot import write_snapshot
 from decalog.folding import changes
 from decalog.host import Host
 from decalog.meter import Meter
-from decalog.privacy.erasing import destroy, erasures, finish, parts
-from decalog.privacy.ledger import enter
+from decalog.privacy.erasing import finish, parts
 from decalog.privacy.pen import Pen
 from decalog.privacy.scan import scan
-from decalog.privacy.subjects import Survey, Told, erasure_of, marks_of, survey
+from decalog.privacy.subjects import Survey, Told, survey
 from decalog.standing import ERASURES
 from decalog.system import load
 from decalog.testing import traffic
@@ -77,14 +76,12 @@ def _erase(stage: Stage, found: Survey) -> None:
     for part in parts(pen, found, models={}):
         pen.put(part.system, ERASURES, content=part.erasure)
     log.commit()
-    enter(stage.home.root, erasures(log))
-    destroy(log, [erasure_of(found, name)], marks=marks_of(log, found.tokens))
+    finish(stage.home, pen)
     if service.retrieval is not None:
         made = load(stage.system.retrieval)()
         for record in log.read():
             tell(made, record, ingest=service.ingest)
         retrieve_with(service, made)
-    finish(stage.home, pen)
 
 
 class _Search:
