@@ -104,8 +104,7 @@ def store_down(subject: Subject, fault: str) -> Measured:
 
 def disk_full(subject: Subject, fault: str) -> Measured:
     """Counts the same where the kernel refuses to let a file of the home grow."""
-    with subject.fork() as home:
-        largest = max(path.stat().st_size for path in home.root.rglob("*") if path.is_file())
+    largest = max(path.stat().st_size for path in subject.master.root.rglob("*") if path.is_file())
     # The file of the log grows as its WAL is moved into it: from then on a few hundred KiB are left.
     faults = f"full={largest + _GROWTH}" + (",early" if fault else "")
     return _survived(subject, faults, _ended, said="a disk that is full under load")
