@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from decalog.errors import DataError, DecalogError, LogUnavailableError
+from decalog.errors import DataError, LogUnavailableError
 from decalog.home import Home
 from decalog.readiness.checks import Measured
 from decalog.readiness.loads import OTHERS, Ran, at_declared
@@ -171,18 +171,8 @@ def _plain(subject: Subject, fault: str) -> Ran:
     limit = subject.slo.limit("p99_ms")
     most = max(limit, *(subject.slo.limit(f"{stage}_p99_ms") for stage in _STAGES))
     faults = {"": "", "slow features": _slow("features", most), "slow model": _slow("model", most)}[fault]
-    ran = subject.fact(("declared", fault), lambda: _kept(subject, faults, limit))
-    if isinstance(ran, DecalogError):
-        raise ran
-    return ran  # type: ignore[no-any-return]  # as it was kept
-
-
-def _kept(subject: Subject, faults: str, limit: float) -> Ran | DecalogError:
-    """Returns what came of it, or why nothing did: three checks look at it, and it is not tried thrice."""
-    try:
-        return at_declared(subject, faults, limit_ms=limit)
-    except DecalogError as error:
-        return error
+    ran: Ran = subject.fact(("declared", fault), lambda: at_declared(subject, faults, limit_ms=limit))
+    return ran
 
 
 def _slow(stage: str, limit_ms: float) -> str:

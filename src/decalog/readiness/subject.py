@@ -23,7 +23,7 @@ from decalog.backup import backup
 from decalog.clock import ManualClock
 from decalog.decisions import Decision, decode_decision
 from decalog.deployment import Deployment, Setup
-from decalog.errors import DataError
+from decalog.errors import DataError, DecalogError
 from decalog.events import Record
 from decalog.home import Home
 from decalog.log import Log
@@ -124,10 +124,16 @@ class Subject:
             shutil.rmtree(fork.root, ignore_errors=True)
 
     def fact(self, key: Any, measure: Any) -> Any:
-        """Returns what is measured once and looked at by several checks."""
+        """Returns what is measured once and looked at by several checks; what refused once is not tried again."""
         if key not in self.kept:
-            self.kept[key] = measure()
-        return self.kept[key]
+            try:
+                self.kept[key] = measure()
+            except DecalogError as error:
+                self.kept[key] = error
+        found = self.kept[key]
+        if isinstance(found, DecalogError):
+            raise found
+        return found
 
 
 def _cut(log: Path, position: int) -> None:
