@@ -66,7 +66,7 @@ def retraining_p99(subject: Subject, fault: str) -> Measured:
             process.kill()
             process.wait()
 
-    faults = {"": "", "slow model": _slow("model", limit)}[fault]
+    faults = {"": "", "slow model": slow("model", limit)}[fault]
     ran = at_declared(subject, faults, limit_ms=limit, beside=training)
     return whole(
         ran,
@@ -170,12 +170,13 @@ def undisturbed(ran: Ran) -> None:
 def _plain(subject: Subject, fault: str) -> Ran:
     limit = subject.slo.limit("p99_ms")
     most = max(limit, *(subject.slo.limit(f"{stage}_p99_ms") for stage in _STAGES))
-    faults = {"": "", "slow features": _slow("features", most), "slow model": _slow("model", most)}[fault]
+    faults = {"": "", "slow features": slow("features", most), "slow model": slow("model", most)}[fault]
     ran: Ran = subject.fact(("declared", fault), lambda: at_declared(subject, faults, limit_ms=limit))
     return ran
 
 
-def _slow(stage: str, limit_ms: float) -> str:
+def slow(stage: str, limit_ms: float) -> str:
+    """Returns a fault: a stage that alone takes longer than a limit."""
     return f"slow {stage}={1.5 * limit_ms / 1e3}"
 
 
