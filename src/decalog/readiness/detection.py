@@ -161,7 +161,7 @@ def _usual(subject: Subject) -> str:
     optional = {field.name for field in request.fields if not field.required and field.kind != "currency"}
     optional |= {entity.name for entity in request.entities}
     with subject.reading() as (_, recording):
-        asked = [message.body for message in recording.latest(1_000) if message.kind == "decide"]
+        asked = [message.body for message in recording.requests(1_000)]
     held = Counter(name for body in asked for name in body if name in optional - set(request.amounts))
     return held.most_common(1)[0][0] if held else ""
 

@@ -125,7 +125,7 @@ def _ended(served: Served, callers: Callers) -> str:
 def _survived(subject: Subject, faults: str, trouble: Callable[[Served, Callers], str], *, said: str) -> Measured:
     name, schema = subject.system.name, subject.system.schema
     with subject.reading() as (_, recording):
-        recorded = [message for message in recording.latest(_MOST) if message.kind == "decide"]
+        recorded = recording.requests(_MOST)
     turns = [renamed(recorded, schema, run=f"crash {again} ") for again in range(1 + _MOST // len(recorded))]
     messages = [message for turn in turns for message in turn][:_MOST]
     with subject.fork() as home:

@@ -138,7 +138,7 @@ def flipped_types(subject: Subject, fault: str) -> Measured:
     """Counts recorded requests that are taken though a value has another type or unit than the schema says."""
     with subject.fork(until=min(subject.position, _PAST)) as home, rehearsed(subject, home) as made:
         with subject.reading() as (_, recording):
-            asked = [message for message in recording.latest(_TRIED) if message.kind == "decide"][-_TRIED:]
+            asked = recording.requests(_TRIED)[-_TRIED:]
         service, taken, tried = made.service, set[str](), 0
         bodies = [one.body for one in renamed(asked, subject.system.schema, run="flipped ")]
         for plain, (what, body) in ((one, flip) for one in bodies for flip in flips(subject, one)):
