@@ -34,7 +34,7 @@ from decalog.runtime import this_code
 from decalog.serving import Service
 from decalog.system import System, find_system
 from decalog.tables import Tables
-from decalog.testing.stage import FAR_MS
+from decalog.testing.stage import FAR_MS, unhurried
 from decalog.testing.worlds import Message
 
 _ENDPOINTS = "webhook_endpoints"
@@ -188,7 +188,7 @@ class Rehearsal:
     Args:
         subject: whose copy.
         home: a fork.
-        change: makes another system of the system, to seed a fault.
+        change: spoils the service, to seed a fault.
     """
 
     def __init__(self, subject: Subject, home: Home, change: Any = None) -> None:
@@ -197,10 +197,7 @@ class Rehearsal:
         self.log: Log = home.writer(self.clock)
         self.clock.set(self.log.known_time)
         self.deployment = Deployment(home, system, self.log, Setup(allowed=subject.allowed)).as_served()
-        self.service: Service = self.deployment.service()
-        retrieval: Any = self.service.retrieval
-        if hasattr(retrieval, "deadline_ms"):
-            retrieval.deadline_ms = FAR_MS
+        self.service: Service = unhurried(self.deployment.service())
         if change is not None:
             change(self.service)
         self.begun = self.log.known_time
