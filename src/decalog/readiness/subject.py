@@ -26,6 +26,7 @@ from decalog.deployment import Deployment, Setup
 from decalog.errors import DataError, DecalogError
 from decalog.events import Record
 from decalog.home import Home
+from decalog.http.webhooks import ENDPOINTS
 from decalog.log import Log
 from decalog.readiness.recorded import Recording
 from decalog.readiness.slo import Slo
@@ -37,7 +38,6 @@ from decalog.tables import Tables
 from decalog.testing.stage import FAR_MS, unhurried
 from decalog.testing.worlds import Message
 
-_ENDPOINTS = "webhook_endpoints"
 _ROOM = 4
 """Copies that there has to be room for, as a multiple of the home's size."""
 _GROUP = 200
@@ -73,8 +73,8 @@ class Subject:
         backup(self.home.root, master.root)
         with closing(master.writer(ManualClock(0))) as log:
             tables = Tables(log)
-            for name in {record.system for record in log.read() if (record.kind, record.id) == ("table", _ENDPOINTS)}:
-                tables.put(name, _ENDPOINTS, content=[])
+            for name in {record.system for record in log.read() if (record.kind, record.id) == ("table", ENDPOINTS)}:
+                tables.put(name, ENDPOINTS, content=[])
             log.commit()
         return master
 
