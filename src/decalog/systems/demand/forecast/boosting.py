@@ -14,7 +14,7 @@ import numpy as np
 
 from decalog.errors import DataError
 from decalog.systems.demand.forecast.conformal import calibrated
-from decalog.systems.demand.forecast.origins import Told
+from decalog.systems.demand.forecast.origins import Told, roll
 from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Method, Panel
 from decalog.systems.demand.forecast.windows import Singles, view
 
@@ -165,10 +165,6 @@ def _examples(panel: Panel, horizon: int, *, settings: Settings) -> tuple[Single
 def _held_out(panel: Panel, horizon: int, *, settings: Settings) -> list[Told]:
     """Returns what a model that knows none of the last horizons says of each of them."""
     end = panel.y.shape[1]
-    early = Boosted.fit(panel.until(end - horizon * settings.held_out), horizon, settings=settings)
-    found = []
-    for back in range(settings.held_out, 0, -1):
-        origin = end - horizon * back
-        known = panel.until(origin)
-        found.append(Told(known, early.forecast(known, horizon), panel.y[:, origin : origin + horizon]))
-    return found
+    ends = [horizon * back for back in range(settings.held_out, 0, -1)]
+    early = Boosted.fit(panel.until(end - ends[0]), horizon, settings=settings)
+    return roll(Method("early", early.forecast), panel, horizon=horizon, ends=ends)
