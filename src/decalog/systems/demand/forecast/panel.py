@@ -124,14 +124,17 @@ def season_errors(panel: Panel) -> Floats:
     """
     y, season = panel.y, panel.season
     steps = np.abs(y[:, season:] - y[:, :-season]) if y.shape[1] > season else np.full((len(y), 1), np.nan)
-    scale = _means(steps)
-    scale = np.where(np.isnan(scale), _means(np.abs(y)), scale)
+    scale = known_means(steps, axis=1)
+    scale = np.where(np.isnan(scale), known_means(np.abs(y), axis=1), scale)
     return np.where(np.isnan(scale) | (scale <= 0), 1.0, scale)
 
 
-def _means(values: Floats) -> Floats:
-    counts = (~np.isnan(values)).sum(axis=1)
-    found: Floats = np.where(counts > 0, np.nansum(values, axis=1) / np.maximum(counts, 1), np.nan)
+def known_means(values: Floats, *, axis: int) -> Floats:
+    """Returns the means along an axis of what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, values, 0.0).sum(axis=axis)
+    found: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     return found
 
 
