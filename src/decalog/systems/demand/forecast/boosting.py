@@ -6,7 +6,6 @@ to hold on later origins (`conformal`).
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ import numpy as np
 from decalog.errors import DataError
 from decalog.systems.demand.forecast.conformal import calibrated
 from decalog.systems.demand.forecast.origins import Told, roll
-from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Method, Panel
+from decalog.systems.demand.forecast.panel import LEVELS, NORMAL, Floats, Forecast, Method, Panel
 from decalog.systems.demand.forecast.windows import Singles, view
 
 HEADS = (0.1, 0.5, 0.9)
@@ -119,7 +118,7 @@ class Boosted:
         low, middle, high = (
             np.mean([booster.predict(seen.rows, num_threads=1) for booster in head], axis=0) for head in self._boosters
         )
-        z = np.array([NormalDist().inv_cdf(level) for level in LEVELS]) / NormalDist().inv_cdf(HEADS[-1])
+        z = NORMAL / NORMAL[LEVELS.index(HEADS[-1])]
         below, above = np.maximum(middle - low, 0), np.maximum(high - middle, 0)
         answers = middle[:, None] + np.where(z < 0, below[:, None], above[:, None]) * z
         quantiles = np.stack([seen.back(answers[:, place]) for place in range(len(LEVELS))], axis=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +19,9 @@ LEVELS: tuple[float, ...] = (0.01, 0.025, *(round(0.05 * step, 2) for step in ra
 """Probabilities of the quantiles that every forecast holds; 0.05 and 0.95 bound the interval of 90 %."""
 
 MEDIAN = LEVELS.index(0.5)
+
+NORMAL: Floats = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
+"""The quantiles of `LEVELS` of the standard normal distribution."""
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,8 +144,5 @@ def known_means(values: Floats, *, axis: int) -> Floats:
 
 def normal_quantiles(mean: Floats, spread: Floats) -> Floats:
     """Returns the quantiles of `LEVELS` of a normal distribution; the arrays have any one shape."""
-    from statistics import NormalDist
-
-    z = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
-    found: Floats = mean[..., None] + spread[..., None] * z
+    found: Floats = mean[..., None] + spread[..., None] * NORMAL
     return found
