@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from tests.readiness.small import check_of, subject_of
 from decalog.errors import DataError, DecalogError, LogUnavailableError
 from decalog.home import Home
 from decalog.metrics import Measurement
-from decalog.readiness import integrity, latency
+from decalog.readiness import faults, integrity, latency
 from decalog.readiness.loads import Ran
 from decalog.readiness.machine import Machine
 from decalog.readiness.serve import Load, load
@@ -187,6 +188,30 @@ def test_a_training_that_breaks_off_is_said(subject: Subject, monkeypatch: pytes
     with pytest.raises(DataError) as caught:
         check_of("retraining_p99").measure(subject, "")
     assert "training of fraud: one that ended with 2 on a copy." in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ended", "statuses", "said"),
+    [
+        (None, [], "the server went on after its log had failed"),
+        (1, [503], "the server ended with 1, not with 74"),
+        (74, [200, 503, 500, 0], "statuses [500] beside 200 and 503"),
+        (74, [200, 503, 0], ""),
+    ],
+)
+def test_a_server_whose_log_failed_has_to_end_and_to_answer_503(
+    ended: int | None, statuses: list[int], said: str
+) -> None:
+    class Process:
+        def wait(self, timeout: float) -> int:
+            if ended is None:
+                raise subprocess.TimeoutExpired("decalog", timeout)
+            return ended
+
+    served: Any = SimpleNamespace(process=Process())
+    callers = faults.Callers(served, "/", [])
+    callers.statuses += statuses
+    assert faults._ended(served, callers) == said
 
 
 def test_growth_and_memory_are_reckoned_from_a_tenth_and_the_whole(

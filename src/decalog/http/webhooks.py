@@ -37,7 +37,8 @@ TOLERANCE_S = 300
 """A signature older, or newer, than this is refused."""
 
 MOST_ENDPOINTS = 16
-_TABLE = "webhook_endpoints"
+ENDPOINTS = "webhook_endpoints"
+"""Name of the table of them."""
 _LIFE_US = 3 * DAY
 _REFUSALS, _ASK_LATER = 10, (408, 429)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 600.0
@@ -112,7 +113,7 @@ class Webhooks:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Returns the registered endpoints, oldest first."""
-        return msgspec.convert(Tables(self._host.log).get(self._system, _TABLE) or [], tuple[Endpoint, ...])
+        return msgspec.convert(Tables(self._host.log).get(self._system, ENDPOINTS) or [], tuple[Endpoint, ...])
 
     def find(self, id_: str) -> Endpoint:
         """Returns an endpoint.
@@ -157,7 +158,7 @@ class Webhooks:
 
     async def _put(self, endpoints: tuple[Endpoint, ...]) -> None:
         try:
-            await self._host.operate(self._system, lambda service: service.put_table(_TABLE, endpoints))
+            await self._host.operate(self._system, lambda service: service.put_table(ENDPOINTS, endpoints))
         finally:
             self._changed.set()
 

@@ -21,13 +21,13 @@ from decalog.decisions import Decision
 from decalog.errors import DataError
 from decalog.models.base import Model
 from decalog.monitoring import monitors_of
+from decalog.operations import watched_champion
 from decalog.readiness.checks import Measured
 from decalog.readiness.subject import Rehearsal, Subject, rehearsed
-from decalog.registry import Registry
 from decalog.serving import Service
 from decalog.slate_training import SlatePolicy
 from decalog.system import System
-from decalog.tails import champion_of
+from decalog.tails import Champion
 from decalog.testing.worlds import Message
 from decalog.watching import Watch, watch
 
@@ -161,7 +161,7 @@ def _usual(subject: Subject) -> str:
     optional = {field.name for field in request.fields if not field.required and field.kind != "currency"}
     optional |= {entity.name for entity in request.entities}
     with subject.reading() as (_, recording):
-        asked = [message.body for message in recording.latest(1_000) if message.kind == "decide"]
+        asked = [message.body for message in recording.requests(1_000)]
     held = Counter(name for body in asked for name in body if name in optional - set(request.amounts))
     return held.most_common(1)[0][0] if held else ""
 
@@ -227,7 +227,8 @@ def _played(subject: Subject, one: Degradation) -> Seen:
     with subject.fork(until=first) as home, rehearsed(subject, home, change=one.spoil) as made:
         decided = made.play(messages)
         offsets = [message.at - messages[0].at for message in messages if message.kind == "decide"]
-        seen, deaf, crying = (_watched(made, system) for system in _ears(made.deployment.system))
+        champion = watched_champion(made.deployment)
+        seen, deaf, crying = (_watched(made, system, champion) for system in _ears(made.deployment.system))
         serving = made.service.serving
         windows = {monitor.name: monitor.window_us for monitor in monitors_of(made.deployment.system)}
         heads = tuple(serving.head.split("+"))
@@ -244,10 +245,7 @@ def _ears(system: System) -> tuple[System, System, System]:
     return system, deaf, msgspec.structs.replace(system, monitors=(*system.monitors, cry))
 
 
-def _watched(made: Rehearsal, system: System) -> Watch:
-    deployment = made.deployment
-    registry: Registry = deployment.registry
-    champion = champion_of(system, registry, load=deployment.model)
+def _watched(made: Rehearsal, system: System, champion: Champion) -> Watch:
     now = made.log.known_time
     return watch(system, made.log, champion=champion, since_us=now - made.begun, now_us=now)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -38,7 +38,7 @@ class Callers:
     def __init__(self, served: Served, path: str, messages: Sequence[Message]) -> None:
         self._served, self._path = served, path
         self._todo: Iterator[Message] = iter(messages)
-        self._lock = threading.Lock()
+        self._news = threading.Condition()
         self._stopping = False
         self.told: dict[str, str] = {}
         self.statuses: list[int] = []
@@ -56,33 +56,30 @@ class Callers:
             for thread in self._threads:
                 thread.join()
 
-    def until(self, is_so: Callable[[], bool]) -> bool:
-        """Returns whether something came about in time."""
-        end = time.monotonic() + _PATIENCE_S
-        while time.monotonic() < end:
-            if is_so():
-                return True
-            time.sleep(0.002)
-        return False
+    def wait(self) -> None:
+        """Returns once enough was acknowledged for a crash to come, or patience ends."""
+        with self._news:
+            self._news.wait_for(lambda: len(self.told) >= _BEFORE, _PATIENCE_S)
 
     def _call(self) -> None:
         while not self._stopping:
-            with self._lock:
+            with self._news:
                 message = next(self._todo, None)
             if message is None:
                 return
             status, told = self._served.ask("POST", self._path, body=message.body)
-            with self._lock:
+            with self._news:
                 self.statuses.append(status)
                 if status == _OK:
                     self.told[str(message.body["id"])] = str(told["decision_id"])
+                    self._news.notify()
 
 
 def crash(subject: Subject, fault: str) -> Measured:
     """Counts acknowledged decisions that are lost or doubled after SIGKILL under load, and a start after it."""
 
     def kill(served: Served, callers: Callers) -> str:
-        callers.until(lambda: len(callers.told) >= _BEFORE)
+        callers.wait()
         served.kill()
         return ""
 
@@ -94,7 +91,7 @@ def store_down(subject: Subject, fault: str) -> Measured:
     flag = subject.folder / "down"
 
     def fail(served: Served, callers: Callers) -> str:
-        callers.until(lambda: len(callers.told) >= _BEFORE)
+        callers.wait()
         flag.touch()
         return _ended(served, callers)
 
@@ -107,8 +104,7 @@ def store_down(subject: Subject, fault: str) -> Measured:
 
 def disk_full(subject: Subject, fault: str) -> Measured:
     """Counts the same where the kernel refuses to let a file of the home grow."""
-    with subject.fork() as home:
-        largest = max(path.stat().st_size for path in home.root.rglob("*") if path.is_file())
+    largest = max(path.stat().st_size for path in subject.master.root.rglob("*") if path.is_file())
     # The file of the log grows as its WAL is moved into it: from then on a few hundred KiB are left.
     faults = f"full={largest + _GROWTH}" + (",early" if fault else "")
     return _survived(subject, faults, _ended, said="a disk that is full under load")
@@ -116,18 +112,20 @@ def disk_full(subject: Subject, fault: str) -> Measured:
 
 def _ended(served: Served, callers: Callers) -> str:
     """Returns what is wrong with the end of a server whose log failed."""
-    if not callers.until(lambda: served.process.poll() is not None):
+    try:
+        ended = served.process.wait(_PATIENCE_S)
+    except subprocess.TimeoutExpired:
         return "the server went on after its log had failed"
     strange = {status for status in callers.statuses if status not in (_OK, _AWAY, 0)}
-    if served.process.returncode != _EXIT_LOG:
-        return f"the server ended with {served.process.returncode}, not with {_EXIT_LOG}"
+    if ended != _EXIT_LOG:
+        return f"the server ended with {ended}, not with {_EXIT_LOG}"
     return f"statuses {sorted(strange)} beside 200 and 503" if strange else ""
 
 
 def _survived(subject: Subject, faults: str, trouble: Callable[[Served, Callers], str], *, said: str) -> Measured:
     name, schema = subject.system.name, subject.system.schema
     with subject.reading() as (_, recording):
-        recorded = [message for message in recording.latest(_MOST) if message.kind == "decide"]
+        recorded = recording.requests(_MOST)
     turns = [renamed(recorded, schema, run=f"crash {again} ") for again in range(1 + _MOST // len(recorded))]
     messages = [message for turn in turns for message in turn][:_MOST]
     with subject.fork() as home:

@@ -22,30 +22,33 @@ from decalog.http import lever_routes
 from decalog.serving import Service
 
 
-def slow(stage: str, seconds: str) -> None:
-    """Makes a stage of each decision take so much longer."""
+def _burden(stage: str, more: Callable[[judging.Underway], None]) -> None:
+    """Has more done in a stage of each decision, before its time is taken."""
     plain = judging.timed
 
-    def timed(draft: Any, name: str, *, since_ns: int) -> None:
+    def timed(draft: judging.Underway, name: str, *, since_ns: int) -> None:
         if name == stage:
-            time.sleep(float(seconds))
+            more(draft)
         plain(draft, name, since_ns=since_ns)
 
     for module in (judging, serving):
         module.timed = timed  # type: ignore[attr-defined]  # its namespace holds the name, as an import
 
 
+def slow(stage: str, seconds: str) -> None:
+    """Makes a stage of each decision take so much longer."""
+    _burden(stage, lambda _: time.sleep(float(seconds)))
+
+
 def grows(seconds: str) -> None:
     """Makes each decision take so many seconds of CPU for each record of the log, as a scan would."""
-    plain = Service._featurise  # noqa: SLF001 - a fault goes where the work is done
 
-    def featurise(self: Service, draft: judging.Underway) -> None:
+    def scan(draft: judging.Underway) -> None:
         end = time.process_time() + float(seconds) * draft.state_seq
         while time.process_time() < end:
             pass
-        plain(self, draft)
 
-    Service._featurise = featurise  # type: ignore[method-assign]  # noqa: SLF001 - a planted fault
+    _burden("features", scan)
 
 
 def stalls_at_swap(seconds: str) -> None:

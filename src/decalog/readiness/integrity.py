@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decalog.decisions import Decision, decode_decision, pack_features, unpack_features
+from decalog.decisions import Decision, pack_features, unpack_features
 from decalog.deployment import Deployment
 from decalog.errors import DataError, RequestError
 from decalog.events import Record, encode
@@ -18,7 +19,7 @@ from decalog.home import Home
 from decalog.parity import Certificate
 from decalog.readiness.checks import Measured
 from decalog.readiness.recorded import Replayed, renamed
-from decalog.readiness.subject import Subject, rehearsed
+from decalog.readiness.subject import Subject, newest, rehearsed
 from decalog.schema import Field
 from decalog.serving import Service
 from decalog.testing.laws import crashes, fallbacks, labels, parity
@@ -109,15 +110,8 @@ def _replayed(deployment: Deployment, start: int, fault: str) -> Measured:
 
 def _start(deployment: Deployment, wanted: int) -> int:
     """Returns from which position on the log holds so many decisions that were made here; −1 where it has none."""
-    log, first, found = deployment.log, -1, 0
-    for seq in range(log.position - 1, -1, -1):
-        record = log.get(seq)
-        is_mine = (record.kind, record.system) == ("decision", deployment.system.name)
-        if is_mine and decode_decision(record.body).mode != "imported":
-            first, found = seq, found + 1
-        if found == wanted:
-            break
-    return first
+    made = itertools.islice(newest(deployment.log, deployment.system.name), wanted)
+    return min((record.seq for record, _ in made), default=-1)
 
 
 def disorder(subject: Subject, fault: str) -> Measured:
@@ -144,7 +138,7 @@ def flipped_types(subject: Subject, fault: str) -> Measured:
     """Counts recorded requests that are taken though a value has another type or unit than the schema says."""
     with subject.fork(until=min(subject.position, _PAST)) as home, rehearsed(subject, home) as made:
         with subject.reading() as (_, recording):
-            asked = [message for message in recording.latest(_TRIED) if message.kind == "decide"][-_TRIED:]
+            asked = recording.requests(_TRIED)[-_TRIED:]
         service, taken, tried = made.service, set[str](), 0
         bodies = [one.body for one in renamed(asked, subject.system.schema, run="flipped ")]
         for plain, (what, body) in ((one, flip) for one in bodies for flip in flips(subject, one)):
@@ -212,18 +206,15 @@ def _certified(deployment: Deployment, wanted: int, fault: str) -> Certificate:
     return (_forged(deployment) if fault else deployment).parity().last(wanted)
 
 
-def _whole(deployment: Deployment, stop: int) -> Iterator[tuple[Record, Decision]]:
-    """Yields decisions with features from the end of the log on.
+def _last_whole(deployment: Deployment) -> tuple[Record, Decision]:
+    """Returns the last decision with features.
 
     Raises:
         DataError: there is none.
     """
-    for seq in range(stop - 1, -1, -1):
-        record = deployment.log.get(seq)
-        if record.kind == "decision" and record.system == deployment.system.name:
-            decision = decode_decision(record.body)
-            if decision.mode != "imported" and not decision.fallback and kept_places(decision):
-                yield record, decision
+    for record, decision in newest(deployment.log, deployment.system.name):
+        if not decision.fallback and kept_places(decision):
+            return record, decision
     raise DataError(
         where=f"log of {deployment.system.name}",
         given="no decision with features",
@@ -242,7 +233,7 @@ def _other_bit(decision: Decision) -> Decision:
 
 def _forged(deployment: Deployment) -> Deployment:
     """Returns it on a log in which one bit of the last decision's features is another."""
-    record, decision = next(_whole(deployment, deployment.log.position))
+    record, decision = _last_whole(deployment)
     forged = msgspec.structs.replace(record, body=encode(_other_bit(decision)))
     log = TamperedLog(deployment.log, lambda one: forged if one.seq == record.seq else one)
     return Deployment(deployment.home, deployment.system, log, deployment.setup)
@@ -263,11 +254,12 @@ def _lawful(subject: Subject, check: Callable[[Trial], Verdict], fault: str) -> 
 def _tried(subject: Subject, check: Callable[[Trial], Verdict]) -> Verdict:
     requests = QUICK if subject.quick else REQUESTS
     with subject.reading() as (deployment, recording):
-        world = Replayed(recording.oldest(requests), deployment.rates())
+        messages = recording.oldest(requests)
+        world = Replayed(messages, deployment.rates())
         system = deployment.system
     folder = subject.folder / check.__module__
     try:
-        asked = sum(message.kind == "decide" for message in world.advance(2**62))
+        asked = sum(message.kind == "decide" for message in messages)
         return check(Trial(system=system, folder=folder, requests=asked, world=world.again))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from decalog.errors import DataError, DecalogError, LogUnavailableError
+from decalog.errors import DataError, LogUnavailableError
 from decalog.home import Home
 from decalog.readiness.checks import Measured
 from decalog.readiness.loads import OTHERS, Ran, at_declared
@@ -66,7 +66,7 @@ def retraining_p99(subject: Subject, fault: str) -> Measured:
             process.kill()
             process.wait()
 
-    faults = {"": "", "slow model": _slow("model", limit)}[fault]
+    faults = {"": "", "slow model": slow("model", limit)}[fault]
     ran = at_declared(subject, faults, limit_ms=limit, beside=training)
     return whole(
         ran,
@@ -170,22 +170,13 @@ def undisturbed(ran: Ran) -> None:
 def _plain(subject: Subject, fault: str) -> Ran:
     limit = subject.slo.limit("p99_ms")
     most = max(limit, *(subject.slo.limit(f"{stage}_p99_ms") for stage in _STAGES))
-    faults = {"": "", "slow features": _slow("features", most), "slow model": _slow("model", most)}[fault]
-    ran = subject.fact(("declared", fault), lambda: _kept(subject, faults, limit))
-    if isinstance(ran, DecalogError):
-        raise ran
-    return ran  # type: ignore[no-any-return]  # as it was kept
+    faults = {"": "", "slow features": slow("features", most), "slow model": slow("model", most)}[fault]
+    ran: Ran = subject.fact(("declared", fault), lambda: at_declared(subject, faults, limit_ms=limit))
+    return ran
 
 
-def _kept(subject: Subject, faults: str, limit: float) -> Ran | DecalogError:
-    """Returns what came of it, or why nothing did: three checks look at it, and it is not tried thrice."""
-    try:
-        return at_declared(subject, faults, limit_ms=limit)
-    except DecalogError as error:
-        return error
-
-
-def _slow(stage: str, limit_ms: float) -> str:
+def slow(stage: str, limit_ms: float) -> str:
+    """Returns a fault: a stage that alone takes longer than a limit."""
     return f"slow {stage}={1.5 * limit_ms / 1e3}"
 
 

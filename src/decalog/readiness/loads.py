@@ -152,8 +152,13 @@ def cost_of(subject: Subject, *, share: float, faults: str = "") -> Ran:
 
 def _recorded(subject: Subject) -> list[Message]:
     count = int(min(_MOST, subject.slo.load_per_s * (subject.seconds * TRIES + WARM_S)))
-    with subject.reading() as (_, recording):
-        return recording.latest(count)
+
+    def read() -> list[Message]:
+        with subject.reading() as (_, recording):
+            return recording.latest(count)
+
+    found: list[Message] = subject.fact(("recorded", count), read)
+    return found
 
 
 def _ran(subject: Subject, plan: Plan) -> Ran:

@@ -6,7 +6,8 @@ import os
 import time
 from pathlib import Path
 
-_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
+"""Seconds of a tick, which CPU is counted in."""
 _PROC = Path("/proc")
 
 
@@ -29,7 +30,7 @@ def _busy_s() -> float:
     if not path.exists():
         return 0.0
     user, nice, system, _idle, _waiting, irq, soft = map(int, path.read_text().split(maxsplit=8)[1:8])
-    return (user + nice + system + irq + soft) * _TICK_S
+    return (user + nice + system + irq + soft) * TICK_S
 
 
 def _own_s() -> float:
@@ -41,7 +42,7 @@ def _own_s() -> float:
         except OSError:
             continue  # it ended meanwhile
         pid = int(path.parent.name)
-        parents[pid], used[pid] = int(fields[1]), sum(map(int, fields[11:15])) * _TICK_S
+        parents[pid], used[pid] = int(fields[1]), sum(map(int, fields[11:15])) * TICK_S
     own = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in own} - own:
         own |= more

@@ -74,6 +74,10 @@ class Recording:
             stop = start
         return self._enough([message for part in reversed(found) for message in part], asked)
 
+    def requests(self, count: int) -> list[Message]:
+        """Returns the requests among `latest`, with what that raises."""
+        return [message for message in self.latest(count) if message.kind == "decide"]
+
     def since(self, us: int) -> tuple[int, list[Message]]:
         """Returns the position at which the last `us` of the log begin, and the rows from there on.
 

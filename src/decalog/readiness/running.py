@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -269,10 +269,9 @@ def _readiness(subject: Subject, wanted: Wanted, results: Sequence[Result], *, t
     )
 
 
-def _sections(results: Iterable[Result]) -> Iterator[SectionScore]:
-    every = list(results)
+def _sections(results: Sequence[Result]) -> Iterator[SectionScore]:
     for name in SECTIONS:
-        mine = [result for result in every if result.section == name]
+        mine = [result for result in results if result.section == name]
         if mine:
             green = sum(result.status == "green" for result in mine)
             yield SectionScore(name, green, len(mine), 100 * green // len(mine))

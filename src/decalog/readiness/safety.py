@@ -40,7 +40,7 @@ _ENDS = ("champion", "stopped")
 def erasure(subject: Subject, fault: str) -> Measured:
     """Counts where a copy holds the last person who asked in plain text once they were erased, and what is unsound."""
     with subject.reading() as (_, recording):
-        body = [one.body for one in recording.latest(_PROBES) if one.kind == "decide"][-1]
+        body = recording.requests(_PROBES)[-1].body
     entity = next(name for name in subject.system.schema.request.subject if name in body)
     person = str(body[entity])
     with subject.fork() as home:
@@ -56,7 +56,7 @@ def erasure(subject: Subject, fault: str) -> Measured:
 def canaries(subject: Subject, fault: str) -> Measured:
     """Counts where planted personal values show up: files of a copy, answers, refusals, explanations."""
     with subject.reading() as (_, recording):
-        asked = [one for one in recording.latest(_PROBES) if one.kind == "decide"][-_PROBES:]
+        asked = recording.requests(_PROBES)[-_PROBES:]
     planted = [_planted(subject, one) for one in renamed(asked, subject.system.schema, run="canary ")]
     values = {str(value) for one in planted for value in one.body.values() if _MARK in str(value)}
     with subject.fork() as home:
@@ -197,7 +197,7 @@ class _Drill:
         self._served, self._name, self._challenger = served, subject.system.name, challenger
         self._schema = subject.system.schema
         with subject.reading() as (_, recording):
-            asked = [message.body for message in recording.latest(_PROBES) if message.kind == "decide"]
+            asked = [message.body for message in recording.requests(_PROBES)]
         self._bodies, self._asked = asked, 0
 
     def run(self, patience_s: float) -> tuple[float, list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decalog.memory import machine_memory, size_text
 from decalog.readiness.checks import Measured
-from decalog.readiness.latency import whole
+from decalog.readiness.latency import slow, whole
 from decalog.readiness.loads import Ran, as_recorded, cost_of
 from decalog.readiness.subject import Subject
 
@@ -18,7 +18,7 @@ _SMALL = 1_000
 def traffic_10x(subject: Subject, fault: str) -> Measured:
     """Measures the p99 under recorded rows of all kinds, in their own bursts, at ten times the busiest minute."""
     limit = subject.slo.limit("traffic_10x_ms")
-    faults = {"": "", "slow model": f"slow model={1.5 * limit / 1e3}"}[fault]
+    faults = {"": "", "slow model": slow("model", limit)}[fault]
     ran = as_recorded(subject, faults, times=TIMES, limit_ms=limit)
     said = f"{ran.load.requests:,} decisions in recorded bursts at {ran.rate:g}/s: {TIMES} times the busiest minute"
     return whole(ran, said, limit=limit, fault=fault)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import msgspec
 from decalog.clock import rfc3339
 from decalog.errors import DataError, LogUnavailableError
 from decalog.home import Home
+from decalog.readiness.machine import TICK_S
 from decalog.readiness.subject import Subject
 from decalog.simulation import message_path
 from decalog.testing.worlds import Message
@@ -28,7 +28,6 @@ _LONGEST_S = 600
 """A server of a check that is not gone by then is killed."""
 _STOP_S = 60
 _LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
-_TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 _CONNECTIONS = 64
 _ASK_S = 30
 _OK = 200
@@ -54,7 +53,7 @@ class Served:
             DataError: this system does not say it.
         """
         fields = self._proc("stat").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
+        return (int(fields[11]) + int(fields[12])) * TICK_S
 
     def resident(self) -> int:
         """Returns the bytes that the process holds in memory.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,10 @@ from decalog.backup import backup
 from decalog.clock import ManualClock
 from decalog.decisions import Decision, decode_decision
 from decalog.deployment import Deployment, Setup
-from decalog.errors import DataError
+from decalog.errors import DataError, DecalogError
 from decalog.events import Record
 from decalog.home import Home
+from decalog.http.webhooks import ENDPOINTS
 from decalog.log import Log
 from decalog.readiness.recorded import Recording
 from decalog.readiness.slo import Slo
@@ -34,10 +35,9 @@ from decalog.runtime import this_code
 from decalog.serving import Service
 from decalog.system import System, find_system
 from decalog.tables import Tables
-from decalog.testing.stage import FAR_MS
+from decalog.testing.stage import FAR_MS, unhurried
 from decalog.testing.worlds import Message
 
-_ENDPOINTS = "webhook_endpoints"
 _ROOM = 4
 """Copies that there has to be room for, as a multiple of the home's size."""
 _GROUP = 200
@@ -73,8 +73,8 @@ class Subject:
         backup(self.home.root, master.root)
         with closing(master.writer(ManualClock(0))) as log:
             tables = Tables(log)
-            for name in {record.system for record in log.read() if (record.kind, record.id) == ("table", _ENDPOINTS)}:
-                tables.put(name, _ENDPOINTS, content=[])
+            for name in {record.system for record in log.read() if (record.kind, record.id) == ("table", ENDPOINTS)}:
+                tables.put(name, ENDPOINTS, content=[])
             log.commit()
         return master
 
@@ -124,10 +124,16 @@ class Subject:
             shutil.rmtree(fork.root, ignore_errors=True)
 
     def fact(self, key: Any, measure: Any) -> Any:
-        """Returns what is measured once and looked at by several checks."""
+        """Returns what is measured once and looked at by several checks; what refused once is not tried again."""
         if key not in self.kept:
-            self.kept[key] = measure()
-        return self.kept[key]
+            try:
+                self.kept[key] = measure()
+            except DecalogError as error:
+                self.kept[key] = error
+        found = self.kept[key]
+        if isinstance(found, DecalogError):
+            raise found
+        return found
 
 
 def _cut(log: Path, position: int) -> None:
@@ -182,7 +188,7 @@ class Rehearsal:
     Args:
         subject: whose copy.
         home: a fork.
-        change: makes another system of the system, to seed a fault.
+        change: spoils the service, to seed a fault.
     """
 
     def __init__(self, subject: Subject, home: Home, change: Any = None) -> None:
@@ -191,10 +197,7 @@ class Rehearsal:
         self.log: Log = home.writer(self.clock)
         self.clock.set(self.log.known_time)
         self.deployment = Deployment(home, system, self.log, Setup(allowed=subject.allowed)).as_served()
-        self.service: Service = self.deployment.service()
-        retrieval: Any = self.service.retrieval
-        if hasattr(retrieval, "deadline_ms"):
-            retrieval.deadline_ms = FAR_MS
+        self.service: Service = unhurried(self.deployment.service())
         if change is not None:
             change(self.service)
         self.begun = self.log.known_time
@@ -251,7 +254,16 @@ def twin_of(home: Home, system: str) -> str:
 
 def decisions(log: Log, system: str, *, start: int = 0) -> Iterator[tuple[Record, Decision]]:
     """Yields the decisions of a system that were made here, from a position on."""
-    for record in log.read(start):
+    return _made_here(log.read(start), system)
+
+
+def newest(log: Log, system: str) -> Iterator[tuple[Record, Decision]]:
+    """Yields the decisions of a system that were made here, the last one first."""
+    return _made_here(map(log.get, reversed(range(log.position))), system)
+
+
+def _made_here(records: Iterable[Record], system: str) -> Iterator[tuple[Record, Decision]]:
+    for record in records:
         if record.kind == "decision" and record.system == system:
             decision = decode_decision(record.body)
             if decision.mode != "imported":

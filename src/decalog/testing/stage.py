@@ -145,10 +145,7 @@ class Stage:
         """Makes the service anew from what is durable, as after a restart."""
         self.log.commit()
         self.deployment = Deployment(self.home, self.system, self.log, self._setup, entropy=self._chance)
-        self.service: Service = self.deployment.service()
-        retrieval: object = self.service.retrieval
-        if isinstance(retrieval, Hurried):
-            retrieval.deadline_ms = FAR_MS
+        self.service: Service = unhurried(self.deployment.service())
 
     def send(self, step: Step) -> RowResult | None:
         """Brings one step to its door at its time; returns what became of a row."""
@@ -198,6 +195,14 @@ class Stage:
     def close(self) -> None:
         """Releases the log."""
         self.log.close()
+
+
+def unhurried(service: Service) -> Service:
+    """Returns a service whose retrieval takes all the time that it needs."""
+    retrieval: object = service.retrieval
+    if isinstance(retrieval, Hurried):
+        retrieval.deadline_ms = FAR_MS
+    return service
 
 
 def world_of(trial: Trial) -> World:

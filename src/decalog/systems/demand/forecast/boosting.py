@@ -6,7 +6,6 @@ to hold on later origins (`conformal`).
 
 from __future__ import annotations
 
-from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -14,8 +13,8 @@ import numpy as np
 
 from decalog.errors import DataError
 from decalog.systems.demand.forecast.conformal import calibrated
-from decalog.systems.demand.forecast.origins import Told
-from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Method, Panel
+from decalog.systems.demand.forecast.origins import Told, roll
+from decalog.systems.demand.forecast.panel import LEVELS, NORMAL, Floats, Forecast, Method, Panel
 from decalog.systems.demand.forecast.windows import Singles, view
 
 HEADS = (0.1, 0.5, 0.9)
@@ -119,7 +118,7 @@ class Boosted:
         low, middle, high = (
             np.mean([booster.predict(seen.rows, num_threads=1) for booster in head], axis=0) for head in self._boosters
         )
-        z = np.array([NormalDist().inv_cdf(level) for level in LEVELS]) / NormalDist().inv_cdf(HEADS[-1])
+        z = NORMAL / NORMAL[LEVELS.index(HEADS[-1])]
         below, above = np.maximum(middle - low, 0), np.maximum(high - middle, 0)
         answers = middle[:, None] + np.where(z < 0, below[:, None], above[:, None]) * z
         quantiles = np.stack([seen.back(answers[:, place]) for place in range(len(LEVELS))], axis=-1)
@@ -165,10 +164,6 @@ def _examples(panel: Panel, horizon: int, *, settings: Settings) -> tuple[Single
 def _held_out(panel: Panel, horizon: int, *, settings: Settings) -> list[Told]:
     """Returns what a model that knows none of the last horizons says of each of them."""
     end = panel.y.shape[1]
-    early = Boosted.fit(panel.until(end - horizon * settings.held_out), horizon, settings=settings)
-    found = []
-    for back in range(settings.held_out, 0, -1):
-        origin = end - horizon * back
-        known = panel.until(origin)
-        found.append(Told(known, early.forecast(known, horizon), panel.y[:, origin : origin + horizon]))
-    return found
+    ends = [horizon * back for back in range(settings.held_out, 0, -1)]
+    early = Boosted.fit(panel.until(end - ends[0]), horizon, settings=settings)
+    return roll(Method("early", early.forecast), panel, horizon=horizon, ends=ends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +19,9 @@ LEVELS: tuple[float, ...] = (0.01, 0.025, *(round(0.05 * step, 2) for step in ra
 """Probabilities of the quantiles that every forecast holds; 0.05 and 0.95 bound the interval of 90 %."""
 
 MEDIAN = LEVELS.index(0.5)
+
+NORMAL: Floats = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
+"""The quantiles of `LEVELS` of the standard normal distribution."""
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,21 +128,21 @@ def season_errors(panel: Panel) -> Floats:
     """
     y, season = panel.y, panel.season
     steps = np.abs(y[:, season:] - y[:, :-season]) if y.shape[1] > season else np.full((len(y), 1), np.nan)
-    scale = _means(steps)
-    scale = np.where(np.isnan(scale), _means(np.abs(y)), scale)
+    scale = known_means(steps, axis=1)
+    scale = np.where(np.isnan(scale), known_means(np.abs(y), axis=1), scale)
     return np.where(np.isnan(scale) | (scale <= 0), 1.0, scale)
 
 
-def _means(values: Floats) -> Floats:
-    counts = (~np.isnan(values)).sum(axis=1)
-    found: Floats = np.where(counts > 0, np.nansum(values, axis=1) / np.maximum(counts, 1), np.nan)
+def known_means(values: Floats, *, axis: int) -> Floats:
+    """Returns the means along an axis of what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, values, 0.0).sum(axis=axis)
+    found: Floats = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
     return found
 
 
 def normal_quantiles(mean: Floats, spread: Floats) -> Floats:
     """Returns the quantiles of `LEVELS` of a normal distribution; the arrays have any one shape."""
-    from statistics import NormalDist
-
-    z = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
-    found: Floats = mean[..., None] + spread[..., None] * z
+    found: Floats = mean[..., None] + spread[..., None] * NORMAL
     return found

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from decalog.errors import DataError
-from decalog.systems.demand.forecast.panel import LEVELS, Floats
+from decalog.systems.demand.forecast.panel import LEVELS, Floats, known_means
 
 CRPS_LEVELS = LEVELS[2:-2]
 """The nineteen levels that the scaled CRPS of the hierarchical benchmarks is a sum over."""
@@ -33,12 +33,12 @@ def smape(actual: Floats, mean: Floats) -> float:
     """Returns the mean of 2 |error| / (|actual| + |forecast|) as a percentage, 0 to 200; 0 where both are 0."""
     total = np.abs(actual) + np.abs(mean)
     each = 2 * np.abs(actual - mean) / np.where(total == 0, 1.0, total)
-    return float(100 * np.nanmean(_by_series(each)))
+    return float(100 * np.nanmean(known_means(each, axis=1)))
 
 
 def mase(actual: Floats, mean: Floats, *, scale: Floats) -> float:
     """Returns the mean over series of mean |error| / scale, that of the seasonal naive forecast inside train."""
-    return float(np.nanmean(_by_series(np.abs(actual - mean)) / scale))
+    return float(np.nanmean(known_means(np.abs(actual - mean), axis=1) / scale))
 
 
 def owa(figures: tuple[float, float], of_naive: tuple[float, float]) -> float:
@@ -53,8 +53,8 @@ def rmsse(actual: Floats, mean: Floats, *, train: Floats) -> Floats:
     """
     begun = np.cumsum(np.nan_to_num(train) != 0, axis=1) > 0
     steps = np.diff(np.where(begun, train, np.nan), axis=1)
-    scale = _by_series(steps**2)
-    errors = _by_series((actual - mean) ** 2)
+    scale = known_means(steps**2, axis=1)
+    errors = known_means((actual - mean) ** 2, axis=1)
     found: Floats = np.sqrt(errors / np.where(scale > 0, scale, np.nan))
     return found
 
@@ -106,7 +106,7 @@ def interval_score(actual: Floats, quantiles: Floats, *, nominal: float = 0.9, s
     low, high = _interval(quantiles, nominal)
     outside = np.maximum(low - actual, 0) + np.maximum(actual - high, 0)
     each = high - low + 2 / (1 - nominal) * outside
-    return float(np.nanmean(_by_series(each) / scale))
+    return float(np.nanmean(known_means(each, axis=1) / scale))
 
 
 def _interval(quantiles: Floats, nominal: float) -> tuple[Floats, Floats]:
@@ -124,11 +124,3 @@ def _places(levels: Sequence[float]) -> list[int]:
             fix="Score at those; intervals of 50, 80, 90 and 95 % are among them.",
         )
     return [LEVELS.index(level) for level in levels]
-
-
-def _by_series(values: Floats) -> Floats:
-    """Returns the mean of each row over what is known; NaN where nothing is."""
-    known = ~np.isnan(values)
-    counts = known.sum(axis=1)
-    found: Floats = np.where(counts > 0, np.where(known, values, 0).sum(axis=1) / np.maximum(counts, 1), np.nan)
-    return found

@@ -62,6 +62,7 @@ def statistical(name: str, *, last: int | None = None) -> Method:
             fix="Install it with `pip install decalog[demand]`, or leave the method out.",
         ) from None
     theirs, settings = MODELS[name]
+    levels = None if name in _WITHOUT_INTERVALS else _HIGH
 
     def forecast(panel: Panel, horizon: int) -> Forecast:
         own: dict[str, Any] = dict(settings)
@@ -69,16 +70,15 @@ def statistical(name: str, *, last: int | None = None) -> Method:
             own["season_length"] = list(panel.seasons) or [1]
         elif name not in _WITHOUT_SEASON:
             own["season_length"] = panel.season
-        return _one_by_one(panel, horizon, model=getattr(models, theirs)(**own), last=last, has_intervals=name)
+        return _one_by_one(panel, horizon, model=getattr(models, theirs)(**own), last=last, levels=levels)
 
     return Method(name if last is None else f"{name} of the last {last}", forecast)
 
 
-def _one_by_one(panel: Panel, horizon: int, *, model: Any, last: int | None, has_intervals: str) -> Forecast:
+def _one_by_one(panel: Panel, horizon: int, *, model: Any, last: int | None, levels: list[float] | None) -> Forecast:
     n = len(panel.y)
     mean, quantiles = np.empty((n, horizon)), np.empty((n, horizon, len(LEVELS)))
     fitted, fallbacks = np.full(panel.y.shape, np.nan), []
-    levels = None if has_intervals in _WITHOUT_INTERVALS else _HIGH
     for at, row in enumerate(panel.y):
         whole = filled(row, panel.season)[-(last or len(row)) :]
         found = _tried(model, whole, horizon=horizon, levels=levels)

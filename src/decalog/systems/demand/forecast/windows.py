@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from decalog.errors import DataError
 from decalog.systems.demand.forecast import calendar
-from decalog.systems.demand.forecast.panel import Floats, Panel, season_errors
+from decalog.systems.demand.forecast.panel import Floats, Panel, known_means, season_errors
 
 Singles = npt.NDArray[np.float32]
 
@@ -83,7 +83,7 @@ def _by_step(history: Floats, seasons: tuple[int, ...], horizon: int) -> dict[st
         found[f"before_{season}"] = _columns(history, first - 1)
         after = first + 1
         found[f"after_{season}"] = _columns(history, np.where(after < width, after, after - season))
-        found[f"mean_lag_{season}"] = _mean(np.stack(cycles))
+        found[f"mean_lag_{season}"] = known_means(np.stack(cycles), axis=0)
     return found
 
 
@@ -143,7 +143,7 @@ def _recent_drift(history: Floats, seasons: tuple[int, ...]) -> Floats:
     longest = seasons[-1] if seasons else 1
     now = _columns(history, np.arange(width - season, width))
     before = _columns(history, np.arange(width - season - longest, width - longest))
-    return _mean((now - before).T)
+    return known_means((now - before).T, axis=0)
 
 
 def _columns(history: Floats, places: npt.NDArray[np.int64]) -> Floats:
@@ -152,12 +152,4 @@ def _columns(history: Floats, places: npt.NDArray[np.int64]) -> Floats:
 
 
 def _tail_mean(history: Floats, steps: int) -> Floats:
-    return _mean(history[:, max(0, history.shape[1] - steps) :].T)
-
-
-def _mean(values: Floats) -> Floats:
-    """Returns the mean along the first axis of what is known; NaN where nothing is."""
-    known = ~np.isnan(values)
-    counts = known.sum(axis=0)
-    found: Floats = np.where(counts > 0, np.where(known, values, 0.0).sum(axis=0) / np.maximum(counts, 1), np.nan)
-    return found
+    return known_means(history[:, max(0, history.shape[1] - steps) :].T, axis=0)
