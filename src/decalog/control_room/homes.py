@@ -124,9 +124,9 @@ class House:
 
 
 def _systems(home: Home) -> list[str]:
-    """Returns the systems of a home: those that have a model, or that somebody drives."""
-    registry = Registry(home.root)
-    return [name for name in SYSTEMS if registry.current(name) is not None]
+    """Returns the systems of a home: those that have a champion."""
+    have = {change.system for change in Registry(home.root).history() if change.alias == "champion"}
+    return [name for name in SYSTEMS if name in have]
 
 
 def read_json(path: Path) -> Any:

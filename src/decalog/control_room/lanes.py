@@ -16,7 +16,7 @@ from decalog.clock import DAY, HOUR, MINUTE
 from decalog.control_room.charts import Chart, highest, signed, stacked, ticks
 from decalog.control_room.homes import Place
 from decalog.control_room.index import Progress, percentile
-from decalog.control_room.measuring import Measured, measured
+from decalog.control_room.measuring import Measured
 from decalog.control_room.views import ago, currency_of, day_of, hour_of, index, money, number, percent, short, span
 from decalog.registry import Registry
 from decalog.system import find_system
@@ -73,8 +73,8 @@ class Window(NamedTuple):
         return [series.get(start, {}) for start in self.starts]
 
 
-def of(place: Place) -> tuple[Lane, ...]:
-    """Returns the lanes of a system."""
+def of(place: Place, told: Measured | None) -> tuple[Lane, ...]:
+    """Returns the lanes of a system, with what was measured of it last."""
     with index(place) as found:
         progress = found.progress()
         window = _last(progress.known, MINUTE, _BUCKETS)
@@ -84,7 +84,6 @@ def of(place: Place) -> tuple[Lane, ...]:
             late = found.series(place.system, HOUR, since=window.starts.start)
         days = _last(progress.known, DAY, 14)
         daily = found.series(place.system, DAY, since=days.starts.start)
-    told = measured(place.home, place.system)
     return (
         _decide(place, window, window.columns(late)),
         _hear(place, days, days.columns(daily), told=told),
