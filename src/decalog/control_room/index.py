@@ -22,6 +22,7 @@ from decalog.events import Record
 from decalog.examples import AMOUNT
 from decalog.log import Log
 from decalog.outcomes import decode_outcome
+from decalog.registry import SHORT
 
 WIDTHS = (MINUTE, HOUR, DAY)
 """Of the buckets that sums are kept in, µs. Those of a minute are kept for two days, the others for good."""
@@ -244,7 +245,7 @@ class Index:
             "DO UPDATE SET value = value + excluded.value"
         )
         self._sql.executemany(add, [(*key, value) for key, value in sums.items()])
-        for (system,) in self._rows("SELECT DISTINCT system FROM series WHERE width = ?", DAY):
+        for system in self.systems():
             old = (system, MINUTE, known - _MINUTES_KEPT)
             self._sql.execute("DELETE FROM series WHERE system = ? AND width = ? AND start < ?", old)
 
@@ -319,7 +320,7 @@ def _row(record: Record, decision: Decision) -> Row:
         decision.arm,
         decision.mode,
         decision.fallback,
-        decision.versions.model[:12],
+        decision.versions.model[:SHORT],
         decision.choice.reasons[0][:120] if decision.choice.reasons else "",
         sum(decision.stages_us.values()),
         "",

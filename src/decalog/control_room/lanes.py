@@ -17,7 +17,19 @@ from decalog.control_room.charts import Chart, highest, signed, stacked, ticks
 from decalog.control_room.homes import Place
 from decalog.control_room.index import Progress, percentile
 from decalog.control_room.measuring import Measured
-from decalog.control_room.views import ago, currency_of, day_of, hour_of, index, money, number, percent, short, span
+from decalog.control_room.views import (
+    ago,
+    currency_of,
+    day_of,
+    hour_of,
+    index,
+    money,
+    number,
+    percent,
+    short,
+    span,
+    words,
+)
 from decalog.registry import Registry
 from decalog.system import find_system
 
@@ -176,7 +188,7 @@ def _improve(place: Place, progress: Progress) -> Lane:
 
 
 def _earn(place: Place, window: Window, columns: Sequence[Mapping[str, float]], *, told: Measured | None) -> Lane:
-    currency = currency_of(place.home.root)
+    currency = currency_of(place.home)
     worth = [column.get("expected", 0.0) for column in columns]
     decided = [column.get("decisions", 0.0) for column in columns]
     most, least = max((0.0, *worth)), min((0.0, *worth))
@@ -204,7 +216,7 @@ def _measured_money(told: Measured | None, currency: str) -> list[Fact]:
         if one["tier"] == "business" and value is not None and "minor" in one["unit"] and value["value"]:
             kind = "measured" if one["value"] is not None else "expected"
             shown = money(value["value"], currency)
-            return [Fact(one["metric"].replace("_", " "), shown, f"{kind}, {ago(told.at)}")]
+            return [Fact(words(one["metric"]), shown, f"{kind}, {ago(told.at)}")]
     return []
 
 
@@ -217,4 +229,4 @@ def _names(columns: Sequence[Mapping[str, float]], prefix: str) -> list[str]:
 
 
 def _legend(names: Sequence[str], prefix: str) -> tuple[tuple[str, str], ...]:
-    return tuple((f"c{place}", name.removeprefix(prefix).replace("_", " ")) for place, name in enumerate(names))
+    return tuple((f"c{place}", words(name.removeprefix(prefix))) for place, name in enumerate(names))

@@ -14,7 +14,7 @@ from decalog.control_room import lanes
 from decalog.control_room.homes import Place
 from decalog.control_room.measuring import Measured, measured
 from decalog.control_room.tiering import shown_tiers
-from decalog.control_room.views import currency_of, log_of
+from decalog.control_room.views import currency_of, log_of, words
 from decalog.control_room.web import Ask, Page
 from decalog.log import Log
 from decalog.rollout import TABLE, Rollout, Rollouts
@@ -41,7 +41,7 @@ def system(ask: Ask) -> Page:
         "title": place.name,
         "lanes": lanes.of(place, found),
         "measured": found,
-        "tiers": None if found is None else shown_tiers(found, currency_of(place.home.root)),
+        "tiers": None if found is None else shown_tiers(found, currency_of(place.home)),
         "drift": None if found is None else _drift(place, found),
         "models": listed.models[::-1],
         "history": listed.history[::-1][:20],
@@ -83,7 +83,7 @@ def _asked(table: str, content: Mapping[str, Any]) -> tuple[str, str, str]:
         gone, models = len(content.get("records", ())), len(content.get("models", ()))
         return "erased", whom, f"{gone:,} records are gone; {models:,} models had learnt from them"
     if table == WISHES:
-        return content["wish"].replace("_", " "), whom, "in force" if content.get("on", True) else "taken back"
+        return words(content["wish"]), whom, "in force" if content.get("on", True) else "taken back"
     if table == NOTICES:
         return "notice", "", " ".join(filter(None, (content["id"], content.get("url", "")))) or "none from now on"
     return "contested", content["request"], "a person looks at it"
@@ -103,7 +103,7 @@ def _state(place: Place, log: Log) -> dict[str, Any]:
         "standing": [_told(alert) for alert in alerts if alert.ended is None][::-1],
         "ended": [_told(alert) for alert in alerts if alert.ended is not None][::-1][:10],
         "rollout": last if last is not None and not last.is_over else None,
-        "currency": currency_of(place.home.root),
+        "currency": currency_of(place.home),
     }
 
 
