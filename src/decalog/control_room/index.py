@@ -201,6 +201,8 @@ class Index:
         if before.position and log.hash_at(before.position) != before.hash:
             self._begin_anew()
             before = Progress()
+        if stop <= before.position:
+            return before
         stop = min(stop, before.position + GROUP)
         known, sums = before.known, Sums()
         self._sql.execute("BEGIN IMMEDIATE")
