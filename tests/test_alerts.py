@@ -6,17 +6,19 @@ import datetime as dt
 import http.server
 import json
 import re
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from decalog.access import TokenStore
 from decalog.alerts import AlertBook, body_of, post
-from decalog.clock import DAY, HOUR
+from decalog.clock import DAY, HOUR, ManualClock
 from decalog.errors import LogUnavailableError, RequestError
 from decalog.watching import Finding
 
@@ -106,6 +108,17 @@ def test_what_ended_and_comes_again_is_new_again(book: AlertBook) -> None:
     assert [one.ended for one in book.untold("fraud")] == [NOW + HOUR]
     assert len(book.update("fraud", [finding(since=NOW + 2 * HOUR)], now_us=NOW + 3 * HOUR)) == 1
     assert [one.ended for one in book.untold("fraud")] == [NOW + HOUR, None]
+
+
+def test_what_is_to_be_told_is_only_read(tmp_path: Path, book: AlertBook) -> None:
+    assert book.untold("fraud") == ()
+    assert not (tmp_path / "control.sqlite").exists()
+    with closing(TokenStore(tmp_path / "control.sqlite", ManualClock(0))):
+        assert book.untold("fraud") == ()
+    book.update("fraud", [finding()], now_us=NOW)
+    with closing(sqlite3.connect(tmp_path / "control.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # somebody else writes
+        assert len(book.untold("fraud")) == 1
 
 
 def test_an_alertmanager_is_told_what_stands_again_and_what_ended_once(book: AlertBook) -> None:

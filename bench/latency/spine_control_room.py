@@ -25,6 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from tests.control_room.rooms import catch_up
 from tests.homes import add_model, decide_live, fill_home, records
 
 from decalog.clock import SECOND, ManualClock
@@ -70,9 +71,7 @@ def measure(folder: Path, count: int, *, rounds: int) -> dict[str, Any]:
     with closing(home.writer(ManualClock(0))) as log:
         grow(log, first, count)
     started = time.process_time()
-    with closing(home.reader()) as log, closing(Index(index_of(home), writes=True)) as index:
-        while index.take(log, stop=log.position).position < log.position:
-            pass
+    catch_up(home)
     index_s = time.process_time() - started
     with closing(Index(index_of(home))) as index:
         middle = index.decisions("fraud", Filter(before=count // 2), most=1)[0]

@@ -58,6 +58,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     expires_us: int | None = None
     revoked_us: int | None = None
 
+    @property
+    def told(self) -> str:
+        """Who acts, for whatever keeps a list of it: `token 3f9a61c27d04 (what it is for)`."""
+        return f"token {self.id}" + (f" ({self.note})" if self.note else "")
+
 
 class TokenStore:
     """The tokens of a home, in its control.sqlite.
@@ -255,6 +260,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def host_of(header: bytes) -> str:
+    """Returns the address or name in a `Host` header, without its port.
+
+    >>> [host_of(header) for header in (b"LOCALHOST:8080", b"[::1]:8080", b"")]
+    ['localhost', '::1', '']
+    """
+    name = header.decode("latin-1").lower()
+    return name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
 
 
 def check_binding(host: str, *, authenticated: bool) -> None:

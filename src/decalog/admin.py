@@ -9,7 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -48,20 +48,20 @@ class ListedModels(msgspec.Struct, frozen=True):
 def list_models(home: Home, name: str) -> ListedModels:
     """Returns a system's models and the history of its aliases."""
     registry, system = Registry(home.root), find_system(name).name
-    aliases: tuple[Alias, ...] = ("champion", "challenger", "shadow")
-    now = {alias: registry.current(system, alias) for alias in aliases}
+    history = registry.history(system)
+    now = {change.alias: change.model for change in history}
     listed = [
         ListedModel(
             artefact.id[:12],
             artefact.manifest.name,
-            tuple(alias for alias, model in now.items() if model == artefact.id),
+            tuple(alias for alias in get_args(Alias) if now.get(alias) == artefact.id),
             artefact.manifest.pin.position[0],
             rfc3339(artefact.manifest.pin.known_time),
             {metric: found.value for metric, found in artefact.manifest.metrics.items()},
         )
         for artefact in registry.list(system)
     ]
-    return ListedModels(tuple(listed), registry.history(system))
+    return ListedModels(tuple(listed), history)
 
 
 def show_model(home: Home, model: str) -> str:

@@ -71,7 +71,7 @@ class AlertBook:
             LogUnavailableError: the state cannot be written.
         """
         new = []
-        with self._writing() as write:
+        with self._open(writer=True) as write:
             open_ = dict(_rows(write, "SELECT labels, alert FROM alerts WHERE system = ? AND ended IS NULL", system))
             for alert in (_alert(system, finding) for finding in standing):
                 labels, annotations = _text(alert.labels), _text(alert.annotations)
@@ -87,12 +87,22 @@ class AlertBook:
         return tuple(new)
 
     def untold(self, system: str) -> tuple[Alert, ...]:
-        """Returns what is to be told: every alert that stands, and those that ended and were not told to."""
+        """Returns what is to be told: every alert that stands, and those that ended and were not told to.
+
+        It only reads: pages ask for it every few seconds, and neither wait for who writes the file nor hold them up.
+
+        Raises:
+            LogUnavailableError: the state cannot be read.
+        """
+        if not self._control.exists():
+            return ()
         sql = "SELECT labels, annotations, started, ended FROM alerts WHERE system = ? AND told = 0 ORDER BY alert"
-        with self._writing() as write:
+        with self._open(writer=False) as reader:
+            # The file may have been made for the tokens and the models that lie beside the alerts.
+            is_made = _rows(reader, "SELECT 1 FROM sqlite_master WHERE name = ?", "alerts")
             return tuple(
                 Alert(msgspec.json.decode(labels), msgspec.json.decode(annotations), started, ended)
-                for labels, annotations, started, ended in _rows(write, sql, system)
+                for labels, annotations, started, ended in (_rows(reader, sql, system) if is_made else ())
             )
 
     def tell(self, system: str, address: str, *, hold_us: int, now_us: int) -> int:
@@ -111,22 +121,22 @@ class AlertBook:
         alerts = self.untold(system)
         if alerts:
             post(address, body_of(alerts, until_us=now_us + hold_us))
-            with self._writing() as write:
+            with self._open(writer=True) as write:
                 write.execute("UPDATE alerts SET told = 1 WHERE system = ? AND ended IS NOT NULL", (system,))
         return len(alerts)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        connection = connect(self._control, writer=True, tables=_TABLE)
+    def _open(self, *, writer: bool) -> Iterator[sqlite3.Connection]:
+        connection = connect(self._control, writer=writer, tables=_TABLE)
         try:
-            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("BEGIN IMMEDIATE" if writer else "BEGIN")
             yield connection
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise LogUnavailableError(
                 where="control.sqlite, alerts",
                 given=f"SQLite says: {error}",
-                expected="a file that can be written",
+                expected=f"a file that can be {'written' if writer else 'read'}",
                 fix="See that the disk has room and no other process holds the file.",
             ) from None
         finally:
@@ -188,8 +198,8 @@ def _text(value: dict[str, str]) -> str:
     return msgspec.json.encode(value, order="sorted").decode()
 
 
-def _rows(write: sqlite3.Connection, sql: str, system: str) -> list[Any]:
-    return write.execute(sql, (system,)).fetchall()
+def _rows(connection: sqlite3.Connection, sql: str, value: str) -> list[Any]:
+    return connection.execute(sql, (value,)).fetchall()
 
 
 def _refused(given: str, expected: str) -> RequestError:

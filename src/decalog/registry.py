@@ -307,8 +307,8 @@ class Registry:
         _check_alias(alias)
         return Following(self, system, alias, control=self._control)
 
-    def history(self, system: str) -> tuple[AliasChange, ...]:
-        """Returns every change of a system's aliases, oldest first."""
+    def history(self, system: str = "") -> tuple[AliasChange, ...]:
+        """Returns every change of a system's aliases, oldest first; of every system's without one."""
         if not self._control.exists():
             return ()
         reader = connect(self._control, writer=False)
@@ -439,7 +439,7 @@ def _standing(history: list[AliasChange]) -> list[str]:
 def _select(connection: sqlite3.Connection, system: str, alias: str | None) -> list[AliasChange]:
     rows = connection.execute(
         "SELECT system, alias, model, act, at_us, by, why FROM alias_history"
-        " WHERE system = ? AND alias = coalesce(?, alias) ORDER BY change",
+        " WHERE ? IN ('', system) AND alias = coalesce(?, alias) ORDER BY change",
         (system, alias),
     )
     return [AliasChange(*row) for row in rows]

@@ -159,11 +159,8 @@ class Others:
         return process
 
     def stop(self) -> None:
-        """Ends them; each ends what it started."""
-        for process in self._running:
-            process.terminate()
-        for process in self._running:
-            process.wait(timeout=60)
+        """Ends them."""
+        _end(self._running)
 
 
 class RealTraining:
@@ -306,10 +303,7 @@ class Beside:
         """Ends them."""
         self._ended.set()
         self._threads[1].join()
-        for process in self._running:
-            process.terminate()
-        for process in self._running:
-            process.wait(timeout=60)
+        _end(self._running)
         self._threads[0].join()
 
     def _begin(self, *words: str, home: Path) -> subprocess.Popen[str]:
@@ -363,6 +357,14 @@ def _drain(stream: IO[str], screen: Screen) -> None:
     with stream as lines:
         for line in lines:
             screen.say("serve", line.rstrip())
+
+
+def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Ends processes, all at once; each ends what it started."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.wait(timeout=60)
 
 
 def _decalog(*words: str, home: Path) -> subprocess.Popen[str]:

@@ -118,6 +118,15 @@ def test_groups_and_restarts_make_the_same_index(index: Index, home: Home, monke
         assert other.series("fraud", DAY, since=0) == index.series("fraud", DAY, since=0)
 
 
+def test_where_nothing_came_nothing_is_written(home: Home, tmp_path: Path) -> None:
+    with closing(home.reader()) as log, closing(Index(tmp_path / "i.sqlite", writes=True)) as index:
+        while (taken := index.take(log, stop=log.position)).position < log.position:
+            pass
+        before = index._sql.total_changes
+        assert index.take(log, stop=log.position) == taken
+        assert index._sql.total_changes == before
+
+
 def test_an_index_of_another_log_begins_anew(index: Index, home: Home, tmp_path: Path) -> None:
     other = fill_home(tmp_path / "other")
     with closing(other.reader()) as log:

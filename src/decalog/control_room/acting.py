@@ -30,10 +30,9 @@ def rollout(ask: Ask) -> Redirect:
             expected="widen, stop or promote, of the rollout under way",
             fix="Open the system's page again.",
         )
-    why = _why(ask)
     if act == "promote":
-        return _promoted(ask, last.model, why=why, by=ask.view.doors.caller(ask.session, place))
-    call(ask, "PUT", "rollout", body=_step(last, act, ask.form.get("share", ""), why))
+        return _promoted(ask, last.model)
+    call(ask, "PUT", "rollout", body=_step(last, act, ask.form.get("share", ""), _why(ask)))
     said = "stopped" if act == "stop" else "goes on"
     return Redirect(path_of("s", place.name), f"Rollout {last.name} {said}.")
 
@@ -43,19 +42,14 @@ def champion(ask: Ask) -> Redirect:
 
     As for the loop and for `decalog models`, this is the registry's: a server that is down comes up with it.
     """
-    place, by = ask.at, ask.view.doors.caller(ask.session, ask.at)
     if ask.form.get("act") == "promote":
-        return _promoted(ask, ask.form.get("model", ""), why=_why(ask), by=by)
-    with log_of(place) as log:
-        now = log.known_time
-    change = Registry(place.home.root).rollback(place.system, by=by, why=_why(ask), at_us=now)
-    return Redirect(path_of("s", place.name), f"{change.model[:SHORT]} is the champion again.")
+        return _promoted(ask, ask.form.get("model", ""))
+    change = Registry(ask.at.home.root).rollback(ask.at.system, **_signed(ask))
+    return Redirect(path_of("s", ask.at.name), f"{change.model[:SHORT]} is the champion again.")
 
 
-def _promoted(ask: Ask, model: str, *, why: str, by: str) -> Redirect:
-    with log_of(ask.at) as log:
-        now = log.known_time
-    Registry(ask.at.home.root).promote(ask.at.system, model, by=by, why=why, at_us=now)
+def _promoted(ask: Ask, model: str) -> Redirect:
+    Registry(ask.at.home.root).promote(ask.at.system, model, **_signed(ask))
     return Redirect(path_of("s", ask.at.name), f"{model[:SHORT]} is the champion.")
 
 
@@ -71,6 +65,12 @@ def _step(last: Rollout, act: str, share: str, why: str) -> dict[str, Any]:
             where="control room, share", given="no share", expected="above 0 and up to 100 %", fix="Write 10 for 10 %."
         )
     return {"name": last.name, "stage": "canary", "share_bp": share_bp, "why": why}
+
+
+def _signed(ask: Ask) -> dict[str, Any]:
+    """Returns by whom, why and when by the log's clock, as the registry keeps it."""
+    with log_of(ask.at) as log:
+        return {"by": ask.view.doors.caller(ask.session, ask.at), "why": _why(ask), "at_us": log.known_time}
 
 
 def _why(ask: Ask) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 from wsgiref.handlers import format_date_time
 
-from decalog.access import Scope, is_loopback
+from decalog.access import Scope, host_of, is_loopback
 from decalog.control_room import acting, cases, decisions, overview, signing, trouble
 from decalog.control_room.homes import House
 from decalog.control_room.sessions import COOKIE, Doors, Session, Sessions, check_csrf
@@ -22,7 +21,7 @@ from decalog.control_room.views import render
 from decalog.control_room.web import MOST_BYTES, SAFE, Ask, Page, Redirect, View, cookie_of, fields_of, is_ours
 from decalog.errors import AccessError, DecalogError, RequestError, UnknownRecordError
 from decalog.http.limits import ClientGoneError, Receive, read_body
-from decalog.http.problems import Refusal, internal, refusal_of
+from decalog.http.problems import Refusal, internal, refusal_of, without_message
 
 log = logging.getLogger("decalog.control_room")
 
@@ -114,10 +113,7 @@ class App:
         except ClientGoneError:
             raise
         except Exception as error:  # noqa: BLE001  # the edge of the request: nothing of the inside goes out
-            # Where, never what: a message might hold what the caller sent.
-            frames = traceback.extract_tb(error.__traceback__)[-3:]
-            at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
-            log.error("unexpected error: error=%s at=%s", type(error).__name__, at)  # noqa: TRY400 - nothing personal
+            log.error("unexpected error: %s", without_message(error))  # noqa: TRY400 - nothing personal
             refusal = internal()
         title = HTTPStatus(refusal.status).phrase
         return self._reply(Page("error.html", {"error": refusal.error, "title": title}, refusal.status), session)
@@ -142,7 +138,7 @@ class App:
         loop = asyncio.get_running_loop()
         return self._reply(await loop.run_in_executor(self._threads, self._made, route, ask), session)
 
-    def _made(self, route: Route, ask: Ask) -> _Reply | Page | Redirect:
+    def _made(self, route: Route, ask: Ask) -> _Reply | Redirect:
         """Returns what a route makes of a request; in a thread, as it reads files and may call servers."""
         if route.path.startswith("/s/"):
             place = self._view.house.place(ask.parts[0])
@@ -162,9 +158,7 @@ class App:
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
         # As in http/app.py: without tokens no page may reach us by a name of its own (DNS rebinding).
-        name = headers.get(b"host", b"").decode("latin-1").lower()
-        host = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
-        if not self._doors.asks and not is_loopback(host):
+        if not self._doors.asks and not is_loopback(host_of(headers.get(b"host", b""))):
             error = AccessError(
                 where="control room, Host",
                 given="a name other than this machine's loopback, on a control room without tokens",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from decalog.control_room.asking import call
-from decalog.control_room.views import currency_of
+from decalog.control_room.views import currency_of, strongest
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.errors import RequestError
 
@@ -22,7 +22,7 @@ def queue(ask: Ask) -> Page:
         "cases": [case for case in cases if case["state"] != "closed"][:_MOST],
         "waiting": sum(case["state"] == "waiting" for case in cases),
         "figures": call(ask, "GET", "cases", "figures"),
-        "currency": currency_of(place.home.root),
+        "currency": currency_of(place.home),
         "by": ask.view.doors.caller(ask.session, place),
     }
     return Page("cases.html", values)
@@ -32,7 +32,7 @@ def case(ask: Ask) -> Page:
     """One case, why it came here, and what can be done with it."""
     place = ask.at
     told = call(ask, "GET", "cases", ask.parts[0])
-    values = {"case": told, "strongest": _strongest(told), "currency": currency_of(place.home.root)}
+    values = {"case": told, "strongest": strongest(told), "currency": currency_of(place.home)}
     return Page("case.html", values | {"title": f"{place.system}: case {ask.parts[0]}"})
 
 
@@ -55,7 +55,3 @@ def act(ask: Ask) -> Redirect:
         )
     call(ask, "POST", "cases", id_, "verdict", body=body | {"fraud": what == "fraud"})
     return Redirect(path_of("s", place.name, "cases"), f"{id_}: {what}.")
-
-
-def _strongest(told: Any) -> float:
-    return max((abs(one["log_odds"]) for one in told["explanation"]), default=1.0)

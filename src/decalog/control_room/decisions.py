@@ -10,7 +10,7 @@ from decalog.clock import time_us
 from decalog.control_room.asking import call
 from decalog.control_room.homes import Place
 from decalog.control_room.index import Filter
-from decalog.control_room.views import currency_of, index, log_of, number
+from decalog.control_room.views import currency_of, index, log_of, number, strongest, words
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.errors import RequestError, UnknownRecordError, near
@@ -63,7 +63,7 @@ def listed(ask: Ask) -> Page:
         "entities": [entity.name for entity in schema.request.entities],
         "arms": arms,
         "progress": progress,
-        "currency": currency_of(place.home.root),
+        "currency": currency_of(place.home),
     }
     return Page("decisions.html", values)
 
@@ -87,7 +87,7 @@ def find_entity(ask: Ask) -> Page | Redirect:
         token = log.vault.find(kind, value.strip())  # type: ignore[attr-defined]  # of the one engine that there is
     here = path_of("s", place.name, "decisions")
     if token is None:
-        return Redirect(here, f"No {kind.replace('_', ' ')} of that value was ever seen here.")
+        return Redirect(here, f"No {words(kind)} of that value was ever seen here.")
     return Redirect(f"{here}?token={token}")
 
 
@@ -109,7 +109,7 @@ def shown(ask: Ask) -> Page:
         "candidates": list(gathered(decision.candidates))[:_MOST_CANDIDATES],
         "count": len(decision.candidates),
         "outcomes": outcomes,
-        "currency": decision.currency or currency_of(place.home.root),
+        "currency": decision.currency or currency_of(place.home),
         "number": number,
     }
     return Page("decision.html", values)
@@ -118,8 +118,7 @@ def shown(ask: Ask) -> Page:
 def why(ask: Ask) -> Page:
     """What moved a decision, and what would have changed it: as its server tells; a part of the decision's page."""
     told = call(ask, "GET", "decisions", ask.parts[0], "explanation")
-    strongest = max((abs(one["log_odds"]) for one in told["explanation"]), default=1.0)
-    return Page("why.html", {"title": "Why", "told": told, "strongest": strongest})
+    return Page("why.html", {"title": "Why", "told": told, "strongest": strongest(told)})
 
 
 def replay(ask: Ask) -> Page:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from decalog.access import is_loopback
+from decalog.control_room.folder import folder_of
 from decalog.control_room.knobs import Driven, driven
 from decalog.errors import ConfigError, UnknownRecordError, near
 from decalog.home import Home
 from decalog.registry import Registry
 from decalog.system import SYSTEMS, find_system
-
-FOLDER = "room"
 
 
 def homes_below(roots: Iterable[Path]) -> Iterator[Home]:
@@ -31,12 +29,12 @@ def homes_below(roots: Iterable[Path]) -> Iterator[Home]:
 
 def index_of(home: Home) -> Path:
     """Returns where the index of a home lies."""
-    return home.root / FOLDER / "index.sqlite"
+    return folder_of(home) / "index.sqlite"
 
 
 def measured_of(home: Home, system: str) -> Path:
     """Returns where the heavy figures of a system lie."""
-    return home.root / FOLDER / f"{system}.measured.json"
+    return folder_of(home) / f"{system}.measured.json"
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -124,14 +122,6 @@ class House:
 
 
 def _systems(home: Home) -> list[str]:
-    """Returns the systems of a home: those that have a model, or that somebody drives."""
-    registry = Registry(home.root)
-    return [name for name in SYSTEMS if registry.current(name) is not None]
-
-
-def read_json(path: Path) -> Any:
-    """Returns what a file of ours holds; None where it is not there, or is being written."""
-    try:
-        return msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None
+    """Returns the systems of a home: those that have a champion."""
+    have = {change.system for change in Registry(home.root).history() if change.alias == "champion"}
+    return [name for name in SYSTEMS if name in have]

@@ -22,6 +22,7 @@ from decalog.events import Record
 from decalog.examples import AMOUNT
 from decalog.log import Log
 from decalog.outcomes import decode_outcome
+from decalog.registry import SHORT
 
 WIDTHS = (MINUTE, HOUR, DAY)
 """Of the buckets that sums are kept in, µs. Those of a minute are kept for two days, the others for good."""
@@ -200,6 +201,8 @@ class Index:
         if before.position and log.hash_at(before.position) != before.hash:
             self._begin_anew()
             before = Progress()
+        if stop <= before.position:
+            return before
         stop = min(stop, before.position + GROUP)
         known, sums = before.known, Sums()
         self._sql.execute("BEGIN IMMEDIATE")
@@ -244,7 +247,7 @@ class Index:
             "DO UPDATE SET value = value + excluded.value"
         )
         self._sql.executemany(add, [(*key, value) for key, value in sums.items()])
-        for (system,) in self._rows("SELECT DISTINCT system FROM series WHERE width = ?", DAY):
+        for system in self.systems():
             old = (system, MINUTE, known - _MINUTES_KEPT)
             self._sql.execute("DELETE FROM series WHERE system = ? AND width = ? AND start < ?", old)
 
@@ -319,7 +322,7 @@ def _row(record: Record, decision: Decision) -> Row:
         decision.arm,
         decision.mode,
         decision.fallback,
-        decision.versions.model[:12],
+        decision.versions.model[:SHORT],
         decision.choice.reasons[0][:120] if decision.choice.reasons else "",
         sum(decision.stages_us.values()),
         "",

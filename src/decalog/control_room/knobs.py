@@ -7,13 +7,12 @@ starts anew begins without trouble.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
+from decalog.control_room.folder import folder_of, read, write
 from decalog.home import Home
 
-_T = TypeVar("_T", bound=msgspec.Struct)
 _FRESH_S = 30.0
 """A driver that has said nothing for so long is gone."""
 
@@ -61,40 +60,25 @@ class Driven(msgspec.Struct, frozen=True):
 
 def wish(home: Home, system: str, *, wishes: Wishes) -> None:
     """Asks the driver of a system for trouble."""
-    _write(_path(home, system, "wishes"), wishes)
+    write(_path(home, system, "wishes"), wishes)
 
 
 def wished(home: Home, system: str, *, driver: str) -> tuple[str, ...]:
     """Returns what is wanted of a driver."""
-    found = _read(_path(home, system, "wishes"), Wishes)
+    found = read(_path(home, system, "wishes"), Wishes)
     return found.on if found is not None and found.driver == driver else ()
 
 
 def tell(home: Home, system: str, *, driven: Driven) -> None:
     """Says what a driver does."""
-    _write(_path(home, system, "driven"), driven)
+    write(_path(home, system, "driven"), driven)
 
 
 def driven(home: Home, system: str, *, now_s: float) -> Driven | None:
     """Returns what the driver of a system said last; None where there is none, or it is gone."""
-    found = _read(_path(home, system, "driven"), Driven)
+    found = read(_path(home, system, "driven"), Driven)
     return found if found is not None and now_s - found.wall < _FRESH_S else None
 
 
 def _path(home: Home, system: str, name: str) -> Path:
-    return home.root / "room" / f"{system}.{name}.json"
-
-
-def _write(path: Path, value: msgspec.Struct) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.encode(value))
-    draft.chmod(0o600)
-    draft.replace(path)
-
-
-def _read(path: Path, kind: type[_T]) -> _T | None:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return folder_of(home) / f"{system}.{name}.json"

@@ -16,8 +16,20 @@ from decalog.clock import DAY, HOUR, MINUTE
 from decalog.control_room.charts import Chart, highest, signed, stacked, ticks
 from decalog.control_room.homes import Place
 from decalog.control_room.index import Progress, percentile
-from decalog.control_room.measuring import Measured, measured
-from decalog.control_room.views import ago, currency_of, day_of, hour_of, index, money, number, percent, short, span
+from decalog.control_room.measuring import Measured
+from decalog.control_room.views import (
+    ago,
+    currency_of,
+    day_of,
+    hour_of,
+    index,
+    money,
+    number,
+    percent,
+    short,
+    span,
+    words,
+)
 from decalog.registry import Registry
 from decalog.system import find_system
 
@@ -73,8 +85,8 @@ class Window(NamedTuple):
         return [series.get(start, {}) for start in self.starts]
 
 
-def of(place: Place) -> tuple[Lane, ...]:
-    """Returns the lanes of a system."""
+def of(place: Place, told: Measured | None) -> tuple[Lane, ...]:
+    """Returns the lanes of a system, with what was measured of it last."""
     with index(place) as found:
         progress = found.progress()
         window = _last(progress.known, MINUTE, _BUCKETS)
@@ -84,7 +96,6 @@ def of(place: Place) -> tuple[Lane, ...]:
             late = found.series(place.system, HOUR, since=window.starts.start)
         days = _last(progress.known, DAY, 14)
         daily = found.series(place.system, DAY, since=days.starts.start)
-    told = measured(place.home, place.system)
     return (
         _decide(place, window, window.columns(late)),
         _hear(place, days, days.columns(daily), told=told),
@@ -177,7 +188,7 @@ def _improve(place: Place, progress: Progress) -> Lane:
 
 
 def _earn(place: Place, window: Window, columns: Sequence[Mapping[str, float]], *, told: Measured | None) -> Lane:
-    currency = currency_of(place.home.root)
+    currency = currency_of(place.home)
     worth = [column.get("expected", 0.0) for column in columns]
     decided = [column.get("decisions", 0.0) for column in columns]
     most, least = max((0.0, *worth)), min((0.0, *worth))
@@ -205,7 +216,7 @@ def _measured_money(told: Measured | None, currency: str) -> list[Fact]:
         if one["tier"] == "business" and value is not None and "minor" in one["unit"] and value["value"]:
             kind = "measured" if one["value"] is not None else "expected"
             shown = money(value["value"], currency)
-            return [Fact(one["metric"].replace("_", " "), shown, f"{kind}, {ago(told.at)}")]
+            return [Fact(words(one["metric"]), shown, f"{kind}, {ago(told.at)}")]
     return []
 
 
@@ -218,4 +229,4 @@ def _names(columns: Sequence[Mapping[str, float]], prefix: str) -> list[str]:
 
 
 def _legend(names: Sequence[str], prefix: str) -> tuple[tuple[str, str], ...]:
-    return tuple((f"c{place}", name.removeprefix(prefix).replace("_", " ")) for place, name in enumerate(names))
+    return tuple((f"c{place}", words(name.removeprefix(prefix))) for place, name in enumerate(names))

@@ -19,7 +19,8 @@ import msgspec
 from decalog import operations
 from decalog.alerts import AlertBook
 from decalog.clock import DAY
-from decalog.control_room.homes import measured_of, read_json
+from decalog.control_room.folder import read, write
+from decalog.control_room.homes import measured_of
 from decalog.errors import DecalogError
 from decalog.home import Home
 
@@ -57,18 +58,13 @@ def measure(home: Home, system: str) -> Measured:
 
     parts = {"tiers": tiers(""), "by_day": tiers("day"), "by_arm": tiers("arm")}
     measured = Measured(at=time.time(), took=time.process_time() - started, watch=watch, **parts)
-    path = measured_of(home, system)
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_suffix(".draft")
-    draft.write_bytes(msgspec.json.encode(measured))
-    draft.replace(path)
+    write(measured_of(home, system), measured)
     return measured
 
 
 def measured(home: Home, system: str) -> Measured | None:
     """Returns what was measured last; None for nothing yet."""
-    found = read_json(measured_of(home, system))
-    return None if found is None else msgspec.convert(found, Measured)
+    return read(measured_of(home, system), Measured)
 
 
 def _watched(home: Home, system: str) -> object:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 
 from decalog.control_room import knobs
+from decalog.control_room.folder import folder_of
 from decalog.control_room.knobs import AWAY, BUSY, CORRUPT, GENERAL, KILLED, OF_PEOPLE, STALLED, Driven, Wishes
 from decalog.home import Home
 from decalog.registry import Registry
@@ -43,7 +44,7 @@ class Mischief:
         self._name = secrets.token_hex(8)
         self._on: set[str] = set()
         self._sent = 0
-        self._kept = home.root / "room" / "killed"
+        self._kept = folder_of(home) / "killed"
         self._mend()
 
     def turn(self, *, url: str, speed: float, line: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from decalog.admin import list_models
 from decalog.alerts import Alert, AlertBook
 from decalog.clock import time_us
@@ -12,9 +14,10 @@ from decalog.control_room import lanes
 from decalog.control_room.homes import Place
 from decalog.control_room.measuring import Measured, measured
 from decalog.control_room.tiering import shown_tiers
-from decalog.control_room.views import currency_of, log_of
+from decalog.control_room.views import currency_of, log_of, words
 from decalog.control_room.web import Ask, Page
-from decalog.rollout import Rollout, Rollouts
+from decalog.log import Log
+from decalog.rollout import TABLE, Rollout, Rollouts
 from decalog.standing import CONTESTS, ERASURES, NOTICES, WISHES
 from decalog.system import find_system
 from decalog.tables import Tables
@@ -27,27 +30,27 @@ _CHANGES = ("inputs", "predictions", "importances", "calibration", "reports", "d
 def house(ask: Ask) -> Page:
     """All systems at a glance."""
     places = [place for place in ask.view.house.places() if "admin" in ask.view.doors.scopes(ask.session, place)]
-    cards = [{"place": place, "lanes": lanes.of(place), **_state(place)} for place in places]
-    return Page("house.html", {"title": "The house", "cards": cards})
+    return Page("house.html", {"title": "The house", "cards": [_card(place) for place in places]})
 
 
 def system(ask: Ask) -> Page:
     """One system: what runs, what it came to, what is tried, and what can be done about it."""
     place, by = ask.at, ask.query.get("by", "")
     found, listed = measured(place.home, place.system), list_models(place.home, place.system)
-    values = {
+    values: dict[str, Any] = {
         "title": place.name,
-        "lanes": lanes.of(place),
+        "lanes": lanes.of(place, found),
         "measured": found,
-        "tiers": None if found is None else shown_tiers(found, currency_of(place.home.root)),
+        "tiers": None if found is None else shown_tiers(found, currency_of(place.home)),
         "drift": None if found is None else _drift(place, found),
         "models": listed.models[::-1],
         "history": listed.history[::-1][:20],
-        "steps": _steps(place),
-        "changes": _changes(place),
         "by": by,
     }
-    return Page("system.html", values | _state(place))
+    with log_of(place) as log:
+        tables = Tables(log)
+        values |= {"steps": _steps(tables, place.system), "changes": tables.changes(place.system)[::-1][:10]}
+        return Page("system.html", values | _state(place, log))
 
 
 def readiness(ask: Ask) -> Page:
@@ -80,22 +83,27 @@ def _asked(table: str, content: Mapping[str, Any]) -> tuple[str, str, str]:
         gone, models = len(content.get("records", ())), len(content.get("models", ()))
         return "erased", whom, f"{gone:,} records are gone; {models:,} models had learnt from them"
     if table == WISHES:
-        return content["wish"].replace("_", " "), whom, "in force" if content.get("on", True) else "taken back"
+        return words(content["wish"]), whom, "in force" if content.get("on", True) else "taken back"
     if table == NOTICES:
         return "notice", "", " ".join(filter(None, (content["id"], content.get("url", "")))) or "none from now on"
     return "contested", content["request"], "a person looks at it"
 
 
-def _state(place: Place) -> dict[str, Any]:
+def _card(place: Place) -> dict[str, Any]:
+    """Returns what the house shows of a system."""
+    with log_of(place) as log:
+        return {"place": place, "lanes": lanes.of(place, measured(place.home, place.system)), **_state(place, log)}
+
+
+def _state(place: Place, log: Log) -> dict[str, Any]:
     """Returns what is the matter with a system: alerts that stand and those of before, and the rollout under way."""
     alerts = AlertBook(place.home.root).untold(place.system)
-    with log_of(place) as log:
-        last = Rollouts(log, place.system).last()
+    last = Rollouts(log, place.system).last()
     return {
         "standing": [_told(alert) for alert in alerts if alert.ended is None][::-1],
         "ended": [_told(alert) for alert in alerts if alert.ended is not None][::-1][:10],
         "rollout": last if last is not None and not last.is_over else None,
-        "currency": currency_of(place.home.root),
+        "currency": currency_of(place.home),
     }
 
 
@@ -111,18 +119,10 @@ def _told(alert: Alert) -> dict[str, Any]:
     }
 
 
-def _steps(place: Place) -> list[tuple[int, Rollout]]:
+def _steps(tables: Tables, system: str) -> list[tuple[int, Rollout]]:
     """Returns the steps of rollouts with their times, the newest first."""
-    import msgspec
-
-    with log_of(place) as log:
-        stored = Tables(log).history(place.system, "rollout")
+    stored = tables.history(system, TABLE)
     return [(time_us(one.known_time), msgspec.convert(one.content, Rollout)) for one in stored[::-1][:20]]
-
-
-def _changes(place: Place) -> list[Any]:
-    with log_of(place) as log:
-        return Tables(log).changes(place.system)[::-1][:10]
 
 
 def _drift(place: Place, found: Measured) -> list[dict[str, Any]]:

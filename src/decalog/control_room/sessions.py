@@ -11,12 +11,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import get_args
 
 import msgspec
 
-from decalog.access import Access, Scope, Token, TokenStore, require
-from decalog.clock import SystemClock
+from decalog.access import SCOPES, Access, Scope, Token, require
+from decalog.admin import access_of
 from decalog.control_room.homes import House, Place
 from decalog.errors import AccessError
 from decalog.home import Home
@@ -24,7 +23,6 @@ from decalog.home import Home
 COOKIE = "decalog_room"
 _IDLE_S = 12 * 3600.0
 _MOST = 1_000
-_SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 class Session(msgspec.Struct):
@@ -123,7 +121,7 @@ class Doors:
     def scopes(self, session: Session, place: Place) -> tuple[Scope, ...]:
         """Returns what a session may do with a system."""
         if not self.asks:
-            return _SCOPES
+            return SCOPES
         token = self._token(place.home, session.token)
         is_for = token is not None and (not token.systems or place.system in token.systems)
         return token.scopes if token is not None and is_for else ()
@@ -149,7 +147,7 @@ class Doors:
     def caller(self, session: Session, place: Place) -> str:
         """Returns in words who acts."""
         token = self._token(place.home, session.token) if self.asks else None
-        return "control room" if token is None else f"token {token.id}" + (f" ({token.note})" if token.note else "")
+        return "control room" if token is None else token.told
 
     def _token(self, home: Home, text: str) -> Token | None:
         if not text:
@@ -157,7 +155,7 @@ class Doors:
         with self._lock:
             key = str(home.root)
             if key not in self._known:
-                self._known[key] = Access(TokenStore(home.root / "control.sqlite", SystemClock()))
+                self._known[key] = access_of(home)
             try:
                 return self._known[key].verify(f"Bearer {text}".encode())
             except AccessError:

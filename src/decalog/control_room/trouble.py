@@ -7,6 +7,7 @@ from typing import Any
 from decalog.control_room import knobs as files
 from decalog.control_room.homes import Place
 from decalog.control_room.knobs import Driven
+from decalog.control_room.views import words
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.errors import RequestError, UnknownRecordError, near
 from decalog.monitoring import Drift
@@ -39,7 +40,7 @@ def turn(ask: Ask) -> Redirect:
         )
     wanted = {*files.wished(place.home, place.system, driver=told.driver)} - {name} | ({name} if is_on else set())
     files.wish(place.home, place.system, wishes=files.Wishes(told.driver, tuple(sorted(wanted))))
-    return Redirect(path_of("s", place.name, "trouble"), f"{name.replace('_', ' ')}: {'on' if is_on else 'off'}.")
+    return Redirect(path_of("s", place.name, "trouble"), f"{words(name)}: {'on' if is_on else 'off'}.")
 
 
 def _driven(place: Place) -> Driven:

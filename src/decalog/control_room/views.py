@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -18,8 +18,10 @@ from decalog.control_room.homes import Place, index_of
 from decalog.control_room.index import Index
 from decalog.control_room.sessions import Session
 from decalog.control_room.web import Page, View, path_of
+from decalog.home import Home
 from decalog.log import Log
 from decalog.money import EXPONENTS
+from decalog.registry import SHORT
 from decalog.tables import Tables
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -40,11 +42,9 @@ def log_of(place: Place) -> Iterator[Log]:
 
 
 @cache
-def currency_of(root: Path) -> str:
+def currency_of(home: Home) -> str:
     """Returns the base currency of a home; it never changes."""
-    from decalog.home import Home
-
-    with closing(Home(root).reader()) as log:
+    with closing(home.reader()) as log:
         rates = Tables(log).get("", "rates") or {}
     return str(rates.get("base", "EUR"))
 
@@ -77,6 +77,11 @@ def _clock(place: Place | None) -> dict[str, Any] | None:
         progress = found.progress()
     speed = place.driven.speed if place.driven is not None else 1.0
     return {"progress": progress, "speed": speed, "is_world": place.driven is not None}
+
+
+def strongest(told: Mapping[str, Any]) -> float:
+    """Returns the largest move of an explanation, up or down: the full length of its bars."""
+    return max((abs(one["log_odds"]) for one in told["explanation"]), default=1.0)
 
 
 @cache
@@ -178,7 +183,7 @@ def ago(wall_s: float) -> str:
 
 def short(id_: str) -> str:
     """Returns the first digits of a model's id."""
-    return id_[:12]
+    return id_[:SHORT]
 
 
 def words(name: str) -> str:

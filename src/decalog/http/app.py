@@ -9,14 +9,13 @@ import logging
 import math
 import re
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from prometheus_client import Counter, Histogram
 
-from decalog.access import Access, Scope, Token, is_loopback, require
+from decalog.access import Access, Scope, Token, host_of, is_loopback, require
 from decalog.errors import (
     AccessError,
     ConfigError,
@@ -31,7 +30,7 @@ from decalog.host import Host
 from decalog.http.lever_routes import LeverRoutes
 from decalog.http.limits import ClientGoneError, RateLimit, Receive, caller_of, too_deep
 from decalog.http.privacy_routes import PrivacyRoutes
-from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal, refusal_of
+from decalog.http.problems import CLOSE, RETRY, Answer, Refusal, answer_of, internal, refusal_of, without_message
 from decalog.http.routes import Call, Route, Routes
 from decalog.http.settings import HttpSettings
 from decalog.http.wires import Wires
@@ -138,11 +137,7 @@ class App:
             raise
         except Exception as error:  # noqa: BLE001  # the edge of the request: nothing of the inside goes out, and it is counted
             self._unexpected.labels(type(error).__name__).inc()
-            # Where, never what: a message might hold what the caller sent.
-            frames = traceback.extract_tb(error.__traceback__)[-3:]
-            at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
-            what = type(error).__name__
-            log.error("unexpected error: route=%s error=%s at=%s", _name(met), what, at)  # noqa: TRY400 - nothing personal
+            log.error("unexpected error: route=%s %s", _name(met), without_message(error))  # noqa: TRY400 - nothing personal
             refusal = internal()
         wire = met[0].wire if met else None
         return answer_of(refusal) if wire is None else wire.refuse(refusal)
@@ -237,7 +232,7 @@ class App:
             raise Refusal(401, error, _challenge("" if shown is None else "invalid_token")) from None
         self._check_rate(token.id)
         _check_scope(token, route.scope, system=system)
-        return f"token {token.id}" + (f" ({token.note})" if token.note else "")
+        return token.told
 
     def _check_rate(self, caller: str) -> None:
         wait_s = self._rates.wait_s(caller)
@@ -255,7 +250,7 @@ class App:
         # and a proxy could show us to others by mistake: only names of this machine are answered.
         if name in self._loopback_names:
             return
-        if not is_loopback(_host_name(name)):
+        if not is_loopback(host_of(name)):
             error = AccessError(
                 where="request, Host",
                 given="a name other than this machine's loopback, on a server without tokens",
@@ -337,11 +332,6 @@ def _id(part: bytes) -> str:
 def _address(scope: MutableMapping[str, Any]) -> str:
     client = scope.get("client")
     return caller_of(client[0]) if client else ""
-
-
-def _host_name(header: bytes) -> str:
-    name = header.decode("latin-1").lower()
-    return name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
 
 
 def _challenge(error: str, scope: Scope | None = None) -> tuple[tuple[bytes, bytes], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
@@ -115,6 +116,13 @@ def refusal_of(error: DecalogError | Refusal) -> Refusal:
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal()
     return Refusal(status, error, RETRY if status == HTTPStatus.SERVICE_UNAVAILABLE else ())
+
+
+def without_message(error: Exception) -> str:
+    """Returns what an error is and where it was, for a log; not its message, which might hold what the caller sent."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    at = " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames))
+    return f"error={type(error).__name__} at={at}"
 
 
 def internal() -> Refusal:
