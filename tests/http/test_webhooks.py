@@ -151,7 +151,7 @@ def test_an_endpoint_that_never_answers_is_tried_again(host: Host, monkeypatch: 
 
 def test_events_of_more_than_three_days_are_passed_over(host: Host) -> None:
     async def scenario(webhooks: Webhooks) -> None:
-        async with listening(lambda _: 200 if len(endpoint.tries) > 2 else 503) as endpoint:
+        async with listening(lambda body: 503 if body == b"p-1" else 200) as endpoint:
             await webhooks.add("we_1", endpoint.url, events=("*",))
             await decide(host, "p-1")
             clock = host.log.clock
@@ -161,6 +161,7 @@ def test_events_of_more_than_three_days_are_passed_over(host: Host) -> None:
             assert await endpoint.next() == b"p-2"
 
     delivering(host, scenario)
+    assert counted(host, "dropped") == 1
 
 
 def test_only_what_an_endpoint_wants_is_sent_and_a_removed_one_gets_nothing(host: Host) -> None:
