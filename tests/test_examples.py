@@ -22,9 +22,9 @@ def history(log: FraudLog, until_day: float | None = None) -> History:
     return History(log.records(until_day), SCHEMA, features=FEATURES)
 
 
-def labels(examples: Examples) -> dict[str, tuple[int, str]]:
+def labels(examples: Examples) -> dict[str, tuple[float, str]]:
     rows = zip(examples.ids, examples.labels.tolist(), examples.why, strict=True)
-    return {name: (label, why) for name, label, why in rows}
+    return {name: (label if np.isfinite(label) else UNKNOWN, why) for name, label, why in rows}
 
 
 def value(examples: Examples, name: str, feature: str) -> float:

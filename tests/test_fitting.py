@@ -56,7 +56,7 @@ def test_it_knows_what_changed_before_labels_have_matured(history: History, *, s
     dear, cheap = lately(now, model.predict(model_rows(SYSTEM, now)))
     assert 1.5 * EARLY < dear < 0.6
     assert cheap < 0.1
-    silent = msgspec.structs.replace(now, labels=np.maximum(now.labels, 0))
+    silent = msgspec.structs.replace(now, labels=np.nan_to_num(now.labels))
     naive = (spec.surmises or spec.fit)(training_set(SYSTEM, silent), 1)
     assert lately(now, naive.predict(model_rows(SYSTEM, now)))[0] < dear
 

@@ -17,7 +17,7 @@ from tests.slate_log import SYSTEM as SLATES
 from decalog.clock import DAY
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError
-from decalog.examples import History
+from decalog.examples import UNKNOWN, History
 from decalog.home import Home
 from decalog.system import System
 from decalog.systems.feed.policy import FeedPolicy, FeedWeights
@@ -121,7 +121,7 @@ def test_parameters_are_set_one_by_one() -> None:
         changed_params(COSTS, ["goodwill_minor=much"])
 
 
-def replays(rows: list[tuple[str, float, int]], *, amount: int = 2_000) -> tuple[Replay, Replay]:
+def replays(rows: list[tuple[str, float, float]], *, amount: int = 2_000) -> tuple[Replay, Replay]:
     """Returns two replays, all blocked and all let through, of payments that met (action, propensity, label)."""
     acted, propensities, labels = zip(*rows, strict=True)
     n = len(rows)
@@ -129,7 +129,8 @@ def replays(rows: list[tuple[str, float, int]], *, amount: int = 2_000) -> tuple
         History([], SYSTEM.schema, features=SYSTEM.features).now,
         ids=("",) * n,
         times=np.arange(n),
-        labels=np.array(labels, np.int8),
+        labels=np.array(labels, np.float64),
+        bounds=np.zeros(len(labels), np.bool_),
         acted=acted,
         propensities=np.array(propensities),
         amounts=np.full(n, amount),
@@ -139,7 +140,7 @@ def replays(rows: list[tuple[str, float, int]], *, amount: int = 2_000) -> tuple
 
 
 def test_what_was_blocked_leans_on_what_was_drawn() -> None:
-    blocks, draws = [("block", 0.8, -1)] * 400, [("allow", 0.2, 0)] * 90 + [("allow", 0.2, 1)] * 10
+    blocks, draws = [("block", 0.8, UNKNOWN)] * 400, [("allow", 0.2, 0)] * 90 + [("allow", 0.2, 1)] * 10
     now, then = replays([*blocks, *draws])
     told = WHATIF.told(now, then, people=np.arange(500), unit="payment", money=FraudPolicy(COSTS))
     assert told.rows.propensities[400:].tolist() == [0.2] * 100
@@ -151,7 +152,7 @@ def test_what_was_blocked_leans_on_what_was_drawn() -> None:
 
 
 def test_what_a_block_hid_with_certainty_is_not_guessed() -> None:
-    now, then = replays([("block", 1.0, -1)] * 500)
+    now, then = replays([("block", 1.0, UNKNOWN)] * 500)
     found = judged(WHATIF.told(now, then, people=np.arange(500), unit="payment", money=FraudPolicy(COSTS)))
     assert found.answer == "no verdict"
     untold = replays([("untold", 1.0, 1)] * 500)
@@ -161,7 +162,7 @@ def test_what_a_block_hid_with_certainty_is_not_guessed() -> None:
 
 def test_a_fraud_that_passed_a_step_up_stands_for_those_that_did_not() -> None:
     assert shows(COSTS)["step_up"] == (0.92, 0.08)
-    rows = [("step_up", 1.0, 0)] * 460 + [("step_up", 1.0, 1)] * 8 + [("step_up", 1.0, -1)] * 132
+    rows = [("step_up", 1.0, 0)] * 460 + [("step_up", 1.0, 1)] * 8 + [("step_up", 1.0, UNKNOWN)] * 132
     told = WHATIF.told(*replays(rows), people=np.arange(600), unit="payment", money=FraudPolicy(COSTS))
     assert told.rows.propensities[[0, 460]].tolist() == pytest.approx([0.92, 0.08])
     assert told.rows.unsupported.sum() == 0

@@ -153,7 +153,8 @@ def examples(rows: Floats, times: Int64s, amounts: Int64s) -> Examples:
         ids=tuple(map(str, range(n))),
         seqs=np.arange(n),
         times=times,
-        labels=np.full(n, UNKNOWN, np.int8),
+        labels=np.full(n, UNKNOWN),
+        bounds=np.zeros(n, np.bool_),
         settled=times,
         why=("",) * n,
         acted=("",) * n,
@@ -228,7 +229,7 @@ def fraud_log(
     for action in (ALLOW, REVIEW, STEP_UP):
         at = done == action
         chance[at] = np.where(is_fraud[at], odds[action][1], odds[action][0])
-    labels = np.where(rng.random(len(rows)) < chance, is_fraud, UNKNOWN).astype(np.int8)
+    labels = np.where(rng.random(len(rows)) < chance, is_fraud, UNKNOWN)
     whole = town.rows
     made = msgspec.structs.replace(
         whole,

@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 
 from decalog.clock import DAY
-from decalog.examples import UNKNOWN, Bools, Examples, Floats, History
+from decalog.examples import Bools, Examples, Floats, History
 from decalog.schema import Schema
 
 Shows = Mapping[str, tuple[float, float]]
@@ -79,7 +79,7 @@ def heard_of(history: History, examples: Examples, *, shows: Shows, words: Words
     age = examples.known_by - examples.times
     told = np.searchsorted(delays, age, side="right") / len(delays) if len(delays) >= _FEWEST else np.zeros(len(age))
     negative, positive, is_awaited = _by_action(examples.acted, shows, schema)
-    why, is_known = np.array(examples.why, np.str_), examples.labels != UNKNOWN
+    why, is_known = np.array(examples.why, np.str_), examples.labelled
     odds = np.ones(examples.n)
     is_open = (why == "immature") & is_awaited & (negative > 0)
     odds[is_open] = (positive * (1 - told))[is_open] / negative[is_open]

@@ -11,6 +11,7 @@ import bisect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,7 +33,7 @@ Bools = npt.NDArray[np.bool_]
 
 AMOUNT = "amount_base_minor"
 """The money at stake in a request: the attribute that conversion to the base currency adds."""
-UNKNOWN = -1
+UNKNOWN = math.nan
 """Label of a request whose outcome is not known, or not known yet."""
 NEVER = 2**62
 """When a label becomes known that silence cannot give."""
@@ -51,7 +52,8 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
         ids: of the requests.
         seqs: int64, of their records.
         times: int64, when each was decided, µs: known_time of a decision, event_time of imported history.
-        labels: int8, 1, 0 or UNKNOWN.
+        labels: float64, 1, 0, a quantity, or UNKNOWN.
+        bounds: bool, of which a quantity is a lower bound.
         settled: int64, since when each request has had a label, or will have one by silence, µs; NEVER where only a
             word could give it. A label may change after that: silence first, a late chargeback then.
         why: the outcome kind that decided, `silence`, `immature` or `unobserved`.
@@ -69,7 +71,8 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
     ids: tuple[str, ...]
     seqs: Int64s
     times: Int64s
-    labels: npt.NDArray[np.int8]
+    labels: Floats
+    bounds: Bools
     settled: Int64s
     why: tuple[str, ...]
     acted: tuple[str, ...]
@@ -88,7 +91,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def labelled(self) -> Bools:
         """Which requests have a label."""
-        known: Bools = self.labels != UNKNOWN
+        known: Bools = np.isfinite(self.labels)
         return known
 
     @property
@@ -110,6 +113,7 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
             seqs=self.seqs[chosen],
             times=self.times[chosen],
             labels=self.labels[chosen],
+            bounds=self.bounds[chosen],
             settled=self.settled[chosen],
             why=tuple(self.why[place] for place in places),
             acted=tuple(self.acted[place] for place in places),
@@ -182,7 +186,7 @@ class History:
     def now(self) -> Examples:
         """All requests, with their labels as known at the pin."""
         requests = self._requests
-        labels, settled, why = self._labels(requests, self.known_time)
+        told = self._labels(requests, self.known_time)
 
         def column(read: Callable[[_Request], float]) -> Floats:
             return np.array([read(request) for request in requests], np.float64)
@@ -193,9 +197,7 @@ class History:
             ids=tuple(request.ids[0] for request in requests),
             seqs=_int64s([request.seq for request in requests]),
             times=_int64s([request.decided for request in requests]),
-            labels=labels,
-            settled=settled,
-            why=why,
+            **told,
             acted=tuple(request.acted for request in requests),
             propensities=column(lambda request: request.propensity),
             predicted=column(lambda request: request.predicted),
@@ -233,16 +235,18 @@ class History:
         """
         there = self._known <= known_by
         requests = [self._requests[place] for place in np.flatnonzero(there).tolist()]
-        labels, settled, why = self._labels(requests, known_by)
-        return msgspec.structs.replace(self.now.take(there), known_by=known_by, labels=labels, settled=settled, why=why)
+        told = self._labels(requests, known_by)
+        return msgspec.structs.replace(self.now.take(there), known_by=known_by, **told)
 
-    def _labels(
-        self, requests: Sequence[_Request], known_by: int
-    ) -> tuple[npt.NDArray[np.int8], Int64s, tuple[str, ...]]:
+    def _labels(self, requests: Sequence[_Request], known_by: int) -> dict[str, Any]:
+        """Returns what examples hold of labels as known at a moment."""
         states = [self._label(request, known_by) for request in requests]
-        labels = np.array([UNKNOWN if state.value is None else state.value for state in states], np.int8)
-        settled = _int64s([self._settled(*both) for both in zip(requests, states, strict=True)])
-        return labels, settled, tuple(state.why for state in states)
+        return {
+            "labels": np.array([UNKNOWN if state.value is None else state.value for state in states], np.float64),
+            "bounds": np.array([state.is_bound for state in states], np.bool_),
+            "settled": _int64s([self._settled(*both) for both in zip(requests, states, strict=True)]),
+            "why": tuple(state.why for state in states),
+        }
 
     def _settled(self, request: _Request, state: LabelState) -> int:
         by_silence = NEVER

@@ -66,14 +66,16 @@ class LabelState(msgspec.Struct, frozen=True):
     """A label as known at a moment.
 
     Args:
-        value: 1, 0, or None while it is not known.
+        value: 1, 0, a quantity, or None while it is not known.
         known_time: since when it is known, µs; for None the time at which silence would make it 0.
         why: the outcome kind that decided, `silence`, `immature`, or `unobserved`.
+        is_bound: whether a quantity is a lower bound.
     """
 
-    value: int | None
+    value: float | None
     known_time: int
     why: str
+    is_bound: bool = False
 
 
 class LabelBook:
@@ -137,6 +139,8 @@ class LabelBook:
             return said
         went_on = {outcome.kind for _, outcome in said_of if outcome.value == 1}
         is_observed = not acted or acted in self._observed_after or self._label.observed_by.get(acted) in went_on
+        if self._label.of:
+            is_observed = decided + self._maturity_us > known_by  # what nobody has told by then nobody will
         return self._silence(decided=decided, is_observed=is_observed, known_by=known_by)
 
     def first_told(self, ids: Iterable[str]) -> int:
@@ -148,8 +152,10 @@ class LabelBook:
         said = (both for id_ in ids for both in self.outcomes(id_))
         return min(known for known, outcome in said if self._said(outcome) == 1)
 
-    def _said(self, outcome: Outcome) -> int | None:
+    def _said(self, outcome: Outcome) -> float | None:
         """Returns the label that an outcome gives, or None where it gives none."""
+        if self._label.of:
+            return outcome.value if outcome.kind == self._label.of else None
         value = int(outcome.value)
         return self._kinds[outcome.kind].labels.get(value) if outcome.value == value else None
 
@@ -162,7 +168,8 @@ class LabelBook:
             # By when it happened, not by when it came: reports that overtake one another end in the same label.
             strength = (kind.rank, outcome.event_time, outcome.id)
             if said is not None and (verdict is None or strength >= strongest):
-                verdict, strongest = LabelState(said, known, kind.name), strength
+                is_bound = bool(outcome.attributes.get(self._label.bound))
+                verdict, strongest = LabelState(said, known, kind.name, is_bound), strength
         return verdict
 
     def _silence(self, *, decided: int, is_observed: bool, known_by: int) -> LabelState:

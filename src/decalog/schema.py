@@ -111,6 +111,10 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
         observed_after: actions after which silence is evidence; after any other (a block) only a human's word counts.
         observed_by: action → kind of outcome: after such an action silence is evidence where an outcome of that kind
             said 1, for then the request went on after all (a step-up that was passed).
+        of: kind of outcome whose value is the label, where that is a quantity; silence then says nothing. "" where the
+            label is yes or no.
+        bound: flag of that outcome which says that the quantity is a lower bound: more was wanted than was there.
+        unit: of a quantity.
     """
 
     name: str
@@ -118,6 +122,9 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
     maturity: str
     observed_after: tuple[str, ...]
     observed_by: Mapping[str, str] = {}
+    of: str = ""
+    bound: str = ""
+    unit: str = ""
 
     @property
     def awaited_after(self) -> frozenset[str]:

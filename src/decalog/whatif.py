@@ -22,7 +22,7 @@ from decalog.censoring import Heard, heard_of
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError, near
 from decalog.evaluation import Outlook, complete_until, replayed
-from decalog.examples import UNKNOWN, Examples, Floats, History
+from decalog.examples import Examples, Floats, History
 from decalog.fitting import model_rows
 from decalog.impressions import subject_of
 from decalog.metrics import Int64s
@@ -405,10 +405,10 @@ def _replay(side: Side, predicted: _Predicted) -> Replay:
 def _seen(rows: Examples, shows: Mapping[str, tuple[float, float]]) -> _Seen:
     actions, place = np.unique(np.array(rows.acted, np.str_), return_inverse=True)
     odds = np.array([shows.get(str(action), (0.0, 0.0)) for action in actions], np.float64).reshape(-1, 2)[place]
-    by_label = odds[np.arange(rows.n), np.maximum(rows.labels, 0)]
+    by_label = odds[np.arange(rows.n), np.nan_to_num(rows.labels).astype(np.intp)]
     # What was drawn was drawn to show: an action that hides was drawn against one that does not.
     chance = rows.propensities * by_label
-    is_seen = (rows.labels != UNKNOWN) & (chance > 0)
+    is_seen = rows.labelled & (chance > 0)
     is_in_part = np.any((odds > 0) & (odds < 1), axis=1)
     is_hidden = ~is_seen & (rows.propensities == 1) & ~is_in_part
     positive = np.where(odds[:, 1] > 0, rows.propensities * odds[:, 1], 1 - rows.propensities)

@@ -22,13 +22,13 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
         log.pay(f"p{i}", 1 + i / 10, amount_minor=100 + i)
     plain = History(log.records(), SCHEMA, features=FEATURES).now
     rows = np.random.default_rng(2).normal(size=plain.rows.shape).round(1)
-    labels = np.array([UNKNOWN, 0, 1, 0] * 10, np.int8)
+    labels = np.array([UNKNOWN, 0, 1, 0] * 10)
     return msgspec.structs.replace(plain, rows=rows, labels=labels)
 
 
 def by_hand(examples: Examples, row: Floats, columns: list[int]) -> list[str]:
     """Ranks counted one by one."""
-    known = [n for n in range(examples.n) if examples.labels[n] != UNKNOWN]
+    known = [n for n in range(examples.n) if np.isfinite(examples.labels[n])]
 
     def rank(value: float, column: int) -> int:
         others = [float(examples.rows[n, column]) for n in known]
@@ -55,6 +55,6 @@ def test_a_labelled_payment_is_its_own_nearest_and_tells_what_became_of_it(examp
 
 
 def test_without_labels_or_features_there_are_none(examples: Examples, tmp_path: Path) -> None:
-    unknown = msgspec.structs.replace(examples, labels=np.full(examples.n, UNKNOWN, np.int8))
+    unknown = msgspec.structs.replace(examples, labels=np.full(examples.n, UNKNOWN))
     assert neighbours(unknown, examples.rows[0], columns=[0]) == []
     assert neighbours(examples, examples.rows[0], columns=[]) == []

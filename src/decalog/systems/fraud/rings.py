@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from decalog.examples import NO_ENTITY, UNKNOWN, Examples, Int64s
+from decalog.examples import NO_ENTITY, Examples, Int64s
 
 TABLE = "device_rings"
 """The lookup table by device that `table_of` makes: how many accounts its ring has."""
@@ -109,6 +109,6 @@ def _ring(payments: Examples, rows: npt.NDArray[np.intp]) -> Ring:
         devices=tuple(np.unique(payments.entities["device"][rows]).tolist()),
         payments=len(rows),
         amount_minor=int(payments.amounts[rows].sum()),
-        labelled=int(np.sum(labels != UNKNOWN)),
+        labelled=int(np.sum(np.isfinite(labels))),
         frauds=int(np.sum(labels == 1)),
     )

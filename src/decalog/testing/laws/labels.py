@@ -116,12 +116,14 @@ def _differences(one: Joined, other: Joined) -> Iterator[str]:
 
 
 def _differences_of_requests(one: Examples, other: Examples) -> Iterator[str]:
-    for part in ("ids", "labels", "why", "times", "acted", "amounts", "rows"):
+    for part in ("ids", "labels", "bounds", "why", "times", "acted", "amounts", "rows"):
         mine, theirs = (np.asarray(getattr(examples, part)) for examples in (one, other))
         if mine.shape != theirs.shape:
             yield f"{part} differ in number, {len(mine)} and {len(theirs)}"
-        elif not np.array_equal(mine, theirs):
-            yield f"{part} differ, first at {one.ids[int(np.argwhere(mine != theirs)[0][0])]}"
+            continue
+        differs = (mine != theirs) & ((mine == mine) | (theirs == theirs))  # noqa: PLR0124 - an unknown label is NaN
+        if differs.any():
+            yield f"{part} differ, first at {one.ids[int(np.argwhere(differs)[0][0])]}"
 
 
 def _differences_of_slates(one: ImpressionHistory, other: ImpressionHistory) -> Iterator[str]:
@@ -199,12 +201,20 @@ def _unsaid(schema: Schema, joined: Joined, *, said: Said, moment: int) -> Itera
 
 
 def _unsaid_of_requests(schema: Schema, examples: Examples, *, said: Said, moment: int) -> Iterator[str]:
-    spoken = {target for target, outcome in said if outcome.value in schema.outcome(outcome.kind).labels}
+    spoken = {target for target, outcome in said if _is_word(schema, outcome)}
     rows = zip(examples.ids, examples.times.tolist(), examples.acted, examples.labelled.tolist(), strict=True)
     for id_, decided, acted, has_label in rows:
-        is_silent = moment >= decided + schema.label.maturity_us and acted in ("", *schema.label.observed_after)
+        is_old = moment >= decided + schema.label.maturity_us and acted in ("", *schema.label.observed_after)
+        is_silent = is_old and not schema.label.of
         if has_label and id_ not in spoken and not is_silent:
             yield id_
+
+
+def _is_word(schema: Schema, outcome: Outcome) -> bool:
+    """Whether an outcome gives a label by itself."""
+    if schema.label.of:
+        return outcome.kind == schema.label.of
+    return outcome.value in schema.outcome(outcome.kind).labels
 
 
 def _unsaid_of_slates(schema: Schema, joined: ImpressionHistory, *, said: Said, moment: int) -> Iterator[str]:

@@ -133,7 +133,7 @@ def read_payments(history: History, log: Log) -> Payments:
         cases.append(Case(request, candidates, Values(places, row), lambda _name: 0.0))
     young = now.times > now.known_by - history.schema.label.maturity_us
     why = np.where(young, "immature", np.array(now.why, np.str_)).tolist()
-    matured = msgspec.structs.replace(now, labels=np.where(young, np.int8(UNKNOWN), now.labels), why=tuple(why))
+    matured = msgspec.structs.replace(now, labels=np.where(young, UNKNOWN, now.labels), why=tuple(why))
     acted = np.array(now.acted, _ACTION)
     done = np.where(acted == "", ALLOW, acted)
     return Payments(history.position, matured, tuple(cases), done.astype(_ACTION))
