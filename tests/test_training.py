@@ -71,7 +71,7 @@ def trained(written: tuple[Path, dict[str, float]]) -> tuple[TrainingResult, Reg
     said: list[str] = []
     registry = Registry(root / "here")
     log = Home(root).reader()
-    result = train(SYSTEM, log, registry=registry, plan=PLAN, truth=truth.__getitem__, say=said.append)
+    result = train(SYSTEM, log, registry=registry, plan=PLAN, truth=lambda id_: [truth[id_]], say=said.append)
     log.close()
     return result, registry, said
 
@@ -130,7 +130,7 @@ from decalog.systems.fraud.system import SYSTEM
 from decalog.training import TrainingPlan, train
 root, truth = Path(sys.argv[1]), json.loads(sys.argv[2])
 plan = TrainingPlan(seed=3, at_us=99, by="someone else", test_share=0.3)
-print(train(SYSTEM, Home(root).reader(), registry=Registry(root / "there"), plan=plan, truth=truth.__getitem__).model)
+print(train(SYSTEM, Home(root).reader(), registry=Registry(root / "there"), plan=plan, truth=lambda id_: [truth[id_]]).model)
 """
 
 

@@ -68,6 +68,11 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
         """Probability with which the policy would choose the first slot; None where it is not known, or nothing was."""
         return self.slots[0].propensity if self.slots else None
 
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """What each slot holds, in order: the number where that is the choice itself, else the thing or the action."""
+        return tuple(slot.ref if slot.value is None else repr(slot.value) for slot in self.slots)
+
 
 def made_elsewhere(verb: str, refs: Sequence[str]) -> Choice:
     """Returns another system's choice of things, in order: what it did is known, how likely it was to do it is not."""

@@ -43,9 +43,9 @@ def remind(world: World, records: Iterable[Record], *, system: str) -> None:
             world.advance(now_us)
         # A request that somebody else sent, by hand, is none of the world's.
         happened = decision.theirs or decision.choice
-        refs = tuple(slot.ref for slot in happened.slots)
         with contextlib.suppress(UnknownRecordError):
-            world.react(decision.request.id, happened.action, at_us=decision.request.event_time, refs=refs)
+            at_us, refs = decision.request.event_time, happened.contents
+            world.react(decision.request.id, happened.action, at_us=at_us, refs=refs)
 
 
 class Driver:
@@ -129,7 +129,7 @@ class Driver:
 
     def _decided(self, message: Message, answer: Mapping[str, Any]) -> None:
         self._actions[answer["action"]] += 1
-        refs = tuple(slot["ref"] for slot in answer.get("slots", []))
+        refs = tuple(str(slot.get("value", slot["ref"])) for slot in answer.get("slots", []))
         # What was sent besides the world's own requests is none of the world's.
         with contextlib.suppress(*([UnknownRecordError] if self._shaped is not None else [])):
             self._world.react(message.body["id"], answer["action"], at_us=message.at, refs=refs)

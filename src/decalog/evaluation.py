@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.candidates import Candidate
+from decalog.decisions import Choice
 from decalog.errors import DataError
 from decalog.examples import NEVER, NO_ENTITY, UNTOLD, Bools, Examples, Floats, History, Int64s
 from decalog.features.definition import Aggregate, FeatureSet
@@ -107,7 +108,7 @@ def plain_split(history: History, *, test_share: float) -> Split:
     return Split(trained_at=date, train=known.take(before), test=known.take(~before), gap=0, delay_left_out=False)
 
 
-def completeness(examples: Examples) -> Completeness:
+def completeness(examples: Examples, *, are_quantities: bool = False) -> Completeness:
     """Returns how many labels are known, and why the others are not."""
     why = Counter(examples.why)
     return Completeness(
@@ -115,6 +116,7 @@ def completeness(examples: Examples) -> Completeness:
         labelled=int(np.sum(examples.labelled)),
         positives=int(np.sum(examples.labels == 1)),
         why=dict(sorted(why.items())),
+        bounds=int(np.sum(examples.bounds)) if are_quantities else None,
     )
 
 
@@ -167,20 +169,29 @@ def replayed(test: Examples, predictions: Floats, *, outlook: Outlook) -> npt.ND
     Counts of the policy's own decisions (reviews of the last day) are those of the replay; other views are as the log
     had them.
     """
-    views = _OwnViews(outlook.features)
-    columns = {name: column for column, name in enumerate(outlook.features.names)}
-    actions = []
-    policy = outlook.policy.greedy
-    times, predicted = test.times.tolist(), predictions.tolist()
-    for place, request in enumerate(test.requests):
-        time = times[place]
-        features = _RowView(columns, test.rows[place], views.at(time))
-        candidate = Candidate(request.id, "request", {outlook.head: predicted[place]})
-        case = Case(request, (candidate,), features, _no_draw)
-        action = policy.decide(case).choice.action
-        views.note(time, action)
-        actions.append(action)
+    actions = [choice.action for choice in choices(test, predictions[:, None], outlook=outlook)]
     return np.array(actions, np.str_)
+
+
+def choices(test: Examples, predictions: Floats | None, *, outlook: Outlook) -> Iterator[Choice]:
+    """Yields what the policy, without exploration, chooses on each request, as `replayed` does.
+
+    Args:
+        test: the requests.
+        predictions: float64, requests × heads; None for the policy's fallback, which has none.
+        outlook: with the policy; its head names the heads, joined by "+".
+    """
+    views, heads = _OwnViews(outlook.features), outlook.head.split("+")
+    columns = {name: column for column, name in enumerate(outlook.features.names)}
+    policy = outlook.policy.greedy
+    times, predicted = test.times.tolist(), [] if predictions is None else predictions.tolist()
+    for place, request in enumerate(test.requests):
+        features = _RowView(columns, test.rows[place], views.at(times[place]))
+        said = dict(zip(heads, predicted[place], strict=True)) if predicted else {}
+        case = Case(request, (Candidate(request.id, "request", said),), features, _no_draw)
+        choice = (policy.decide(case) if predicted else policy.fall_back(case, "no_model")).choice
+        views.note(times[place], choice.action)
+        yield choice
 
 
 def report(

@@ -228,7 +228,9 @@ def monitors_of(system: System) -> tuple[Monitor, ...]:
     own: tuple[Monitor, ...] = system.monitors
     declared = {monitor.watches for monitor in own}
     owner = own[0].owner if own else system.name
-    named = [(monitor, owner) for monitor in _USUAL]
+    # Quantities that are lower bounds would look as if too much had been predicted.
+    asked = [one for one in _USUAL if not (one.watches == "calibration" and system.schema.label.of)]
+    named = [(monitor, owner) for monitor in asked]
     fed = [feature for feature in system.features.aggregates if feature.staleness]
     if fed:
         named.append((_STALE, ", ".join(sorted({feature.owner for feature in fed if feature.owner})) or owner))

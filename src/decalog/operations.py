@@ -81,8 +81,9 @@ def train_on_world(
     try:
         deployment = Deployment(home, name, log, Setup(rates=rates_of(world)))
         fill(world, deployment.prepare(), clock=clock, days=days, say=say)
-        head = deployment.system.models[-1].head
-        return _train(deployment, seed=seed, say=say, truth=lambda id_: float(world.truth(id_)[head]))
+        heads = deployment.system.models[-1].head.split("+")
+        truth: Truth = lambda id_: [float(world.truth(id_)[head]) for head in heads]  # noqa: E731 - one line
+        return _train(deployment, seed=seed, say=say, truth=truth)
     finally:
         log.close()
 
@@ -557,8 +558,8 @@ def _train(
     **planned: Any,
 ) -> TrainingResult:
     """Trains by a `TrainingPlan`, of which `planned` says what the deployment does not."""
-    from decalog.slate_training import train_slates
-    from decalog.training import TrainingPlan, train
+    from decalog.trainers import train_system
+    from decalog.training import TrainingPlan
 
     system = deployment.system
     if own is not None:
@@ -569,9 +570,7 @@ def _train(
         at_us=SystemClock().now_us(),
         **planned,
     )
-    if system.schema.slate_of:
-        return train_slates(system, deployment.log, registry=deployment.registry, plan=plan, say=say)
-    return train(system, deployment.log, registry=deployment.registry, plan=plan, truth=truth, say=say)
+    return train_system(system, deployment.log, registry=deployment.registry, plan=plan, truth=truth, say=say)
 
 
 def _read_toml(path: Path, kind: type[Any]) -> Any:

@@ -40,18 +40,26 @@ class Completeness(msgspec.Struct, frozen=True):
         labelled: those with a label.
         positives: those whose label is 1.
         why: reason → requests: outcome kinds, `silence`, `immature`, `unobserved`.
+        bounds: where labels are quantities: of how many only a lower bound is known; else None.
     """
 
     requests: int
     labelled: int
     positives: int
     why: dict[str, int]
+    bounds: int | None = None
 
     def text(self) -> str:
         """Returns it in words."""
         share = 100 * self.labelled / self.requests if self.requests else 0.0
         reasons = ", ".join(f"{_WHY.get(why, why)} {count:,}" for why, count in self.why.items())
-        return f"{share:.0f} % of {self.requests:,} labels are known, {self.positives:,} positive ({reasons})"
+        notable = f"{self.positives:,} positive" if self.bounds is None else f"{self.bounds:,} as a lower bound"
+        return f"{share:.0f} % of {self.requests:,} labels are known, {notable} ({reasons})"
+
+    @property
+    def notable(self) -> str:
+        """The labels that count most, in words."""
+        return f"{self.positives:,} positives" if self.bounds is None else f"{self.bounds:,} lower bounds"
 
 
 class Support(msgspec.Struct, frozen=True):
@@ -177,7 +185,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def head(self) -> tuple[str, ...]:
         """Returns the lines above the tables: what was read, what was learnt from, what was tried on."""
         noun = f"{self.noun}s"
-        known = f"{self.train.labelled:,} {noun} with {self.train.positives:,} positives"
+        known = f"{self.train.labelled:,} {noun} with {self.train.notable}"
         lines = [
             f"{self.system} at log position {self.position:,}, known by {rfc3339(self.known_time)}",
             f"Labels: {self.labels.text()}.",
@@ -188,7 +196,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
                 else ()
             ),
             f"Gap: {self.gap:,} {noun} whose labels were still awaited then." if self.delay_left_out else _NO_GAP,
-            f"Test: {self.test.labelled:,} later {noun} with {self.test.positives:,} positives.",
+            f"Test: {self.test.labelled:,} later {noun} with {self.test.notable}.",
         ]
         if self.late:
             lines.append(f"Left out: {self.late:,} {noun} that came too late for exact features.")

@@ -416,7 +416,8 @@ def _slots(decision: Decision) -> list[dict[str, Any]]:
     told = []
     for slot in decision.choice.slots:
         candidate = by_ref.get(slot.ref, Candidate(slot.ref))
-        said = {"ref": slot.ref, "position": slot.position, "propensity": slot.propensity, **slot.attributes}
+        value = {} if slot.value is None else {"value": slot.value}
+        said = {"ref": slot.ref, "position": slot.position, "propensity": slot.propensity, **value, **slot.attributes}
         told.append({**said, "source": candidate.source, "predictions": candidate.predictions})
     return told
 

@@ -40,6 +40,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
             is the only one.
         found: dotted path `module:function` of what adds to a report how well retrieval finds, (contenders; `name` and
             `model` chosen, `test` part) → contenders with more; "" where nothing does.
+        recovered: dotted path `module:function` of what stands behind quantities that are lower bounds,
+            (`quantities.Told`; seed) → (expected, drawn), float64, one a request; "" where a bound is taken as it is.
         whatif: dotted path `module:name` of what its log tells of other choices, a `Revealed` or `Slots` (`whatif.py`);
             "" where it does not say.
         loop: dotted path `module:name` of how its loop goes round, a `LoopPlan` (`loop.py`); "" where it has none.
@@ -62,6 +64,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
     wire: str = ""
     retrieval: str = ""
     found: str = ""
+    recovered: str = ""
     whatif: str = ""
     loop: str = ""
     tryout: tuple[int, float] = (180, 0.25)
@@ -85,7 +88,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-SYSTEMS: Mapping[str, str] = {name: f"decalog.systems.{name}.system:SYSTEM" for name in ("feed", "fraud")}
+SYSTEMS: Mapping[str, str] = {name: f"decalog.systems.{name}.system:SYSTEM" for name in ("demand", "feed", "fraud")}
 """Name → dotted path of the systems that come with decalog. A user's own is named by its dotted path."""
 
 

@@ -8,7 +8,7 @@ refitted on the test part.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -42,8 +42,8 @@ from decalog.system import System, load
 REPORT = "report.json"
 """The report's file beside the model's own: what it was judged by is part of what it is."""
 
-Truth = Callable[[str], float]
-"""Request id → true probability of the label, where a simulated world knows it."""
+Truth = Callable[[str], Sequence[float]]
+"""Request id → what is true of it, head by head, where a simulated world knows it."""
 
 Say = Callable[[str], None]
 _MOST_TESTED = 1 / 3
@@ -306,7 +306,7 @@ def _contend(
         predictions = models[spec.name].predict(rows)
         contenders.append(contender(spec.name, role, test=parts.test, predictions=predictions, outlook=outlook))
     if truth is not None:
-        best = _truths(parts.test, truth)
+        best = truths(parts.test, truth)[:, 0]
         contenders.append(contender("oracle", "oracle", test=parts.test, predictions=best, outlook=outlook))
     return models[chosen.name], tuple(contenders)
 
@@ -335,8 +335,9 @@ def _on_all(
     return Fitted(model, history.known_time, sibling, until)
 
 
-def _truths(test: Examples, truth: Truth) -> Floats:
-    return np.array([truth(id_) for id_ in test.ids], np.float64)
+def truths(test: Examples, truth: Truth) -> Floats:
+    """Returns what is true of requests, n × heads."""
+    return np.array([truth(id_) for id_ in test.ids], np.float64).reshape(test.n, -1)
 
 
 def manifest_of(system: System, history: Pinned, *, chosen: ModelSpec, plan: TrainingPlan, made: Report) -> Manifest:

@@ -146,6 +146,42 @@ class SlateSet(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class QuantitySet(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests whose label is a quantity, to learn from, in the order of time; all arrays have one entry a request.
+
+    Args:
+        names: feature names, one a column.
+        rows: float64, n × features; never NaN.
+        labels: float64, n; what was told; NaN where nothing was.
+        bounds: of which that is a lower bound.
+        expected: float64, n; the label, and where it is a bound what is expected in its place; NaN where nothing was
+            told.
+        drawn: float64, n; the same with one draw of what may be in its place: quantiles that are learnt from
+            expectations come out too narrow.
+        times: int64, n; µs of the decision.
+        groups: int64, n; tokens of what each is about: the first entity of a request.
+    """
+
+    names: tuple[str, ...]
+    rows: Floats
+    labels: Floats
+    bounds: npt.NDArray[np.bool_]
+    expected: Floats
+    drawn: Floats
+    times: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.int64]
+
+    @property
+    def n(self) -> int:
+        """The number of requests."""
+        return len(self.labels)
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> QuantitySet:
+        """Returns the requests of a mask."""
+        arrays = ("rows", "labels", "bounds", "expected", "drawn", "times", "groups")
+        return msgspec.structs.replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+
+
 class Model(Protocol):
     """A fitted model. Its files are all it needs; loading runs no code from them."""
 
@@ -176,7 +212,8 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
         baseline: whether it is an honest baseline that the champion has to beat.
         surmises: as `fit`, from labels between 0 and 1 too, of which the latest are the least known; None for a kind
             that cannot: then they are drawn.
-        fit: (TrainingSet, or SlateSet where slots hold things; seed) → fitted model.
+        fit: (TrainingSet; SlateSet where slots hold things, QuantitySet where the label is a quantity; seed) → fitted
+            model.
         format: name under which `models.formats` can load it again.
         head: what it predicts, `p_fraud`; several heads are joined by "+".
     """

@@ -17,6 +17,7 @@ FORMATS: Mapping[str, str] = {
     "lightgbm": "decalog.models.boosted:load",
     "onnx": "decalog.models.onnx:load",
     "python": "decalog.models.own:load",
+    "quantities": "decalog.models.quantities:load",
 }
 """Name → dotted path of a function (folder, settings) → model. No format unpickles anything."""
 

@@ -65,7 +65,7 @@ class World(Protocol):
             request_id: of a request that was sent.
             action: one of the system's.
             at_us: when it was decided.
-            refs: what was shown, in order, where the choice is a slate.
+            refs: what was shown, in order, where the choice is a slate; where it is a number, that number as text.
         """
         ...
 

@@ -9,7 +9,11 @@ from __future__ import annotations
 from decalog.schema import Entity, EventKind, Field, Label, OutcomeKind, Schema
 
 ORDER = "order"
-DAY_KIND, SALES = "day", "sales"
+DAY_KIND, SALES, OVERRIDE = "day", "sales", "override"
+LEVELS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+"""Of the quantiles of demand that are forecast."""
+HEADS = ("demand_mean", *(f"demand_q{round(100 * level):02d}" for level in LEVELS))
+"""What is forecast of the protection interval, units."""
 PARTS = ("units_1", "units_2", "units_3", "units_4")
 """Units sold in each quarter of the opening hours: when it sold out says how much more was wanted."""
 CENSORED = "censored"
@@ -48,6 +52,7 @@ DAY = EventKind(
             for n, name in enumerate(PARTS, 1)
         ),
         Field(name="empty_h", kind="int", meaning="Opening hours that ended with an empty shelf.", least=0, most=24),
+        Field(name="stocked_h", kind="int", meaning="Opening hours that ended with stock.", least=0, most=24),
         Field(name="left", kind="int", meaning="Units on the shelf in the evening.", least=0, most=100_000_000),
         Field(name="wasted", kind="int", meaning="Units thrown away in the evening.", least=0, most=10_000_000),
         Field(
@@ -124,6 +129,13 @@ REPLENISHMENT = EventKind(
             name="shelf_days", kind="int", meaning="Days on which a delivered unit can be sold.", least=1, most=100_000
         ),
         Field(name="planned", kind="int", meaning="Units that a planner would order.", least=0, most=100_000_000),
+        Field(
+            name="most_units",
+            kind="int",
+            meaning="Units that there is room for, or are left.",
+            least=0,
+            most=100_000_000,
+        ),
     ),
 )
 
@@ -145,12 +157,29 @@ SCHEMA = Schema(
                 Field(name="left", kind="int", meaning="Units left on the last evening."),
             ),
         ),
+        OutcomeKind(
+            name=OVERRIDE,
+            meaning="Units that a planner ordered in place of what was decided.",
+            sources=("planner",),
+            labels={},
+            fields=(
+                Field(
+                    name="why",
+                    kind="text",
+                    meaning="What the planner knew.",
+                    choices=("event", "promotion", "supply", "quality", "range", "judgement"),
+                ),
+            ),
+        ),
     ),
     actions=(ORDER,),
     label=Label(
-        name="sold_out",
-        meaning="The shelf was empty before the next delivery.",
-        maturity="5d",
+        name="demand",
+        meaning="Units wanted over the protection interval; where the shelf was empty for a while at least those sold.",
+        maturity="15d",
         observed_after=(ORDER,),
+        of=SALES,
+        bound=CENSORED,
+        unit="units",
     ),
 )

@@ -13,14 +13,14 @@ results on it are simulated results.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from decalog.clock import HOUR, MINUTE, SECOND
 from decalog.errors import ConflictError, RequestError
-from decalog.systems.demand.schema import ORDER
+from decalog.systems.demand.schema import HEADS, LEVELS, ORDER
 from decalog.systems.demand.world import telling
 from decalog.systems.demand.world.days import Calendar, Shelves, Sold
 from decalog.systems.demand.world.params import CLOSES, SWITCHES, WorldParams
@@ -101,14 +101,14 @@ class World(Clockwork):
             ConflictError: another quantity was ordered before.
         """
         ask = self._known(request_id)
-        if action != ORDER or at_us < ask.at_us or len(refs) != 1 or not refs[0].isdigit():
+        units = _units(refs)
+        if action != ORDER or at_us < ask.at_us or units is None:
             raise RequestError(
                 where="demand world, react",
                 given=f"'{action[:80]}' of {refs!r:.80} at {at_us} to a request of {ask.at_us}",
                 expected=f"'{ORDER}' and one number of units, at or after the request",
                 fix="Pass action, slot and time of the logged decision.",
             )
-        units = int(refs[0])
         if request_id not in self._ordered:
             self._order(ask, units)
         elif self._ordered[request_id] != units:
@@ -122,8 +122,9 @@ class World(Clockwork):
     def truth(self, request_id: str) -> Mapping[str, float | str]:
         """Returns what stood behind one request.
 
-        `demand_mean` and `demand_sd`: of what will be wanted until the delivery after the one asked for, in units, and
-        `demand_before`: the part of the mean that comes before this delivery · `series`.
+        `demand_mean`, `demand_sd` and quantiles `demand_q02` to `demand_q98`: of what will be wanted until the delivery
+        after the one asked for, in units, and `demand_before`: the part of the mean that comes before this delivery ·
+        `series`. Quantiles are those of the gamma distribution of that mean and deviation.
 
         Raises:
             UnknownRecordError: no such request has been sent.
@@ -132,7 +133,7 @@ class World(Clockwork):
         means = [float(self.calendar.rate(ask.day + ahead, self._on)[ask.series]) for ahead in ask.ahead]
         spread = sum(mean + mean**2 / self.params.shape for mean in means)
         return {
-            "demand_mean": sum(means),
+            **dict(zip(HEADS, (sum(means), *_quantiles(sum(means), spread)), strict=True)),
             "demand_sd": float(np.sqrt(spread)),
             "demand_before": sum(means[: ask.lead_days - 1]),
             "series": telling.series_name(self.shops, ask.series),
@@ -222,3 +223,19 @@ class World(Clockwork):
         if request_id not in self._asked:
             raise not_sent("demand", f"request '{request_id[:80]}'")
         return self._asked[request_id]
+
+
+def _units(refs: tuple[str, ...]) -> int | None:
+    """Returns the whole number of units that an order is for, or None where it is none."""
+    try:
+        (units,) = (float(ref) for ref in refs)
+    except ValueError:
+        return None
+    return int(units) if units.is_integer() and units >= 0 else None
+
+
+def _quantiles(mean: float, variance: float) -> Iterator[float]:
+    from scipy.special import gammaincinv
+
+    for level in LEVELS:
+        yield float(gammaincinv(mean**2 / variance, level) * variance / mean) if mean > 0 else 0.0

@@ -18,14 +18,14 @@ from decalog.clock import DAY, HOUR
 from decalog.decisions import Choice
 from decalog.errors import ConfigError, near
 from decalog.monitoring import Drift, Monitor, monitors_of
-from decalog.slate_training import train_slates
 from decalog.system import System
 from decalog.tails import champion_of
 from decalog.testing.laws.law import Verdict, proven
 from decalog.testing.laws.skill import days_of, play, sized
 from decalog.testing.stage import Stage, Step, Trial, world_of
 from decalog.testing.worlds import Message, World
-from decalog.training import TrainingPlan, train
+from decalog.trainers import train_system
+from decalog.training import TrainingPlan
 from decalog.watching import Watch, watch
 
 _REQUESTS, _SLATES = 60_000, 2_400
@@ -108,8 +108,7 @@ def _crown(stage: Stage) -> None:
     system, trial = stage.system, stage.trial
     kind = msgspec.structs.replace(system, models=system.models[-1:], found="")
     plan = TrainingPlan(seed=trial.seed, least_positives=1, least_test_positives=1)
-    fit = train_slates if system.schema.slate_of else train
-    fit(kind, stage.log, registry=stage.deployment.registry, plan=plan)
+    train_system(kind, stage.log, registry=stage.deployment.registry, plan=plan)
     stage.deployment.refresh(stage.service)
 
 
@@ -120,8 +119,7 @@ def _live(world: World, start: int, stop: int, *, decide: Decide) -> None:
         for message in world.advance(min(until, stop) - 1):
             choice = decide(message)
             if choice is not None:
-                refs = tuple(slot.ref for slot in choice.slots)
-                world.react(message.body["id"], choice.action, at_us=message.at, refs=refs)
+                world.react(message.body["id"], choice.action, at_us=message.at, refs=choice.contents)
 
 
 def _asked(stage: Stage, choices: dict[str, Choice]) -> Decide:

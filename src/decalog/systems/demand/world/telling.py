@@ -171,6 +171,7 @@ def _day(world: World, series: int, day: int) -> dict[str, Any]:
         "units": sum(units),
         **dict(zip(PARTS, units, strict=True)),
         "empty_h": int(sold.empty[series].sum()),
+        "stocked_h": 0 if world.calendar.is_closed(day) else HOURS - int(sold.empty[series].sum()),
         "left": int(sold.left[series]),
         "wasted": int(sold.wasted[series]),
         "discount_bp": round(_BP * float(world.calendar.discount(day)[item])),

@@ -1,0 +1,288 @@
+"""How much: a mean from boosted trees over a level that the features say, and quantiles of a calibrated shape.
+
+    mean      = level · exposure · scale · exp(trees)       trees are fitted by the Poisson deviance
+    variance  = mean + mean² / k                            negative binomial: more than chance alone
+    quantile  = gamma of that mean and variance, at levels moved to where what came lay (probability integral transform)
+
+The level carries what tells one item from another by a factor of a thousand, so trees learn what moves all of them and
+need not cut the axis of size into pieces. Levels are moved group by group of the mean, on the latest part, which trees
+had not seen then. (Poisson deviance and offsets: McCullagh and Nelder, Generalized Linear Models, 1989, chapter 6;
+calibration by the probability integral transform: Kuleshov, Fenner and Ermon, ICML 2018.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from decalog.errors import DataError, ModelError
+from decalog.models.base import Floats, QuantitySet
+from decalog.models.boosted import FILE, BoostedParams, lightgbm_settings, model_text, read_whole
+from decalog.models.lightgbm_native import NativeBooster
+from decalog.models.rows import checked
+
+FORMAT = "quantities"
+SHAPE_FILE = "quantities.json"
+_SHAPES = tuple(np.geomspace(0.5, 500.0, 40).tolist())
+_LEAST_A_GROUP = 200
+_NEAR = 1e-4
+"""How near 0 and 1 a level is taken."""
+_TINY = 1e-9
+
+
+class QuantityParams(BoostedParams, frozen=True, kw_only=True):
+    """What is chosen before the fit, beside what trees ask for.
+
+    Args:
+        level: features, of which the first that is above 0 is what comes a unit of exposure.
+        exposure: feature: how much exposure a request has, such as open days.
+        levels: of the quantiles, rising, in (0, 1).
+        groups: by mean, whose shape is calibrated apart.
+        is_as_told: whether bounds are taken for what they bound, as planners mostly do.
+    """
+
+    level: tuple[str, ...]
+    exposure: str
+    levels: tuple[float, ...]
+    groups: int = 3
+    is_as_told: bool = False
+    trees: int = 0
+    learning_rate: float = 0.05
+    leaves: int = 31
+    rows_a_leaf: int = 100
+    feature_share: float = 0.6
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """What a fit knows beside its trees.
+
+    Args:
+        scale: what comes over level · exposure.
+        typical: a level for requests of which no feature says one.
+        k: of the variance.
+        edges: of the groups by mean, rising; one fewer than there are groups.
+        moved: group by group, the levels that stand for those asked for.
+    """
+
+    scale: float
+    typical: float
+    k: float
+    edges: tuple[float, ...] = ()
+    moved: tuple[tuple[float, ...], ...] = ()
+
+
+class _Saved(msgspec.Struct, frozen=True):
+    shape: Shape
+    params: QuantityParams
+    names: tuple[str, ...]
+
+
+class QuantityModel:
+    """A fitted mean and its quantiles.
+
+    Args:
+        text: LightGBM's model text, known to be whole; b"" for no trees.
+        shape: beside the trees.
+        params: of the fit.
+        names: of the features.
+    """
+
+    blocking: ClassVar[bool] = False
+
+    def __init__(self, text: bytes, shape: Shape, params: QuantityParams, names: tuple[str, ...]) -> None:
+        self._text, self.shape, self.params, self._names = text, shape, params, names
+        self._booster = NativeBooster(text) if text else None
+        self._level = [names.index(name) for name in params.level]
+        self._exposure = names.index(params.exposure)
+
+    def predict(self, rows: Floats) -> Floats:
+        """Returns mean and quantiles, n × (1 + levels), none below 0; the same bits for a row alone or among others."""
+        mean = self.mean(rows)
+        return np.column_stack([mean, self._quantiles(mean)])
+
+    def mean(self, rows: Floats) -> Floats:
+        """Returns the mean of each row."""
+        matrix = checked(rows, width=len(self._names))
+        base = self.base(matrix) * self.shape.scale
+        if self._booster is None:
+            return base
+        # libm number by number: numpy's exp may differ by batch.
+        grown = np.array([math.exp(score) for score in self._booster.scores(matrix).tolist()])
+        return np.asarray(base * grown)
+
+    def base(self, rows: Floats) -> Floats:
+        """Returns level · exposure."""
+        level = np.full(len(rows), self.shape.typical)
+        for place in reversed(self._level):
+            level = np.where(rows[:, place] > 0, rows[:, place], level)
+        return level * np.maximum(rows[:, self._exposure], 0.0)
+
+    def _quantiles(self, mean: Floats) -> Floats:
+        from scipy.special import gammaincinv
+
+        shape, scale = spread(mean, self.shape.k)
+        group = np.searchsorted(self.shape.edges, mean)
+        levels = np.array(self.shape.moved or (self.params.levels,))[group]
+        found = gammaincinv(shape[:, None], levels) * scale[:, None]
+        return np.asarray(np.where(mean[:, None] > 0, found, 0.0))
+
+    def save(self, folder: Path) -> Mapping[str, Any]:
+        """See `Model.save`."""
+        if self._text:
+            (folder / FILE).write_bytes(self._text)
+        (folder / SHAPE_FILE).write_bytes(msgspec.json.encode(_Saved(self.shape, self.params, self._names)))
+        return {"sha256": hashlib.sha256(self._text).hexdigest() if self._text else "", "k": self.shape.k}
+
+
+def spread(mean: Floats, k: float) -> tuple[Floats, Floats]:
+    """Returns shape and scale of the gamma distribution of a mean and the variance mean + mean² / k."""
+    scale = 1 + mean / k
+    return np.maximum(mean / scale, _TINY), scale
+
+
+def load(folder: Path, settings: Mapping[str, Any]) -> QuantityModel:
+    """Returns the model of a folder.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    try:
+        saved = msgspec.json.decode((folder / SHAPE_FILE).read_bytes(), type=_Saved)
+    except (OSError, msgspec.DecodeError) as error:
+        raise ModelError(
+            where=f"model file {SHAPE_FILE}",
+            given=f"a file that cannot be read ({type(error).__name__})",
+            expected="what the training run wrote",
+            fix="Roll back with `decalog models rollback`, restore it from a backup, or train again.",
+        ) from None
+    text = read_whole(folder / FILE, sha256=settings["sha256"]) if settings.get("sha256") else b""
+    return QuantityModel(text, saved.shape, saved.params, saved.names)
+
+
+def fit(data: QuantitySet, seed: int, *, params: QuantityParams) -> QuantityModel:
+    """Returns a model fitted to a training set; the same inputs and seed give the same bytes.
+
+    Args:
+        data: to learn from, in the order of time; requests of which nothing was told are left out.
+        seed: of the trees and of the draws that calibrate counts.
+        params: chosen before the fit.
+
+    Raises:
+        DataError: nothing, or nothing above 0, is known of the requests.
+    """
+    data = data.take(np.isfinite(data.expected) & (data.expected >= 0))
+    if params.is_as_told:
+        data = msgspec.structs.replace(data, expected=data.labels, drawn=data.labels)
+    data = msgspec.structs.replace(data, rows=np.ascontiguousarray(checked(data.rows, width=len(data.names))))
+    split = data.n - max(1, int(data.n * params.held_out))
+    if split < 1 or not np.any(data.expected[:split] > 0):
+        raise DataError(
+            where="training set",
+            given=f"{data.n} requests, of which nothing above 0 is known before the latest {params.held_out:.0%}",
+            expected="quantities that came, some of them above 0",
+            fix="Train on a longer part of the log, or wait until outcomes are told.",
+        )
+    early = data.take(np.arange(data.n) < split)
+    tried, trees = _grown(early, data, seed=seed, params=params)
+    late = data.take(np.arange(data.n) >= split)
+    shape = _shaped(tried, late, seed=seed)
+    whole = _based(data, params)
+    whole = msgspec.structs.replace(whole, k=shape.k, edges=shape.edges, moved=shape.moved)
+    bare = QuantityModel(b"", whole, params, data.names)
+    return QuantityModel(_grow(bare, data, seed=seed, trees=trees), whole, params, data.names)
+
+
+def _based(data: QuantitySet, params: QuantityParams) -> Shape:
+    """Returns level and scale, without a shape."""
+    exposure = np.maximum(data.rows[:, data.names.index(params.exposure)], 0.0)
+    typical = float(np.sum(data.expected) / max(float(np.sum(exposure)), _TINY))
+    bare = QuantityModel(b"", Shape(scale=1.0, typical=typical, k=1.0), params, data.names)
+    # No level is in the feature's unit until it is scaled: what is typical is divided by the scale again.
+    rows = data.rows
+    said = np.any(rows[:, [data.names.index(name) for name in params.level]] > 0, axis=1)
+    base = bare.base(rows)
+    scale = float(np.sum(data.expected[said]) / max(float(np.sum(base[said])), _TINY)) if said.any() else 1.0
+    return Shape(scale=scale, typical=typical / scale, k=1.0)
+
+
+def _grown(early: QuantitySet, data: QuantitySet, *, seed: int, params: QuantityParams) -> tuple[QuantityModel, int]:
+    """Returns a model of the earlier part, and how many trees were best on the later one."""
+    bare = QuantityModel(b"", _based(early, params), params, early.names)
+    if not params.trees:
+        return bare, 0
+    import lightgbm  # seconds: only training pays them
+
+    settings = _settings(early, seed, params)
+    late = data.take(np.arange(data.n) >= early.n)
+    learnt, held = (_dataset(bare, part, settings) for part in (early, late))
+    stop = lightgbm.early_stopping(params.patience, verbose=False)
+    booster = lightgbm.train(settings, learnt, params.trees, valid_sets=[held], callbacks=[stop])
+    trees = int(booster.best_iteration)
+    return QuantityModel(model_text(booster, trees), bare.shape, params, early.names), trees
+
+
+def _grow(bare: QuantityModel, data: QuantitySet, *, seed: int, trees: int) -> bytes:
+    if not trees:
+        return b""
+    import lightgbm
+
+    settings = _settings(data, seed, bare.params)
+    return model_text(lightgbm.train(settings, _dataset(bare, data, settings), trees), trees)
+
+
+def _settings(data: QuantitySet, seed: int, params: QuantityParams) -> dict[str, Any]:
+    return lightgbm_settings(data.names, seed, params=params) | {"objective": "poisson", "metric": "poisson"}
+
+
+def _dataset(bare: QuantityModel, data: QuantitySet, settings: dict[str, Any]) -> Any:
+    """Returns the rows with something to come in LightGBM's form; the level enters as where trees begin."""
+    import lightgbm
+
+    mean = bare.mean(data.rows)
+    there = mean > 0
+    return lightgbm.Dataset(
+        data.rows[there], data.expected[there], init_score=np.log(mean[there]), params=settings, free_raw_data=False
+    )
+
+
+def _shaped(model: QuantityModel, late: QuantitySet, *, seed: int) -> Shape:
+    """Returns the shape by which what came later was as likely as it was said to be."""
+    mean = model.mean(late.rows)
+    there = (mean > 0) & np.isfinite(late.drawn)
+    mean, came = mean[there], late.drawn[there]
+    if not len(mean):
+        return model.shape
+    k = max(_SHAPES, key=lambda one: _log_likelihood(came, mean, one))
+    groups = max(1, min(model.params.groups, len(mean) // _LEAST_A_GROUP))
+    edges = np.quantile(mean, np.arange(1, groups) / groups)
+    at = _transformed(came, mean, k, rng=np.random.default_rng(seed))
+    which = np.searchsorted(edges, mean)
+    moved = [np.clip(np.quantile(at[which == group], model.params.levels), _NEAR, 1 - _NEAR) for group in range(groups)]
+    return msgspec.structs.replace(
+        model.shape, k=k, edges=tuple(edges.tolist()), moved=tuple(tuple(one.tolist()) for one in moved)
+    )
+
+
+def _transformed(came: Floats, mean: Floats, k: float, *, rng: np.random.Generator) -> Floats:
+    """Returns where in its distribution each count lay, drawn within its step.
+
+    (Smith, Journal of Forecasting 4, 1985.)
+    """
+    from scipy.special import gammainc
+
+    shape, scale = spread(mean, k)
+    low, high = (gammainc(shape, np.maximum(came + half, 0) / scale) for half in (-0.5, 0.5))
+    return np.asarray(low + rng.random(len(came)) * (high - low))
+
+
+def _log_likelihood(came: Floats, mean: Floats, k: float) -> float:
+    """Returns the log likelihood of counts under the negative binomial, but for what does not depend on k."""
+    from scipy.special import gammaln
+
+    return float(np.sum(gammaln(came + k) - gammaln(k) + k * np.log(k / (k + mean)) + came * np.log(mean / (k + mean))))

@@ -1,0 +1,243 @@
+"""Training where the label is a quantity: from requests and what was told of them to a registered model and its report.
+
+The split is that of any other label (`evaluation.split`). Models say a mean and quantiles, the policy is replayed over
+them, and what it chose is worth what it would have brought, by what stands behind the label where that is a bound.
+Beside the models stands what is chosen without any: the policy's own fallback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+import numpy as np
+
+from decalog.decisions import Choice
+from decalog.evaluation import Outlook, Split, choices, completeness, described, measure, split
+from decalog.events import Event
+from decalog.examples import Examples, Floats
+from decalog.metrics import Measurement
+from decalog.models.base import Model, ModelSpec, QuantitySet
+from decalog.policy import Policy
+from decalog.quantities import QuantityHistory
+from decalog.quantity_metrics import Quantities, over_groups
+from decalog.references import Reference, Seen, flows_of, public_values, reference_of
+from decalog.registry import Registry
+from decalog.reports import Contender, Report, Role, Support
+from decalog.system import System, load
+from decalog.training import (
+    Fitted,
+    LogReader,
+    Say,
+    TrainingPlan,
+    TrainingResult,
+    Truth,
+    chosen_kind,
+    files_of,
+    manifest_of,
+    quietly,
+    registered,
+    too_few,
+    truths,
+    uncollected,
+)
+
+NO_MODEL = "fallback"
+"""Name of the row of what is chosen without predictions."""
+
+
+class QuantityPolicy(Policy, Protocol):
+    """A policy whose choice is a number."""
+
+    def worth(self, request: Event, quantity: float, *, label: float, usual: float) -> float:
+        """Returns what a quantity brings once the label is known, minor units.
+
+        Args:
+            request: that it was chosen for.
+            quantity: chosen.
+            label: what is known, or expected, of the request.
+            usual: what such a request usually comes to.
+        """
+
+
+def train_quantities(
+    system: System,
+    log: LogReader,
+    *,
+    registry: Registry,
+    plan: TrainingPlan | None = None,
+    truth: Truth | None = None,
+    say: Say = quietly,
+) -> TrainingResult:
+    """Fits, judges and registers a model of a system whose label is a quantity.
+
+    Args:
+        system: whose.
+        log: to read; a server may be writing to it meanwhile.
+        registry: takes the model.
+        plan: what is decided before.
+        truth: of a simulated world, for the oracle.
+        say: told of progress.
+
+    Raises:
+        ConfigError: the plan names an unknown model.
+        DataError: too few labels are known.
+    """
+    plan = plan or TrainingPlan()
+    chosen = chosen_kind(system, plan)
+    say("joining requests with their outcomes")
+    with uncollected():
+        history = history_of(system, log, position=plan.position)
+        parts = split(history, test_share=plan.test_share)
+    _check_enough(parts, plan, system=system)
+    say("recovering what bounds hide")
+    train, test = history.part(parts.train, seed=plan.seed), history.part(parts.test, seed=plan.seed)
+    judge = Judge(system, parts.test, test, params=plan.policy)
+    contenders, models = [judge.without_model()], dict[str, Model]()
+    for spec in system.models:
+        say(f"fitting {spec.name}")
+        models[spec.name] = spec.fit(train, plan.seed)
+        role: Role = "baseline" if spec.baseline else "model"
+        contenders.append(judge.contender(spec.name, role, predictions=models[spec.name].predict(test.rows)))
+    if truth is not None:
+        contenders.append(judge.contender("oracle", "oracle", predictions=truths(parts.test, truth)))
+    made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
+    manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
+    fitted = Fitted(models[chosen.name], parts.trained_at)
+    if plan.refit:
+        say(f"fitting {chosen.name} to all that is known")
+        fitted = Fitted(_on_all(history, chosen, seed=plan.seed), history.known_time, *fitted[:2])
+    reference = _reference(system, history, since=parts.trained_at, fitted=fitted)
+    files = files_of(made, reference, system=system)
+    return registered(manifest, fitted, made=made, registry=registry, files=files, plan=plan)
+
+
+def history_of(system: System, log: LogReader, *, position: int | None = None) -> QuantityHistory:
+    """Returns the join of a log up to a position."""
+    recover = load(system.recovered)
+    return QuantityHistory(log.read(0, position), system.schema, features=system.features, recover=recover)
+
+
+class Judge:
+    """What models are compared in: the test part, the policy, and what its choices are worth.
+
+    Args:
+        system: whose.
+        examples: the test part.
+        data: the same as models see it.
+        params: of the policy; None for the system's defaults.
+    """
+
+    def __init__(
+        self, system: System, examples: Examples, data: QuantitySet, *, params: msgspec.Struct | None = None
+    ) -> None:
+        self._system, self._examples, self._data = system, examples, data
+        policy = system.policy(params if params is not None else system.policy_params())
+        idle, head = system.schema.actions[0], system.models[-1].head
+        self._outlook = Outlook(policy=policy, idle=idle, features=system.features, head=head, metrics=system.metrics)
+        self._usual = usual(data)
+
+    def without_model(self) -> Contender:
+        """Returns what the policy's fallback is worth."""
+        rows = self.rows(None)
+        values, _ = measure([one for one in self._system.metrics if one.tier != "model"], rows)
+        return Contender(name=NO_MODEL, role="baseline", values=values, missing=())
+
+    def contender(self, name: str, role: Role, *, predictions: Floats) -> Contender:
+        """Returns what predictions, n × heads, are worth."""
+        rows = self.rows(predictions)
+        values, missing = measure(self._system.metrics, rows)
+        return Contender(name=name, role=role, values=values, missing=missing, saved_per_1000=self._gain(rows))
+
+    def rows(self, predictions: Floats | None) -> Quantities:
+        """Returns the test part with what the policy chooses by predictions, or without any, and what that is worth."""
+        examples, data, outlook = self._examples, self._data, self._outlook
+        heads = tuple(outlook.head.split("+"))
+        chosen = quantities_of(choices(examples, predictions, outlook=outlook))
+        return Quantities(
+            heads=heads,
+            labels=data.labels,
+            bounds=data.bounds,
+            expected=data.expected,
+            drawn=data.drawn,
+            predictions=np.full((data.n, len(heads)), np.nan) if predictions is None else predictions,
+            chosen=chosen,
+            worth=self._worth(chosen),
+            groups=data.groups,
+            times=data.times,
+            facts=tuple(request.attributes for request in examples.requests),
+        )
+
+    def _worth(self, chosen: Floats) -> Floats:
+        policy: QuantityPolicy = self._outlook.policy  # type: ignore[assignment]
+        columns = zip(
+            self._examples.requests, chosen.tolist(), self._data.drawn.tolist(), self._usual.tolist(), strict=True
+        )
+        return np.array([policy.worth(one, quantity, label=y, usual=mean) for one, quantity, y, mean in columns])
+
+    def _gain(self, rows: Quantities) -> Measurement:
+        """Returns what is gained over the fallback, minor units a thousand requests."""
+        gain = rows.worth - self.rows(None).worth
+        return over_groups(lambda one: (1_000 * gain, np.ones(one.n)))(rows)
+
+
+def quantities_of(made: Iterable[Choice]) -> Floats:
+    """Returns the numbers that choices are; 0 where nothing was chosen."""
+    return np.array([choice.slots[0].value or 0.0 if choice.slots else 0.0 for choice in made], np.float64)
+
+
+def usual(data: QuantitySet) -> Floats:
+    """Returns what each request's group usually comes to: its mean over the part."""
+    _, which = np.unique(data.groups, return_inverse=True)
+    sums, counts = (np.bincount(which, side) for side in (np.nan_to_num(data.expected), np.isfinite(data.expected)))
+    return np.asarray((sums / np.maximum(counts, 1))[which])
+
+
+def _check_enough(parts: Split, plan: TrainingPlan, *, system: System) -> None:
+    if parts.train.n < plan.least_positives or parts.test.n < plan.least_test_positives:
+        told = f"{parts.train.n} requests with a label in the training part and {parts.test.n} in the test part"
+        raise too_few(told, plan, system=system.name)
+
+
+def _on_all(history: QuantityHistory, chosen: ModelSpec, *, seed: int) -> Model:
+    now = history.now
+    return chosen.fit(history.part(now.take(now.labelled), seed=seed), seed)
+
+
+def _reference(system: System, history: QuantityHistory, *, since: int, fitted: Fitted) -> Reference | None:
+    """Returns what requests are watched against."""
+    recent = history.now.take(history.now.times >= since)
+    rows = recent.rows[:, list(system.features.places_for("model"))]
+    heads = tuple(system.models[-1].head.split("+"))
+    seen = Seen(
+        times=recent.times,
+        rows=rows,
+        requests=[public_values(request) for request in recent.requests],
+        predictions=fitted.model.predict(rows).reshape(recent.n, -1),
+    )
+    names, flows = system.features.names_for("model"), flows_of(history.reported(), recent.times)
+    return reference_of(seen, system.schema, names=names, heads=heads, flows=flows, model=fitted.model)
+
+
+def _report(
+    history: QuantityHistory, parts: Split, *, contenders: list[Contender], system: System, currency: str
+) -> Report:
+    train, test, every = (completeness(one, are_quantities=True) for one in (parts.train, parts.test, history.now))
+    return Report(
+        system=system.name,
+        noun=system.schema.noun,
+        position=history.position,
+        known_time=history.known_time,
+        trained_at=parts.trained_at,
+        train=train,
+        test=test,
+        gap=parts.gap,
+        delay_left_out=parts.delay_left_out,
+        labels=every,
+        support=Support(),
+        late=history.late,
+        currency=currency,
+        metrics=described(system.metrics),
+        contenders=tuple(contenders),
+    )

@@ -1,0 +1,303 @@
+"""Order the whole cases that are expected to bring most, in minor units of the base currency.
+
+With S the units there, on their way and ordered, D the demand until the next order can come (the protection interval of
+H days), W the days until what is ordered now is too old to sell, m the usual demand of a day, a unit sold earns the
+margin, a unit left costs its holding, and one that gets too old its cost:
+
+    worth(S, D) = margin · min(D, S) − lost · (D − S)⁺ − holding · H · (S − D)⁺ − cost · (S − D − m (W − H)⁺)⁺
+
+and S is the one whose mean worth over the quantiles of D is the largest. Where nothing spoils and holding is free this
+is the newsvendor's critical fractile, P(D ≤ S) = (margin + lost) / (margin + lost + overage) (Arrow, Harris and
+Marschak, Econometrica 19, 1951); with H longer than a lead time it is a base-stock level (Silver, Pyke and Thomas,
+Inventory and Production Management in Supply Chains, 2017, chapter 7); the last term is what the marginal unit of a
+perishable loses (Broekmeulen and van Donselaar, Computers & Operations Research 36, 2009, estimate it likewise).
+
+A budget or a room for a night is a price on money: no case is ordered that does not bring `price_of_money_bp` of its
+cost (`budget.py` finds the price that just keeps a budget). Instead of by money the level can be chosen by service: the
+quantile that covers so many intervals without selling out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from decalog.decisions import Choice, GuardrailVerdict, Slot
+from decalog.errors import ConfigError
+from decalog.events import Event
+from decalog.money import MAX_MINOR
+from decalog.policy import Case, Verdict
+from decalog.systems.demand.schema import HEADS, LEVELS, ORDER
+
+PRICE, COST = "price_base_minor", "unit_cost_base_minor"
+USUAL = "series_plain_rate_28d"
+"""Feature that the fallback reads: units an hour with stock."""
+
+_BP = 10_000
+_MOST_CASES = 1_000_000
+_WEIGHTS = tuple(
+    (high - low) / 2 for low, high in zip((-LEVELS[0], *LEVELS[:-1]), (*LEVELS[1:], 2 - LEVELS[-1]), strict=True)
+)
+"""How much of the distribution each quantile stands for: half of the way to its neighbours."""
+
+Share = Annotated[int, Meta(ge=0, le=_BP)]
+Money = Annotated[int, Meta(ge=0, le=MAX_MINOR)]
+
+
+class OrderCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What too much and too little cost.
+
+    `_minor` is minor units of the base currency, `_bp` hundredths of a percent. Prices and costs of units come with
+    each request.
+
+    Args:
+        holding_bp: of a unit's cost, for each day that it lies there.
+        lost_minor: what a unit asked for in vain costs beyond its margin: people who do not come back.
+        price_of_money_bp: what each unit of money spent has to bring at least, as a share of it.
+        service_level_bp: where above 0, the share of protection intervals without selling out, in place of money.
+        fallback_days: days of usual sales that lie on top where nothing is predicted.
+        open_h: opening hours of a day, for the fallback.
+    """
+
+    holding_bp: Share = 8
+    lost_minor: Money = 0
+    price_of_money_bp: Annotated[int, Meta(ge=0, le=10 * _BP)] = 0
+    service_level_bp: Annotated[int, Meta(ge=0, le=9_999)] = 0
+    fallback_days: Annotated[float, Meta(ge=0, le=100)] = 1.0
+    open_h: Annotated[float, Meta(gt=0, le=24)] = 12.0
+
+
+class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request says of the item: units, days, and minor units of the base currency."""
+
+    there: int
+    pack: int
+    least: int
+    most: int
+    horizon_days: int
+    sold_until_days: int
+    margin: float
+    cost: float
+    discounted: float
+
+    @classmethod
+    def of(cls, request: Event) -> Replenishment | None:
+        """Returns what a request says, or None where it lacks a price, a cost or its days."""
+        told = request.attributes
+        price, cost, horizon = (_number(told, name) for name in (PRICE, COST, "horizon_days"))
+        if price is None or cost is None or not horizon:
+            return None
+        share = (_number(told, "promo_days") or 0.0) / horizon
+        off = min(share, 1.0) * (_number(told, "discount_bp") or 0.0) / _BP
+        lead = int(_number(told, "lead_days") or 0)
+        shelf = int(_number(told, "shelf_days") or _MOST_CASES)
+        most = _number(told, "most_units")
+        return cls(
+            there=int(_number(told, "on_hand") or 0) + int(_number(told, "on_order") or 0),
+            pack=max(1, int(_number(told, "pack") or 1)),
+            least=int(_number(told, "least_cases") or 0),
+            most=_MOST_CASES if most is None else int(most),
+            horizon_days=int(horizon),
+            sold_until_days=max(lead - 1, 0) + shelf,
+            margin=max(price * (1 - off) - cost, 0.0),
+            cost=cost,
+            discounted=off,
+        )
+
+    @property
+    def room(self) -> int:
+        """Most whole cases that may be ordered."""
+        return min(self.most // self.pack, _MOST_CASES)
+
+    def worth(self, units: float, demand: float, *, usual: float, costs: OrderCosts) -> float:
+        """Returns what units ordered bring with a demand, minor units; `usual` is that of such an interval."""
+        held = self.there + units
+        left = max(held - demand, 0.0)
+        rest = max(self.sold_until_days - self.horizon_days, 0) / self.horizon_days
+        spoilt = max(left - usual * rest, 0.0)
+        holding = costs.holding_bp / _BP * self.cost * self.horizon_days * left
+        sold = min(demand, held)
+        return self.margin * sold - costs.lost_minor * (demand - sold) - holding - self.cost * spoilt
+
+
+class OrderPolicy:
+    """Orders the whole cases of the largest expected worth.
+
+    Args:
+        params: what too much and too little cost.
+
+    Raises:
+        ConfigError: a cost, share or level is out of its range; all are named.
+
+    >>> from decalog.candidates import Candidate
+    >>> due = Event("r1", "replenishment", 0, 0, {}, {"price_base_minor": 199, "unit_cost_base_minor": 120,
+    ...     "on_hand": 7, "horizon_days": 1, "lead_days": 1, "pack": 6, "shelf_days": 3})
+    >>> heads = dict(zip(HEADS, (40.0, *(40 * (0.5 + level) for level in LEVELS))))
+    >>> case = Case(due, (Candidate("r1", "request", heads),), {}, draw=lambda name: 0.5)
+    >>> OrderPolicy(OrderCosts()).decide(case).choice.slots[0].value
+    54.0
+    """
+
+    def __init__(self, params: OrderCosts) -> None:
+        self.params = checked(params)
+
+    @property
+    def greedy(self) -> OrderPolicy:
+        """See `Policy.greedy`: nothing is drawn."""
+        return self
+
+    def decide(self, case: Case) -> Verdict:
+        """Returns the order of the largest expected worth; without quantiles, prices or days, the fallback."""
+        asked, said = Replenishment.of(case.request), case.candidates[0].predictions
+        if asked is None or any(head not in said for head in HEADS):
+            return self.fall_back(case, "no_prediction" if asked is not None else "no_price")
+        mean, *quantiles = (said[head] for head in HEADS)
+        expected = _expected(asked, quantiles, usual=mean, costs=self.params)
+        if self.params.service_level_bp:
+            level = _at(quantiles, self.params.service_level_bp / _BP)
+            wanted = -(-(level - asked.there) // asked.pack)
+        else:
+            wanted = _most_worth(asked, expected, least=self.params.price_of_money_bp / _BP * asked.cost * asked.pack)
+        return self._ordered(case, asked, wanted=int(max(wanted, 0)), expected=expected, reason=_reason(asked, said))
+
+    def fall_back(self, case: Case, reason: str) -> Verdict:
+        """Returns what a planner's rule orders: usual sales of the interval and some days on top, less what is there.
+
+        Where not even usual sales are known, what a planner planned, or nothing.
+        """
+        asked, rate = Replenishment.of(case.request), case.features.get(USUAL, -1.0)
+        planned = int(_number(case.request.attributes, "planned") or 0)
+        if asked is None or rate < 0:
+            return Verdict(_order(case, planned, f"{reason}: usual sales are not known, so what was planned"))
+        days = _number(case.request.attributes, "open_days")
+        usual = rate * self.params.open_h
+        level = usual * ((asked.horizon_days if days is None else days) + self.params.fallback_days)
+        wanted = int(max(-(-(level - asked.there) // asked.pack), 0))
+        why = f"{reason}: usual sales of {usual:.1f} a day, and {self.params.fallback_days:g} days on top"
+        return self._ordered(case, asked, wanted=wanted, expected=None, reason=why)
+
+    def worth(self, request: Event, quantity: float, *, label: float, usual: float) -> float:
+        """Returns what an order brings once demand is known, minor units; 0 where the request lacks prices or days.
+
+        Args:
+            request: that it was for.
+            quantity: units ordered.
+            label: units wanted over the interval.
+            usual: units that such an interval usually takes.
+        """
+        asked = Replenishment.of(request)
+        return 0.0 if asked is None else asked.worth(quantity, label, usual=usual, costs=self.params)
+
+    def cost_minor(self, action: str, *, label: float, amount_minor: int) -> int:
+        """Returns 0: what an order costs depends on how much it is for; see `worth`."""
+        del action, label, amount_minor
+        return 0
+
+    def _ordered(
+        self,
+        case: Case,
+        asked: Replenishment,
+        *,
+        wanted: int,
+        expected: Callable[[float], float] | None,
+        reason: str,
+    ) -> Verdict:
+        """Returns an order of so many cases, as far as the least and the room allow."""
+        cases, guardrails = min(wanted, asked.room), list[GuardrailVerdict]()
+        if cases < wanted:
+            why = f"room for {asked.most} units"
+            guardrails.append(GuardrailVerdict("room", f"{wanted} cases", f"{cases} cases", why))
+        if 0 < cases < asked.least:
+            before = cases
+            is_worth = expected is None or expected(asked.least * asked.pack) > expected(0)
+            cases = asked.least if is_worth and asked.least <= asked.room else 0
+            why = f"an order has {asked.least} cases at least"
+            guardrails.append(GuardrailVerdict("least_order", f"{before} cases", f"{cases} cases", why))
+        units = cases * asked.pack
+        minor = 0 if expected is None else round(expected(units))
+        words = f"{cases} cases of {asked.pack}: {asked.there + units} units with those there and on their way"
+        return Verdict(_order(case, units, words, reason), expected_minor=minor, guardrails=tuple(guardrails))
+
+
+POLICY = OrderPolicy
+"""Makes the policy from its parameters."""
+
+
+def checked(params: OrderCosts) -> OrderCosts:
+    """Returns the parameters as they are, or raises.
+
+    Raises:
+        ConfigError: some are out of range; all are named.
+    """
+    problems = [problem for field in msgspec.structs.fields(OrderCosts) if (problem := _problem(params, field))]
+    if problems:
+        raise ConfigError(
+            where="demand policy",
+            given="; ".join(problems),
+            expected="money in minor units ≥ 0, shares in hundredths of a percent, days and hours ≥ 0",
+            fix="See decalog.systems.demand.policy.OrderCosts for what each means.",
+        )
+    return params
+
+
+def _problem(params: OrderCosts, field: msgspec.structs.FieldInfo) -> str:
+    try:
+        msgspec.convert(getattr(params, field.name), field.type)
+    except msgspec.ValidationError as error:
+        return f"{field.name}: {error}"
+    return ""
+
+
+def _expected(
+    asked: Replenishment, quantiles: Sequence[float], *, usual: float, costs: OrderCosts
+) -> Callable[[float], float]:
+    """Returns what units ordered are expected to bring, by the quantiles of demand."""
+
+    def expected(units: float) -> float:
+        rows = zip(_WEIGHTS, quantiles, strict=True)
+        return sum(weight * asked.worth(units, demand, usual=usual, costs=costs) for weight, demand in rows)
+
+    return expected
+
+
+def _most_worth(asked: Replenishment, expected: Callable[[float], float], *, least: float) -> int:
+    """Returns the cases of the largest worth: what one more brings falls, so it is found by halving."""
+
+    def gains(cases: int) -> bool:
+        return expected((cases + 1) * asked.pack) - expected(cases * asked.pack) > least
+
+    high = 1
+    while high < asked.room and gains(high):
+        high *= 2
+    low, high = 0, min(high, asked.room)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if gains(middle) else (low, middle)
+    return low
+
+
+def _at(quantiles: Sequence[float], level: float) -> float:
+    """Returns the quantile of a level, on the line between its neighbours; beyond the ends, along the last piece."""
+    place = min(max(sum(one <= level for one in LEVELS), 1), len(LEVELS) - 1)
+    low, high = LEVELS[place - 1], LEVELS[place]
+    slope = (quantiles[place] - quantiles[place - 1]) / (high - low)
+    return max(quantiles[place - 1] + slope * (level - low), 0.0)
+
+
+def _order(case: Case, units: int, *reasons: str) -> Choice:
+    """Returns the order of so many units of what a request is about."""
+    return Choice((Slot(case.request.id, value=float(units)),), reasons, ORDER)
+
+
+def _reason(asked: Replenishment, said: Mapping[str, float]) -> str:
+    mean, low, high = (said[head] for head in ("demand_mean", "demand_q10", "demand_q90"))
+    promoted = f" at {asked.discounted:.0%} off" if asked.discounted else ""
+    return f"demand of {asked.horizon_days} days{promoted}: {mean:.1f} units, 8 in 10 times {low:.1f} to {high:.1f}"
+
+
+def _number(told: Mapping[str, int | float | str | bool], name: str) -> float | None:
+    value = told.get(name)
+    return float(value) if isinstance(value, int | float) else None
