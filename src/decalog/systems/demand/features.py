@@ -7,7 +7,9 @@ of its category; days with a promotion apart, since they tell what promotions do
 
 from __future__ import annotations
 
-from decalog.features.definition import Aggregate, Attribute, Condition, Feature, FeatureSet, Ratio
+import msgspec
+
+from decalog.features.definition import Aggregate, Attribute, Condition, Feature, FeatureSet, Rate, Ratio
 from decalog.systems.demand.schema import DAY_KIND
 
 _OWNER = "demand"
@@ -34,6 +36,7 @@ def _sum(entity: str, column: str, window: str, *, kind: str = "", where: tuple[
         where=where,
         bound=_BOUND,
         staleness=_SILENCE if not kind else "",
+        use="model" if column == "empty_h" else "policy",
     )
 
 
@@ -45,6 +48,30 @@ def _rate(entity: str, window: str, *, kind: str = "", where: tuple[Condition, .
     rate = Ratio(
         name="_".join(part for part in (entity, kind, "rate", window) if part),
         meaning=f"units sold of the {entity} an hour with stock in {window}{days}",
+        unit="units/h",
+        owner=_OWNER,
+        numerator=units.name,
+        denominator=hours.name,
+    )
+    return units, hours, rate
+
+
+def _lately(entity: str) -> tuple[Feature, ...]:
+    """Returns the rate of plain days of which each counts half as much as one two weeks after it."""
+    units, hours = (
+        msgspec.structs.replace(
+            _sum(entity, column, "112d", kind="plain", where=_PLAIN),
+            name=f"{entity}_plain_{column}_lately",
+            aggregate="decayed",
+            half_life="14d",
+            bound=1_000_000,
+        )
+        for column in ("units", "stocked_h")
+    )
+    rate = Ratio(
+        name=f"{entity}_plain_rate_lately",
+        meaning=f"units sold of the {entity} an hour with stock, days without a promotion, each half as much as one "
+        "two weeks later",
         unit="units/h",
         owner=_OWNER,
         numerator=units.name,
@@ -67,6 +94,8 @@ _RATES: tuple[Feature, ...] = (
     *_rate("series", "28d", kind="plain", where=_PLAIN),
     *_rate("series", "91d", kind="plain", where=_PLAIN),
     *_rate("series", "91d", kind="promoted", where=_PROMOTED),
+    *_lately("series"),
+    *_lately("item"),
     *_rate("slot", "64d", kind="plain", where=_PLAIN),
     *_rate("item", "7d"),
     *_rate("item", "28d", kind="plain", where=_PLAIN),
@@ -80,8 +109,8 @@ _RATES: tuple[Feature, ...] = (
 )
 
 _PACES = (
-    _over("series_pace_1d", "series_rate_1d", "series_plain_rate_28d", meaning="today's rate against the month's"),
-    _over("series_pace_7d", "series_rate_7d", "series_plain_rate_28d", meaning="the week's rate against the month's"),
+    _over("series_pace_1d", "series_rate_1d", "series_plain_rate_lately", meaning="today's rate against the usual"),
+    _over("series_pace_7d", "series_rate_7d", "series_plain_rate_lately", meaning="the week's rate against the usual"),
     _over(
         "series_pace_28d",
         "series_plain_rate_28d",
@@ -126,6 +155,28 @@ _PACES = (
 )
 
 _SHELF = (
+    Rate(
+        name="series_sold_7d",
+        meaning="units sold a day in 7d",
+        unit="units/day",
+        owner=_OWNER,
+        of="series_units_7d",
+        per="1d",
+    ),
+    Rate(
+        name="slot_sold_64d",
+        meaning="units sold on such a weekday without a promotion in 64d",
+        unit="units/day",
+        owner=_OWNER,
+        of="slot_plain_units_64d",
+        per="7d",
+    ),
+    _over(
+        "series_over_item",
+        "series_plain_rate_lately",
+        "item_plain_rate_lately",
+        meaning="the series' rate against the item's in all stores",
+    ),
     _sum("series", "empty_h", "7d"),
     _sum("series", "empty_h", "28d"),
     Aggregate(
@@ -170,7 +221,6 @@ _AHEAD = (
     _asked("eve_days", "of them, days with a holiday in the next three", "days"),
     _asked("weekend_days", "of them, Fridays and Saturdays", "days"),
     _asked("weekday", "day of the week of the first of them, Monday is 0", "index"),
-    _asked("day_of_year", "day of the year of the first of them", "day"),
     _asked("promo_days", "of them, days on which the item is promoted", "days"),
     _asked("discount_bp", "deepest discount planned", "hundredths of a percent"),
     _asked("after_promo_days", "of them, days in the week after a promotion", "days"),

@@ -33,7 +33,7 @@ from decalog.policy import Case, Verdict
 from decalog.systems.demand.schema import HEADS, LEVELS, ORDER
 
 PRICE, COST = "price_base_minor", "unit_cost_base_minor"
-USUAL = "series_plain_rate_28d"
+USUAL = "series_plain_rate_lately"
 """Feature that the fallback reads: units an hour with stock."""
 
 _BP = 10_000
