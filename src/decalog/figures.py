@@ -18,6 +18,7 @@ from decalog.errors import DataError
 from decalog.examples import NO_ENTITY, Bools, Floats, Int64s
 from decalog.happened import Happened, Known
 from decalog.metrics import Evaluated, Measured, Measurement, Metric, Sums, Tier, need
+from decalog.quantity_metrics import Quantities, usual_of
 from decalog.slate_metrics import Ranked
 from decalog.statistics.clusters import Clusters, apart
 from decalog.statistics.completeness import (
@@ -128,6 +129,8 @@ class Part:
 
     def at(self, labels: Floats) -> Any:
         """Returns the rows with labels, or chances of them, as measures take them."""
+        if isinstance(self._bare, Quantities):
+            return self._bare
         if isinstance(self._bare, Ranked):
             worth = self.pricing.policy.worth(self.happened.heads, np.nan_to_num(labels))
             return msgspec.structs.replace(self._bare, labels=labels, worth=worth)
@@ -136,9 +139,31 @@ class Part:
         return msgspec.structs.replace(self._bare, labels=labels[:, 0], costs=costs)
 
     @cached_property
-    def _bare(self) -> Evaluated | Ranked:
-        """The rows without labels and what follows from them."""
+    def _bare(self) -> Evaluated | Ranked | Quantities:
+        """The rows without labels and what follows from them; of quantities with those, which nobody guesses at."""
+        if self.happened.schema.label.of:
+            return self._counted()
         return self._shown() if self.happened.schema.slate_of else self._decided()
+
+    def _counted(self) -> Quantities:
+        known, rows, policy = self.known, self.rows, self.pricing.policy
+        named = self.happened.schema.request.entities[0].name
+        groups = self.happened.whole([row.request.entities.get(named, -1 - row.seq) for row in rows])
+        usual = usual_of(known.expected, groups)
+        told = zip(rows, known.drawn.tolist(), usual.tolist(), strict=True)
+        return Quantities(
+            heads=self.happened.heads,
+            labels=known.labels[:, 0],
+            bounds=known.bounds,
+            expected=known.expected,
+            drawn=known.drawn,
+            predictions=self.predictions,
+            chosen=np.array([row.quantity for row in rows], np.float64),
+            worth=np.array([policy.worth(row.request, row.quantity, label=y, usual=mean) for row, y, mean in told]),
+            groups=groups,
+            times=self.happened.times[self.places],
+            facts=tuple(row.request.attributes for row in rows),
+        )
 
     def _decided(self) -> Evaluated:
         rows, whole = self.rows, self.happened.whole

@@ -7,20 +7,21 @@ costs no more than their bodies do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from decalog.candidates import Candidate, named
 from decalog.decisions import Choice, Decision, Slot, decode_decision
-from decalog.events import Event, Record
+from decalog.events import Event, Record, decode_event
 from decalog.examples import AMOUNT, NO_ENTITY, Bools, Floats, Int64s
 from decalog.folding import body_of
 from decalog.impressions import last_said, signals_of
-from decalog.outcomes import LabelBook
+from decalog.outcomes import LabelBook, LabelState
+from decalog.quantities import Image, Recover, Told, as_told, standing
 from decalog.schema import Schema
-from decalog.system import System
+from decalog.system import System, load
 from decalog.tails import LogTail, position_at
 
 Facts = Mapping[str, int | float | str | bool]
@@ -41,6 +42,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         request: its present image, after corrections.
         ref: which thing; "" where slots hold actions.
         position: its slot, 0 is the first.
+        quantity: what was chosen, where the choice is a number.
         predictions: head → what was predicted then; empty where nothing was.
         described: public facts of the thing.
     """
@@ -56,6 +58,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     request: Event
     ref: str = ""
     position: int = 0
+    quantity: float = 0.0
     predictions: Mapping[str, float] = {}
     described: Facts = {}
 
@@ -76,6 +79,8 @@ class Known(NamedTuple):
 
     `labels` are 1, 0 or NaN; `is_old`: silence would have made it 0 by now; `is_hidden`: silence says nothing here, as
     after a block; `delays` µs from the decision to the word that made it 1, else NaN; `ages` µs since the decision.
+    Where the label is a quantity, `bounds` says of which rows it is a lower bound, `expected` and `drawn` what stands
+    behind it (rows each; `models.base.QuantitySet`).
     """
 
     labels: Floats
@@ -83,11 +88,14 @@ class Known(NamedTuple):
     is_hidden: Bools
     delays: Floats
     ages: Floats
+    bounds: Bools
+    expected: Floats
+    drawn: Floats
 
     def take(self, places: Int64s) -> Known:
         """Returns what is known of some rows."""
-        labels, is_old, is_hidden, delays, ages = self
-        return Known(labels[places], is_old[places], is_hidden[places], delays[places], ages[places])
+        columns: Any = (column[places] for column in self)
+        return Known(*columns)
 
 
 class Happened:
@@ -99,6 +107,8 @@ class Happened:
         schema: of the system.
         heads: names of what is predicted, one a label.
         untold: times of decisions that are left out, µs: another system acted, and nobody said how.
+        events: versions of the system's other events, in log order; kept where a label is a quantity.
+        recover: says what stands behind lower bounds; None for nothing.
 
     Attributes:
         maturities: µs after which silence means 0, one a head.
@@ -112,7 +122,10 @@ class Happened:
         schema: Schema,
         heads: tuple[str, ...],
         untold: Sequence[int] = (),
+        events: Sequence[Image] = (),
+        recover: Recover | None = None,
     ) -> None:
+        self._events, self._recover = events, recover or as_told
         self.rows, self.schema, self.heads, self.untold = rows, schema, heads, self.whole(untold)
         self._book = book
         self.maturities = maturities(schema)
@@ -136,13 +149,30 @@ class Happened:
             if row.decided <= by:
                 labels[place], delays[place], is_hidden[place] = of(row, by)
         ages = np.maximum(by - self.times, 0).astype(np.float64)[:, None] + np.zeros(shape)
-        return Known(labels, ages >= np.array(self.maturities), is_hidden, delays, ages)
+        is_old = ages >= np.array(self.maturities)
+        if self.schema.label.of:
+            # A quantity that was told is known, however young it is.
+            is_old = is_old | np.isfinite(labels)
+        return Known(labels, is_old, is_hidden, delays, ages, *self._behind(labels[:, 0], by))
+
+    def _behind(self, labels: Floats, by: int) -> tuple[Bools, Floats, Floats]:
+        """Returns which labels are bounds, and what stands behind them, expected and drawn."""
+        if not self.schema.label.of:
+            return np.zeros(len(labels), np.bool_), labels, labels
+        bounds = np.array([self._state(row, by).is_bound for row in self.rows], np.bool_)
+        requests = [row.request for row in self.rows]
+        return bounds, *self._recover(Told(requests, labels, bounds, standing(self._events, by)), 0)
+
+    def _state(self, row: Row, by: int) -> LabelState:
+        first, *also = row.ids
+        return self._book.label(first, decided=row.decided, acted=row.acted, known_by=by, also=also)
 
     def _of_request(self, row: Row, by: int) -> tuple[list[float], list[float], bool]:
-        first, *also = row.ids
-        state = self._book.label(first, decided=row.decided, acted=row.acted, known_by=by, also=also)
+        state, heads = self._state(row, by), len(self.heads)
         label = np.nan if state.value is None else float(state.value)
-        return [label], [_delay(state.known_time, row) if label == 1 else np.nan], state.why == "unobserved"
+        has_come = np.isfinite(label) if self.schema.label.of else label == 1
+        delay = _delay(state.known_time, row) if has_come else np.nan
+        return [label] * heads, [delay] * heads, state.why == "unobserved"
 
     def _of_thing(self, row: Row, by: int) -> tuple[list[float], list[float], bool]:
         told = [one for id_ in row.ids for one in self._book.outcomes(id_, by) if one[1].ref == row.ref]
@@ -183,6 +213,7 @@ def read_happened(log: LogTail, system: System, *, start: int) -> Happened:
     schema, book = system.schema, LabelBook(system.schema)
     taken: dict[int, list[Row]] = {}
     untold: list[int] = []
+    events: list[Image] = []
     records = log.read(position_at(log, start))
     for record in filter(lambda one: one.system == system.name and not one.reason, records):
         if record.kind == "outcome":
@@ -191,8 +222,12 @@ def read_happened(log: LogTail, system: System, *, start: int) -> Happened:
             _correct(taken, record)
         elif record.kind == "decision":
             _take(taken, record, untold=untold)
-    heads = tuple(signal.head for signal in schema.signals) or (system.models[-1].head,)
-    return Happened([row for rows in taken.values() for row in rows], book, schema=schema, heads=heads, untold=untold)
+        if record.kind == "event" and schema.label.of:
+            events.append(Image(record.root, record.known_time, decode_event(record.body)))
+    heads = tuple(signal.head for signal in schema.signals) or tuple(system.models[-1].head.split("+"))
+    rows = [row for one in taken.values() for row in one]
+    recover = load(system.recovered)
+    return Happened(rows, book, schema=schema, heads=heads, untold=untold, events=events, recover=recover)
 
 
 def _take(taken: dict[int, list[Row]], record: Record, *, untold: list[int]) -> None:
@@ -228,6 +263,7 @@ def _rows(record: Record, decision: Decision) -> Iterator[Row]:
             ref=slot.ref,
             position=slot.position,
             propensity=slot.propensity or 1.0,
+            quantity=slot.value or 0.0,
             predictions=candidate.predictions,
             described=candidate.attributes,
         )

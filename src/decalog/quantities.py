@@ -13,17 +13,30 @@ from typing import NamedTuple
 import numpy as np
 
 from decalog.events import Event, Record, decode_event
-from decalog.examples import NO_ENTITY, Examples, Floats, History, Int64s, kept_of
+from decalog.examples import NO_ENTITY, Bools, Examples, Floats, History, Int64s, kept_of
 from decalog.features.definition import FeatureSet
 from decalog.models.base import QuantitySet
 from decalog.schema import Schema
 
 
 class Told(NamedTuple):
-    """Requests with what was told of them by a moment, and the system's other events as they were known then."""
+    """Requests with what was told of them by a moment, and the system's other events as they were known then.
 
-    examples: Examples
+    `labels` are float64, NaN where nothing was told; `bounds` says which are lower bounds.
+    """
+
+    requests: Sequence[Event]
+    labels: Floats
+    bounds: Bools
     events: Sequence[Event]
+
+
+class Image(NamedTuple):
+    """One version of an event: its chain, when it was known, µs, and what it says."""
+
+    root: int
+    known: int
+    event: Event
 
 
 Recover = Callable[[Told, int], tuple[Floats, Floats]]
@@ -32,7 +45,16 @@ Recover = Callable[[Told, int], tuple[Floats, Floats]]
 
 def as_told(told: Told, _seed: int) -> tuple[Floats, Floats]:
     """Returns bounds as they are: for systems whose log says no more."""
-    return told.examples.labels, told.examples.labels
+    return told.labels, told.labels
+
+
+def standing(images: Iterable[Image], known_by: int) -> list[Event]:
+    """Returns the events of versions in log order as they were known at a moment, µs: corrected, without the deleted.
+
+    In the order in which they were first told.
+    """
+    latest = {image.root: image.event for image in images if image.known <= known_by}
+    return [event for event in latest.values() if not event.deleted]
 
 
 class QuantityHistory(History):
@@ -52,23 +74,20 @@ class QuantityHistory(History):
         super().__init__(kept, schema, features=features)
         own, _ = kept_of(kept, schema.system)
         self._events = [
-            (record.root, record.known_time, event)
+            Image(record.root, record.known_time, event)
             for record in own
             if record.kind == "event" and (event := decode_event(record.body)).kind != schema.request.name
         ]
         self._recover = recover or as_told
 
     def events(self, known_by: int) -> list[Event]:
-        """Returns the events besides requests as they were known at a moment, µs: corrected, and without the deleted.
-
-        In the order in which they were first told.
-        """
-        images = {root: event for root, known, event in self._events if known <= known_by}
-        return [event for event in images.values() if not event.deleted]
+        """Returns the events besides requests as they were known at a moment, µs."""
+        return standing(self._events, known_by)
 
     def part(self, examples: Examples, *, seed: int) -> QuantitySet:
         """Returns requests as models learn from them, recovered by what was known when their labels were."""
-        expected, drawn = self._recover(Told(examples, self.events(examples.known_by)), seed)
+        told = Told(examples.requests, examples.labels, examples.bounds, self.events(examples.known_by))
+        expected, drawn = self._recover(told, seed)
         return QuantitySet(
             names=self.features.names_for("model"),
             rows=examples.rows[:, list(self.features.places_for("model"))],

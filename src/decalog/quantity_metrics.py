@@ -135,3 +135,10 @@ def pinball(rows: Quantities) -> Floats:
     """
     gap = rows.drawn[:, None] - rows.predictions[:, 1:]
     return np.asarray(2 * np.mean(np.maximum(rows.levels * gap, (rows.levels - 1) * gap), axis=1))
+
+
+def usual_of(expected: Floats, groups: Int64s) -> Floats:
+    """Returns what each request's group usually comes to: the mean of what is known of it, 0 where nothing is."""
+    _, which = np.unique(groups, return_inverse=True)
+    sums, counts = (np.bincount(which, side) for side in (np.nan_to_num(expected), np.isfinite(expected)))
+    return np.asarray((sums / np.maximum(counts, 1))[which])

@@ -21,7 +21,7 @@ from decalog.metrics import Measurement
 from decalog.models.base import Model, ModelSpec, QuantitySet
 from decalog.policy import Policy
 from decalog.quantities import QuantityHistory
-from decalog.quantity_metrics import Quantities, over_groups
+from decalog.quantity_metrics import Quantities, over_groups, usual_of
 from decalog.references import Reference, Seen, flows_of, public_values, reference_of
 from decalog.registry import Registry
 from decalog.reports import Contender, Report, Role, Support
@@ -136,7 +136,7 @@ class Judge:
         policy = system.policy(params if params is not None else system.policy_params())
         idle, head = system.schema.actions[0], system.models[-1].head
         self._outlook = Outlook(policy=policy, idle=idle, features=system.features, head=head, metrics=system.metrics)
-        self._usual = usual(data)
+        self._usual = usual_of(data.expected, data.groups)
 
     def without_model(self) -> Contender:
         """Returns what the policy's fallback is worth."""
@@ -185,13 +185,6 @@ class Judge:
 def quantities_of(made: Iterable[Choice]) -> Floats:
     """Returns the numbers that choices are; 0 where nothing was chosen."""
     return np.array([choice.slots[0].value or 0.0 if choice.slots else 0.0 for choice in made], np.float64)
-
-
-def usual(data: QuantitySet) -> Floats:
-    """Returns what each request's group usually comes to: its mean over the part."""
-    _, which = np.unique(data.groups, return_inverse=True)
-    sums, counts = (np.bincount(which, side) for side in (np.nan_to_num(data.expected), np.isfinite(data.expected)))
-    return np.asarray((sums / np.maximum(counts, 1))[which])
 
 
 def _check_enough(parts: Split, plan: TrainingPlan, *, system: System) -> None:

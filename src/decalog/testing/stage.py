@@ -23,7 +23,8 @@ from decalog.home import ENGINE, Home
 from decalog.impressions import ImpressionHistory
 from decalog.ingest import Rates, RowResult
 from decalog.log import Log
-from decalog.models.base import Floats, ModelSpec, SlateSet, TrainingSet
+from decalog.models.base import Floats, ModelSpec, QuantitySet, SlateSet, TrainingSet
+from decalog.quantities import QuantityHistory
 from decalog.registry import Manifest, Pin
 from decalog.retrieval import Hurried
 from decalog.runtime import this_code
@@ -40,7 +41,7 @@ FAR_MS = 60_000
 """Deadline of everything on a stage: a law judges bits, and a busy machine must not choose them."""
 
 _GROUP = 50
-_LABELLED_SHARE = 0.4
+_LABELLED_SHARE, _COUNTED = 0.4, 9.0
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -239,14 +240,21 @@ def history_of(system: System, records: list[Record]) -> Joined:
     schema, features = system.schema, system.features
     if schema.slate_of:
         return ImpressionHistory(records, schema, features=features, retrieval=load(system.retrieval))
+    if schema.label.of:
+        return QuantityHistory(records, schema, features=features, recover=load(system.recovered))
     return History(records, schema, features=features)
 
 
-def _with_drawn_labels(system: System, history: Joined, *, seed: int) -> TrainingSet | SlateSet:
+def _with_drawn_labels(system: System, history: Joined, *, seed: int) -> TrainingSet | SlateSet | QuantitySet:
     if isinstance(history, ImpressionHistory):
         shown = history.part(np.ones(len(history.shown), np.bool_), known_by=history.known_time)
         return msgspec.structs.replace(shown, labels=_drawn_labels(shown.labels.shape, seed))
     examples, features = history.now, system.features
+    if isinstance(history, QuantityHistory):
+        counts = np.random.default_rng(seed).poisson(_COUNTED, examples.n).astype(np.float64)
+        none = np.zeros(examples.n, np.bool_)
+        plain = history.part(msgspec.structs.replace(examples, labels=counts, bounds=none), seed=seed)
+        return msgspec.structs.replace(plain, expected=counts, drawn=counts)
     return TrainingSet(
         names=features.names_for("model"),
         rows=examples.rows[:, list(features.places_for("model"))],

@@ -71,7 +71,7 @@ def reports(trial: Trial, targets: Sequence[Step]) -> list[Step]:
     """
     schema, rng = trial.system.schema, np.random.default_rng(trial.seed)
     # Those that say something about the label first: few requests meet few kinds.
-    kinds = sorted(schema.outcomes, key=lambda kind: not kind.labels)
+    kinds = sorted(schema.outcomes, key=lambda kind: not (kind.labels or kind.name == schema.label.of))
     made = []
     for number, target in enumerate(targets):
         for again in range(1 + number % 2):
@@ -80,10 +80,18 @@ def reports(trial: Trial, targets: Sequence[Step]) -> list[Step]:
             body = _report(schema, kind, f"report-{number}-{again}", target=str(target.body["id"]))
             if target.theirs:
                 body["ref"] = target.theirs[number % len(target.theirs)]
-            body["value"] = list(kind.labels or {1: 1})[again % max(1, len(kind.labels))]
+            body["value"] = _value(schema, kind, number, again)
+            if kind.name == schema.label.of and schema.label.bound:
+                body[schema.label.bound] = bool(number % 3)
             at = target.at_us + int(rng.integers(1, 20)) * DAY // 10
             made += [Step(at, "outcome", one) for one in _versions(body, kind, rng, at_us=at)]
     return made
+
+
+def _value(schema: Schema, kind: OutcomeKind, number: int, again: int) -> float:
+    if kind.name == schema.label.of:
+        return float(number % 40 + 3 * again)
+    return list(kind.labels or {1: 1})[again % max(1, len(kind.labels))]
 
 
 def twice(steps: Sequence[Step], seed: int) -> list[Step]:

@@ -36,20 +36,20 @@ class _Panel(NamedTuple):
 
 def recovered(told: Told, seed: int) -> tuple[Floats, Floats]:
     """Returns what was wanted of each request, expected and one draw of it; see `quantities.Recover`."""
-    expected, drawn = told.examples.labels.copy(), told.examples.labels.copy()
+    expected, drawn = told.labels.copy(), told.labels.copy()
     panel = _panel([event for event in told.events if event.kind == DAY_KIND])
-    if panel is None or not told.examples.bounds.any():
+    if panel is None or not told.bounds.any():
         return expected, drawn
     found = _wanted(panel)
     rng = np.random.default_rng(seed)
     wanted, draw = found.demand, found.drawn(rng)
-    for place in np.flatnonzero(told.examples.bounds).tolist():
-        rows = _rows(told.examples.requests[place], panel)
+    for place in np.flatnonzero(told.bounds).tolist():
+        rows = _rows(told.requests[place], panel)
         if rows is None:
             continue
         series, days = rows
         sums = (float(np.sum(side[series, days])) for side in (wanted, draw))
-        known = told.examples.labels[place]
+        known = told.labels[place]
         expected[place], drawn[place] = (max(known, one) if np.isfinite(one) else known for one in sums)
     return expected, drawn
 

@@ -21,14 +21,14 @@ from decalog.monitoring import Drift, Monitor, monitors_of
 from decalog.system import System
 from decalog.tails import champion_of
 from decalog.testing.laws.law import Verdict, proven
-from decalog.testing.laws.skill import days_of, play, sized
+from decalog.testing.laws.skill import Asked, days_of, play, sized
 from decalog.testing.stage import Stage, Step, Trial, world_of
 from decalog.testing.worlds import Message, World
 from decalog.trainers import train_system
 from decalog.training import TrainingPlan
 from decalog.watching import Watch, watch
 
-_REQUESTS, _SLATES = 60_000, 2_400
+_ASKED = Asked(requests=60_000, slates=2_400, quantities=8_000)
 """The world is made so large that its history asks for about so many: what drifts shows on fewer than skill needs."""
 _BEFORE, _BEFORE_SLATES = 3 * DAY, 8 * DAY
 """So long the champion decides before the switch; what it shows is watched against its own first week."""
@@ -53,7 +53,7 @@ def check(trial: Trial) -> Verdict:
         return proven(0, misdeclared, sabotages={})
     drifts: tuple[Drift, ...] = system.drifts
     longest = max(drift.within_us for drift in drifts)
-    past = _past(sized(trial, requests=_REQUESTS, slates=_SLATES))
+    past = _past(sized(trial, _ASKED))
     calm, crying = _watches(past, "", longest, sabotage=_crying)
     breaches, sabotages = _alarms(calm), {"a monitor that always alarms": _alarms(crying)}
     for drift in drifts:

@@ -1,15 +1,16 @@
 """Law 9: in its own world the champion's kind beats every baseline by the lead it states, and not the oracle.
 
 What counts is money: of what lies between the best baseline and the oracle, the champion takes at least `System.lead`.
-Where slots hold things, each model orders anew what slates showed. A slate brings what its things are truly worth to
-the policy, those further down less, by 1 / log2(1 + place). The world knows each thing's true probabilities, so no
-slate is judged that nobody saw, and no draw adds noise.
+Where the label is a quantity, doing nothing is what the policy's fallback chooses, and worth is the mean over the true
+distribution. Where slots hold things, each model orders anew what slates showed. A slate brings what its things are
+truly worth to the policy, those further down less, by 1 / log2(1 + place). The world knows each thing's true
+probabilities, so no slate is judged that nobody saw, and no draw adds noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -19,13 +20,31 @@ from decalog.evaluation import Outlook, Split, replay_policy, split
 from decalog.examples import Floats
 from decalog.fitting import model_rows, training_set
 from decalog.impressions import ImpressionHistory
+from decalog.quantities import QuantityHistory
+from decalog.quantity_metrics import levels_of
+from decalog.quantity_training import Judge, QuantityPolicy
 from decalog.slate_training import Parts, SlatePolicy, ranked_by, split_slates
 from decalog.system import System
 from decalog.testing.laws.law import Verdict, proven
 from decalog.testing.stage import Joined, Stage, Step, Trial, history_of, world_of
 from decalog.testing.worlds import World
 
-_REQUESTS, _SLATES = 120_000, 6_000
+
+class Asked(NamedTuple):
+    """How many requests a world is made for, by what is learnt of them: labels, slates or quantities."""
+
+    requests: int
+    slates: int
+    quantities: int
+
+    def of(self, system: System) -> int:
+        """Returns how many of a system's kind."""
+        if system.schema.slate_of:
+            return self.slates
+        return self.quantities if system.schema.label.of else self.requests
+
+
+_ASKED = Asked(requests=120_000, slates=6_000, quantities=12_000)
 """The world is made so large that it asks for about so many: skill shows on more than bits need."""
 _MATURITIES, _FEWEST_DAYS = 3.5, 14
 """History, in maturities of the label and days at least: a part to learn from, a gap, and a part to be judged on."""
@@ -36,11 +55,13 @@ Saved = Mapping[str, float]
 
 
 _IDLE, _AS_SHOWN = "doing nothing", "the order that was shown"
+_GRID = 0.02
+"""Steps between the levels of a true distribution, over which worth is averaged."""
 
 
 def check(trial: Trial) -> Verdict:
     """Returns whether the champion's kind, trained on the system's world, has the skill that the system states."""
-    larger = sized(trial, requests=_REQUESTS, slates=_SLATES)
+    larger = sized(trial, _ASKED)
     stage, world = Stage(larger, "skill", repeatable=True), world_of(larger)
     try:
         play(stage, world)
@@ -68,12 +89,11 @@ def days_of(system: System) -> int:
     return max(_FEWEST_DAYS, round(_MATURITIES * longest / DAY))
 
 
-def sized(trial: Trial, *, requests: int, slates: int) -> Trial:
+def sized(trial: Trial, wished: Asked) -> Trial:
     """Returns the trial on a world of its kind that asks for about so many in `days_of` it, by its first week."""
     world = world_of(trial)
     asked = sum(message.kind == "decide" for message in world.advance(world.start_us + 7 * DAY, alone=True))
-    wished = slates if trial.system.schema.slate_of else requests
-    scale = trial.scale * wished * 7 / (max(asked, 1) * days_of(trial.system))
+    scale = trial.scale * wished.of(trial.system) * 7 / (max(asked, 1) * days_of(trial.system))
     return msgspec.structs.replace(trial, scale=scale)
 
 
@@ -91,6 +111,8 @@ def _saved(system: System, joined: Joined, *, world: World, rng: np.random.Gener
         slates = split_slates(joined, test_share=_TEST_SHARE)
         asked = [joined.shown[place].record.id for place in slates.test.places.tolist()]
         return slates.test.n, _brought_by_slates(system, slates, asked=asked, world=world, rng=rng)
+    if isinstance(joined, QuantityHistory):
+        return _brought_by_quantities(system, joined, world=world, rng=rng)
     requests = split(joined, test_share=_TEST_SHARE)
     return requests.test.n, _saved_on_requests(system, requests, world=world, rng=rng)
 
@@ -115,6 +137,34 @@ def _brought_by_slates(
     everyone = {**said, "oracle": truth, "guesses": rng.random(truth.shape)}
     shown = {_AS_SHOWN: brought(-test.positions.astype(np.float64))}
     return shown | {name: brought(policy.worth(test.heads, rows)) for name, rows in everyone.items()}
+
+
+def _brought_by_quantities(
+    system: System, joined: QuantityHistory, *, world: World, rng: np.random.Generator
+) -> tuple[int, Saved]:
+    """Returns what each model's choices are expected to bring, by the true distribution of each label."""
+    parts = split(joined, test_share=_TEST_SHARE)
+    train, test = joined.part(parts.train, seed=0), joined.part(parts.test, seed=0)
+    heads = tuple(system.models[-1].head.split("+"))
+    truth = np.array([[float(world.truth(id_)[head]) for head in heads] for id_ in parts.test.ids])
+    judge, policy = Judge(system, parts.test, test), cast("QuantityPolicy", system.policy(system.policy_params()))
+    grid, levels = np.arange(_GRID / 2, 1, _GRID), levels_of(heads)
+    labels = np.array([np.interp(grid, levels, row[1:]) for row in truth]).tolist()
+
+    def brought(predictions: Floats | None) -> float:
+        chosen = judge.rows(predictions).chosen.tolist()
+        rows = zip(parts.test.requests, chosen, labels, truth[:, 0].tolist(), strict=True)
+        each = [
+            policy.worth(request, quantity, label=label, usual=mean)
+            for request, quantity, among, mean in rows
+            for label in among
+        ]
+        return 1_000 * float(np.mean(each))
+
+    said = {spec.name: spec.fit(train, 0).predict(test.rows) for spec in system.models}
+    guessed = np.sort(rng.random(truth.shape) * 2 * float(np.mean(truth[:, 0])), axis=1)
+    everyone = {**said, "oracle": truth, "guesses": guessed}
+    return test.n, {_IDLE: brought(None)} | {name: brought(rows) for name, rows in everyone.items()}
 
 
 def _saved_on_requests(system: System, parts: Split, *, world: World, rng: np.random.Generator) -> Saved:
