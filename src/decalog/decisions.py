@@ -69,6 +69,11 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
         return self.slots[0].propensity if self.slots else None
 
     @property
+    def is_slate(self) -> bool:
+        """Whether slots hold things in their order: neither an action alone nor a number."""
+        return bool(self.verb) and all(slot.value is None for slot in self.slots)
+
+    @property
     def contents(self) -> tuple[str, ...]:
         """What each slot holds, in order: the number where that is the choice itself, else the thing or the action."""
         return tuple(slot.ref if slot.value is None else repr(slot.value) for slot in self.slots)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.clock import DAY, duration_us
+from decalog.features.definition import Attribute, Derived
 from decalog.metrics import Floats, Int64s, Measurement
 from decalog.monitoring import Monitor
 from decalog.references import LEAST_ROWS, Column, Flow, Reference, Seen, Values, columns_of, counted, parts_of
@@ -257,9 +258,22 @@ def _shifts(look: Look, seen: Seen, *, is_wanted: Callable[[str], bool]) -> Iter
     reference, champion = look.reference, look.champion
     if reference is None or len(seen.times) < _PARTS * LEAST_ROWS:
         return
+    unwatched = champion.filling | steered(look.system)
     for name, values in columns_of(seen, look.system.schema, names=champion.names, heads=champion.heads):
-        if name in reference.columns and name not in champion.filling and is_wanted(name):
+        if name in reference.columns and name not in unwatched and is_wanted(name):
             yield from _compared(look, reference.columns[name], name=name, values=values)
+
+
+def steered(system: System) -> frozenset[str]:
+    """Returns what follows from earlier decisions: values of requests, and features that are made of such values."""
+    kinds = (system.schema.request, *system.schema.events)
+    fields = {field.name for kind in kinds for field in kind.fields if field.steered}
+    found = {feature.name for feature in system.features.aggregates if feature.column in fields}
+    for feature in system.features.features:
+        is_read = isinstance(feature, Attribute) and feature.attribute in fields
+        if is_read or (isinstance(feature, Derived) and found & set(feature.parts)):
+            found.add(feature.name)
+    return frozenset(found | {f"request.{name}" for name in fields})
 
 
 def _compared(look: Look, column: Column, *, name: str, values: Values) -> Iterator[Reading]:

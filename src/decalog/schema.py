@@ -32,6 +32,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         least, most: inclusive range of a number.
         max_length: of a text, in characters.
         choices: the only texts accepted; empty accepts any.
+        steered: whether it follows from earlier decisions, as stock on hand does: it changes with who decides, so it is
+            not watched for drift.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     most: float | None = None
     max_length: int = 256
     choices: tuple[str, ...] = ()
+    steered: bool = False
 
 
 class Entity(msgspec.Struct, frozen=True, kw_only=True):

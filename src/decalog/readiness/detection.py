@@ -22,6 +22,7 @@ from decalog.errors import DataError
 from decalog.models.base import Model
 from decalog.monitoring import monitors_of
 from decalog.operations import watched_champion
+from decalog.quantity_training import QuantityPolicy
 from decalog.readiness.checks import Measured
 from decalog.readiness.subject import Rehearsal, Subject, rehearsed
 from decalog.serving import Service
@@ -269,6 +270,8 @@ def _loss(name: str, calm: Seen, run: Seen, *, deaf: bool, budget: int, known: s
 
 def _worse(honest: Decision, degraded: Decision, calm: Seen) -> float:
     """Returns what a degraded choice is worth less than the honest one, by what the honest decision predicted."""
+    if honest.choice.verb and not honest.choice.is_slate:
+        return _quantity_worth(honest, honest, calm) - _quantity_worth(honest, degraded, calm)
     if honest.choice.verb:
         return _slate_worth(honest, honest, calm) - _slate_worth(honest, degraded, calm)
     lead = honest.lead
@@ -280,6 +283,16 @@ def _worse(honest: Decision, degraded: Decision, calm: Seen) -> float:
     cost = calm.policy.cost_minor
     before, after = (cost(one.choice.action, label=label, amount_minor=amount) for one in (honest, degraded))
     return float(after - before)
+
+
+def _quantity_worth(honest: Decision, chosen: Decision, calm: Seen) -> float:
+    """Returns what a number is worth if what was honestly expected comes."""
+    lead = honest.lead
+    mean = None if lead is None else lead.predictions.get(calm.heads[0])
+    if mean is None or not chosen.choice.slots:
+        return 0.0
+    policy = cast("QuantityPolicy", calm.policy)
+    return policy.worth(honest.request, chosen.choice.slots[0].value or 0.0, label=mean, usual=mean)
 
 
 def _slate_worth(honest: Decision, shown: Decision, calm: Seen) -> float:

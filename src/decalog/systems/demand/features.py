@@ -109,8 +109,8 @@ _RATES: tuple[Feature, ...] = (
 )
 
 _PACES = (
-    _over("series_pace_1d", "series_rate_1d", "series_plain_rate_lately", meaning="today's rate against the usual"),
-    _over("series_pace_7d", "series_rate_7d", "series_plain_rate_lately", meaning="the week's rate against the usual"),
+    _over("series_pace_1d", "series_rate_1d", "series_plain_rate_28d", meaning="today's rate against the month's"),
+    _over("series_pace_7d", "series_rate_7d", "series_plain_rate_28d", meaning="the week's rate against the month's"),
     _over(
         "series_pace_28d",
         "series_plain_rate_28d",

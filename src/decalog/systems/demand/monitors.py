@@ -8,6 +8,18 @@ _OWNER = "demand"
 
 MONITORS = (
     Monitor(
+        name="demand_inputs",
+        meaning="features, or values of requests, are distributed otherwise than when the champion was judged",
+        watches="inputs",
+        alert="change",
+        level=0.1,
+        # Requests come in one batch a night, store by store: what is to show in each quarter needs four nights.
+        window="4d",
+        owner=_OWNER,
+        runbook="Look at one store at a time: a till that reports cases for units, lost days, prices of another list. If "
+        "all moved alike it is the season or the market: train again.",
+    ),
+    Monitor(
         name="demand_fallback_share",
         meaning="orders chosen without a forecast",
         watches="fallback",
@@ -31,5 +43,5 @@ MONITORS = (
 )
 """Levels are where a person is called; set your own after a week of traffic."""
 
-DRIFTS = (Drift(switch="wrong_unit", alert="demand_inputs", within="3d"),)
-"""A store that reports cases in place of units sells a sixth of what it did."""
+DRIFTS = (Drift(switch="lost_days", alert="demand_inputs", within="5d"),)
+"""A third of the days of items is never told: rates of yesterday are missing."""

@@ -51,10 +51,33 @@ DAY = EventKind(
             )
             for n, name in enumerate(PARTS, 1)
         ),
-        Field(name="empty_h", kind="int", meaning="Opening hours that ended with an empty shelf.", least=0, most=24),
-        Field(name="stocked_h", kind="int", meaning="Opening hours that ended with stock.", least=0, most=24),
-        Field(name="left", kind="int", meaning="Units on the shelf in the evening.", least=0, most=100_000_000),
-        Field(name="wasted", kind="int", meaning="Units thrown away in the evening.", least=0, most=10_000_000),
+        Field(
+            name="empty_h",
+            kind="int",
+            meaning="Opening hours that ended with an empty shelf.",
+            steered=True,
+            least=0,
+            most=24,
+        ),
+        Field(
+            name="stocked_h", kind="int", meaning="Opening hours that ended with stock.", steered=True, least=0, most=24
+        ),
+        Field(
+            name="left",
+            kind="int",
+            meaning="Units on the shelf in the evening.",
+            steered=True,
+            least=0,
+            most=100_000_000,
+        ),
+        Field(
+            name="wasted",
+            kind="int",
+            meaning="Units thrown away in the evening.",
+            steered=True,
+            least=0,
+            most=10_000_000,
+        ),
         Field(
             name="discount_bp",
             kind="int",
@@ -72,8 +95,23 @@ REPLENISHMENT = EventKind(
     subject=(),
     entities=_WHO,
     fields=(
-        Field(name="on_hand", kind="int", meaning="Units on the shelf.", required=True, least=0, most=100_000_000),
-        Field(name="on_order", kind="int", meaning="Units ordered that have not come.", least=0, most=100_000_000),
+        Field(
+            name="on_hand",
+            kind="int",
+            meaning="Units on the shelf.",
+            steered=True,
+            required=True,
+            least=0,
+            most=100_000_000,
+        ),
+        Field(
+            name="on_order",
+            kind="int",
+            meaning="Units ordered that have not come.",
+            steered=True,
+            least=0,
+            most=100_000_000,
+        ),
         Field(
             name="lead_days",
             kind="int",

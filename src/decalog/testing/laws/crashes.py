@@ -93,7 +93,7 @@ def _send(stage: Stage, step: Step) -> dict[str, tuple[str, str]]:
 
 def _answered(decision: Decision) -> str:
     """Returns what a caller is told to do, in words: the action, and what stands in the slots."""
-    return " ".join((decision.choice.action, *(slot.ref for slot in decision.choice.slots)))
+    return " ".join((decision.choice.action, *decision.choice.contents))
 
 
 def _moments(trial: Trial, steps: Sequence[Step]) -> list[_Moment]:

@@ -28,7 +28,7 @@ from decalog.trainers import train_system
 from decalog.training import TrainingPlan
 from decalog.watching import Watch, watch
 
-_ASKED = Asked(requests=60_000, slates=2_400, quantities=8_000)
+_ASKED = Asked(requests=60_000, slates=2_400, quantities=20_000)
 """The world is made so large that its history asks for about so many: what drifts shows on fewer than skill needs."""
 _BEFORE, _BEFORE_SLATES = 3 * DAY, 8 * DAY
 """So long the champion decides before the switch; what it shows is watched against its own first week."""

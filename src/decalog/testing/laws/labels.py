@@ -43,7 +43,7 @@ def check(trial: Trial) -> Verdict:
     breaches += _immature(trial.system.schema, plain, honest)
     sabotages = {
         "outcomes were lost": _without_decisive(life, orders[_PLAIN], honest),
-        "labels mature at once": _immature(trial.system.schema, plain, life.history(plain, maturity="1s")),
+        **_too_early(trial.system.schema, plain, life),
     }
     return proven(_labelled_count(honest), breaches, sabotages=sabotages)
 
@@ -177,15 +177,29 @@ def _without_decisive(life: _Life, reports: Sequence[Step], honest: Joined) -> l
 _SILENT = ("silence", "immature", "unobserved")
 
 
-def _immature(schema: Schema, records: Sequence[Record], joined: Joined) -> list[str]:
-    """Returns the labels that nobody had said and no silence had given at the time; looked up without the join."""
+def _too_early(schema: Schema, records: Sequence[Record], life: _Life) -> dict[str, list[str]]:
+    """Returns the sabotage of labels that are there before they may be: silence says nothing of a quantity."""
+    if schema.label.of:
+        return {"labels are known a day before they are told": _immature(schema, records, life.history(records), DAY)}
+    return {"labels mature at once": _immature(schema, records, life.history(records, maturity="1s"))}
+
+
+def _immature(schema: Schema, records: Sequence[Record], joined: Joined, ahead_us: int = 0) -> list[str]:
+    """Returns the labels that nobody had said and no silence had given at the time; looked up without the join.
+
+    Args:
+        schema: of the system.
+        records: of the log.
+        joined: what the join says of them.
+        ahead_us: how much later than the moment the join is asked for, as a sabotage.
+    """
     admitted = [record for record in records if record.system == schema.system and not record.reason]
     known = [record.known_time for record in admitted]
     moments = np.linspace(min(known), max(known), _MOMENTS).astype(np.int64).tolist()
     return [
         f"{what} has a label at {moment}, which nobody had said and silence could not give"
         for moment in moments
-        for what in _unsaid(schema, joined, said=list(_standing(admitted, moment)), moment=moment)
+        for what in _unsaid(schema, joined, said=list(_standing(admitted, moment)), moment=moment + ahead_us)
     ]
 
 

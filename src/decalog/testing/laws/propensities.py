@@ -106,19 +106,24 @@ def _misfits(made: Sequence[tuple[Slot, ...]]) -> Iterator[str]:
     while len(made) >= _FEWEST and any(place < len(slots) for slots in made):
         here = [slots[place] if place < len(slots) else _NO_SLOT for slots in made]
         yield from _misfits_at(here)
-        above = Counter(slot.ref for slot in here).most_common(1)[0][0]
-        made = [slots for slots, slot in zip(made, here, strict=True) if slot.ref == above]
+        above = Counter(map(_held, here)).most_common(1)[0][0]
+        made = [slots for slots, slot in zip(made, here, strict=True) if _held(slot) == above]
         place += 1
 
 
 _NO_SLOT = Slot("", propensity=None)
 
 
+def _held(slot: Slot) -> str:
+    """Returns what a slot holds: a thing or an action, with the number that was chosen for it."""
+    return slot.ref if slot.value is None else f"{slot.value!r} of {slot.ref}"
+
+
 def _misfits_at(slots: Sequence[Slot]) -> Iterator[str]:
     """Yields what does not fit between how often each thing stood in a slot and what was said of it."""
-    counts, said = Counter(slot.ref for slot in slots), dict[str, set[float | None]]()
+    counts, said = Counter(map(_held, slots)), dict[str, set[float | None]]()
     for slot in slots:
-        said.setdefault(slot.ref, set()).add(slot.propensity)
+        said.setdefault(_held(slot), set()).add(slot.propensity)
     drawn, total = len(slots), 0.0
     for ref, count in counts.items():
         p = next(iter(said[ref])) if len(said[ref]) == 1 else None

@@ -171,7 +171,7 @@ def with_candidate(decision: Decision, place: int, *, candidate: Candidate) -> D
 
 def _is_whole(decision: Decision) -> bool:
     """Returns whether a decision has all that can be tampered with: features, predictions and, in a slate, an order."""
-    is_plain = not decision.choice.verb
+    is_plain = not decision.choice.is_slate
     return bool(kept_places(decision)) and not decision.fallback and (is_plain or len(decision.choice.slots) > 1)
 
 
