@@ -16,8 +16,8 @@ MONITORS = (
         # Requests come in one batch a night, store by store: what is to show in each quarter needs four nights.
         window="4d",
         owner=_OWNER,
-        runbook="Look at one store at a time: a till that reports cases for units, lost days, prices of another list. If "
-        "all moved alike it is the season or the market: train again.",
+        runbook="Look at one store at a time: a till that reports cases for units, lost days, prices of another list. "
+        "If all moved alike it is the season or the market: train again.",
     ),
     Monitor(
         name="demand_fallback_share",

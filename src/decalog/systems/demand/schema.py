@@ -59,9 +59,7 @@ DAY = EventKind(
             least=0,
             most=24,
         ),
-        Field(
-            name="stocked_h", kind="int", meaning="Opening hours that ended with stock.", steered=True, least=0, most=24
-        ),
+        Field(name="stocked_h", kind="int", meaning="Opening hours that ended with stock.", least=0, most=24),
         Field(
             name="left",
             kind="int",

@@ -32,6 +32,7 @@ _GROUP = 4
 _IMAGES = 16
 _KILLS = 1
 _WAIT_S = 120
+_NEVER = 10**9
 _FILES = ("log/0.sqlite", "vault.sqlite")
 
 Told = Mapping[str, tuple[str, str]]
@@ -102,6 +103,9 @@ def _moments(trial: Trial, steps: Sequence[Step]) -> list[_Moment]:
     Nothing is checkpointed and nothing closed: the write-ahead logs hold everything, in the order of writing.
     """
     stage = Stage(trial, "crashes")
+    stores: list[Any] = [stage.log.store, stage.log.vault]
+    for store in stores:
+        store._writer.checkpoint_pages = _NEVER  # noqa: SLF001 - a checkpoint begins the write-ahead log anew
     moments, told = [], dict[str, tuple[str, str]]()
     for number, step in enumerate(steps):
         told |= _send(stage, step)
