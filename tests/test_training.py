@@ -130,7 +130,8 @@ from decalog.systems.fraud.system import SYSTEM
 from decalog.training import TrainingPlan, train
 root, truth = Path(sys.argv[1]), json.loads(sys.argv[2])
 plan = TrainingPlan(seed=3, at_us=99, by="someone else", test_share=0.3)
-print(train(SYSTEM, Home(root).reader(), registry=Registry(root / "there"), plan=plan, truth=lambda id_: [truth[id_]]).model)
+registry = Registry(root / "there")
+print(train(SYSTEM, Home(root).reader(), registry=registry, plan=plan, truth=lambda id_: [truth[id_]]).model)
 """
 
 

@@ -100,7 +100,7 @@ def point(world: World, ask: Ask) -> int:
 def oracle(world: World, ask: Ask) -> int:
     """Returns the policy's order on the true distribution."""
     truth, body = world.truth(ask.id), telling.request(world, ask)
-    facts = {name: value for name, value in body.items() if isinstance(value, int)}
+    facts: dict[str, Any] = {name: value for name, value in body.items() if isinstance(value, int)}
     facts |= {PRICE: body["price_minor"], COST: body["unit_cost_minor"]}
     said = Candidate(ask.id, "request", {head: float(truth[head]) for head in HEADS})
     case = Case(Event(ask.id, "replenishment", ask.at_us, 0, {}, facts), (said,), {}, lambda _name: 0.0)
