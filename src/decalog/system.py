@@ -88,7 +88,7 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-SYSTEMS: Mapping[str, str] = {name: f"decalog.systems.{name}.system:SYSTEM" for name in ("demand", "feed", "fraud")}
+SYSTEMS: Mapping[str, str] = {name: f"decalog.systems.{name}.system:SYSTEM" for name in ("feed", "fraud", "demand")}
 """Name → dotted path of the systems that come with decalog. A user's own is named by its dotted path."""
 
 
