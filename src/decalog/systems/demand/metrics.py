@@ -22,8 +22,10 @@ def _held(rows: Quantities) -> Floats:
 
 def _covered(low: float, high: float) -> Callable[[Quantities], tuple[Floats, Floats]]:
     def parts(rows: Quantities) -> tuple[Floats, Floats]:
-        inside = (rows.drawn >= np.floor(rows.quantile(low))) & (rows.drawn <= np.ceil(rows.quantile(high)))
-        return np.where(np.isfinite(rows.drawn), inside, np.nan), np.ones(rows.n)
+        # A count stands for the numbers that round to it: else 90 % of small counts would be 95 %.
+        begin, end = np.maximum(rows.drawn - 0.5, 0.0), rows.drawn + 0.5
+        inside = np.minimum(end, rows.quantile(high)) - np.maximum(begin, rows.quantile(low))
+        return np.maximum(inside, 0.0) / (end - begin), np.ones(rows.n)
 
     return parts
 
@@ -87,7 +89,7 @@ METRICS = (
         name="coverage_80",
         tier="model",
         meaning="intervals that hold what was wanted; 0.8 is right",
-        formula="share with ⌊q.10⌋ ≤ y ≤ ⌈q.90⌉",
+        formula="mean part of (y − ½, y + ½) that lies in (q.10, q.90)",
         unit="share",
         better="higher",
         compute=over_groups(_covered(0.1, 0.9)),
@@ -96,7 +98,7 @@ METRICS = (
         name="coverage_90",
         tier="model",
         meaning="the same for 0.9",
-        formula="share with ⌊q.05⌋ ≤ y ≤ ⌈q.95⌉",
+        formula="mean part of (y − ½, y + ½) that lies in (q.05, q.95)",
         unit="share",
         better="higher",
         compute=over_groups(_covered(0.05, 0.95)),

@@ -289,9 +289,9 @@ def _most_worth(asked: Replenishment, expected: Callable[[float], float], *, lea
         return expected((cases + 1) * asked.pack) - expected(cases * asked.pack) > least
 
     high = 1
-    while high < asked.room and gains(high):
+    while high < _MOST_CASES and gains(high):
         high *= 2
-    low, high = 0, min(high, asked.room)
+    low = 0
     while low < high:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if gains(middle) else (low, middle)
