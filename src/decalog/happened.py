@@ -98,6 +98,13 @@ class Known(NamedTuple):
         return Known(*columns)
 
 
+class Behind(NamedTuple):
+    """Versions of a system's events other than requests, in log order, and what reads them; see `quantities`."""
+
+    images: list[Image]
+    recover: Recover
+
+
 class Happened:
     """Decisions of a time in order, read once.
 
@@ -107,8 +114,7 @@ class Happened:
         schema: of the system.
         heads: names of what is predicted, one a label.
         untold: times of decisions that are left out, µs: another system acted, and nobody said how.
-        events: versions of the system's other events, in log order; kept where a label is a quantity.
-        recover: says what stands behind lower bounds; None for nothing.
+        behind: what says what stands behind lower bounds; None where labels are no quantities.
 
     Attributes:
         maturities: µs after which silence means 0, one a head.
@@ -122,10 +128,9 @@ class Happened:
         schema: Schema,
         heads: tuple[str, ...],
         untold: Sequence[int] = (),
-        events: Sequence[Image] = (),
-        recover: Recover | None = None,
+        behind: Behind | None = None,
     ) -> None:
-        self._events, self._recover = events, recover or as_told
+        self._told = behind
         self.rows, self.schema, self.heads, self.untold = rows, schema, heads, self.whole(untold)
         self._book = book
         self.maturities = maturities(schema)
@@ -157,11 +162,11 @@ class Happened:
 
     def _behind(self, labels: Floats, by: int) -> tuple[Bools, Floats, Floats]:
         """Returns which labels are bounds, and what stands behind them, expected and drawn."""
-        if not self.schema.label.of:
+        if self._told is None:
             return np.zeros(len(labels), np.bool_), labels, labels
         bounds = np.array([self._state(row, by).is_bound for row in self.rows], np.bool_)
         requests = [row.request for row in self.rows]
-        return bounds, *self._recover(Told(requests, labels, bounds, standing(self._events, by)), 0)
+        return bounds, *self._told.recover(Told(requests, labels, bounds, standing(self._told.images, by)), 0)
 
     def _state(self, row: Row, by: int) -> LabelState:
         first, *also = row.ids
@@ -213,21 +218,29 @@ def read_happened(log: LogTail, system: System, *, start: int) -> Happened:
     schema, book = system.schema, LabelBook(system.schema)
     taken: dict[int, list[Row]] = {}
     untold: list[int] = []
-    events: list[Image] = []
+    behind = Behind([], load(system.recovered) or as_told) if schema.label.of else None
     records = log.read(position_at(log, start))
     for record in filter(lambda one: one.system == system.name and not one.reason, records):
+        _note(behind, record)
         if record.kind == "outcome":
             book.add(record)
         elif record.root != record.seq:
             _correct(taken, record)
         elif record.kind == "decision":
             _take(taken, record, untold=untold)
-        if record.kind == "event" and schema.label.of:
-            events.append(Image(record.root, record.known_time, decode_event(record.body)))
-    heads = tuple(signal.head for signal in schema.signals) or tuple(system.models[-1].head.split("+"))
     rows = [row for one in taken.values() for row in one]
-    recover = load(system.recovered)
-    return Happened(rows, book, schema=schema, heads=heads, untold=untold, events=events, recover=recover)
+    return Happened(rows, book, schema=schema, heads=_heads(system), untold=untold, behind=behind)
+
+
+def _heads(system: System) -> tuple[str, ...]:
+    signals = system.schema.signals
+    return tuple(signal.head for signal in signals) or tuple(system.models[-1].head.split("+"))
+
+
+def _note(behind: Behind | None, record: Record) -> None:
+    """Keeps a version of an event where what stands behind labels is asked of it."""
+    if behind is not None and record.kind == "event":
+        behind.images.append(Image(record.root, record.known_time, decode_event(record.body)))
 
 
 def _take(taken: dict[int, list[Row]], record: Record, *, untold: list[int]) -> None:

@@ -6,7 +6,7 @@ expression over its /metrics too, and `rules_of` gives the rules that Prometheus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -228,9 +228,7 @@ def monitors_of(system: System) -> tuple[Monitor, ...]:
     own: tuple[Monitor, ...] = system.monitors
     declared = {monitor.watches for monitor in own}
     owner = own[0].owner if own else system.name
-    # Quantities that are lower bounds would look as if too much had been predicted.
-    asked = [one for one in _USUAL if not (one.watches == "calibration" and system.schema.label.of)]
-    named = [(monitor, owner) for monitor in asked]
+    named = [(monitor, owner) for monitor in _usual(system)]
     fed = [feature for feature in system.features.aggregates if feature.staleness]
     if fed:
         named.append((_STALE, ", ".join(sorted({feature.owner for feature in fed if feature.owner})) or owner))
@@ -240,6 +238,14 @@ def monitors_of(system: System) -> tuple[Monitor, ...]:
         if monitor.watches not in declared
     )
     return (*own, *usual)
+
+
+def _usual(system: System) -> Iterator[Monitor]:
+    """Yields what a system is watched for by its kind of label."""
+    for monitor in _USUAL:
+        # Quantities that are lower bounds would look as if too much had been predicted.
+        if not (monitor.watches == "calibration" and system.schema.label.of):
+            yield monitor
 
 
 # ---- what Prometheus can watch ----

@@ -100,21 +100,17 @@ class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, request: Event) -> Replenishment | None:
         """Returns what a request says, or None where it lacks a price, a cost or its days."""
         told = request.attributes
-        price, cost, horizon = (_number(told, name) for name in (PRICE, COST, "horizon_days"))
-        if price is None or cost is None or not horizon:
+        price, cost, horizon = (_number(told, name, 0.0) for name in (PRICE, COST, "horizon_days"))
+        if not (PRICE in told and COST in told and horizon):
             return None
-        share = (_number(told, "promo_days") or 0.0) / horizon
-        off = min(share, 1.0) * (_number(told, "discount_bp") or 0.0) / _BP
-        lead = int(_number(told, "lead_days") or 0)
-        shelf = int(_number(told, "shelf_days") or _MOST_CASES)
-        most = _number(told, "most_units")
+        off = min(_number(told, "promo_days", 0.0) / horizon, 1.0) * _number(told, "discount_bp", 0.0) / _BP
         return cls(
-            there=int(_number(told, "on_hand") or 0) + int(_number(told, "on_order") or 0),
-            pack=max(1, int(_number(told, "pack") or 1)),
-            least=int(_number(told, "least_cases") or 0),
-            most=_MOST_CASES if most is None else int(most),
+            there=int(_number(told, "on_hand", 0) + _number(told, "on_order", 0)),
+            pack=int(_number(told, "pack", 1)),
+            least=int(_number(told, "least_cases", 0)),
+            most=int(_number(told, "most_units", _MOST_CASES)),
             horizon_days=int(horizon),
-            sold_until_days=max(lead - 1, 0) + shelf,
+            sold_until_days=int(max(_number(told, "lead_days", 0) - 1, 0) + _number(told, "shelf_days", _MOST_CASES)),
             margin=max(price * (1 - off) - cost, 0.0),
             cost=cost,
             discounted=off,
@@ -188,12 +184,12 @@ class OrderPolicy:
         Where not even usual sales are known, what a planner planned, or nothing.
         """
         asked, rate = Replenishment.of(case.request), case.features.get(USUAL, -1.0)
-        planned = int(_number(case.request.attributes, "planned") or 0)
+        planned = int(_number(case.request.attributes, "planned", 0))
         if asked is None or rate < 0:
             return Verdict(_order(case, planned, f"{reason}: usual sales are not known, so what was planned"))
-        days = _number(case.request.attributes, "open_days")
+        days = _number(case.request.attributes, "open_days", asked.horizon_days)
         usual = rate * self.params.open_h
-        level = usual * ((asked.horizon_days if days is None else days) + self.params.fallback_days)
+        level = usual * (days + self.params.fallback_days)
         wanted = int(max(-(-(level - asked.there) // asked.pack), 0))
         why = f"{reason}: usual sales of {usual:.1f} a day, and {self.params.fallback_days:g} days on top"
         return self._ordered(case, asked, wanted=wanted, expected=None, reason=why)
@@ -317,6 +313,6 @@ def _reason(asked: Replenishment, said: Mapping[str, float]) -> str:
     return f"demand of {asked.horizon_days} days{promoted}: {mean:.1f} units, 8 in 10 times {low:.1f} to {high:.1f}"
 
 
-def _number(told: Mapping[str, int | float | str | bool], name: str) -> float | None:
+def _number(told: Mapping[str, int | float | str | bool], name: str, missing: float) -> float:
     value = told.get(name)
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) else missing

@@ -81,9 +81,7 @@ def _panel(events: Sequence[Event]) -> _Panel | None:
     whole = [event for event in events if "series" in event.entities]
     if not whole:
         return None
-    tokens = {
-        name: [event.entities.get(name, -1) for event in whole] for name in ("series", "item", "store", "category")
-    }
+    tokens = _tokens(whole)
     series, which = np.unique(tokens["series"], return_inverse=True)
     day = np.array([event.event_time // DAY for event in whole])
     first, days = int(day.min()), int(day.max() - day.min()) + 1
@@ -105,6 +103,11 @@ def _panel(events: Sequence[Event]) -> _Panel | None:
         known=known & ~closed,
         days=Days(item=item, store=store, category=category, dates=dates, discount=off, eves=_eves(shut)),
     )
+
+
+def _tokens(events: Sequence[Event]) -> dict[str, list[int]]:
+    named = ("series", "item", "store", "category")
+    return {name: [event.entities.get(name, -1) for event in events] for name in named}
 
 
 def _numbered(tokens: Sequence[int], which: Ints, n: int) -> Ints:
