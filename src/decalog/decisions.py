@@ -79,9 +79,16 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
         return tuple(slot.ref if slot.value is None else repr(slot.value) for slot in self.slots)
 
 
-def made_elsewhere(verb: str, refs: Sequence[str]) -> Choice:
-    """Returns another system's choice of things, in order: what it did is known, how likely it was to do it is not."""
-    return Choice(tuple(Slot(ref, place, propensity=None) for place, ref in enumerate(refs)), verb=verb)
+def made_elsewhere(verb: str, refs: Sequence[str], *, value: float | None = None) -> Choice:
+    """Returns another system's choice of things, in order: what it did is known, how likely it was to do it is not.
+
+    Args:
+        verb: the action.
+        refs: what its slots held.
+        value: the number that it chose, if the choice is one.
+    """
+    slots = (Slot(ref, place, propensity=None, value=value) for place, ref in enumerate(refs))
+    return Choice(tuple(slots), verb=verb)
 
 
 class GuardrailVerdict(msgspec.Struct, frozen=True, array_like=True):

@@ -268,21 +268,25 @@ class Ingest:
     def _imported(self, event: Event, parsed: Parsed) -> Decision:
         id_ = new_decision_id(max(self.log.known_time, self.log.clock.now_us()), self._entropy(10))
         describe = self.describe or _undescribed
-        is_slate = bool(self.schema.slate_of)
-        choice = (
-            made_elsewhere(parsed.taken, parsed.slots) if is_slate else Choice((Slot(parsed.taken, propensity=None),))
-        )
         versions = Versions("external", "", "", -1)
         return Decision(
             id_,
             event,
             self.log.position,
             describe(event, parsed.slots),
-            choice,
+            self._theirs(event, parsed),
             versions,
             mode="imported",
             taken=parsed.taken,
         )
+
+    def _theirs(self, event: Event, parsed: Parsed) -> Choice:
+        """Returns what another system chose: things in slots, a number, or an action alone."""
+        if self.schema.slate_of:
+            return made_elsewhere(parsed.taken, parsed.slots)
+        if parsed.quantity is not None:
+            return made_elsewhere(parsed.taken, (event.id,), value=parsed.quantity)
+        return Choice((Slot(parsed.taken, propensity=None),))
 
     def _event_of(self, parsed: Parsed) -> tuple[Event, int]:
         if parsed.deletes:

@@ -63,6 +63,7 @@ class Underway(msgspec.Struct):
         fallback: why there is no prediction, or "".
         judge: the one in force when it began; None in a replay, which has its own.
         slots: what another system showed.
+        quantity: the number that another system chose.
         arm: of a rollout, or "".
     """
 
@@ -78,6 +79,7 @@ class Underway(msgspec.Struct):
     fallback: str = ""
     judge: Judge | None = None
     slots: tuple[str, ...] = ()
+    quantity: float | None = None
     arm: str = ""
 
 

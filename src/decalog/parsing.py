@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -103,6 +103,7 @@ _ID = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_LENGTH)]
 _REF = Annotated[str, msgspec.Meta(max_length=ID_LENGTH)]
 _TIME = Annotated[str, msgspec.Meta(max_length=40)]
 _SLOTS = Annotated[tuple[_ID, ...], msgspec.Meta(max_length=_MOST_SLOTS)]
+_QUANTITY = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 
 
 def _outcome_struct(schema: Schema, fields: tuple[Field, ...]) -> Any:
@@ -179,11 +180,20 @@ class _OutcomeParser:
         )
 
 
+def _told(has_slots: bool, has_quantity: bool) -> Iterator[tuple[str, Any, Any]]:  # noqa: FBT001 - what a kind has
+    """Yields what may be told of another system's choice, beside its action."""
+    if has_slots:
+        yield "slots", _SLOTS, ()
+    if has_quantity:
+        yield "quantity", _QUANTITY | None, None
+
+
 class _KindParser:
     def __init__(self, schema: Schema, kind: EventKind) -> None:
         self._where = f"{schema.system} {kind.name}"
         self._kind = kind
         self._has_slots = bool(schema.slate_of) and kind is schema.request
+        self._has_quantity = bool(schema.label.of) and kind is schema.request
         self._struct = msgspec.defstruct(
             kind.name.capitalize(),
             [
@@ -193,7 +203,7 @@ class _KindParser:
                 ("taken", Literal[schema.actions] | None, None),
                 *(_field_slot(f) for f in kind.fields),
                 *(_entity_slot(e) for e in kind.entities),
-                *((("slots", _SLOTS, ()),) if self._has_slots else ()),
+                *_told(self._has_slots, self._has_quantity),
             ],
             forbid_unknown_fields=True,
             kw_only=True,
@@ -212,6 +222,7 @@ class _KindParser:
         where = self._where
         sent = _convert(where, raw, self._struct, self._decoder)
         id_, time, corrects, taken, *values = msgspec.structs.astuple(sent)
+        quantity = values.pop() if self._has_quantity else None
         slots = self._slots(values.pop()) if self._has_slots else ()
         # One look at all texts together; only if it finds something is each looked at, and the culprit named.
         plain = "".join([id_, corrects, *[value for value in values if isinstance(value, str)]]).isprintable()
@@ -231,6 +242,7 @@ class _KindParser:
             private=kept[2],
             taken=taken or "",
             slots=slots,
+            quantity=quantity,
             corrects=corrects if plain else _clean(where, "corrects", corrects),
         )
 

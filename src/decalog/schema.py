@@ -165,7 +165,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     """A request or event as the caller sent it, checked.
 
     `event_time` is None where the caller left it out; `taken` is the action that the caller's own system took, `slots`
-    what it showed, in order.
+    what it showed, in order, `quantity` the number that it chose.
     """
 
     id: str
@@ -178,6 +178,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True):
     corrects: str = ""
     deletes: str = ""
     slots: tuple[str, ...] = ()
+    quantity: float | None = None
 
 
 class ParsedOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,4 +279,4 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, request=wider)
 
 
-_RESERVED = {"id", "kind", "event_time", "taken", "corrects", "deletes", "slots"}
+_RESERVED = {"id", "kind", "event_time", "taken", "corrects", "deletes", "slots", "quantity"}

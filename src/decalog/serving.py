@@ -19,6 +19,7 @@ import numpy as np
 from decalog.candidates import Candidate, Candidates, gathered, named
 from decalog.clock import rfc3339
 from decalog.decisions import (
+    Choice,
     Decision,
     Mode,
     Versions,
@@ -163,7 +164,16 @@ class Service:
             return before
         event, alone = self.ingest.build(parsed), (Candidate(parsed.id, "request"),) if self.retrieval is None else ()
         draft = Underway(
-            event, mark, parsed.taken, self._log.position, started, {}, alone, judge=self.judge, slots=parsed.slots
+            event,
+            mark,
+            parsed.taken,
+            self._log.position,
+            started,
+            {},
+            alone,
+            judge=self.judge,
+            slots=parsed.slots,
+            quantity=parsed.quantity,
         )
         if self.trial is not None:
             arm = self.trial.rollout.arm(event)
@@ -317,7 +327,7 @@ class Service:
             arm=draft.arm,
             taken=draft.taken,
             stages_us=draft.stages_us,
-            theirs=made_elsewhere(draft.taken, draft.slots) if serving.shadow and draft.slots else None,
+            theirs=_theirs(draft) if serving.shadow else None,
         )
 
     def _repeated(self, record: Record) -> Decision:
@@ -378,6 +388,13 @@ def named_features(log: Log, decision: Decision, *, now: FeatureSet) -> dict[str
         declared = Tables(log).version(now.system, "features", version=version)
         names = tuple(feature["name"] for feature in declared["features"]) if declared else ()
     return dict(zip(names, unpack_features(packed).tolist(), strict=False))
+
+
+def _theirs(draft: Underway) -> Choice | None:
+    """Returns what another system chose where its action alone does not say it: things in slots, or a number."""
+    if draft.quantity is not None:
+        return made_elsewhere(draft.taken, (draft.event.id,), value=draft.quantity)
+    return made_elsewhere(draft.taken, draft.slots) if draft.slots else None
 
 
 def reply(record: Record, decision: Decision, *, noun: str, notice: str = "") -> dict[str, Any]:

@@ -147,8 +147,10 @@ def _theirs(decision: Decision | None) -> dict[str, Any]:
     """Returns what another system did with a request, as it was told; nothing of what was decided here."""
     if decision is None or decision.mode != "imported":
         return {}
-    slots = [slot.ref for slot in decision.choice.slots] if decision.choice.verb else []
-    return {"taken": decision.taken} | ({"slots": slots} if slots else {})
+    slots = decision.choice.slots if decision.choice.verb else ()
+    if slots and slots[0].value is not None:
+        return {"taken": decision.taken, "quantity": slots[0].value}
+    return {"taken": decision.taken} | ({"slots": [slot.ref for slot in slots]} if slots else {})
 
 
 class Replayed:

@@ -21,7 +21,8 @@ class Message(msgspec.Struct, frozen=True):
         kind: which endpoint it is meant for.
         body: exactly what a client would POST: flat, JSON values only, times as RFC 3339 strings with Z.
         theirs: what another system did with a request that nobody else was asked (`advance(alone=True)`), as further
-            values of the body: {"taken": "show", "slots": ["post-1", …]}; nothing where it was let through.
+            values of the body: {"taken": "show", "slots": ["post-1", …]}, {"taken": "order", "quantity": 48.0}; nothing
+            where it was let through.
     """
 
     at: int

@@ -206,8 +206,9 @@ class World(Clockwork):
             return [Message(at_us, kind, what)]
         theirs: dict[str, Any] = {}
         if alone:
-            self._order(what, self._theirs(self, what))
-            theirs = {"taken": ORDER}
+            units = self._theirs(self, what)
+            self._order(what, units)
+            theirs = {"taken": ORDER, "quantity": float(units)}
         return [Message(at_us, "decide", telling.request(self, what), theirs)]
 
     def _order(self, ask: Ask, units: int) -> None:

@@ -33,7 +33,7 @@ from decalog.testing.stage import Stage, Step, Trial, parts_of
 _DISORDERS = ("late", "duplicated", "corrected", "deleted")
 _MOST_READ_OUT = 100
 """Decisions that the reference computes: each costs it a walk over the whole log."""
-_NOT_ASKED = ("corrects", "deletes", "taken", "slots", "kind")
+_NOT_ASKED = ("corrects", "deletes", "taken", "slots", "quantity", "kind")
 _EVERY_VALUE = 2**62
 
 Logged = Mapping[tuple[str, str], bytes]
