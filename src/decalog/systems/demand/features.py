@@ -227,5 +227,5 @@ _AHEAD = (
     _asked("lead_days", "days until the order comes", "days"),
 )
 
-FEATURES = FeatureSet(system="demand", features=(*_RATES, *_PACES, *_SHELF, *_AHEAD), lateness="1h")
+FEATURES = FeatureSet(system="demand", features=(*_RATES, *_PACES, *_SHELF, *_AHEAD), lateness="1d")
 """All for the model; where there is none, the policy's fallback reads the series' rate too."""
