@@ -180,7 +180,8 @@ _SILENT = ("silence", "immature", "unobserved")
 def _too_early(schema: Schema, records: Sequence[Record], life: _Life) -> dict[str, list[str]]:
     """Returns the sabotage of labels that are there before they may be: silence says nothing of a quantity."""
     if schema.label.of:
-        return {"labels are known a day before they are told": _immature(schema, records, life.history(records), DAY)}
+        early = _immature(schema, records, life.history(records), schema.label.maturity_us + 2 * DAY)
+        return {"labels are known before they are told": early}
     return {"labels mature at once": _immature(schema, records, life.history(records, maturity="1s"))}
 
 
