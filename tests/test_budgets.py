@@ -64,7 +64,7 @@ LOOP = (
         "reports",
     ),
     *("monitoring", "references", "tails", "readings", "watching", "alerts"),
-    *("whatif", "whatif_slots", "whatif_verdict", "explaining", "counterfactuals", "otherwise"),
+    *("whatif", "whatif_quantities", "whatif_slots", "whatif_verdict", "explaining", "counterfactuals", "otherwise"),
     *("guardrails", "gate", "recasting", "shadowing", "loop", "hands", "happened", "figures", "tiers"),
 )
 """What closes the loop, off the way of a decision; docs/decisions/0038 says why it is counted apart from the spine."""

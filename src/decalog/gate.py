@@ -17,12 +17,13 @@ import msgspec
 import numpy as np
 
 from decalog.censoring import surmised
-from decalog.errors import DataError
+from decalog.errors import ConfigError, DataError
 from decalog.metrics import Floats, Measurement
 from decalog.statistics.calibration import calibration
 from decalog.statistics.claims import claims
 from decalog.statistics.clusters import Clusters, clusters, ratio
-from decalog.whatif import Asked, Unlearnt, named_verdict, telling_of
+from decalog.system import System
+from decalog.whatif import Asked, Gauging, Unlearnt, named_verdict, telling_of
 from decalog.whatif_verdict import WhatIf, judged
 
 _SURE = 1e-6
@@ -85,8 +86,20 @@ def gate(asked: Asked, standards: Standards) -> Gated:
         asked: the champion and the challenger, of one feature set.
         standards: that it has to meet.
     """
-    rows, evidence = telling_of(asked.deployment.system).unlearnt(asked)
+    rows, evidence = _gauging(asked.deployment.system).unlearnt(asked)
     return weighed(rows, named_verdict(judged(evidence), asked), standards=standards)
+
+
+def _gauging(system: System) -> Gauging:
+    telling = telling_of(system)
+    if isinstance(telling, Gauging):
+        return telling
+    raise ConfigError(
+        where=f"gate of {system.name}",
+        given="a log that tells of changes, and not how both models predict what neither learnt from",
+        expected="`whatif` in SYSTEM with `unlearnt`, as `Revealed` and `Slots` have it",
+        fix="Promote by hand: `decalog whatif` says what a change brings.",
+    )
 
 
 def weighed(seen: Unlearnt, money: WhatIf, *, standards: Standards) -> Gated:

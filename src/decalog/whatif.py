@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -111,6 +111,11 @@ class Telling(Protocol):
 
     def evidence(self, asked: Asked) -> Evidence:
         """Returns what the log says."""
+
+
+@runtime_checkable
+class Gauging(Telling, Protocol):
+    """How a system's log tells of a model that is to go live by itself."""
 
     def unlearnt(self, asked: Asked) -> tuple[Unlearnt, Evidence]:
         """Returns how both sides predict what neither learnt from, and what the log says."""
