@@ -16,7 +16,6 @@ import numpy as np
 
 from decalog.deployment import Deployment
 from decalog.evaluation import Outlook, choices
-from decalog.events import Event
 from decalog.examples import Bools, Examples, Floats
 from decalog.fitting import model_rows
 from decalog.metrics import Int64s
@@ -165,18 +164,15 @@ def _worth(money: QuantityPolicy, rows: _Rows, chosen: Floats) -> Floats:
 def _foreseen(money: QuantityPolicy, rows: _Rows) -> Floats:
     """Returns what the change brings by the forecast in force: the mean over its quantiles."""
     spans = np.diff(np.concatenate([[0.0], _middles(rows), [1.0]])).tolist()
-    both = zip(rows.examples.requests, rows.now.tolist(), rows.then.tolist(), rows.predictions.tolist(), strict=True)
-
-    def gain(request: Event, now: float, then: float, said: list[float]) -> float:
-        mean, *quantiles = said
-        worth = (
-            share
-            * (money.worth(request, then, label=one, usual=mean) - money.worth(request, now, label=one, usual=mean))
-            for share, one in zip(spans, quantiles, strict=True)
-        )
-        return float(sum(worth))
-
-    return np.array([gain(*one) if one[1] != one[2] else 0.0 for one in both])
+    columns = zip(rows.examples.requests, rows.now.tolist(), rows.then.tolist(), rows.predictions.tolist(), strict=True)
+    found = []
+    for request, now, then, (mean, *quantiles) in columns:
+        worth = [
+            money.worth(request, then, label=one, usual=mean) - money.worth(request, now, label=one, usual=mean)
+            for one in (quantiles if now != then else ())
+        ]
+        found.append(sum(share * one for share, one in zip(spans, worth, strict=False)))
+    return np.array(found, np.float64)
 
 
 def _middles(rows: _Rows) -> Floats:

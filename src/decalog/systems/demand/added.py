@@ -23,7 +23,7 @@ from decalog.examples import Floats
 from decalog.home import Home
 from decalog.log import Log
 from decalog.metrics import Measurement
-from decalog.outcomes import LabelBook, Outcome
+from decalog.outcomes import LabelBook, LabelState, Outcome
 from decalog.policy import Case
 from decalog.quantities import Image, Told, standing
 from decalog.quantity_metrics import usual_of
@@ -31,7 +31,7 @@ from decalog.statistics.clusters import clusters, ratio
 from decalog.systems.demand.features import FEATURES
 from decalog.systems.demand.policy import OrderCosts, OrderPolicy
 from decalog.systems.demand.recovered import recovered
-from decalog.systems.demand.schema import OVERRIDE, SCHEMA
+from decalog.systems.demand.schema import ORDER, OVERRIDE, SCHEMA
 from decalog.systems.demand.system import SYSTEM
 
 _LEAST = 20
@@ -97,12 +97,12 @@ def steps_of(log: Log, policy: OrderPolicy) -> list[Step]:
         )
     _, wanted = recovered(told, 0)
     worth = _Worth(policy, orders, wanted)
-    steps = [worth.step("the system", "a planner's rule", [(one.decided, one.fallback) for one in orders])]
-    steps.append(worth.step("the plan", "the system", [(one.planned, one.decided) for one in orders]))
-    steps.append(worth.step("planners' changes", "the system", [(one.override, one.decided) for one in orders]))
+    steps = [worth.step("the system", "a planner's rule", pairs=[(one.decided, one.fallback) for one in orders])]
+    steps.append(worth.step("the plan", "the system", pairs=[(one.planned, one.decided) for one in orders]))
+    steps.append(worth.step("planners' changes", "the system", pairs=[(one.override, one.decided) for one in orders]))
     for why in sorted({one.why for one in orders if one.override is not None}):
         pairs = [(one.override if one.why == why else None, one.decided) for one in orders]
-        steps.append(worth.step(f"changes for {why or 'no reason'}", "the system", pairs))
+        steps.append(worth.step(f"changes for {why or 'no reason'}", "the system", pairs=pairs))
     return steps
 
 
@@ -114,7 +114,7 @@ class _Worth:
         self._groups = np.array([one.request.entities.get("series", -1) for one in orders], np.int64)
         self._usual = usual_of(wanted, self._groups)
 
-    def step(self, name: str, over: str, pairs: Sequence[tuple[float | None, float | None]]) -> Step:
+    def step(self, name: str, over: str, *, pairs: Sequence[tuple[float | None, float | None]]) -> Step:
         """Returns what the first of each pair brings beyond the second, where both are known."""
         places = [place for place, both in enumerate(pairs) if None not in both and np.isfinite(self._wanted[place])]
         if len(places) < _LEAST:
@@ -131,29 +131,26 @@ class _Worth:
 
 def _read(log: Log, policy: OrderPolicy) -> tuple[list[Order], Told]:
     """Returns orders that were decided here and what is known of them, with the days that were told."""
-    book, images, decisions = LabelBook(SCHEMA), list[Image](), list[tuple[Record, Decision]]()
-    for record in log.read():
-        if record.system != SYSTEM.name or record.reason:
-            continue
-        if record.kind == "outcome":
-            book.add(record)
-        elif record.kind == "event":
-            images.append(Image(record.root, record.known_time, decode_event(record.body)))
-        elif record.kind == "decision":
-            decision = decode_decision(record.body)
-            decisions += [(record, decision)] if decision.mode == "live" else []
-    now = log.known_time
-    found = [(decision, *_known(book, record, now)) for record, decision in decisions]
-    kept = [(decision, label, is_bound, said) for decision, label, is_bound, said in found if np.isfinite(label)]
-    orders = [_order(decision, said, policy) for decision, _, _, said in kept]
-    labels, bounds = np.array([one[1] for one in kept]), np.array([one[2] for one in kept], np.bool_)
+    own = [record for record in log.read() if record.system == SYSTEM.name and not record.reason]
+    book, now = LabelBook(SCHEMA), log.known_time
+    book.add_all(own)
+    images = [Image(one.root, one.known_time, decode_event(one.body)) for one in own if one.kind == "event"]
+    found = [(decision, *_known(book, record, now)) for record, decision in _live(own)]
+    kept = [(decision, state, said) for decision, state, said in found if state.value is not None]
+    orders = [_order(decision, said, policy) for decision, _, said in kept]
+    labels = np.array([state.value for _, state, _ in kept], np.float64)
+    bounds = np.array([state.is_bound for _, state, _ in kept], np.bool_)
     return orders, Told([one.request for one in orders], labels, bounds, standing(images, now))
 
 
-def _known(book: LabelBook, record: Record, now: int) -> tuple[float, bool, Mapping[str, Outcome]]:
-    state = book.label(record.id, decided=record.known_time, acted="order", known_by=now)
-    said = {outcome.kind: outcome for _, outcome in book.outcomes(record.id, now)}
-    return (np.nan if state.value is None else float(state.value)), state.is_bound, said
+def _live(own: Sequence[Record]) -> Iterator[tuple[Record, Decision]]:
+    decided = ((record, decode_decision(record.body)) for record in own if record.kind == "decision")
+    return ((record, decision) for record, decision in decided if decision.mode == "live")
+
+
+def _known(book: LabelBook, record: Record, now: int) -> tuple[LabelState, Mapping[str, Outcome]]:
+    state = book.label(record.id, decided=record.known_time, acted=ORDER, known_by=now)
+    return state, {outcome.kind: outcome for _, outcome in book.outcomes(record.id, now)}
 
 
 def _order(decision: Decision, said: Mapping[str, Outcome], policy: OrderPolicy) -> Order:
