@@ -130,17 +130,31 @@ def test_the_code_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: 
     run_page(str(page), page.read_text(encoding="utf-8"), tmp_path)
 
 
-def test_the_example_of_feed_runs() -> None:
+def told_by(example: str) -> str:
+    """Returns what an example prints."""
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / "feed.py"],
+        [sys.executable, ROOT / "examples" / example],
         capture_output=True,
         text=True,
         timeout=COMMAND_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^ask-2: \d+ about chess; 12 of 12 slots from \d+ posts, by dpp$", done.stdout, re.MULTILINE)
-    assert done.stdout.endswith("filter     taken out: muted\n")
+    return done.stdout
+
+
+def test_the_example_of_demand_runs() -> None:
+    told = told_by("demand.py")
+    assert "as a lower bound" in told
+    assert "of 534 orders sold out: what was wanted is recovered" in told
+    plain, careful = (int(one) for one in re.findall(r"^rolls\b.*?: (\d+) units", told, re.MULTILINE))
+    assert 50 < plain <= careful + 6
+
+
+def test_the_example_of_feed_runs() -> None:
+    told = told_by("feed.py")
+    assert re.search(r"^ask-2: \d+ about chess; 12 of 12 slots from \d+ posts, by dpp$", told, re.MULTILINE)
+    assert told.endswith("filter     taken out: muted\n")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -190,7 +190,7 @@ def quantities_of(made: Iterable[Choice]) -> Floats:
 def _check_enough(parts: Split, plan: TrainingPlan, *, system: System) -> None:
     if parts.train.n < plan.least_positives or parts.test.n < plan.least_test_positives:
         told = f"{parts.train.n} requests with a label in the training part and {parts.test.n} in the test part"
-        raise too_few(told, plan, system=system.name)
+        raise too_few(told, plan, system=system.name, of="requests with a label")
 
 
 def _on_all(history: QuantityHistory, chosen: ModelSpec, *, seed: int) -> Model:

@@ -262,12 +262,12 @@ def _parts(history: History, plan: TrainingPlan) -> Split:
     return parts
 
 
-def too_few(given: str, plan: TrainingPlan, *, system: str) -> DataError:
-    """Returns the error that says what a training lacks."""
+def too_few(given: str, plan: TrainingPlan, *, system: str, of: str = "positives") -> DataError:
+    """Returns the error that says what a training lacks, and of what."""
     return DataError(
         where=f"training of {system}",
         given=given,
-        expected=f"at least {plan.least_positives} positives to learn from and {plan.least_test_positives} later "
+        expected=f"at least {plan.least_positives} {of} to learn from and {plan.least_test_positives} later "
         "ones to be judged on",
         fix="Wait until more labels mature, or import older history with its outcomes; fewer teach noise.",
     )
