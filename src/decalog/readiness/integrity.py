@@ -248,7 +248,8 @@ def _lawful(subject: Subject, check: Callable[[Trial], Verdict], fault: str) -> 
     tried = "".join(f", {count:,} {kind}" for kind, count in verdict.tried.items())
     wrong = verdict.text().replace("\n", "; ")
     said = wrong or f"{verdict.checked:,} checked{tried}; {len(verdict.noticed)} sabotages noticed"
-    return Measured(value=float(len(verdict.breaches) + (not verdict.checked)), n=verdict.checked, said=said)
+    bad = len(verdict.breaches) + len(verdict.missed) + (not verdict.checked)
+    return Measured(value=float(bad), n=verdict.checked, said=said)
 
 
 def _tried(subject: Subject, check: Callable[[Trial], Verdict]) -> Verdict:
