@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.homes import add_model, fill_home
-from tests.readiness.small import check_of, subject_of
+from tests.readiness.small import SLO, check_of, subject_of
 
 from decalog.errors import DataError, DecalogError, LogUnavailableError
 from decalog.home import Home
@@ -24,6 +24,7 @@ from decalog.readiness import detection, faults, integrity, latency
 from decalog.readiness.loads import Ran
 from decalog.readiness.machine import Machine
 from decalog.readiness.serve import Load, load
+from decalog.readiness.slo import FILE
 from decalog.readiness.subject import Subject
 from decalog.reports import Completeness, Contender, MetricInfo, Report, Support
 from decalog.system import find_system
@@ -79,6 +80,15 @@ def test_outcomes_of_other_slates_do_not_calibrate_those_that_are_decided_again(
     assert "calibration" in asked["fraud"]
     assert "calibration" not in asked["feed"]
     assert {"spread", "prediction", "reports"} <= asked["feed"]
+
+
+def test_what_decided_nothing_yet_decides_on_a_copy_with_its_fault_as_without(tmp_path: Path) -> None:
+    home = fill_home(tmp_path / "home")
+    (home.root / FILE).write_text(SLO, encoding="utf-8")
+    with subject_of(home) as subject:
+        found, faulty = (check_of("skew").measure(subject, fault) for fault in ("", "one bit of a feature"))
+    assert found.n >= 40
+    assert (found.value, faulty.value) == (0.0, 1.0)
 
 
 def test_a_certificate_covers_as_many_decisions_as_it_has_to(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

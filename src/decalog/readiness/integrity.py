@@ -58,8 +58,8 @@ def skew(subject: Subject, fault: str) -> Measured:
     """
     wanted = min(subject.slo.parity_decisions, 1_000) if subject.quick else subject.slo.parity_decisions
     with subject.reading() as (deployment, _):
-        found = _certified(deployment, wanted, fault)
-    if found.compared < wanted:
+        found = _certified(deployment, wanted, fault) if _start(deployment, 1) >= 0 else None
+    if found is None or found.compared < wanted:
         found = _decided_again(subject, wanted, fault)
     if found.compared < wanted:
         raise DataError(
