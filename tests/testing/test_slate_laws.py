@@ -263,7 +263,7 @@ def test_a_caller_who_was_told_another_slate_was_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crashes, "_KILLS", 0)
-    monkeypatch.setattr(crashes, "_IMAGES", 2)
+    monkeypatch.setattr(crashes, "_IMAGES", 6)
     honest = crashes._answered
     monkeypatch.setattr(crashes, "_answered", lambda decision: f"{honest(decision)} {next(TURN)}")
     found = crashes.check(trial(FEED, tmp_path))
