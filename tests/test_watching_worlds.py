@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tests.homes import add_model
 from tests.slate_log import FEATURES as SLATE_FEATURES
+from tests.slate_log import HEADS, Clicks, SlateLog
 from tests.slate_log import START as SLATES_START
 from tests.slate_log import SYSTEM as SLATES
-from tests.slate_log import Clicks, SlateLog
 
 from decalog.candidates import Candidate
 from decalog.clock import DAY, HOUR, ManualClock
@@ -20,6 +20,7 @@ from decalog.deployment import Deployment, Setup
 from decalog.events import Event
 from decalog.examples import History
 from decalog.home import Home
+from decalog.models.base import Floats, Model
 from decalog.models.linear import Threshold
 from decalog.operations import quiet, watch_log, watched_champion
 from decalog.references import REFERENCE, Reference, Seen, flows_of, public_values, reference_of
@@ -125,22 +126,31 @@ def reference_of_home(found: Champion) -> Reference:
 DAYS, A_DAY = 12, 48
 
 
-class Asked:
-    """Slates by the clock for twelve days, clicked as often as predicted."""
+class Alike(Clicks):
+    """Knows how often posts are clicked, and none from another."""
 
-    def __init__(self, folder: Path, *, fault: float = 1.0) -> None:
-        self.log = SlateLog(folder, model=Clicks())
+    def predict(self, rows: Floats) -> Floats:
+        return np.full((len(rows), len(HEADS)), 0.1)
+
+
+class Asked:
+    """Slates by the clock, twelve days if not said, clicked as often as predicted."""
+
+    def __init__(self, folder: Path, *, fault: float = 1.0, hours: int = DAYS * 24, model: Model | None = None) -> None:
+        often = 2 if model is None else 20
+        self.log = SlateLog(folder, model=model or Clicks())
         rng = np.random.default_rng(3)
-        for hour in range(DAYS * 24):
+        for hour in range(hours):
             self.log.add("post", hour, post=f"p{hour}", author=f"a{hour % 7}", topic="t")
             self.log.shelf.posts = dict(list(self.log.shelf.posts.items())[-12:])
             if hour >= 10 * 24:
                 self.log.shelf.describe = lambda request, refs: tuple(self._late(request, refs, fault))  # type: ignore[method-assign]
-            for place in range(2):
-                decision = self.log.ask(hour + 0.2 + 0.3 * place, user=f"u{rng.integers(40)}", size=6)
+            for place in range(often):
+                at = hour + 0.2 + 0.6 / often * place
+                decision = self.log.ask(at, user=f"u{rng.integers(40)}", size=6)
                 top = chosen(decision)[0]
                 if rng.random() < top.predictions["p_click"]:
-                    self.log.said("click", hour + 0.25 + 0.3 * place, of=decision.request.id, ref=top.ref)
+                    self.log.said("click", at + 0.05 / often, of=decision.request.id, ref=top.ref)
         self.log.log.commit()
 
     def _late(self, request: Event, refs: Sequence[str], fault: float) -> Iterator[Candidate]:
@@ -149,12 +159,12 @@ class Asked:
             age_s = int(float(found.attributes.get("age_s", 0)) * fault)
             yield msgspec.structs.replace(found, attributes={"age_s": age_s})
 
-    def watch(self, *, until: float = DAYS * 24, since: int = 3) -> Watch:
+    def watch(self, *, until: float = DAYS * 24, since: float = 3) -> Watch:
         kept = Reference(since=SLATES_START, until=SLATES_START + DAY, rows=1, columns={})
         heads = tuple(signal.head for signal in SLATES.schema.signals)
         ours = Champion(version="m1", features=SLATE_FEATURES, heads=heads, reference=kept)
         now = SLATES_START + int(until * HOUR)
-        return watch(SLATES, self.log.log, champion=ours, since_us=since * DAY, now_us=now)
+        return watch(SLATES, self.log.log, champion=ours, since_us=int(since * DAY), now_us=now)
 
 
 def test_slates_are_compared_with_the_champions_own_first_week(tmp_path: Path) -> None:
@@ -185,4 +195,14 @@ def test_slates_are_quiet_and_a_unit_error_of_a_candidates_fact_is_found(tmp_pat
     assert "age_s" in standing["feed_inputs"].said
     assert "p_click" in standing["feed_predictions"].said
     for one in (quiet_log, broken):
+        one.log.log.close()
+
+
+def test_a_model_that_predicts_all_posts_alike_is_found_within_hours(tmp_path: Path) -> None:
+    alike, apart = Asked(tmp_path / "alike", hours=6, model=Alike()), Asked(tmp_path / "apart", hours=6, model=Clicks())
+    (finding,) = alike.watch(until=6, since=0.25).findings
+    assert (finding.monitor, finding.stands) == ("feed_spread", True)
+    assert finding.said.startswith("0 (0 to 0) of ")
+    assert apart.watch(until=6, since=0.25).findings == ()
+    for one in (alike, apart):
         one.log.log.close()

@@ -116,7 +116,8 @@ class Judge:
         try:
             values = model.predict(draft.features[:, self._columns]).reshape(len(draft.features), len(self.heads))
             if isinstance(draft.candidates, Candidates):
-                values = values.astype(np.float32).astype(np.float64)  # hundreds are logged: half the bytes
+                with np.errstate(over="ignore"):  # what is beyond its range is not finite
+                    values = values.astype(np.float32).astype(np.float64)  # hundreds are logged: half the bytes
         except Exception:  # noqa: BLE001  # the edge of an engine: whatever a model raises is a recorded fallback
             draft.fallback = "model_error"
         else:

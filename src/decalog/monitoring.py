@@ -23,6 +23,7 @@ Quantity = Literal[
     "rejected",
     "reported",
     "prediction",
+    "spread",
     "worth",
     "silence",
     "unheard",
@@ -50,6 +51,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     | rejected | share of rows that went to quarantine, by kind | – |
     | reported | reports of these kinds a decision that took an action of `among` | kinds of outcomes |
     | prediction | mean of a head | the head |
+    | spread | deviation of a head among what competes for a slate over its mean; mean | the head; () for the first |
     | worth | mean expected value of a decision, minor units of the base currency | – |
     | silence | features whose rows have been silent for longer than they declare | – |
     | unheard | kinds of outcomes of which nothing came, though the champion's reference had some | kinds; () for all |
@@ -206,6 +208,17 @@ _USUAL = (
         runbook="Train again; until then raise or lower the policy's thresholds by as much.",
     ),
 )
+_FLAT = Monitor(
+    name="spread",
+    meaning="what competes for a slate is predicted almost alike: the order is hardly better than drawn",
+    watches="spread",
+    alert="below",
+    level=0.1,
+    window="6h",
+    owner="",
+    runbook="Replay a decision: features that are all alike or empty mean data, others a model that learnt or loaded "
+    "nothing: roll back.",
+)
 _STALE = Monitor(
     name="feature_stale",
     meaning="features whose rows have been silent for longer than they declare: their windows run empty",
@@ -242,7 +255,7 @@ def monitors_of(system: System) -> tuple[Monitor, ...]:
 
 def _usual(system: System) -> Iterator[Monitor]:
     """Yields what a system is watched for by its kind of label."""
-    for monitor in _USUAL:
+    for monitor in (*_USUAL, *((_FLAT,) if system.schema.slate_of else ())):
         # Quantities that are lower bounds would look as if too much had been predicted.
         if not (monitor.watches == "calibration" and system.schema.label.of):
             yield monitor

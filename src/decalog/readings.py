@@ -201,6 +201,11 @@ def _prediction(look: Look) -> Iterator[Reading]:
     yield from _mean(look, [one.lead.get(look.monitor.of[0]) for one in look.decided])
 
 
+def _spread(look: Look) -> Iterator[Reading]:
+    head = (*look.monitor.of, *look.champion.heads, "")[0]
+    yield from _mean(look, [one.spread.get(head) for one in look.decided])
+
+
 def _worth(look: Look) -> Iterator[Reading]:
     yield from _mean(look, [one.worth for one in look.decided])
 
@@ -417,6 +422,7 @@ _QUANTITIES: Mapping[str, Callable[[Look], Iterable[Reading]]] = {
     "rejected": _rejected,
     "reported": _reported,
     "prediction": _prediction,
+    "spread": _spread,
     "worth": _worth,
     "silence": _silence,
     "unheard": _unheard,

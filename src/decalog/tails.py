@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from decalog.candidates import Candidate, named
+from decalog.candidates import Candidate, Candidates, gathered, named
 from decalog.clock import DAY, rfc3339
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.errors import ModelError, UnknownRecordError
@@ -138,7 +138,8 @@ class Decided(NamedTuple):
     """A decision as the watch counts it.
 
     `whose` is the token of the person, below 0 for nobody; `took_us` parsed request to prediction; `worth` its expected
-    value, minor units; `facts` public values of the request; `lead` predictions of the candidate that stands for it.
+    value, minor units; `facts` public values of the request; `lead` predictions of the candidate that stands for it;
+    `spread` how much each head differs among what competes for a slate: standard deviation over mean.
     """
 
     known: int
@@ -150,6 +151,7 @@ class Decided(NamedTuple):
     stages: Mapping[str, int]
     facts: Mapping[str, Any]
     lead: Mapping[str, float]
+    spread: Mapping[str, float]
 
 
 class Tail(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,6 +251,7 @@ class _Reader:
                 stages=stages,
                 facts=request.attributes,
                 lead={} if lead is None else lead.predictions,
+                spread=_spread(decision.candidates) if decision.choice.verb else {},
             )
         )
         # Multiplicative hashing (Knuth): evenly spread over any period that the log may have.
@@ -311,6 +314,17 @@ class _Reader:
             reports=self._reports,
             heard={kind: _whole(times) for kind, times in self._heard.items()},
         )
+
+
+def _spread(candidates: Sequence[Candidate] | Candidates) -> Mapping[str, float]:
+    """Returns how much each head differs among what competes; nothing where nothing is predicted, or of one alone."""
+    told = gathered(candidates)
+    rows = told.rows
+    if len(rows) < 2:  # noqa: PLR2004 - one is like itself
+        return {}
+    with np.errstate(invalid="ignore", divide="ignore"):  # a mean of 0 has no spread, and is another monitor's
+        spread = np.std(rows, axis=0) / np.abs(np.mean(rows, axis=0))
+    return dict(zip(told.heads, spread.tolist(), strict=True))
 
 
 def _whole(values: Iterable[int]) -> Int64s:

@@ -101,6 +101,7 @@ def test_the_house_shows_each_system_with_its_paths_its_alerts_and_its_clock(
         assert words in page
     assert "World time" in page
     assert "3,600× as fast, simulated" in page
+    assert re.search(r"of \d+ in 14 days; silence is a label after \d+\.0 days", page)
     assert re.search(r'aria-label="decisions an? \w+ by action; \d+ in the last whole one"', page)
     assert "alert" not in runner.run(room(filled.root).get("/")).text.split("<main", 1)[1].split("no alert stands")[0]
 

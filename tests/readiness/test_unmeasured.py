@@ -15,17 +15,21 @@ from typing import Any
 import msgspec
 import pytest
 from tests.homes import add_model, fill_home
-from tests.readiness.small import check_of, subject_of
+from tests.readiness.small import SLO, check_of, subject_of
 
 from decalog.errors import DataError, DecalogError, LogUnavailableError
 from decalog.home import Home
 from decalog.metrics import Measurement
-from decalog.readiness import faults, integrity, latency
+from decalog.readiness import detection, faults, integrity, latency
 from decalog.readiness.loads import Ran
 from decalog.readiness.machine import Machine
 from decalog.readiness.serve import Load, load
+from decalog.readiness.slo import FILE
 from decalog.readiness.subject import Subject
 from decalog.reports import Completeness, Contender, MetricInfo, Report, Support
+from decalog.system import find_system
+from decalog.testing.laws import crashes
+from decalog.testing.laws.law import proven
 from decalog.training import REPORT
 
 
@@ -51,6 +55,40 @@ def subject(home: Home) -> Iterator[Subject]:
 def quiet(idle: Home) -> Iterator[Subject]:
     with subject_of(idle) as made:
         yield made
+
+
+def test_a_law_that_overlooks_its_own_sabotage_proves_nothing(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crashes, "check", lambda _: proven(3, [], sabotages={"a lie": []}))
+    found = check_of("torn_log").measure(subject, "")
+    assert (found.value, found.said) == (1.0, "sabotage not noticed: a lie")
+
+
+def test_outcomes_of_other_slates_do_not_calibrate_those_that_are_decided_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: dict[str, set[str]] = {}
+
+    def watch(system: Any, *_log: Any, only: set[str], **_times: Any) -> None:
+        asked[system.name] = only
+
+    monkeypatch.setattr(detection, "watch", watch)
+    made: Any = SimpleNamespace(log=SimpleNamespace(known_time=1), begun=0)
+    for name in ("fraud", "feed"):
+        detection._watched(made, find_system(name), None)  # type: ignore[arg-type]
+    assert "calibration" in asked["fraud"]
+    assert "calibration" not in asked["feed"]
+    assert {"spread", "prediction", "reports"} <= asked["feed"]
+
+
+def test_what_decided_nothing_yet_decides_on_a_copy_with_its_fault_as_without(tmp_path: Path) -> None:
+    home = fill_home(tmp_path / "home")
+    (home.root / FILE).write_text(SLO, encoding="utf-8")
+    with subject_of(home) as subject:
+        found, faulty = (check_of("skew").measure(subject, fault) for fault in ("", "one bit of a feature"))
+    assert found.n >= 40
+    assert (found.value, faulty.value) == (0.0, 1.0)
 
 
 def test_a_certificate_covers_as_many_decisions_as_it_has_to(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

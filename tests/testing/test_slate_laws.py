@@ -19,6 +19,7 @@ from decalog.models.base import Floats, Model, ModelSpec, SlateSet
 from decalog.outcomes import LabelBook, Outcome
 from decalog.policy import Case, Verdict
 from decalog.retrieval import Hurried, Retrieved
+from decalog.stores import sqlite
 from decalog.system import System, find_system
 from decalog.systems.feed.policy import FeedPolicy
 from decalog.systems.feed.retrieval import FeedRetrieval
@@ -203,6 +204,15 @@ def test_labels_of_things_that_go_by_when_outcomes_came_are_caught(
 # 6 fallbacks
 
 
+def test_a_town_that_tells_of_its_readers_before_anybody_posts_has_something_to_choose_from(tmp_path: Path) -> None:
+    large = msgspec.structs.replace(trial(FEED, tmp_path), requests=40, scale=0.4)
+    past, live = traffic.history(large), traffic.live(large)
+    assert sum(step.body.get("taken") == "show" for step in past) == 20
+    assert "post" in {step.body.get("kind") for step in past}
+    assert len(live) < len(past)
+    assert fallbacks.check(large).holds
+
+
 class Shameless(FeedPolicy):
     """Shows what was ruled out."""
 
@@ -253,11 +263,20 @@ def test_a_caller_who_was_told_another_slate_was_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crashes, "_KILLS", 0)
-    monkeypatch.setattr(crashes, "_IMAGES", 2)
+    monkeypatch.setattr(crashes, "_IMAGES", 6)
     honest = crashes._answered
     monkeypatch.setattr(crashes, "_answered", lambda decision: f"{honest(decision)} {next(TURN)}")
     found = crashes.check(trial(FEED, tmp_path))
     assert "was told otherwise than it stands in the log" in "\n".join(found.breaches)
+
+
+def test_what_a_crash_tears_off_was_not_moved_out_of_the_log_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_CHECKPOINT_PAGES", 20)
+    monkeypatch.setattr(crashes, "_KILLS", 0)
+    monkeypatch.setattr(crashes, "_IMAGES", 1)
+    assert crashes.check(trial(FEED, tmp_path)).noticed == ("acknowledged before it was durable",)
 
 
 # 9 skill

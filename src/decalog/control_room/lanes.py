@@ -142,16 +142,22 @@ def _hear(place: Place, window: Window, columns: Sequence[Mapping[str, float]], 
         *window.ends,
         _legend(names, "outcome "),
     )
-    labels = _labels(told)
+    labels, schema = _labels(told), find_system(place.system).schema
+    ages = sorted((schema.label.maturity_us, *(signal.maturity_us for signal in schema.signals)))
     facts = [
         Fact("today", number(columns[-1].get("outcomes", 0.0) if columns else 0.0), "outcomes"),
-        Fact("labels mature after", span(find_system(place.system).schema.label.maturity_us)),
+        Fact("labels mature after", " to ".join(dict.fromkeys((span(ages[0]), span(ages[-1]))))),
         Fact("refused rows", number(refused), "since yesterday", "bad" if refused else ""),
     ]
     if labels is not None:
         known, n = labels
-        facts.insert(1, Fact("labels known", percent(known / n) if n else "–", f"of {number(n)} in 14 days"))
+        facts.insert(1, Fact("labels known", percent(known / n) if n else "–", _since(n, ages[-1])))
     return Lane("hear", "Hear", "outcomes become labels", chart, tuple(facts))
+
+
+def _since(n: int, age_us: int) -> str:
+    """Returns of what labels are known: until then nobody can tell that nothing was done from that nothing came yet."""
+    return f"of {number(n)} in 14 days; silence is a label after {span(age_us)}"
 
 
 def _labels(told: Measured | None) -> tuple[int, int] | None:

@@ -247,8 +247,11 @@ def _ears(system: System) -> tuple[System, System, System]:
 
 
 def _watched(made: Rehearsal, system: System, champion: Champion) -> Watch:
+    """Returns what a watch sees; of slates without calibration, since outcomes are of those that were shown then."""
     now = made.log.known_time
-    return watch(system, made.log, champion=champion, since_us=now - made.begun, now_us=now)
+    quantities = {monitor.watches for monitor in monitors_of(system)}
+    only = quantities - {"calibration"} if system.schema.slate_of else quantities
+    return watch(system, made.log, champion=champion, since_us=now - made.begun, now_us=now, only=only)
 
 
 def _loss(name: str, calm: Seen, run: Seen, *, deaf: bool, budget: int, known: set[str]) -> Loss:

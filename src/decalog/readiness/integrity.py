@@ -58,8 +58,8 @@ def skew(subject: Subject, fault: str) -> Measured:
     """
     wanted = min(subject.slo.parity_decisions, 1_000) if subject.quick else subject.slo.parity_decisions
     with subject.reading() as (deployment, _):
-        found = _certified(deployment, wanted, fault)
-    if found.compared < wanted:
+        found = _certified(deployment, wanted, fault) if _start(deployment, 1) >= 0 else None
+    if found is None or found.compared < wanted:
         found = _decided_again(subject, wanted, fault)
     if found.compared < wanted:
         raise DataError(
@@ -248,7 +248,8 @@ def _lawful(subject: Subject, check: Callable[[Trial], Verdict], fault: str) -> 
     tried = "".join(f", {count:,} {kind}" for kind, count in verdict.tried.items())
     wrong = verdict.text().replace("\n", "; ")
     said = wrong or f"{verdict.checked:,} checked{tried}; {len(verdict.noticed)} sabotages noticed"
-    return Measured(value=float(len(verdict.breaches) + (not verdict.checked)), n=verdict.checked, said=said)
+    bad = len(verdict.breaches) + len(verdict.missed) + (not verdict.checked)
+    return Measured(value=float(bad), n=verdict.checked, said=said)
 
 
 def _tried(subject: Subject, check: Callable[[Trial], Verdict]) -> Verdict:

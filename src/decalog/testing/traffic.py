@@ -48,7 +48,7 @@ def messages(trial: Trial) -> list[Message]:
 
 
 def history(trial: Trial) -> list[Step]:
-    """Returns the first half of a world's messages as history: nothing was decided here."""
+    """Returns what came with the first half of a world's requests as history: nothing was decided here."""
     first, _ = _halves(messages(trial))
     return [
         Step(m.at, "outcome" if m.kind == "outcome" else "event", {**_timed(m), **m.theirs}, _shown(m.theirs))
@@ -57,7 +57,7 @@ def history(trial: Trial) -> list[Step]:
 
 
 def live(trial: Trial) -> list[Step]:
-    """Returns the second half as live traffic with every disorder that a log must take."""
+    """Returns what came with the second half as live traffic with every disorder that a log must take."""
     _, second = _halves(messages(trial))
     return list(_Disorder(trial.system.schema, trial.seed).steps(second))
 
@@ -155,7 +155,10 @@ class _Disorder:
 
 
 def _halves(found: Sequence[Message]) -> tuple[Sequence[Message], Sequence[Message]]:
-    return found[: len(found) // 2], found[len(found) // 2 :]
+    """Returns the messages in two parts of as many requests: a log may begin with a thousand rows that ask nothing."""
+    asked = [place for place, message in enumerate(found) if message.kind == "decide"]
+    middle = asked[len(asked) // 2]
+    return found[:middle], found[middle:]
 
 
 def _shown(theirs: Mapping[str, Any]) -> tuple[str, ...]:

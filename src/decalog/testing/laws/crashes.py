@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from decalog.decisions import Decision, decode_decision
 from decalog.errors import DecalogError
 from decalog.home import Home
 from decalog.log import verify_chain
+from decalog.stores.sqlite import connect
 from decalog.system import System
 from decalog.testing import traffic
 from decalog.testing.laws.law import Verdict, proven
@@ -32,7 +34,6 @@ _GROUP = 4
 _IMAGES = 16
 _KILLS = 1
 _WAIT_S = 120
-_NEVER = 10**9
 _FILES = ("log/0.sqlite", "vault.sqlite")
 
 Told = Mapping[str, tuple[str, str]]
@@ -52,8 +53,7 @@ def check(trial: Trial) -> Verdict:
     for number in range(_KILLS):
         home, told = _killed(small, after=(number + 1) * len(steps) // (_KILLS + 1), number=number)
         breaches += _breaches(small, steps, told, home=home)
-    early = _torn(small, moments, _IMAGES, rng)
-    lie = _breaches(small, steps, moments[-1].told, home=early.home)
+    lie = _breaches(small, steps, moments[-1].told, home=_torn(small, moments, _IMAGES, rng).home)
     return proven(_IMAGES + _KILLS, breaches, sabotages={"acknowledged before it was durable": lie})
 
 
@@ -103,22 +103,25 @@ def _moments(trial: Trial, steps: Sequence[Step]) -> list[_Moment]:
     Nothing is checkpointed and nothing closed: the write-ahead logs hold everything, in the order of writing.
     """
     stage = Stage(trial, "crashes")
-    stores: list[Any] = [stage.log.store, stage.log.vault]
-    for store in stores:
-        store._writer.checkpoint_pages = _NEVER  # noqa: SLF001 - a checkpoint begins the write-ahead log anew
     moments, told = [], dict[str, tuple[str, str]]()
-    for number, step in enumerate(steps):
-        told |= _send(stage, step)
-        if number % _GROUP == 0:
-            stage.log.commit()
-            moments.append(_Moment(dict(told), {name: _length(stage.home.root, name) for name in _FILES}))
-    shutil.copytree(stage.home.root, trial.folder / "crashes-copy")
-    stage.close()
+    with closing(stage), _looked_at(root := stage.home.root):
+        for number, step in enumerate(steps):
+            told |= _send(stage, step)
+            if number % _GROUP == 0:
+                stage.log.commit()
+                moments.append(_Moment(dict(told), {name: _wal(root, name).stat().st_size for name in _FILES}))
+        shutil.copytree(root, trial.folder / "crashes-copy")
     return moments
 
 
-def _length(root: Path, name: str) -> int:
-    return _wal(root, name).stat().st_size
+@contextmanager
+def _looked_at(root: Path) -> Iterator[None]:
+    """Reads in a home's files all the while: what is written meanwhile is not moved out of the write-ahead logs."""
+    with ExitStack() as readers:
+        for name in _FILES:
+            reader = readers.enter_context(closing(connect(root / name, writer=False)))
+            reader.executescript("BEGIN; SELECT * FROM sqlite_master")
+        yield
 
 
 def _wal(root: Path, name: str) -> Path:
