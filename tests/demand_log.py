@@ -16,6 +16,8 @@ from decalog.simulation import fill, rates_of
 from decalog.systems.demand.simulate import World
 from decalog.systems.demand.system import SYSTEM
 from decalog.tables import Tables
+from decalog.trainers import train_system
+from decalog.training import TrainingPlan
 
 START = 20_000 * DAY
 """Midnight of day 0."""
@@ -127,5 +129,34 @@ def played(root: Path, *, days: int, seed: int = 1, scale: float = 0.2) -> World
         days=days,
         say=lambda _line: None,
     )
+    log.close()
+    return world
+
+
+def lived(root: Path, *, days: int, live: int, raised: int = 0) -> World:
+    """Fills a home with the history of a world, trains on it, and decides for some days; returns the world.
+
+    Where `raised` is above 0, planners raise every so many-th order by a half.
+    """
+    world = played(root, days=days)
+    clock = ManualClock(world.start_us + days * DAY)
+    log = Home(root).writer(clock)
+    deployment = Deployment(Home(root), SYSTEM, log, Setup(rates=Rates("EUR")))
+    deployment.prepare()
+    train_system(SYSTEM, log, registry=deployment.registry, plan=TrainingPlan())
+    service, asked = deployment.service(), 0
+    for hour in range(24 * live):
+        for message in world.advance(world.start_us + days * DAY + (hour + 1) * HOUR - 1):
+            clock.set(max(message.at, clock.now_us()))
+            if message.kind != "decide":
+                service.ingest.admit(message.kind, message.body)
+                continue
+            choice, asked = service.decide(message.body)[1].choice, asked + 1
+            world.react(message.body["id"], choice.action, at_us=message.at, refs=choice.contents)
+            if raised and asked % raised == 0:
+                more = 1.5 * (choice.slots[0].value or 0.0)
+                told = {"replenishment": message.body["id"], "kind": "override", "source": "planner"}
+                service.ingest.outcome({"id": f"more-{asked}", **told, "why": "judgement", "value": more})
+    log.commit()
     log.close()
     return world

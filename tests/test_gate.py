@@ -134,7 +134,7 @@ def test_a_worse_log_score_stops_it() -> None:
     rows = matured()
     found = judged(msgspec.structs.replace(rows, now=rows.then, then=rows.now))
     assert not found.passes
-    assert found.because[0].startswith("its log score is worse: it saves -")
+    assert found.because[0].startswith("its score is worse: it saves -")
 
 
 def test_what_is_not_shown_to_be_better_is_stopped() -> None:

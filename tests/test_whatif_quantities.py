@@ -9,7 +9,6 @@ import pytest
 from tests.demand_log import played
 
 from decalog.deployment import Deployment
-from decalog.errors import ConfigError
 from decalog.gate import Standards, gate
 from decalog.home import Home
 from decalog.systems.demand.policy import OrderCosts
@@ -56,12 +55,27 @@ def test_what_a_model_would_bring_is_told_with_what_rests_on_recovery(deployment
     assert np.isfinite(told.foreseen)
 
 
-def test_a_gate_is_told_that_nobody_can_say(deployment: Deployment) -> None:
-    asked = asked_of(deployment, Change(params=OrderCosts(holding_bp=9)))
-    with pytest.raises(
-        ConfigError, match="gate of demand: a log that tells of changes, and not how both models predict"
-    ):
-        gate(asked, Standards())
+def test_the_gate_lets_a_better_forecast_through_and_holds_a_worse_one(deployment: Deployment) -> None:
+    """Each as the other's challenger, on requests that neither learnt from."""
+    registry = deployment.registry
+    models = {row.manifest.name: row.id for row in registry.list(SYSTEM.name)}
+    standards = Standards(slices=("category",), off=0.5, least_positives=50)
+    worse = gate(asked_of(deployment, Change(candidate=models["average"])), standards)
+    assert not worse.passes
+    assert worse.gain is not None
+    assert worse.gain.high < 0
+    assert any("its score is worse: it saves -" in one for one in worse.because)
+    assert "units of pinball loss" in worse.because[0]
+    registry.promote(SYSTEM.name, models["average"], by="test", why="to be beaten", at_us=1)
+    better = gate(asked_of(deployment, Change(candidate=models["grown"])), standards)
+    registry.promote(SYSTEM.name, models["grown"], by="test", why="as before", at_us=2)
+    assert better.gain is not None
+    assert better.gain.low > 0
+    assert better.gain.value == pytest.approx(-worse.gain.value)
+    assert better.passes, better.because
+    assert set(better.ratios) == {"demand_mean"}
+    few = gate(asked_of(deployment, Change(candidate=models["average"])), Standards(least_positives=10**6))
+    assert few.because[0].endswith("quantities were told of since both were made, of 1000000 needed")
 
 
 def test_few_changes_are_no_verdict(deployment: Deployment) -> None:

@@ -1,8 +1,8 @@
 """The gate of a rollout: whether a challenger may decide for anybody, by what neither model has learnt from.
 
-- Better: the log score of what was heard (strictly proper: Gneiting and Raftery, JASA 102, 2007) is shown to be better,
-  or the money by `whatif`, and neither is shown to be worse. A label that is not known yet counts by the odds of what
-  was heard so far (`censoring`), so nobody waits until all are.
+- Better: the log score of what was heard, or the pinball loss of quantities (proper both: Gneiting and Raftery, JASA
+  102, 2007), is shown to be better, or the money by `whatif`, and neither is shown to be worse. A label that is not
+  known yet counts by the odds of what was heard so far (`censoring`), so nobody waits until all are.
 - In no slice is it shown to be worse by more than is allowed.
 - Calibrated: what it predicts happens as often as it says, or nearer to that than what the champion predicts.
 """
@@ -10,20 +10,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from decalog.censoring import surmised
-from decalog.errors import ConfigError, DataError
-from decalog.metrics import Floats, Measurement
+from decalog.errors import DataError
+from decalog.metrics import Floats, Int64s, Measurement
+from decalog.quantity_metrics import pinball_of
 from decalog.statistics.calibration import calibration
 from decalog.statistics.claims import claims
 from decalog.statistics.clusters import Clusters, clusters, ratio
-from decalog.system import System
-from decalog.whatif import Asked, Gauging, Unlearnt, named_verdict, telling_of
+from decalog.whatif import Asked, Unlearnt, UnlearntQuantities, named_verdict, telling_of
 from decalog.whatif_verdict import WhatIf, judged
 
 _SURE = 1e-6
@@ -86,23 +86,11 @@ def gate(asked: Asked, standards: Standards) -> Gated:
         asked: the champion and the challenger, of one feature set.
         standards: that it has to meet.
     """
-    rows, evidence = _gauging(asked.deployment.system).unlearnt(asked)
+    rows, evidence = telling_of(asked.deployment.system).unlearnt(asked)
     return weighed(rows, named_verdict(judged(evidence), asked), standards=standards)
 
 
-def _gauging(system: System) -> Gauging:
-    telling = telling_of(system)
-    if isinstance(telling, Gauging):
-        return telling
-    raise ConfigError(
-        where=f"gate of {system.name}",
-        given="a log that tells of changes, and not how both models predict what neither learnt from",
-        expected="`whatif` in SYSTEM with `unlearnt`, as `Revealed` and `Slots` have it",
-        fix="Promote by hand: `decalog whatif` says what a change brings.",
-    )
-
-
-def weighed(seen: Unlearnt, money: WhatIf, *, standards: Standards) -> Gated:
+def weighed(seen: Unlearnt | UnlearntQuantities, money: WhatIf, *, standards: Standards) -> Gated:
     """Returns what outcomes and money say of a challenger.
 
     Args:
@@ -110,33 +98,30 @@ def weighed(seen: Unlearnt, money: WhatIf, *, standards: Standards) -> Gated:
         money: the verdict on the same change.
         standards: that it has to meet.
     """
-    told = np.any(seen.heard.odds != 1, axis=1)
-    likely = _likely(seen)
-    positives = int(np.sum(likely))
-    rows = int(np.sum(told))
+    rows = _of_quantities(seen) if isinstance(seen, UnlearntQuantities) else _of_labels(seen)
+    positives, n = int(np.sum(rows.likely)), len(rows.people)
     if positives < standards.least_positives:
-        lacking = f"{positives} positives were told of since both were made, of {standards.least_positives} needed"
-        return Gated(passes=False, because=(lacking,), rows=rows, positives=positives, money=money.answer)
-    seen = _taken(seen, told)
-    together = clusters(seen.people, n=rows, where="gate, people")
-    then, now = _score(seen, seen.then), _score(seen, seen.now)
-    gain = ratio((now - then) * seen.weights, seen.weights, rows=together, where="gate").measured()
-    inside = dict(_rows_by_slice(seen, standards.slices, likely=likely[told]))
-    slices = dict(_slices(inside, (now - then) * seen.weights, weights=seen.weights, together=together))
-    ratios = {head: _ratios(seen, place) for place, head in enumerate(seen.heads)}
-    loss = float(np.average(now, weights=seen.weights))
-    before = {name: float(np.average(now[one], weights=seen.weights[one])) for name, one in inside.items()}
+        lacking = f"{positives} {rows.counted} were told of since both were made, of {standards.least_positives} needed"
+        return Gated(passes=False, because=(lacking,), rows=n, positives=positives, money=money.answer)
+    then, now, ratios, claimed = rows.scored()
+    together = clusters(rows.people, n=n, where="gate, people")
+    gain = ratio((now - then) * rows.weights, rows.weights, rows=together, where="gate").measured()
+    inside = dict(_rows_by_slice(rows, standards.slices))
+    slices = dict(_slices(inside, (now - then) * rows.weights, weights=rows.weights, together=together))
+    loss = float(np.average(now, weights=rows.weights))
+    before = {name: float(np.average(now[one], weights=rows.weights[one])) for name, one in inside.items()}
+    told = _Words(rows.unit, rows.of)
     against = (
-        *_worse(gain, money),
-        *_worse_slices(slices, before, allowed=standards.worse_in_a_slice),
+        *told.worse(gain, money),
+        *told.worse_slices(slices, before, allowed=standards.worse_in_a_slice),
         *_uncalibrated(ratios, standards),
     )
     better = gain.low > 0 or money.answer == "better"
-    why = against or (() if better else (f"it is not shown to be better: it saves {_nats(gain)} a {seen.unit}",))
+    why = against or (() if better else (f"it is not shown to be better: it saves {told.saved(gain)} a {rows.unit}",))
     return Gated(
         passes=not why,
-        because=why or (f"it saves {_nats(gain)} of {loss:.4g} a {seen.unit}; money: {money.answer}",),
-        rows=rows,
+        because=why or (f"it saves {told.saved(gain)} of {loss:.4g} a {rows.unit}; money: {money.answer}",),
+        rows=n,
         positives=positives,
         gain=gain,
         loss=loss,
@@ -144,8 +129,55 @@ def weighed(seen: Unlearnt, money: WhatIf, *, standards: Standards) -> Gated:
         brings=money.brings,
         slices=slices,
         ratios={head: both for head, both in ratios.items() if both is not None},
-        claims=claims(seen.now, seen.then, people=seen.people),
+        claims=claimed,
     )
+
+
+Ratios = Mapping[str, tuple[Measurement, Measurement] | None]
+
+
+class _Rows(NamedTuple):
+    """What the gate looks at, of any kind of label, on rows of which something was told.
+
+    `likely` is how far each row counts as evidence, `counted` and `of` what that and its score are called; `scored`
+    gives the losses of challenger and champion, observed over predicted of each head, and what the challenger claims.
+    """
+
+    unit: str
+    counted: str
+    of: str
+    weights: Floats
+    people: Int64s
+    facts: tuple[Mapping[str, Any], ...]
+    likely: Floats
+    scored: Callable[[], tuple[Floats, Floats, Ratios, Measurement | None]]
+
+
+def _of_labels(seen: Unlearnt) -> _Rows:
+    told = np.any(seen.heard.odds != 1, axis=1)
+    likely, seen = _likely(seen)[told], _taken(seen, told)
+
+    def scored() -> tuple[Floats, Floats, Ratios, Measurement | None]:
+        ratios = {head: _ratios(seen, place) for place, head in enumerate(seen.heads)}
+        return _score(seen, seen.then), _score(seen, seen.now), ratios, claims(seen.now, seen.then, people=seen.people)
+
+    return _Rows(seen.unit, "positives", "nats", seen.weights, seen.people, seen.facts, likely, scored)
+
+
+def _of_quantities(seen: UnlearntQuantities) -> _Rows:
+    """Returns quantities as the gate looks at them: by the pinball loss of quantiles, and the level of the mean."""
+
+    def scored() -> tuple[Floats, Floats, Ratios, Measurement | None]:
+        then, now = (pinball_of(seen.drawn, side[:, 1:], heads=seen.heads) for side in (seen.then, seen.now))
+        together = clusters(seen.people, n=len(seen.drawn), where="gate, level")
+        before, after = (
+            ratio(seen.drawn, side[:, 0], rows=together, where="gate, level").measured()
+            for side in (seen.now, seen.then)
+        )
+        return then, now, {seen.heads[0]: (before, after)}, None
+
+    one = np.ones(len(seen.drawn))
+    return _Rows(seen.unit, "quantities", "units of pinball loss", one, seen.people, seen.facts, one, scored)
 
 
 def _taken(seen: Unlearnt, rows: Any) -> Unlearnt:
@@ -180,15 +212,15 @@ def _likely(seen: Unlearnt) -> Floats:
     return np.where(odds > 1, surmised(seen.now[:, 0], odds), 0.0)
 
 
-def _rows_by_slice(seen: Unlearnt, fields: Sequence[str], *, likely: Floats) -> Iterator[tuple[str, Any]]:
+def _rows_by_slice(rows: _Rows, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
     """Yields the slices of which enough was heard."""
     for field in fields:
-        values = np.array([str(fact.get(field, "")) for fact in seen.facts])
+        values = np.array([str(fact.get(field, "")) for fact in rows.facts])
         for value in np.unique(values).tolist():
-            rows = values == value
-            positives = float(np.sum(likely[rows]))
-            if value and np.sum(rows) >= _LEAST_ROWS and positives >= _LEAST_POSITIVES:
-                yield f"{field}={value}", rows
+            inside = values == value
+            positives = float(np.sum(rows.likely[inside]))
+            if value and np.sum(inside) >= _LEAST_ROWS and positives >= _LEAST_POSITIVES:
+                yield f"{field}={value}", inside
 
 
 def _ratios(seen: Unlearnt, head: int) -> tuple[Measurement, Measurement] | None:
@@ -206,18 +238,32 @@ def _ratios(seen: Unlearnt, head: int) -> tuple[Measurement, Measurement] | None
     return now, then
 
 
-def _worse(gain: Measurement, money: WhatIf) -> Iterator[str]:
-    if gain.high < 0:
-        yield f"its log score is worse: it saves {_nats(gain)}"
-    if money.answer == "worse" and money.brings is not None:
-        low, high = money.brings.low, money.brings.high
-        yield f"it costs money: {money.brings.value:.4g} minor units a thousand {money.unit}s ({low:.4g} to {high:.4g})"
+class _Words(NamedTuple):
+    """How a challenger's figures are told: what a row is, and what its score is counted in."""
 
+    unit: str
+    of: str
 
-def _worse_slices(slices: Mapping[str, Measurement], losses: Mapping[str, float], *, allowed: float) -> Iterator[str]:
-    for name, gain in slices.items():
-        if gain.high < 0 and gain.value < -allowed * losses[name]:
-            yield f"where {name} it is worse: it saves {_nats(gain)} of {losses[name]:.4g}"
+    def saved(self, gain: Measurement) -> str:
+        """Returns what a gain is, in words."""
+        return f"{gain.value:.4g} {self.of} ({gain.low:.4g} to {gain.high:.4g})"
+
+    def worse(self, gain: Measurement, money: WhatIf) -> Iterator[str]:
+        """Yields what is worse of all rows."""
+        if gain.high < 0:
+            yield f"its score is worse: it saves {self.saved(gain)}"
+        if money.answer == "worse" and money.brings is not None:
+            low, high = money.brings.low, money.brings.high
+            minor = f"{money.brings.value:.4g} minor units a thousand {money.unit}s"
+            yield f"it costs money: {minor} ({low:.4g} to {high:.4g})"
+
+    def worse_slices(
+        self, slices: Mapping[str, Measurement], losses: Mapping[str, float], *, allowed: float
+    ) -> Iterator[str]:
+        """Yields in which slices it is worse by more than is allowed."""
+        for name, gain in slices.items():
+            if gain.high < 0 and gain.value < -allowed * losses[name]:
+                yield f"where {name} it is worse: it saves {self.saved(gain)} of {losses[name]:.4g}"
 
 
 def _uncalibrated(ratios: Mapping[str, tuple[Measurement, Measurement] | None], standards: Standards) -> Iterator[str]:
@@ -232,7 +278,3 @@ def _uncalibrated(ratios: Mapping[str, tuple[Measurement, Measurement] | None], 
 
 def _stray(ratio: float) -> float:
     return abs(math.log(ratio)) if ratio > 0 else math.inf
-
-
-def _nats(gain: Measurement) -> str:
-    return f"{gain.value:.4g} nats ({gain.low:.4g} to {gain.high:.4g})"

@@ -133,8 +133,13 @@ def pinball(rows: Quantities) -> Floats:
 
     (Gneiting and Ranjan, Journal of Business and Economic Statistics 29, 2011.)
     """
-    gap = rows.drawn[:, None] - rows.predictions[:, 1:]
-    return np.asarray(2 * np.mean(np.maximum(rows.levels * gap, (rows.levels - 1) * gap), axis=1))
+    return pinball_of(rows.drawn, rows.predictions[:, 1:], heads=rows.heads)
+
+
+def pinball_of(came: Floats, quantiles: Floats, *, heads: tuple[str, ...]) -> Floats:
+    """Returns the same of what came, (n,), and its quantiles, n × levels."""
+    gap, levels = came[:, None] - quantiles, levels_of(heads)
+    return np.asarray(2 * np.mean(np.maximum(levels * gap, (levels - 1) * gap), axis=1))
 
 
 def usual_of(expected: Floats, groups: Int64s) -> Floats:

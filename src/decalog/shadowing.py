@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from decalog.candidates import Candidate, gathered, named
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Choice, Decision, decode_decision
 from decalog.events import Record
 from decalog.examples import AMOUNT
 from decalog.impressions import subject_of
@@ -30,6 +30,8 @@ from decalog.whatif import Asked
 
 _ENOUGH = 0.01
 """Share of decisions without a usable prediction, above which a challenger is not fit to decide."""
+_NOTABLE = 0.1
+"""How far a number must lie from what was chosen, as a share of the larger, to be another choice."""
 _LOST = 0.5
 """How much of what a challenger claimed to know at the gate, beside the champion, has to be left here. What that
 never met comes and goes: a challenger that still claims as much as the champion may have lost more."""
@@ -42,7 +44,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
         decisions: that were looked at: the newest that the champion made by its predictions.
         failed: of these, on how many the challenger predicted nothing usable.
         changed: share of the choices that would have been others: of actions, or of things in slots.
-        moves: "allow → block" → decisions; of slots "replaced" → things.
+        moves: "allow → block" → decisions; of slots "replaced" → things; of numbers "more" and "less".
         saves: minor units a thousand decisions that the changes are worth by the challenger's own predictions.
         predicted: head → mean prediction of what was chosen, (champion's, challenger's).
         claims: what the challenger claims to know of what was chosen, as a share of what the champion does.
@@ -130,7 +132,8 @@ class _Tally:
     """What was counted so far."""
 
     def __init__(self, asked: Asked) -> None:
-        self._policy, self._schema = asked.then.policy.greedy, asked.then.system.schema
+        self._schema = asked.then.system.schema
+        self._policy: Any = asked.then.policy.greedy
         self._heads = tuple(asked.then.head.split("+"))
         self.choices = self.changed = self.failed = 0
         self.saved = 0.0
@@ -144,15 +147,17 @@ class _Tally:
             return {}
         now, then = (np.array(rows) for rows in self._predicted)
         means = zip(now.mean(axis=0).tolist(), then.mean(axis=0).tolist(), strict=True)
-        return {
-            "predicted": dict(zip(self._heads, means, strict=True)),
-            "claims": claims(now, then, people=np.array(self._people, np.int64)),
-        }
+        told: dict[str, Any] = {"predicted": dict(zip(self._heads, means, strict=True))}
+        if self._schema.label.of:
+            return told  # what a forecast claims to know is its spread, which the gate scores
+        return told | {"claims": claims(now, then, people=np.array(self._people, np.int64))}
 
     def take(self, decision: Decision, case: Case) -> None:
         """Counts one decision, and what the challenger's policy makes of its case."""
         then = self._policy.decide(case).choice
-        if decision.choice.verb:
+        if self._schema.label.of:
+            self._number(decision, case, then)
+        elif decision.choice.verb:
             was, now = ([slot.ref for slot in one.slots] for one in (decision.choice, then))
             replaced = len(set(was) - set(now))
             self.choices, self.changed = self.choices + len(was), self.changed + replaced
@@ -167,6 +172,18 @@ class _Tally:
                 self.moves[f"{before} → {after}"] += 1
                 self.saved += self._cost(case, before) - self._cost(case, after)
             self._predictions(decision, case, [case.candidates[0].ref])
+
+    def _number(self, decision: Decision, case: Case, then: Choice) -> None:
+        """Counts a number, and what another is worth if what the challenger expects comes."""
+        before, after = (one.slots[0].value or 0.0 if one.slots else 0.0 for one in (decision.choice, then))
+        is_other = abs(after - before) > _NOTABLE * max(abs(after), abs(before))
+        self.choices, self.changed = self.choices + 1, self.changed + is_other
+        if is_other:
+            self.moves["more" if after > before else "less"] += 1
+            mean = float(case.candidates[0].predictions[self._heads[0]])
+            worth = (self._policy.worth(case.request, one, label=mean, usual=mean) for one in (after, before))
+            self.saved += next(worth) - next(worth)
+        self._predictions(decision, case, [case.candidates[0].ref])
 
     def _predictions(self, decision: Decision, case: Case, refs: Sequence[str]) -> None:
         was, now = (named(candidates, refs) for candidates in (decision.candidates, case.candidates))

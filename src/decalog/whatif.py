@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -106,18 +106,34 @@ class Unlearnt(msgspec.Struct, frozen=True, kw_only=True):
     facts: tuple[Mapping[str, Any], ...]
 
 
+class UnlearntQuantities(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests whose label is a quantity, that neither side learnt from, as both sides predict them.
+
+    Args:
+        unit: what a row is about.
+        heads: a mean, and quantiles.
+        drawn: float64, what came, with a draw of what stands behind bounds.
+        now, then: float64, n × heads: what is in force predicts, and what would be.
+        people: int64 tokens: whose.
+        facts: public values of each, for slices.
+    """
+
+    unit: str
+    heads: tuple[str, ...]
+    drawn: Floats
+    now: Floats
+    then: Floats
+    people: Int64s
+    facts: tuple[Mapping[str, Any], ...]
+
+
 class Telling(Protocol):
     """How a system's log tells of a change."""
 
     def evidence(self, asked: Asked) -> Evidence:
         """Returns what the log says."""
 
-
-@runtime_checkable
-class Gauging(Telling, Protocol):
-    """How a system's log tells of a model that is to go live by itself."""
-
-    def unlearnt(self, asked: Asked) -> tuple[Unlearnt, Evidence]:
+    def unlearnt(self, asked: Asked) -> tuple[Unlearnt | UnlearntQuantities, Evidence]:
         """Returns how both sides predict what neither learnt from, and what the log says."""
 
 

@@ -26,7 +26,7 @@ from decalog.quantity_training import QuantityPolicy, history_of, quantities_of
 from decalog.statistics.offpolicy import Logged
 from decalog.system import System
 from decalog.training import uncollected
-from decalog.whatif import Asked, Side
+from decalog.whatif import Asked, Side, UnlearntQuantities
 from decalog.whatif_verdict import Drawn, Evidence
 
 _LEAST = 30
@@ -44,7 +44,23 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
     def evidence(self, asked: Asked) -> Evidence:
         """See `whatif.Telling`."""
+        return self._told(asked, _rows_of(asked))
+
+    def unlearnt(self, asked: Asked) -> tuple[UnlearntQuantities, Evidence]:
+        """See `whatif.Telling`."""
         rows = _rows_of(asked)
+        seen = UnlearntQuantities(
+            unit=asked.now.system.schema.noun,
+            heads=rows.heads,
+            drawn=rows.data.drawn,
+            now=rows.predictions,
+            then=rows.predicted,
+            people=rows.groups,
+            facts=tuple(request.attributes for request in rows.examples.requests),
+        )
+        return seen, self._told(asked, rows)
+
+    def _told(self, asked: Asked, rows: _Rows) -> Evidence:
         brings = _worth(asked.money, rows, rows.then) - _worth(asked.money, rows, rows.now)
         changed = rows.then != rows.now
         foreseen = _foreseen(asked.money, rows)[changed]
@@ -87,13 +103,15 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 class _Rows(NamedTuple):
     """Requests that neither side learnt from, what is known of them, and what either side chooses.
 
-    `predictions` are those of what is in force, n × heads; `known` and `asked` count labels.
+    `predictions` are those of what is in force, n × heads, `predicted` those of the change; `known` and `asked` count
+    labels.
     """
 
     heads: tuple[str, ...]
     examples: Examples
     data: QuantitySet
     predictions: Floats
+    predicted: Floats
     now: Floats
     then: Floats
     usual: Floats
@@ -112,14 +130,15 @@ def _rows_of(asked: Asked) -> _Rows:
     ours, theirs = (one.take(np.array([id_ in both for id_ in one.ids], np.bool_)) for one in found)
     every = int(np.sum(histories[asked.now.system.features.version].now.times >= since))
     data = histories[asked.now.system.features.version].part(ours, seed=0)
-    predictions = _predicted(asked.now, ours)
+    predictions, predicted = _predicted(asked.now, ours), _predicted(asked.then, theirs)
     return _Rows(
         heads=tuple(asked.now.head.split("+")),
         examples=ours,
         data=data,
         predictions=predictions,
+        predicted=predicted,
         now=_chosen(asked.now, ours, predictions),
-        then=_chosen(asked.then, theirs, _predicted(asked.then, theirs)),
+        then=_chosen(asked.then, theirs, predicted),
         usual=usual_of(data.expected, data.groups),
         groups=data.groups,
         known=ours.n,

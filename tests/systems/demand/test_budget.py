@@ -3,54 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.demand_log import played
+from tests.demand_log import lived, played
 from typer.testing import CliRunner
 
-from decalog.clock import DAY, HOUR, ManualClock
-from decalog.deployment import Deployment, Setup
 from decalog.errors import ConfigError, DataError
 from decalog.home import Home
-from decalog.ingest import Rates
 from decalog.systems.demand import added, budget
 from decalog.systems.demand.policy import OrderCosts, OrderPolicy
-from decalog.systems.demand.system import SYSTEM
-from decalog.trainers import train_system
-from decalog.training import TrainingPlan
-
-DAYS, LIVE = 60, 8
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home that learnt from sixty days and decided for eight; planners raised every third order by a half."""
     root = tmp_path_factory.mktemp("budget")
-    world = played(root, days=DAYS)
-    clock = ManualClock(world.start_us + DAYS * DAY)
-    log = Home(root).writer(clock)
-    deployment = Deployment(Home(root), SYSTEM, log, Setup(rates=Rates("EUR")))
-    deployment.prepare()
-    train_system(SYSTEM, log, registry=deployment.registry, plan=TrainingPlan())
-    service = deployment.service()
-    asked = 0
-    for hour in range(24 * LIVE):
-        for message in world.advance(world.start_us + DAYS * DAY + (hour + 1) * HOUR - 1):
-            clock.set(max(message.at, clock.now_us()))
-            if message.kind != "decide":
-                service.ingest.admit(message.kind, message.body)
-                continue
-            choice, asked = service.decide(message.body)[1].choice, asked + 1
-            world.react(message.body["id"], choice.action, at_us=message.at, refs=choice.contents)
-            if asked % 3 == 0:
-                told = {
-                    "replenishment": message.body["id"],
-                    "kind": "override",
-                    "source": "planner",
-                    "why": "judgement",
-                }
-                more = 1.5 * (choice.slots[0].value or 0.0)
-                service.ingest.outcome({"id": f"more-{asked}", "event_time": None, "value": more, **told})
-    log.commit()
-    log.close()
+    lived(root, days=60, live=8, raised=3)
     return root
 
 

@@ -34,7 +34,7 @@ _WHO = (
 DAY = EventKind(
     name=DAY_KIND,
     meaning="What a series sold on one day, told when the store has closed.",
-    subject=(),
+    subject=("series",),
     entities=_WHO,
     fields=(
         Field(
@@ -90,7 +90,7 @@ DAY = EventKind(
 REPLENISHMENT = EventKind(
     name="replenishment",
     meaning="An item in a store that is due for an order.",
-    subject=(),
+    subject=("series",),
     entities=_WHO,
     fields=(
         Field(

@@ -22,6 +22,7 @@ SYSTEM = System(
     world="decalog.systems.demand.simulate:World",
     recovered="decalog.systems.demand.recovered:recovered",
     deadline_ms=100,
+    loop="decalog.systems.demand.loop:LOOP",
     whatif="decalog.systems.demand.whatif:WHATIF",
     commands={"budget": "decalog.systems.demand.budget:app", "value": "decalog.systems.demand.added:app"},
     tryout=(120, 0.25),
