@@ -321,7 +321,7 @@ def test_a_promoted_model_that_fails_is_rolled_back(made: Served, monkeypatch: p
 
 
 def test_every_system_says_how_its_loop_goes_round_and_one_that_does_not_is_refused() -> None:
-    for name in ("fraud", "feed"):
+    for name in ("fraud", "feed", "demand"):
         assert plan_of(find_system(name)).guardrails
     with pytest.raises(ConfigError, match=r"loop of fraud: a system that does not say .* `loop` in SYSTEM"):
         plan_of(msgspec.structs.replace(SYSTEM, loop=""))

@@ -58,7 +58,8 @@ def test_what_names_no_system_is_refused(package: Path, name: str) -> None:
     (package / "my_shop.py").write_text(OWN)
     with pytest.raises(ConfigError) as caught:
         find_system(name)
-    near = "'fraud' (closest match), or one of: feed, fraud" if name in ("frod", "fraud:") else "one of: feed, fraud"
+    every = "one of: demand, feed, fraud"
+    near = f"'fraud' (closest match), or {every}" if name in ("frod", "fraud:") else every
     assert str(caught.value) == (
         f"system: {name!r}. Expected {near}, or a dotted path such as my_package.system:SYSTEM. "
         "`decalog new NAME` drafts a system of your own."

@@ -8,7 +8,7 @@ Beside the models stands what is chosen without any: the policy's own fallback.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, cast
 
 import msgspec
 import numpy as np
@@ -170,7 +170,7 @@ class Judge:
         )
 
     def _worth(self, chosen: Floats) -> Floats:
-        policy: QuantityPolicy = self._outlook.policy  # type: ignore[assignment]
+        policy = cast("QuantityPolicy", self._outlook.policy)
         columns = zip(
             self._examples.requests, chosen.tolist(), self._data.drawn.tolist(), self._usual.tolist(), strict=True
         )
