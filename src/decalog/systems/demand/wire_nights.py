@@ -35,7 +35,7 @@ BACK_DAYS = 35
 MODEL = "decalog"
 """Name of the column of means."""
 
-_AT_ONCE, _KEYS_AT_ONCE = 50, 2_000
+_AT_ONCE, _KEYS_AT_ONCE = 20, 2_000
 _LATE_US = 60 * SECOND
 """Ids carry the time at which a decision began: so much later it is in the log at the latest."""
 _LOWER = [level for level in LEVELS if level < 0.5]  # noqa: PLR2004 - the median

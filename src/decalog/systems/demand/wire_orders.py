@@ -30,7 +30,8 @@ from decalog.money import to_minor
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.systems.demand.schema import OVERRIDE, SCHEMA
 from decalog.systems.demand.wire_nights import Nights, Query, check_rows
-from decalog.systems.demand.wire_sheets import CSV, XLSX, Cell, CsvLines, read, written
+from decalog.systems.demand.wire_sheets import CSV, XLSX, CsvLines, read, written
+from decalog.systems.demand.wire_workbook import Cell
 
 ID, UNITS, WHY, SERIES = "decision_id", "units", "why", "series"
 COLUMNS = (
@@ -41,7 +42,7 @@ REASONS = next(field.choices for kind in SCHEMA.outcomes if kind.name == OVERRID
 _PLANNER = "planner"
 _PREDICTED = {"mean": "demand_mean", "q10": "demand_q10", "q50": "demand_q50", "q90": "demand_q90"}
 _WHOLE = re.compile(r"(\d{1,9})(?:[.,]0)?")
-_AT_ONCE = 50
+_AT_ONCE, _LOGGED_AT_ONCE = 20, 200
 
 Status = Literal["accepted", "unchanged", "rejected"]
 
@@ -75,7 +76,7 @@ class Orders(JsonWire):
     def __init__(self, host: Host, system: str, *, settings: HttpSettings) -> None:
         self._host, self._system, self._most = host, system, settings.batch_rows
         self._nights = Nights(host, system)
-        self._alone = asyncio.Lock()
+        self._alone, self._workbook = asyncio.Lock(), asyncio.Lock()
         path = f"/v1/{system}/orders"
         self.routes: tuple[WireRoute, ...] = (
             WireRoute("demand_orders", "GET", path, "outcomes", self._get),
@@ -96,11 +97,14 @@ class Orders(JsonWire):
                 lines.add(row)
                 check_rows(len(rows), self._most)
         if form == "xlsx":
-            return Answer(200, await written(COLUMNS, rows), XLSX + _named(query.one("date"), form))
+            async with self._workbook:  # one process at a time
+                book = await written(COLUMNS, rows)
+            return Answer(200, book, XLSX + _named(query.one("date"), form))
         return Answer(200, lines.body, CSV + _named(query.one("date"), form))
 
     async def _post(self, asked: Asked) -> Answer:
-        rows = await read(asked.body, most=self._most)
+        async with self._workbook:
+            rows = await read(asked.body, most=self._most)
         async with self._alone:  # a second file waits: what it says is compared with what the first one brought
             told, overrides = await self._sorted(rows)
             told += await self._logged(overrides)
@@ -173,16 +177,14 @@ class Orders(JsonWire):
         return decision
 
     async def _logged(self, overrides: Sequence[Override]) -> list[RowTold]:
-        if not overrides:
-            return []
-        raw = msgspec.json.encode([one.outcome for one in overrides])
-        results = await self._host.add_outcomes(self._system, raw)
-        return [
-            RowTold(
-                one.line, one.decision_id, "rejected" if result.status == "rejected" else "accepted", result.message
-            )
-            for one, result in zip(overrides, results, strict=True)
-        ]
+        told: list[RowTold] = []
+        for start in range(0, len(overrides), _LOGGED_AT_ONCE):
+            some = overrides[start : start + _LOGGED_AT_ONCE]
+            results = await self._host.add_outcomes(self._system, msgspec.json.encode([one.outcome for one in some]))
+            for one, result in zip(some, results, strict=True):
+                status: Status = "rejected" if result.status == "rejected" else "accepted"
+                told.append(RowTold(one.line, one.decision_id, status, result.message))
+        return told
 
     def _versions(self, decision: Decision) -> list[Outcome]:
         """Returns every override that was ever reported of a decision, as it came."""

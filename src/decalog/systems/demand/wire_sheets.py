@@ -1,8 +1,7 @@
 """Planners' files: rows of a table as CSV or as an Excel workbook, and back, with nothing in a cell that could run.
 
 A text that a spreadsheet would take for a formula gets an apostrophe before it in CSV, and is marked as text in a
-workbook. Workbooks need openpyxl (the extra `demand`) and are made and read in a process of their own:
-`python -m decalog.systems.demand.wire_sheets write|read` turns JSON into a workbook, and back.
+workbook. Workbooks need openpyxl (the extra `demand`) and are made and read in a process of their own.
 """
 
 from __future__ import annotations
@@ -10,29 +9,20 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-import re
-import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
 from decalog.deployment import run_aside
 from decalog.errors import ConfigError, RequestError
 from decalog.http.problems import Headers, Refusal, internal
+from decalog.systems.demand import wire_workbook
+from decalog.systems.demand.wire_workbook import MOST_COLUMNS, Cell, plain, safe
 
-Cell = str | float | int | None
 CSV: Headers = ((b"content-type", b"text/csv; charset=utf-8"),)
 XLSX: Headers = ((b"content-type", b"application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),)
 
 _BOM = "\ufeff"
-_RUNS = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet takes for a formula (OWASP, CSV Injection)."""
-_ESCAPED = tuple("'" + begin for begin in _RUNS)
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_MOST_UNPACKED = 64 * 1_024 * 1_024
-_MOST_COLUMNS = 100
 _SEPARATORS = ",;\t"
 _ZIP = b"PK\x03\x04"
 
@@ -66,24 +56,6 @@ class CsvLines:
         return self._text.getvalue().encode()
 
 
-def safe(text: str) -> str:
-    """Returns a text that no spreadsheet takes for a formula.
-
-    >>> safe("@SUM(A1)"), safe("a-1")
-    ("'@SUM(A1)", 'a-1')
-    """
-    return "'" + text if text.startswith((*_RUNS, *_ESCAPED)) else text
-
-
-def plain(text: str) -> str:
-    """Returns what `safe` was given.
-
-    >>> plain(safe("=1")), plain(safe("'=1")), plain("'s")
-    ('=1', "'=1", "'s")
-    """
-    return text[1:] if text.startswith((*_ESCAPED, *("'" + one for one in _ESCAPED))) else text
-
-
 async def written(names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> bytes:
     """Returns a workbook of one sheet.
 
@@ -91,7 +63,7 @@ async def written(names: Sequence[str], rows: Sequence[Sequence[Cell]]) -> bytes
         Refusal: openpyxl is not installed.
     """
     _check_openpyxl()
-    out, _, _ = await run_aside(__name__, "write", told=msgspec.json.encode((names, rows)))
+    out, _, _ = await run_aside(wire_workbook.__name__, "write", told=msgspec.json.encode((names, rows)))
     return out or _nothing()
 
 
@@ -109,7 +81,7 @@ async def read(body: bytes, *, most: int) -> Iterator[Mapping[str, str]]:
     if not body.startswith(_ZIP):
         return _named(_lines(body), most)
     _check_openpyxl()
-    out, _, _ = await run_aside(__name__, "read", str(most), told=body)
+    out, _, _ = await run_aside(wire_workbook.__name__, "read", str(most), told=body)
     if not out:
         raise _unreadable("a workbook that cannot be read, or grows too large")
     return _named(iter(msgspec.json.decode(out, type=list[list[str]])), most)
@@ -140,7 +112,7 @@ def _names(cells: Sequence[str]) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     while names and not names[-1]:
         names.pop()  # empty columns behind the last
-    if not names or len(set(names)) != len(names) or len(names) > _MOST_COLUMNS:
+    if not names or len(set(names)) != len(names) or len(names) > MOST_COLUMNS:
         raise _unreadable("a first line that does not name each column once")
     return names
 
@@ -167,53 +139,3 @@ def _unreadable(given: str) -> RequestError:
 
 def _nothing() -> bytes:
     raise internal()
-
-
-def _write(told: bytes) -> bytes:
-    from openpyxl import Workbook
-    from openpyxl.cell import WriteOnlyCell
-    from openpyxl.styles import Font
-
-    names, rows = msgspec.json.decode(told, type=tuple[list[str], list[list[Cell]]])
-    book = Workbook(write_only=True)
-    sheet = book.create_sheet("orders")
-    sheet.freeze_panes = "A2"
-
-    def cell(value: Cell) -> Any:
-        made = WriteOnlyCell(sheet, value=_CONTROL.sub(" ", value) if isinstance(value, str) else value)
-        if isinstance(value, str):
-            made.data_type = "s"  # a text that begins like a formula stays a text
-            made.quotePrefix = value.startswith(_RUNS)
-        return made
-
-    head = [cell(name) for name in names]
-    for one in head:
-        one.font = Font(bold=True)
-    for row in (head, *([cell(value) for value in row] for row in rows)):
-        sheet.append(row)
-    out = io.BytesIO()
-    book.save(out)
-    return out.getvalue()
-
-
-def _read(told: bytes, most: int) -> bytes:
-    from openpyxl import load_workbook
-
-    with zipfile.ZipFile(io.BytesIO(told)) as packed:
-        if sum(part.file_size for part in packed.infolist()) > _MOST_UNPACKED:
-            return b""
-    sheet = load_workbook(io.BytesIO(told), read_only=True, data_only=True).worksheets[0]
-    rows = sheet.iter_rows(max_row=most + 2, max_col=_MOST_COLUMNS, values_only=True)
-    return msgspec.json.encode([[_text(value) for value in row] for row in rows])
-
-
-def _text(value: Any) -> str:
-    """Returns a cell's value as it would stand in CSV."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return "" if value is None else safe(str(value))
-
-
-if __name__ == "__main__":
-    asked = sys.stdin.buffer.read()
-    sys.stdout.buffer.write(_write(asked) if sys.argv[1] == "write" else _read(asked, int(sys.argv[2])))
