@@ -20,6 +20,7 @@ SYSTEM = System(
     monitors=MONITORS,
     drifts=DRIFTS,
     world="decalog.systems.demand.simulate:World",
+    wire="decalog.systems.demand.wire:WIRE",
     recovered="decalog.systems.demand.recovered:recovered",
     deadline_ms=100,
     loop="decalog.systems.demand.loop:LOOP",
