@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from decalog.explanations import Because, explain, said
-from decalog.models import boosted, linear
-from decalog.models.base import Floats, TrainingSet
+from decalog.features.definition import Attribute, FeatureSet
+from decalog.models import boosted, linear, quantities
+from decalog.models.base import Floats, QuantitySet, TrainingSet
 from decalog.systems.fraud.features import FEATURES
 
 NAMES = FEATURES.names_for("model")
@@ -80,3 +81,45 @@ def test_what_cannot_be_said_exactly_is_not_said() -> None:
     assert explain(curve, whole(ROWS[0]), features=FEATURES) == ()
     assert explain(linear.fit_prior(DATA, 1), whole(ROWS[0]), features=FEATURES) == ()
     assert explain(None, whole(ROWS[0]), features=FEATURES) == ()
+
+
+def quantities_of(params: quantities.QuantityParams, *, n: int = 600) -> tuple[quantities.QuantityModel, Floats]:
+    """Returns a model of quantities and rows; the first of them says no level, the second has no exposure."""
+    rng, names = np.random.default_rng(5), ("lately", "before", "days", "promoted")
+    rows = np.column_stack([rng.gamma(2, 3, n), rng.gamma(2, 3, n), rng.integers(1, 5, n), rng.integers(0, 2, n)])
+    rows[0, :2], rows[1, 2], rows[2, 0] = 0, 0, 0
+    came = rng.poisson(rows[:, 0] * rows[:, 2] * (1 + rows[:, 3])).astype(np.float64)
+    none, numbers = np.zeros(n, np.bool_), np.arange(n, dtype=np.int64)
+    data = QuantitySet(
+        names=names, rows=rows, labels=came, bounds=none, expected=came, drawn=came, times=numbers, groups=numbers
+    )
+    return quantities.fit(data, 1, params=params), rows
+
+
+@pytest.mark.parametrize("trees", [0, 20])
+def test_contributions_add_up_to_the_log_of_a_mean(trees: int) -> None:
+    params = quantities.QuantityParams(level=("lately", "before"), exposure="days", levels=(0.1, 0.9), trees=trees)
+    model, rows = quantities_of(params)
+    found, mean = model.contributions(rows), model.mean(rows)
+    assert found.shape == (600, 5)
+    assert np.allclose(np.exp(found.sum(axis=1)), mean, rtol=1e-9, atol=1e-6)
+    # The level that a request says is one feature's alone; the other has what trees add.
+    assert mean[1] == 0
+    if not trees:
+        typical = model.shape.typical
+        assert np.allclose(found[3:, 0], np.log(rows[3:, 0] / typical))
+        assert np.allclose(found[3:, 1], 0)
+        assert np.allclose(found[2, :2], [0, np.log(rows[2, 1] / typical)])
+        assert np.allclose(found[0, :2], 0)
+
+
+def test_a_reason_of_a_mean_says_so() -> None:
+    feature = Attribute(name="sold_7d", meaning="sold in 7 days", unit="units", attribute="sold")
+    model = quantities.QuantityModel(
+        b"",
+        quantities.Shape(scale=1.0, typical=2.0, k=1.0),
+        quantities.QuantityParams(level=("sold_7d",), exposure="sold_7d", levels=(0.5,)),
+        ("sold_7d",),
+    )
+    (because,) = explain(model, np.array([4.0]), features=FeatureSet(system="demand", features=(feature,)))
+    assert because.text() == "sold in 7 days: 4 units (mean × 8)"

@@ -1,16 +1,19 @@
-"""Why a model says what it says: what each feature adds to the log odds, in the words of its declaration."""
+"""Why a model says what it says: what each feature adds to the log odds, or to the log of a mean, in declared words."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import msgspec
 
 from decalog.features.definition import Category, Feature, FeatureSet, Same
 from decalog.models.base import Explaining, Floats
 
+Multiplied = Literal["odds", "mean"]
+"""What a feature multiplies: the odds of a prediction, or a predicted mean."""
 _NEGLIGIBLE = 0.05
-"""Log odds: what moves the odds by less than about 5 % is left out of an explanation."""
+"""What moves odds or a mean by less than about 5 % is left out of an explanation; a difference of logs."""
 
 
 class Because(msgspec.Struct, frozen=True):
@@ -21,7 +24,8 @@ class Because(msgspec.Struct, frozen=True):
         meaning: as declared.
         value: it had.
         said: the value in words, with its unit.
-        log_odds: what it adds to those of the prediction, above 0 towards it.
+        log_odds: what it adds to those of the prediction, above 0 towards it; to the log of a mean where `of` says so.
+        of: what is multiplied by exp(log_odds).
     """
 
     feature: str
@@ -29,6 +33,7 @@ class Because(msgspec.Struct, frozen=True):
     value: float
     said: str
     log_odds: float
+    of: Multiplied = "odds"
 
     def text(self) -> str:
         """Returns it in words.
@@ -36,11 +41,11 @@ class Because(msgspec.Struct, frozen=True):
         >>> Because("card_payments_1h", "payments of the card in 1h", 9.0, "9 payments", 1.2).text()
         'payments of the card in 1h: 9 payments (odds × 3.3)'
         """
-        return f"{self.meaning}: {self.said} (odds × {math.exp(self.log_odds):.2g})"
+        return f"{self.meaning}: {self.said} ({self.of} × {math.exp(self.log_odds):.2g})"
 
 
 def contributions(model: object, rows: Floats, *, head: str = "") -> Floats | None:
-    """Returns what each feature adds to the log odds of each row, as `Explaining` does; None where nobody can tell.
+    """Returns what each feature adds to the logs of each row, as `Explaining` does; None where nobody can tell.
 
     Args:
         model: that predicts.
@@ -70,7 +75,8 @@ def explain(model: object, row: Floats, *, features: FeatureSet, head: str = "")
     values = dict(zip(features.names, row.tolist(), strict=True))
     parts = dict(zip(features.names_for("model"), found[0, :-1].tolist(), strict=True))
     strong = sorted((name for name, part in parts.items() if abs(part) >= _NEGLIGIBLE), key=lambda n: -abs(parts[n]))
-    return tuple(Because(n, declared[n].meaning, values[n], said(declared[n], values[n]), parts[n]) for n in strong)
+    of: Multiplied = getattr(model, "multiplied", "odds")
+    return tuple(Because(n, declared[n].meaning, values[n], said(declared[n], values[n]), parts[n], of) for n in strong)
 
 
 def said(feature: Feature, value: float) -> str:

@@ -194,7 +194,10 @@ class Model(Protocol):
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A model that can say what each feature adds to the log odds of its prediction."""
+    """A model that can say what each feature adds to the log odds of its prediction.
+
+    One that predicts a mean says `multiplied = "mean"`, and adds up to the log of that.
+    """
 
     def contributions(self, rows: Floats) -> Floats | None:
         """Returns shape (n, features + 1), the last what it says without knowing any; each row adds up to its log odds.

@@ -94,6 +94,7 @@ class QuantityModel:
     """
 
     blocking: ClassVar[bool] = False
+    multiplied: ClassVar[str] = "mean"
 
     def __init__(self, text: bytes, shape: Shape, params: QuantityParams, names: tuple[str, ...]) -> None:
         self._text, self.shape, self.params, self._names = text, shape, params, names
@@ -122,6 +123,25 @@ class QuantityModel:
         for place in reversed(self._level):
             level = np.where(rows[:, place] > 0, rows[:, place], level)
         return level * np.maximum(rows[:, self._exposure], 0.0)
+
+    def contributions(self, rows: Floats) -> Floats:
+        """See `Explaining`; each row adds up to the log of its mean, and last stands a typical unit of exposure.
+
+        The feature that says the level counts against the typical one, the exposure against one unit; what trees add is
+        theirs (`NativeBooster.contributions`). A request without exposure counts as if it had next to none.
+        """
+        matrix = checked(rows, width=len(self._names))
+        found = np.zeros((len(rows), len(self._names) + 1))
+        if self._booster is not None:
+            found += self._booster.contributions(matrix)
+        found[:, -1] += math.log(max(self.shape.typical * self.shape.scale, _TINY))
+        is_open = np.ones(len(rows), np.bool_)
+        for place in self._level:
+            says = is_open & (matrix[:, place] > 0)
+            found[says, place] += np.log(matrix[says, place] / max(self.shape.typical, _TINY))
+            is_open &= ~says
+        found[:, self._exposure] += np.log(np.maximum(matrix[:, self._exposure], _TINY))
+        return found
 
     def _quantiles(self, mean: Floats) -> Floats:
         from scipy.special import gammaincinv
