@@ -140,6 +140,22 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
         return duration_us(self.maturity)
 
 
+class Charted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which public facts of a request are drawn beside a label that is a quantity; empty where there is none.
+
+    Args:
+        days: how many days from the next one on the quantity is of.
+        there: what there is of it already, in its unit; together with what is chosen this is what can be had.
+        marks: above 0 where a request is out of the ordinary, as a promotion makes it.
+        unit_minor: what a unit is worth, minor units of the base currency.
+    """
+
+    days: str = ""
+    there: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    unit_minor: str = ""
+
+
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
     """What a model predicts of a thing that was shown: that an outcome of a kind names it with a value that is enough.
 
@@ -214,6 +230,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
             the candidates' refs; "" where slots hold actions.
         signals: what is predicted of each thing that was shown.
         candidate: public facts of what can be chosen, as retrieval says them beside what the request says.
+        charted: of the request's facts, those that are drawn.
     """
 
     system: str
@@ -226,6 +243,7 @@ class Schema(msgspec.Struct, frozen=True, kw_only=True):
     slate_of: str = ""
     signals: tuple[Signal, ...] = ()
     candidate: tuple[Field, ...] = ()
+    charted: Charted = Charted()
 
     def kind(self, name: str) -> EventKind:
         """Returns the event kind of that name, the request's included.

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from wsgiref.handlers import format_date_time
 
 from decalog.access import Scope, host_of, is_loopback
-from decalog.control_room import acting, cases, decisions, overview, signing, trouble
+from decalog.control_room import acting, cases, decisions, overview, signing, things, trouble
 from decalog.control_room.homes import House
 from decalog.control_room.sessions import COOKIE, Doors, Session, Sessions, check_csrf
 from decalog.control_room.views import render
@@ -60,6 +60,8 @@ ROUTES = (
     Route("GET", "/s/{system}/decisions/{id}", "decide", decisions.shown),
     Route("GET", "/s/{system}/decisions/{id}/why", "admin", decisions.why),
     Route("POST", "/s/{system}/decisions/{id}/replay", "admin", decisions.replay),
+    Route("GET", "/s/{system}/of/{token}", "decide", things.thing),
+    Route("GET", "/s/{system}/exceptions", "decide", things.exceptions),
     Route("GET", "/s/{system}/cases", "outcomes", cases.queue),
     Route("GET", "/s/{system}/cases/{id}", "outcomes", cases.case),
     Route("POST", "/s/{system}/cases/{id}", "outcomes", cases.act),

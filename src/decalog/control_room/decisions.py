@@ -10,6 +10,8 @@ from decalog.clock import time_us
 from decalog.control_room.asking import call
 from decalog.control_room.homes import Place
 from decalog.control_room.index import Filter
+from decalog.control_room.quantities import thing_of
+from decalog.control_room.things import quantity_shown
 from decalog.control_room.views import currency_of, index, log_of, number, strongest, words
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.decisions import Decision, decode_decision, unpack_features
@@ -51,11 +53,14 @@ def listed(ask: Ask) -> Page:
     with index(place) as found:
         rows = found.decisions(place.system, asked, most=_ON_A_PAGE + 1)
         arms, progress = found.arms(place.system), found.progress()
+        quantities = found.notable.of(row.seq for row in rows) if place.is_of_quantities else {}
     schema = find_system(place.system).schema
     kept = {name: value for name, value in query.items() if value and name != "before"}
     values = {
         "title": f"{place.system}: decisions",
         "rows": rows[:_ON_A_PAGE],
+        "quantities": quantities,
+        "about": thing_of(schema) if place.is_of_quantities else "",
         "older": rows[_ON_A_PAGE - 1].seq if len(rows) > _ON_A_PAGE else 0,
         "query": query,
         "kept": kept,
@@ -88,6 +93,8 @@ def find_entity(ask: Ask) -> Page | Redirect:
     here = path_of("s", place.name, "decisions")
     if token is None:
         return Redirect(here, f"No {words(kind)} of that value was ever seen here.")
+    if place.is_of_quantities and kind == thing_of(find_system(place.system).schema):
+        return Redirect(path_of("s", place.name, "of", str(token)))
     return Redirect(f"{here}?token={token}")
 
 
@@ -98,17 +105,19 @@ def shown(ask: Ask) -> Page:
         record, decision = _logged(log, place, ask.parts[0])
         features = _features(log, place, decision)
         outcomes = _outcomes(log, place, decision)
+        quantity = quantity_shown(log, decision, place=place, decided=record.known_time)
     request = decision.request
     values = {
         "title": f"{place.system}: {request.id}",
         "record": record,
         "decision": decision,
-        "facts": sorted(request.attributes.items()),
-        "entities": sorted(request.entities.items()),
+        "facts": sorted((name, value) for name, value in request.attributes.items() if name not in request.entities),
+        "entities": [(name, token, request.attributes.get(name)) for name, token in sorted(request.entities.items())],
         "features": features,
         "candidates": list(gathered(decision.candidates))[:_MOST_CANDIDATES],
         "count": len(decision.candidates),
         "outcomes": outcomes,
+        "quantity": quantity,
         "currency": decision.currency or currency_of(place.home),
         "number": number,
     }

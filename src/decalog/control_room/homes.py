@@ -12,6 +12,7 @@ import msgspec
 from decalog.access import is_loopback
 from decalog.control_room.folder import folder_of
 from decalog.control_room.knobs import Driven, driven
+from decalog.control_room.quantities import schema_of, thing_of
 from decalog.errors import ConfigError, UnknownRecordError, near
 from decalog.home import Home
 from decalog.registry import Registry
@@ -53,6 +54,12 @@ class Place(msgspec.Struct, frozen=True):
     home: Home
     url: str
     driven: Driven | None = None
+
+    @property
+    def is_of_quantities(self) -> bool:
+        """Whether the system's label is a quantity of things that have public names."""
+        schema = schema_of(self.system)
+        return schema is not None and bool(thing_of(schema))
 
     @property
     def has_cases(self) -> bool:

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from decalog.clock import DAY, HOUR, MINUTE
+from decalog.control_room import notable
+from decalog.control_room.notable import Notable
 from decalog.decisions import Decision, decode_decision
 from decalog.events import Record
 from decalog.examples import AMOUNT
@@ -29,7 +31,7 @@ WIDTHS = (MINUTE, HOUR, DAY)
 GROUP = 5_000
 """Records that are taken in one transaction."""
 _MINUTES_KEPT = 2 * DAY
-_LAYOUT = 1
+_LAYOUT = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS decisions (seq INTEGER PRIMARY KEY, system TEXT NOT NULL, id TEXT NOT NULL,
     request TEXT NOT NULL, at INTEGER NOT NULL, action TEXT NOT NULL, amount INTEGER, score REAL,
@@ -130,8 +132,11 @@ class Index:
     """The index of one home, read by pages.
 
     Args:
-        path: of the file; a reader of one that is not there sees an empty one.
+        path: of the file; a reader of one that is not there, or of another layout, sees an empty one.
         writes: whether it follows the log; a file of another layout is then begun anew.
+
+    Attributes:
+        notable: what it holds of decisions of quantities.
     """
 
     def __init__(self, path: Path, *, writes: bool = False) -> None:
@@ -139,11 +144,11 @@ class Index:
         if writes:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._sql = _opened(path)
-        elif path.is_file():
-            uri = f"{path.absolute().as_uri()}?mode=ro"
-            self._sql = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
         else:
-            self._sql = _created(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+            self._sql = _read(path) or _created(
+                sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+            )
+        self.notable = Notable(self._sql)
 
     def close(self) -> None:
         """Releases the file."""
@@ -163,6 +168,12 @@ class Index:
         sql = f"SELECT decisions.* FROM {_source(asked)} {ends}"  # noqa: S608 - ours
         return [Row(*row) for row in self._rows(sql, *(one for several in values for one in several), most)]
 
+    def of(self, seqs: Iterable[int]) -> dict[int, Row]:
+        """Returns the decisions of some records, by seq."""
+        wanted = list(seqs)
+        rows = self._rows(f"SELECT * FROM decisions WHERE seq IN ({', '.join('?' * len(wanted))})", *wanted)  # noqa: S608 - marks
+        return {row[0]: Row(*row) for row in rows}
+
     def named(self, id_: str) -> Row | None:
         """Returns the decision of an id, its own."""
         found = self._rows("SELECT * FROM decisions WHERE id = ?", id_)
@@ -174,6 +185,10 @@ class Index:
             "SELECT arm, max(seq) AS last FROM decisions WHERE system = ? AND arm <> '' GROUP BY arm ORDER BY last DESC"
         )
         return [row[0] for row in self._rows(sql, system)]
+
+    def first(self, system: str, since: int) -> int:
+        """Returns the seq of a system's first decision from a moment on, µs; one beyond all where there is none."""
+        return int(self._rows(f"SELECT {_FIRST}", system, since)[0][0])
 
     def systems(self) -> list[str]:
         """Returns the systems that decided something."""
@@ -232,11 +247,13 @@ class Index:
             self._sql.execute(f"INSERT INTO decisions VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 - marks
             tokens = {token for token in decision.request.entities.values() if token}
             self._sql.executemany("INSERT OR IGNORE INTO touched VALUES (?, ?)", [(one, row.seq) for one in tokens])
+            self.notable.add(record, decision)
             _count(sums, record, _counted(row))
         elif record.kind == "outcome":
             said = decode_outcome(record.body)
             update = "UPDATE decisions SET outcome = ? WHERE system = ? AND request = ?"
             self._sql.execute(update, (f"{said.kind} {said.value:g}", record.system, said.target))
+            self.notable.tell(record.system, said)
             _count(sums, record, {"outcomes": 1, f"outcome {said.kind}": 1})
         elif record.kind == "event":
             _count(sums, record, {"events": 1})
@@ -252,7 +269,7 @@ class Index:
             self._sql.execute("DELETE FROM series WHERE system = ? AND width = ? AND start < ?", old)
 
     def _begin_anew(self) -> None:
-        for table in ("decisions", "touched", "series", "progress"):
+        for table in ("decisions", "touched", "series", "quantities", "progress"):
             self._sql.execute(f"DELETE FROM {table}")  # noqa: S608 - ours
 
 
@@ -287,6 +304,18 @@ def _conditions(system: str, asked: Filter) -> Iterator[tuple[str, tuple[object,
         yield "seq < ?", (asked.before,)
 
 
+def _read(path: Path) -> sqlite3.Connection | None:
+    """Returns a connection that reads; None where there is nothing of this layout to read."""
+    if not path.is_file():
+        return None
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    found = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5)
+    if found.execute("PRAGMA user_version").fetchone() == (_LAYOUT,):
+        return found
+    found.close()
+    return None
+
+
 def _opened(path: Path) -> sqlite3.Connection:
     """Returns a connection that writes; what cannot be read, or is of another layout, is begun anew."""
     with suppress(sqlite3.Error):
@@ -303,7 +332,9 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 def _created(made: sqlite3.Connection) -> sqlite3.Connection:
     # It is derived: what a crash takes of it is read from the log again, so nothing waits for the disk.
-    made.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_TABLES} PRAGMA user_version={_LAYOUT};")
+    made.executescript(
+        f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_TABLES} {notable.TABLES} PRAGMA user_version={_LAYOUT};"
+    )
     return made
 
 

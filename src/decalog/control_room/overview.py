@@ -13,6 +13,7 @@ from decalog.clock import time_us
 from decalog.control_room import lanes
 from decalog.control_room.homes import Place
 from decalog.control_room.measuring import Measured, measured
+from decalog.control_room.things import worst
 from decalog.control_room.tiering import shown_tiers
 from decalog.control_room.views import currency_of, log_of, words
 from decalog.control_room.web import Ask, Page
@@ -46,6 +47,7 @@ def system(ask: Ask) -> Page:
         "models": listed.models[::-1],
         "history": listed.history[::-1][:20],
         "by": by,
+        "worst": worst(place, most=3),
     }
     with log_of(place) as log:
         tables = Tables(log)

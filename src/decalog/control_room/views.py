@@ -93,7 +93,19 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: tuple[Callable[..., str], ...] = (money, number, percent, moment, day_of, hour_of, span, ago, short, words)
+    filters: tuple[Callable[..., str], ...] = (
+        money,
+        number,
+        signed_number,
+        percent,
+        moment,
+        day_of,
+        hour_of,
+        span,
+        ago,
+        short,
+        words,
+    )
     made.filters |= {function.__name__: function for function in filters}
     made.globals["path"] = path_of
     return made
@@ -114,6 +126,15 @@ def number(value: float | None, digits: int = 3) -> str:
         return f"{int(value):,}".replace("-", "−")
     shown = f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
     return shown.replace("-", "−")
+
+
+def signed_number(value: float) -> str:
+    """Returns a difference for people.
+
+    >>> signed_number(2.0), signed_number(-0.5)
+    ('+2', '−0.5')
+    """
+    return f"{'+' if value > 0 else ''}{number(value)}"
 
 
 def percent(value: float | None) -> str:

@@ -6,7 +6,7 @@ says whether it is one, and nobody ever reports demand itself.
 
 from __future__ import annotations
 
-from decalog.schema import Entity, EventKind, Field, Label, OutcomeKind, Schema
+from decalog.schema import Charted, Entity, EventKind, Field, Label, OutcomeKind, Schema
 
 ORDER = "order"
 DAY_KIND, SALES, OVERRIDE = "day", "sales", "override"
@@ -217,5 +217,11 @@ SCHEMA = Schema(
         of=SALES,
         bound=CENSORED,
         unit="units",
+    ),
+    charted=Charted(
+        days="horizon_days",
+        there=("on_hand", "on_order"),
+        marks=("promo_days", "discount_bp"),
+        unit_minor="price_base_minor",
     ),
 )
