@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from tests.control_room.orders import filled
 from tests.homes import add_model, fill_home
 
 from decalog.models.linear import Threshold
@@ -152,13 +153,19 @@ def test_a_first_visitors_path(page: Page, address: str, root: Path) -> None:
     assert before[:12] in page.content()
 
 
+@pytest.fixture(scope="module")
+def ordered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A control room over orders; nobody serves them."""
+    home = filled(tmp_path_factory.mktemp("ordered") / "demand")
+    with running("room", "--no-auth", "--port", "0", "--home", str(home.root), says="control room on ") as found:
+        yield found
+
+
 PAGES = ("/", "/s/fraud", "/s/fraud/decisions", "/s/fraud/cases", "/s/fraud/trouble", "/s/fraud/readiness")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(chromium: Browser, address: str, scheme: Any) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
     context = chromium.new_context(color_scheme=scheme)
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
@@ -166,18 +173,62 @@ def test_axe_finds_nothing_serious(chromium: Browser, address: str, scheme: Any)
     one = page.locator("table.rows tbody a").first
     one.wait_for()
     decision = one.get_attribute("href")
-    found = []
-    for path in (*PAGES, decision):
-        page.goto(f"{address}{path}")
-        page.locator("h1").wait_for()
-        told = Axe().run(page).response["violations"]
-        found += [
-            (path, one["id"], one["nodes"][0]["html"][:200], one["nodes"][0].get("failureSummary", ""))
-            for one in told
-            if one["impact"] in ("serious", "critical")
-        ]
+    found = [problem for path in (*PAGES, decision) for problem in problems(page, f"{address}{path}")]
     context.close()
     assert not found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_where_a_quantity_is_drawn(chromium: Browser, ordered: str, scheme: Any) -> None:
+    context = chromium.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    found = [problem for path in things(page, ordered) for problem in problems(page, f"{ordered}{path}")]
+    context.close()
+    assert not found
+
+
+def test_charts_of_quantities_fit_a_telephone_and_what_they_show_is_there(chromium: Browser, ordered: str) -> None:
+    context = chromium.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    paths = things(page, ordered)
+    for path in paths:
+        page.goto(f"{ordered}{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    # A band, a dot and a column are as large as they are said to be, and stand within their chart.
+    page.goto(f"{ordered}{paths[1]}")
+    chart = page.locator("svg.fan").first.bounding_box()
+    assert chart is not None
+    for shape in ("rect.narrow", "circle.told", "line.held"):
+        box = page.locator(f"svg.fan {shape}").first.bounding_box()
+        assert box is not None, shape
+        assert box["x"] >= chart["x"] - 5, shape
+        assert box["x"] + box["width"] <= chart["x"] + chart["width"] + 5, shape
+    assert page.locator("svg.fan circle.told").first.evaluate("one => one.getBoundingClientRect().width") < 12
+    context.close()
+
+
+def things(page: Page, address: str) -> list[str]:
+    """Returns the paths of the pages that show quantities, once the index has them."""
+    page.goto(f"{address}/s/demand/exceptions")
+    page.locator("table.rows tbody a").first.wait_for()
+    links = [page.locator(f"a[href*='{part}']").first.get_attribute("href") for part in ("/of/", "/decisions/")]
+    return ["/s/demand/exceptions", *filter(None, links), "/s/demand/decisions", "/s/demand"]
+
+
+def problems(page: Page, address: str) -> list[tuple[str, ...]]:
+    """Returns what axe-core finds serious on a page."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto(address)
+    page.locator("h1").wait_for()
+    told = Axe().run(page).response["violations"]
+    return [
+        (address, one["id"], one["nodes"][0]["html"][:200], one["nodes"][0].get("failureSummary", ""))
+        for one in told
+        if one["impact"] in ("serious", "critical")
+    ]
 
 
 def test_every_page_fits_a_telephone(chromium: Browser, address: str) -> None:
