@@ -12,6 +12,7 @@ from tests.watched_log import FEATURES, SYSTEM, Sums
 
 from decalog.clock import DAY, SECOND
 from decalog.events import Event
+from decalog.models.base import Floats
 from decalog.references import (
     LEAST_DAYS,
     THERE,
@@ -121,6 +122,23 @@ def test_parts_are_shares_with_the_error_of_days() -> None:
     assert parts["age"].share == 0
     assert 0 < parts["speed"].error < 0.1
     assert made(seen(), model=None).parts == {}
+
+
+def test_predictions_of_nothing_have_no_parts() -> None:
+    class Sometimes(Sums):
+        def contributions(self, rows: Floats) -> Floats:
+            found = super().contributions(rows).copy()
+            found[::3, 0] = -np.inf
+            return found
+
+    class Never(Sums):
+        def contributions(self, rows: Floats) -> Floats:
+            return np.full((len(rows), len(NAMES) + 1), -np.inf)
+
+    parts = parts_of(Sometimes(), seen(), names=NAMES, head="p_fraud")
+    assert sum(part.share for part in parts.values()) == pytest.approx(1)
+    assert parts["amount"].share == pytest.approx(made(seen(), model=Sums()).parts["amount"].share, rel=0.1)
+    assert parts_of(Never(), seen(), names=NAMES, head="p_fraud") == {}
 
 
 def test_a_reference_is_read_back_as_it_was_written() -> None:

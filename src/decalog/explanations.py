@@ -6,6 +6,7 @@ import math
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from decalog.features.definition import Category, Feature, FeatureSet, Same
 from decalog.models.base import Explaining, Floats
@@ -14,6 +15,8 @@ Multiplied = Literal["odds", "mean"]
 """What a feature multiplies: the odds of a prediction, or a predicted mean."""
 _NEGLIGIBLE = 0.05
 """What moves odds or a mean by less than about 5 % is left out of an explanation; a difference of logs."""
+_TO_NOTHING = -20.0
+"""What makes a mean 0 counts as dividing it by 500 million: JSON knows no infinity."""
 
 
 class Because(msgspec.Struct, frozen=True):
@@ -73,7 +76,7 @@ def explain(model: object, row: Floats, *, features: FeatureSet, head: str = "")
         return ()
     declared = {feature.name: feature for feature in features.features}
     values = dict(zip(features.names, row.tolist(), strict=True))
-    parts = dict(zip(features.names_for("model"), found[0, :-1].tolist(), strict=True))
+    parts = dict(zip(features.names_for("model"), np.maximum(found[0, :-1], _TO_NOTHING).tolist(), strict=True))
     strong = sorted((name for name, part in parts.items() if abs(part) >= _NEGLIGIBLE), key=lambda n: -abs(parts[n]))
     of: Multiplied = getattr(model, "multiplied", "odds")
     return tuple(Because(n, declared[n].meaning, values[n], said(declared[n], values[n]), parts[n], of) for n in strong)

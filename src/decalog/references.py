@@ -238,10 +238,14 @@ def parts_of(model: Model, seen: Seen, *, names: Sequence[str], head: str) -> di
     """Returns each feature's part of what moves the predictions of a head; {} where the model cannot say exactly."""
     some = thinned(seen, _MOST_EXPLAINED)
     told = contributions(model, some.rows, head=head)
-    days = clusters(some.times // DAY, n=len(some.times), where="parts")
-    if told is None or days.count < 2:  # noqa: PLR2004 - between days
+    if told is None:
         return {}
-    moved = np.abs(told[:, :-1])
+    # Of a mean of 0 one feature alone is the reason: it would take the part of all others.
+    there = np.isfinite(told).all(axis=1)
+    days = clusters(some.times[there] // DAY, n=int(there.sum()), where="parts")
+    if days.count < 2:  # noqa: PLR2004 - between days
+        return {}
+    moved = np.abs(told[there, :-1])
     whole = np.sum(moved, axis=1)
     if not np.any(whole):
         return {}

@@ -196,7 +196,7 @@ class Model(Protocol):
 class Explaining(Protocol):
     """A model that can say what each feature adds to the log odds of its prediction.
 
-    One that predicts a mean says `multiplied = "mean"`, and adds up to the log of that.
+    One that predicts a mean says `multiplied = "mean"`, and adds up to the log of that, −inf where the mean is 0.
     """
 
     def contributions(self, rows: Floats) -> Floats | None:

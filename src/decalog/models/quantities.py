@@ -128,7 +128,7 @@ class QuantityModel:
         """See `Explaining`; each row adds up to the log of its mean, and last stands a typical unit of exposure.
 
         The feature that says the level counts against the typical one, the exposure against one unit; what trees add is
-        theirs (`NativeBooster.contributions`). A request without exposure counts as if it had next to none.
+        theirs (`NativeBooster.contributions`). A request without exposure has a mean of 0, whose log is −inf.
         """
         matrix = checked(rows, width=len(self._names))
         found = np.zeros((len(rows), len(self._names) + 1))
@@ -140,7 +140,8 @@ class QuantityModel:
             says = is_open & (matrix[:, place] > 0)
             found[says, place] += np.log(matrix[says, place] / max(self.shape.typical, _TINY))
             is_open &= ~says
-        found[:, self._exposure] += np.log(np.maximum(matrix[:, self._exposure], _TINY))
+        with np.errstate(divide="ignore"):
+            found[:, self._exposure] += np.log(np.maximum(matrix[:, self._exposure], 0.0))
         return found
 
     def _quantiles(self, mean: Floats) -> Floats:
