@@ -53,7 +53,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(told) + "\n")
         return
     index = f"{told['index_us']:.0f} µs of CPU an order and {told['index_mib']:.0f} MiB"
-    print(f"{told['decisions']:,} orders; the index took {index}; {told['exceptions']:,} are exceptions")
+    print(f"{told['decisions']:,} orders; the index took {index}")
     for name, one in told["pages"].items():
         times = "   ".join(f"{key[:-3]} {one[key]:6.1f} ms" for key in ("p50_ms", "p99_ms", "cpu_ms"))
         print(f"{name:30} {times}")
@@ -71,14 +71,12 @@ def measure(folder: Path, count: int, *, rounds: int) -> dict[str, Any]:
     index_s = time.process_time() - started
     with closing(Index(index_of(home))) as index:
         middle = index.decisions("demand", Filter(before=count), most=1)[0]
-        exceptions = len(index.notable.latest("demand", since=0, most=count))
     pages = asyncio.run(ask(home, paths_of(middle.id), rounds))
     return {
         "decisions": count,
         "p99_ms": max(figures["p99_ms"] for figures in pages.values()),
         "index_us": index_s / count * 1e6,
         "index_mib": index_of(home).stat().st_size / 2**20,
-        "exceptions": exceptions,
         "pages": pages,
     }
 
