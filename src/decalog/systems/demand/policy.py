@@ -111,7 +111,7 @@ class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
             most=int(_number(told, "most_units", _MOST_CASES)),
             horizon_days=int(horizon),
             sold_until_days=int(max(_number(told, "lead_days", 0) - 1, 0) + _number(told, "shelf_days", _MOST_CASES)),
-            margin=max(price * (1 - off) - cost, 0.0),
+            margin=_margin(price, cost, off=off),
             cost=cost,
             discounted=off,
         )
@@ -310,7 +310,17 @@ def _order(case: Case, units: int, *reasons: str) -> Choice:
 def _reason(asked: Replenishment, said: Mapping[str, float]) -> str:
     mean, low, high = (said[head] for head in ("demand_mean", "demand_q10", "demand_q90"))
     promoted = f" at {asked.discounted:.0%} off" if asked.discounted else ""
-    return f"demand of {asked.horizon_days} days{promoted}: {mean:.1f} units, 8 in 10 times {low:.1f} to {high:.1f}"
+    days = "1 day" if asked.horizon_days == 1 else f"{asked.horizon_days} days"
+    return f"demand of {days}{promoted}: {mean:.1f} units, 8 in 10 times {low:.1f} to {high:.1f}"
+
+
+def _margin(price: float, cost: float, *, off: float) -> float:
+    """Returns what a unit sold earns; of a promotion below cost what it earns else.
+
+    Whoever promotes at a loss means to sell: to order nothing would undo it.
+    """
+    promoted = price * (1 - off) - cost
+    return promoted if promoted > 0 else max(price - cost, 0.0)
 
 
 def _number(told: Mapping[str, int | float | str | bool], name: str, missing: float) -> float:
