@@ -104,8 +104,9 @@ def test_a_promotion_earns_less_on_each_unit() -> None:
         for facts in ({}, {"promo_days": 1, "discount_bp": 3_000})
     )
     assert promoted < plain
-    at_a_loss = units(OrderPolicy(OrderCosts()), case(due(promo_days=1, discount_bp=6_000), uniform(20, 80)))
-    assert at_a_loss == plain, "whoever promotes below cost means to sell"
+    asked = case(due(promo_days=1, discount_bp=6_000), uniform(20, 80))
+    at_a_loss = [units(OrderPolicy(OrderCosts(serves_losses=serves)), asked) for serves in (False, True)]
+    assert at_a_loss == [0, plain], "whoever promotes below cost to draw people in says so"
 
 
 def test_without_a_forecast_usual_sales_are_ordered_and_some_days_on_top() -> None:

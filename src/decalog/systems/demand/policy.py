@@ -69,6 +69,8 @@ class OrderCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         luck_bp: variance of the demand of later days around the usual beyond chance, as a share of its square.
         price_of_money_bp: what each unit of money spent has to bring at least, as a share of it.
         service_level_bp: where above 0, the share of protection intervals without selling out, in place of money.
+        serves_losses: whether a promotion below cost is ordered for as at the usual price, as whoever promotes at a
+            loss to draw people in means it; else no unit is ordered that is sold at a loss.
         fallback_days: days of usual sales that lie on top where nothing is predicted.
         open_h: opening hours of a day, for the fallback.
     """
@@ -79,6 +81,7 @@ class OrderCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     luck_bp: Share = 1_000
     price_of_money_bp: Annotated[int, Meta(ge=0, le=10 * _BP)] = 0
     service_level_bp: Annotated[int, Meta(ge=0, le=9_999)] = 0
+    serves_losses: bool = False
     fallback_days: Annotated[float, Meta(ge=0, le=100)] = 1.0
     open_h: Annotated[float, Meta(gt=0, le=24)] = 12.0
 
@@ -92,6 +95,7 @@ class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
     most: int
     horizon_days: int
     sold_until_days: int
+    usual_margin: float
     margin: float
     cost: float
     discounted: float
@@ -111,7 +115,8 @@ class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
             most=int(_number(told, "most_units", _MOST_CASES)),
             horizon_days=int(horizon),
             sold_until_days=int(max(_number(told, "lead_days", 0) - 1, 0) + _number(told, "shelf_days", _MOST_CASES)),
-            margin=_margin(price, cost, off=off),
+            usual_margin=max(price - cost, 0.0),
+            margin=max(price * (1 - off) - cost, 0.0),
             cost=cost,
             discounted=off,
         )
@@ -125,7 +130,8 @@ class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
         """Returns what units ordered bring with a demand, minor units; `usual` is that of such an interval."""
         held = self.there + units
         left, sold = max(held - demand, 0.0), min(demand, held)
-        earned = self.margin * (sold + costs.instead_bp / _BP * (demand - sold)) - costs.lost_minor * (demand - sold)
+        margin = self.usual_margin if costs.serves_losses and self.margin <= 0 else self.margin
+        earned = margin * (sold + costs.instead_bp / _BP * (demand - sold)) - costs.lost_minor * (demand - sold)
         holding = costs.holding_bp / _BP * self.cost * self.horizon_days * left
         return earned - holding - self.cost * self._spoilt(left, usual=usual, luck=costs.luck_bp / _BP)
 
@@ -312,15 +318,6 @@ def _reason(asked: Replenishment, said: Mapping[str, float]) -> str:
     promoted = f" at {asked.discounted:.0%} off" if asked.discounted else ""
     days = "1 day" if asked.horizon_days == 1 else f"{asked.horizon_days} days"
     return f"demand of {days}{promoted}: {mean:.1f} units, 8 in 10 times {low:.1f} to {high:.1f}"
-
-
-def _margin(price: float, cost: float, *, off: float) -> float:
-    """Returns what a unit sold earns; of a promotion below cost what it earns else.
-
-    Whoever promotes at a loss means to sell: to order nothing would undo it.
-    """
-    promoted = price * (1 - off) - cost
-    return promoted if promoted > 0 else max(price - cost, 0.0)
 
 
 def _number(told: Mapping[str, int | float | str | bool], name: str, missing: float) -> float:
