@@ -61,7 +61,7 @@ def test_what_is_not_known_is_no_zero() -> None:
 
     def with_gaps(value: float) -> Floats:
         y = panel.y.copy()
-        y[:, 60:90] = value
+        y[:, 94:104] = value
         return counted(QUICK).forecast(msgspec.structs.replace(panel, y=y).until(106), 14).mean
 
     assert np.all(np.isfinite(with_gaps(np.nan)))
