@@ -1,15 +1,19 @@
-"""The public sets that demand's benchmarks read: Tourism of 2010, M4's hourly part, the hierarchy TourismLarge."""
+"""The public sets of demand's benchmarks: Tourism of 2010, M4's hourly part, TourismLarge, Complete Journey."""
 
 from __future__ import annotations
 
 import csv
+import datetime as dt
 import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
 import numpy as np
 from paired import shared_data
 
+from decalog.systems.demand.forecast.calendar import Calendar
 from decalog.systems.demand.forecast.panel import Floats, Panel, panel_of
 
 
@@ -70,3 +74,89 @@ def _level(name: str) -> str:
     purpose = name[-3:]
     place = "country" if name.startswith("Total") else ("state", "zone", "region")[len(name) - len(purpose) - 1]
     return place if purpose == "All" else f"{place} × purpose"
+
+
+WEEKS, FIRST = 52, dt.date(2017, 1, 2)
+"""Whole weeks of Complete Journey, Monday to Sunday; its own week 2 is the first of them."""
+CHOSEN_BY, LEAST_PIECES = 24, 84
+"""Series are those that sold 3.5 pieces a week in the first 24 weeks, before any origin."""
+HOLIDAYS = tuple(map(dt.date.fromisoformat, (
+    "2017-04-16", "2017-05-29", "2017-07-04", "2017-09-04", "2017-11-23", "2017-12-25", "2018-01-01",
+)))  # fmt: skip
+"""Easter, Memorial Day, 4th of July, Labor Day, Thanksgiving, Christmas, New Year."""
+PROMOTED = {
+    "display": "display <> '0'",
+    "front": "mailer in ('D', 'F', 'H', 'L')",
+    "inside": "mailer in ('A', 'C', 'J', 'P', 'X', 'Z')",
+}
+"""Where a promoted product stands: on a display; on a front, back or wrap page of the leaflet; inside of it."""
+
+
+class Journey(NamedTuple):
+    """Weekly pieces of each category in each store, with what was planned; store and category of each series."""
+
+    panel: Panel
+    stores: tuple[str, ...]
+    categories: tuple[str, ...]
+
+
+def complete_journey(receipts: Path, products: Path, promotions: Path) -> Journey:
+    """Returns the weekly series of Complete Journey; a store's day is New York's, the times of the files are UTC.
+
+    Known ahead are, of each category in each store, the share of its products that is on display, on the leaflet's
+    outer pages, or inside, each product weighted by what the chain sold of it in the first weeks; and which weeks have
+    a holiday, or come before one. Fuel, miscellanea and coupons are left out: their units are no pieces.
+    """
+    connection = duckdb.connect(config={"threads": 1})
+    connection.execute("set TimeZone = 'America/New_York'")
+    connection.execute(
+        """create table lines as select store_id as store, product_category as category, product_id, quantity,
+        date_diff('day', ?::date, (transaction_timestamp at time zone 'UTC')::timestamp::date) as day
+        from read_parquet(?) as receipts join read_parquet(?) as products using (product_id)
+        where department not in ('FUEL', 'MISCELLANEOUS') and product_category not like 'COUPON%'""",
+        [FIRST, str(receipts), str(products)],
+    )
+    connection.execute(
+        """create table series as select store, category from lines where day < 7 * ?
+        and store in (select store_id from read_parquet(?)) group by all having sum(quantity) >= ? order by all""",
+        [CHOSEN_BY, str(promotions), LEAST_PIECES],
+    )
+    keys = connection.execute("select store, category from series order by all").fetchall()
+    place = {key: at for at, key in enumerate(keys)}
+    sold = connection.execute(
+        """select store, category, day // 7, sum(quantity) from lines join series using (store, category)
+        where day >= 0 group by all"""
+    ).fetchall()
+    connection.execute(
+        """create table weights as select product_id, category,
+        sum(quantity) / sum(sum(quantity)) over (partition by category) as weight
+        from lines where day < 7 * ? group by product_id, category""",
+        [CHOSEN_BY],
+    )
+    shown = ", ".join(f"max(({rule})::int) as {name}" for name, rule in PROMOTED.items())
+    shares = ", ".join(f"sum(weight * {name})" for name in PROMOTED)
+    planned = connection.execute(
+        f"""with places as (select store_id as store, product_id, week, display_location as display,
+        mailer_location as mailer from read_parquet(?)),
+        shown as (select store, product_id, week, {shown} from places group by all)
+        select store, category, week - 2, {shares} from shown join weights using (product_id)
+        join series using (store, category) where week >= 2 group by all""",  # noqa: S608  # our own words
+        [str(promotions)],
+    ).fetchall()
+    y = _laid(place, sold)
+    known = {name: _laid(place, [(*row[:3], row[3 + at]) for row in planned]) for at, name in enumerate(PROMOTED)}
+    feast = np.zeros(WEEKS + 1)
+    feast[[(day - FIRST).days // 7 for day in HOLIDAYS]] = 1
+    known |= {"holiday": np.tile(feast[:-1], (len(y), 1)), "before_holiday": np.tile(feast[1:], (len(y), 1))}
+    first = int(np.datetime64(FIRST, "s").astype(np.int64))
+    names = tuple(f"{store} / {category}" for store, category in keys)
+    panel = Panel(ids=names, y=y, calendar=Calendar("week", first), known=known)
+    return Journey(panel, tuple(str(store) for store, _ in keys), tuple(category for _, category in keys))
+
+
+def _laid(place: dict[tuple[int, str], int], rows: Sequence[tuple[int, str, int, float]]) -> Floats:
+    """Returns rows of (store, category, week, value) as series × weeks, 0 where there is none."""
+    found = np.zeros((len(place), WEEKS))
+    for store, category, week, value in rows:
+        found[place[store, category], week] = value
+    return found

@@ -19,7 +19,8 @@ from decalog.systems.demand.forecast.windows import Singles, view
 
 HEADS = (0.1, 0.5, 0.9)
 _FAR = 1e4
-_LEAST_ROWS = 200
+LEAST_ROWS = 200
+"""That a global model learns from, at least."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,11 +94,11 @@ class Boosted:
         import lightgbm
 
         rows, target, names = _examples(panel, horizon, settings=settings)
-        if len(target) < _LEAST_ROWS:
+        if len(target) < LEAST_ROWS:
             raise DataError(
                 where="global model",
                 given=f"{len(target)} rows to learn from",
-                expected=f"{_LEAST_ROWS} or more",
+                expected=f"{LEAST_ROWS} or more",
                 fix="Give it more series or a longer history; for a few short series take a statistical method.",
             )
         own = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}
