@@ -85,11 +85,11 @@ def test_the_ratio_of_losses_has_an_interval_over_series(bench: ModuleType) -> N
     assert few.wql == pytest.approx(1.0 / actual[:, :3].mean())
 
 
-def test_the_simple_ensemble_is_the_median_of_its_members(bench: ModuleType) -> None:
-    rows = [
-        bench.Row(name, np.full((1, 1, 1, 3), value), 1.0) for name, value in zip(("ETS", "CES"), (1, 5), strict=True)
-    ]
-    assert bench.median_row(rows) == []
-    (found,) = bench.median_row([*rows, bench.Row("Theta", np.full((1, 1, 1, 3), 2), 1.0)])
+def test_what_is_made_of_the_peers_quantiles(bench: ModuleType) -> None:
+    rows = [bench.Row(name, np.full((1, 1, 1, 3), value), 1.0) for name, value in (("ETS", 1), ("CES", 5))]
+    assert bench.made_rows(rows) == []
+    (found,) = bench.made_rows([*rows, bench.Row("Theta", np.full((1, 1, 1, 3), 2), 1.0)])
     assert found.quantiles.ravel().tolist() == [2, 2, 2]
     assert found.cpu_s == 3
+    (whole,) = bench.made_rows([bench.Row("LightGBM quantiles", np.full((1, 1, 1, 3), 1.7), 1.0)])
+    assert whole.quantiles.ravel().tolist() == [2, 2, 2]

@@ -10,7 +10,7 @@ from tests.systems.demand.forecast.panels import weekly
 from decalog.errors import DataError
 from decalog.systems.demand.forecast import scores
 from decalog.systems.demand.forecast.boosting import Settings, boosted
-from decalog.systems.demand.forecast.counts import counted, negative_binomial
+from decalog.systems.demand.forecast.counts import corrected, counted, negative_binomial
 from decalog.systems.demand.forecast.panel import LEVELS, Floats, Panel, panel_of
 
 QUICK = Settings(trees=40, learning_rate=0.1, leaves=7, rows_a_leaf=100, origins=8, stride=3, held_out=0)
@@ -34,6 +34,27 @@ def test_the_quantiles_are_those_of_what_is_drawn() -> None:
     found = negative_binomial(mean, spread)
     assert found[:, LEVELS.index(0.9)].tolist() == np.quantile(drawn, 0.9, axis=0, method="inverted_cdf").tolist()
     assert np.all(found == np.rint(found))
+
+
+def test_quantiles_go_half_way_to_what_heads_say() -> None:
+    quantiles = np.tile(np.arange(len(LEVELS), dtype=np.float64), (2, 1))
+    at = [LEVELS.index(level) for level in (0.05, 0.1, 0.3, 0.5, 0.9, 0.99)]
+    heads = quantiles[:, [at[1], at[3], at[4]]] + np.array([[0.0, 4.0, 4.0], [-8.0, 0.0, 8.0]])
+    moved = corrected(quantiles, heads) - quantiles
+    assert moved[:, at].tolist() == [[0, 0, 1, 2, 2, 2], [-2, -3, -2, 0, 4, 4]]
+    assert np.all(np.diff(corrected(quantiles, -heads), axis=-1) >= 0)
+
+
+def test_what_series_have_in_common_is_learnt() -> None:
+    rng = np.random.default_rng(2)
+    group, promo = np.arange(80) % 2, (rng.random((80, 120)) < 0.2).astype(np.float64)
+    y = rng.poisson(4.0 * (1 + 4 * promo * group[:, None])).astype(np.float64)  # only one group heeds promotions
+    panel = Panel(ids=tuple(map(str, range(80))), y=y, seasons=(7,), known={"promo": promo})
+    known, actual = panel.until(113), panel.y[:, 113:]
+    told = counted(QUICK, traits={"group": group.tolist()})
+    assert "by group" in told.name
+    blind = scores.wql(actual, counted(QUICK).forecast(known, 7).quantiles)
+    assert scores.wql(actual, told.forecast(known, 7).quantiles) < blind
 
 
 def test_of_small_counts_it_says_more_than_heads_and_its_intervals_hold() -> None:

@@ -1,26 +1,29 @@
-"""One model for all series of small counts: trees tell mean and variance, the rest is negative binomial.
+"""One model for all series of small counts: a negative binomial by trees, half corrected by heads of single quantiles.
 
 Where a series sells a few pieces a step, its quantiles are small whole numbers, and a tree that learns one of them
-alone has little to learn from. Here one set of trees learns the mean (Poisson deviance, as a factor on the series'
-own level), another the variance in units of that mean; a negative binomial distribution with both has all quantiles.
+alone has little to learn from. Here one set of trees learns the mean (Poisson deviance, as a factor on the series' own
+level), another the variance in units of that mean; a negative binomial distribution with both has all quantiles. Three
+heads see plain numbers and whose they are, and err elsewhere: half of what they add is taken, in whole numbers again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from decalog.errors import DataError
-from decalog.systems.demand.forecast.boosting import LEAST_ROWS, Settings
-from decalog.systems.demand.forecast.calendar import Ints
+from decalog.systems.demand.forecast.boosting import HEADS, LEAST_ROWS, Settings
+from decalog.systems.demand.forecast.calendar import Ints, parts
 from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Method, Panel, known_means
-from decalog.systems.demand.forecast.windows import Singles, view
+from decalog.systems.demand.forecast.windows import Singles, by_origin, by_step, view
 
 SETTINGS = Settings(trees=200, learning_rate=0.03, leaves=31, rows_a_leaf=200, origins=26, held_out=0)
-"""WQL at three origins inside train of `bench/quality/demand_complete_journey.py`: .4263; .4268 where trees learn the
-mean by Tweedie deviance, .4262 with two seeds. With 15 leaves and one variance a series it was .4268, and .4313 without
-`_pace` and `_alike`."""
+"""WQL at three origins inside train of `bench/quality/demand_complete_journey.py`: .4242, without traits .4261. Without
+heads .4263, and .4268 where trees learn the mean by Tweedie deviance. With 15 leaves and one variance a series it was
+.4268, and .4313 without `_pace` and `_alike`."""
 _LEVEL, _LEAST = 12, 8
 """Latest steps whose mean is a series' level, and steps that have to be known before an origin is learnt from."""
 _DECAYS = (0.8, 0.93)
@@ -50,25 +53,52 @@ class _Rows(NamedTuple):
         return _Rows(self.features[places], self.level[places], self.series[places])
 
 
-def counted(settings: Settings = SETTINGS) -> Method:
+_Build = Callable[[Panel, int, int], _Rows]
+"""From a panel, an origin and a horizon to rows."""
+
+
+def counted(settings: Settings = SETTINGS, *, traits: Mapping[str, Sequence[object]] | None = None) -> Method:
     """Returns the model of counts as a method: it is fitted at each origin to what was known there.
 
     `held_out` has no meaning here: the variance is learnt together with the mean.
 
+    Args:
+        settings: of the trees.
+        traits: of each trait, such as store or category, a value a series, in the panel's order; series share what they
+            have in common.
+
     Raises:
         DataError: when it forecasts: too few rows to learn from, or a value below 0.
     """
+    codes = [np.unique([str(value) for value in of], return_inverse=True)[1] for of in (traits or {}).values()]
 
     def forecast(panel: Panel, horizon: int) -> Forecast:
-        rows, sold = _examples(panel, horizon, settings)
-        ahead = _rows(panel, panel.y.shape[1], horizon)
+        end = panel.y.shape[1]
+        origins = range(end - horizon, max(_LEAST, 2 * panel.season) - 1, -settings.stride)
+        rows, sold = _examples(panel, horizon, settings, origins=origins, build=_rows)
+        ahead = _rows(panel, end, horizon)
         mean, expected = _means(settings, rows, sold, ahead)
         spread = _spreads(settings, (rows, sold, mean), (ahead, expected))
-        quantiles = negative_binomial(expected, spread)
+        heads = _heads(panel, horizon, settings, codes)
         shape = (len(panel.ids), horizon)
+        quantiles = corrected(negative_binomial(expected, spread), heads)
         return Forecast(expected.reshape(shape), quantiles.reshape(*shape, len(LEVELS)))
 
-    return Method(f"counted ({settings.trees} trees, {settings.leaves} leaves, {settings.origins} origins)", forecast)
+    named = f", by {' and '.join(traits)}" if traits else ""
+    return Method(
+        f"counted ({settings.trees} trees, {settings.leaves} leaves, {settings.origins} origins{named})", forecast
+    )
+
+
+def corrected(quantiles: Floats, heads: Floats) -> Floats:
+    """Returns quantiles, rows × `LEVELS`, moved half way to what heads say, rows × `HEADS`, as whole numbers.
+
+    Between heads the move is in between, beyond them that of the last: what one head says of 10 % holds for 5 % too.
+    """
+    between = np.stack([np.interp(LEVELS, HEADS, unit) for unit in np.eye(len(HEADS))])
+    moved = quantiles + 0.5 * (heads - quantiles[:, [LEVELS.index(level) for level in HEADS]]) @ between
+    found: Floats = np.rint(np.maximum(np.sort(moved, axis=-1), 0.0))
+    return found
 
 
 def negative_binomial(mean: Floats, spread: Floats) -> Floats:
@@ -143,9 +173,45 @@ def _parameters(settings: Settings, objective: str) -> dict[str, Any]:
     }
 
 
-def _examples(panel: Panel, horizon: int, settings: Settings) -> tuple[_Rows, Floats]:
-    """Returns rows of earlier origins, drawn evenly from all, and what was sold in each."""
+def _heads(panel: Panel, horizon: int, settings: Settings, codes: list[Ints]) -> Floats:
+    """Returns the quantiles of `HEADS` of each row that is ahead; every step of the past is learnt from once."""
+    import lightgbm
+
+    plain = partial(_plain, codes=codes)
     end = panel.y.shape[1]
+    rows, sold = _examples(panel, horizon, settings, origins=range(end - horizon, 3, -horizon), build=plain)
+    ahead = plain(panel, end, horizon).features
+    data = lightgbm.Dataset(rows.features, sold, categorical_feature=list(range(len(codes))), free_raw_data=False)
+    own = _parameters(settings, "quantile") | {"learning_rate": 0.05, "feature_fraction": 0.7, "seed": 0}
+    told = [
+        lightgbm.train(own | {"alpha": level}, data, settings.trees).predict(ahead, num_threads=1) for level in HEADS
+    ]
+    return np.sort(np.stack(told, axis=-1), axis=-1)
+
+
+def _plain(panel: Panel, origin: int, horizon: int, codes: list[Ints]) -> _Rows:
+    """Returns rows of plain numbers: whose they are, late values and means, what is known ahead, the step."""
+    history, steps = panel.y[:, :origin], np.arange(origin, origin + horizon)
+    late = by_step(history, panel.seasons, horizon=horizon) | by_origin(history, panel.seasons)
+    dates = {} if panel.calendar is None else parts(panel.calendar, steps)
+    columns = [
+        *(code[:, None] for code in codes),
+        *late.values(),
+        known_means(history.T, axis=0)[:, None],
+        *_pace(history)[-2:],
+        *(values[:, steps] for values in panel.known.values()),
+        *(values[None] for values in dates.values()),
+        steps[None] - origin,
+    ]
+    shape = (len(history), horizon)
+    features = np.stack([np.broadcast_to(column, shape).ravel() for column in columns], axis=-1).astype(np.float32)
+    return _Rows(features, np.ones(len(features)), np.arange(len(history)).repeat(horizon))
+
+
+def _examples(
+    panel: Panel, horizon: int, settings: Settings, *, origins: Sequence[int], build: _Build
+) -> tuple[_Rows, Floats]:
+    """Returns rows of the latest of these origins, drawn evenly from all, and what was sold in each."""
     least = float(np.min(np.nan_to_num(panel.y), initial=0.0))
     if least < 0:
         raise DataError(
@@ -154,7 +220,7 @@ def _examples(panel: Panel, horizon: int, settings: Settings) -> tuple[_Rows, Fl
             expected="0 or more in every step",
             fix="Run `checked` first: it takes returns as nothing sold.",
         )
-    origins = list(range(end - horizon, max(_LEAST, 2 * panel.season) - 1, -settings.stride))[: settings.origins]
+    origins = origins[: settings.origins]
     most, rng = settings.most_rows // max(1, len(origins)), np.random.default_rng(0)
     found, sold = [], []
     for origin in origins:
@@ -162,7 +228,7 @@ def _examples(panel: Panel, horizon: int, settings: Settings) -> tuple[_Rows, Fl
         places = np.flatnonzero(~np.isnan(target))
         if len(places) > most:
             places = np.sort(rng.choice(places, most, replace=False))
-        found.append(_rows(panel, origin, horizon).of(places))
+        found.append(build(panel, origin, horizon).of(places))
         sold.append(target[places])
     if sum(map(len, sold)) < LEAST_ROWS:
         raise DataError(

@@ -57,7 +57,9 @@ def view(panel: Panel, origin: int, *, horizon: int) -> View:
     level = np.where(np.isnan(level), 0.0, level)
     features = {
         name: (values - level[:, None]) / scale[:, None]
-        for name, values in (_by_step(history, panel.seasons, horizon) | _by_origin(history, panel.seasons)).items()
+        for name, values in (
+            by_step(history, panel.seasons, horizon=horizon) | by_origin(history, panel.seasons)
+        ).items()
     }
     base = _base(history, panel, horizon, level=level)
     features["base"] = (base - level[:, None]) / scale[:, None]
@@ -71,7 +73,7 @@ def view(panel: Panel, origin: int, *, horizon: int) -> View:
     return View(rows.reshape(-1, len(columns)), tuple(columns), base, scale)
 
 
-def _by_step(history: Floats, seasons: tuple[int, ...], horizon: int) -> dict[str, Floats]:
+def by_step(history: Floats, seasons: tuple[int, ...], *, horizon: int) -> dict[str, Floats]:
     """Returns what stood whole seasons before each step ahead, and the mean of that over the seasons back."""
     width = history.shape[1]
     ahead = np.arange(horizon)
@@ -87,7 +89,7 @@ def _by_step(history: Floats, seasons: tuple[int, ...], horizon: int) -> dict[st
     return found
 
 
-def _by_origin(history: Floats, seasons: tuple[int, ...]) -> dict[str, Floats]:
+def by_origin(history: Floats, seasons: tuple[int, ...]) -> dict[str, Floats]:
     """Returns the latest values and means of the latest windows."""
     width = history.shape[1]
     found = {f"last_{back}": _columns(history, np.array([width - back])) for back in range(1, LAGS + 1)}
