@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from decalog.errors import ModelError
-from decalog.models import boosted, funnel, heads, linear, onnx, own
+from decalog.models import boosted, funnel, heads, linear, onnx, own, quantities
 from decalog.models.base import Floats
 from decalog.models.formats import FORMATS, is_blocking, load_model
 
 
 def test_every_module_names_a_format_that_loads_with_its_own_loader() -> None:
-    assert set(FORMATS) == {module.FORMAT for module in (boosted, funnel, heads, linear, onnx, own)}
-    for module in (boosted, funnel, heads, linear, onnx, own):
+    assert set(FORMATS) == {module.FORMAT for module in (boosted, funnel, heads, linear, onnx, own, quantities)}
+    for module in (boosted, funnel, heads, linear, onnx, own, quantities):
         name, _, function = FORMATS[module.FORMAT].partition(":")
         assert getattr(importlib.import_module(name), function) is module.load
 

@@ -15,6 +15,7 @@ from decalog.system import System, find_system
 from decalog.testing import conformance
 from decalog.testing.laws import drift
 from decalog.testing.laws.law import Verdict
+from decalog.testing.laws.skill import Asked
 from decalog.testing.stage import Trial
 
 NAME = "dull_returns"
@@ -28,7 +29,7 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     draft_system(NAME, noun="parcel", folder=folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
-        patch.setattr(drift, "_REQUESTS", 15_000)
+        patch.setattr(drift, "_ASKED", Asked(requests=15_000, slates=2_400, quantities=20_000))
         yield find_system(f"{NAME}.system:SYSTEM")
     for module in [module for module in sys.modules if module.split(".")[0] == NAME]:
         del sys.modules[module]

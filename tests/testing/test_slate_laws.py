@@ -312,7 +312,7 @@ def test_a_champion_that_orders_nothing_beats_nobody(tmp_path: Path, monkeypatch
 
     logistic = next(spec for spec in FEED.models if spec.name == "logistic")
     blind = ModelSpec(name="blind", meaning="nothing", fit=fit, format="", head=FEED.models[-1].head)
-    monkeypatch.setattr(skill, "_SLATES", 800)
+    monkeypatch.setattr(skill, "_ASKED", skill.Asked(requests=120_000, slates=800, quantities=12_000))
     found = skill.check(trial(msgspec.structs.replace(FEED, models=(logistic, blind)), tmp_path))
     assert found.checked > 0
     assert any(line.startswith("blind takes -") and "logistic leaves" in line for line in found.breaches)
