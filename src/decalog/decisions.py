@@ -69,6 +69,11 @@ class Choice(msgspec.Struct, frozen=True, array_like=True):
         return self.slots[0].propensity if self.slots else None
 
     @property
+    def quantity(self) -> float:
+        """The number that is the choice; 0 where nothing was chosen, or the choice is none."""
+        return (self.slots[0].value or 0.0) if self.slots else 0.0
+
+    @property
     def is_slate(self) -> bool:
         """Whether slots hold things in their order: neither an action alone nor a number."""
         return bool(self.verb) and all(slot.value is None for slot in self.slots)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -198,18 +199,20 @@ def report(
     history: History, parts: Split, *, contenders: Sequence[Contender], metrics: tuple[Metric, ...], currency: str
 ) -> Report:
     """Returns the report of an evaluation."""
+    schema = history.schema
+    known = partial(completeness, are_quantities=bool(schema.label.of))
     return Report(
-        system=history.schema.system,
-        noun=history.schema.noun,
+        system=schema.system,
+        noun=schema.noun,
         position=history.position,
         known_time=history.known_time,
         trained_at=parts.trained_at,
-        train=completeness(parts.train),
-        test=completeness(parts.test),
+        train=known(parts.train),
+        test=known(parts.test),
         gap=parts.gap,
         delay_left_out=parts.delay_left_out,
-        labels=completeness(history.now),
-        support=support(history.now, history.schema),
+        labels=known(history.now),
+        support=Support() if schema.label.of else support(history.now, schema),
         late=history.late,
         currency=currency,
         metrics=described(metrics),

@@ -146,13 +146,10 @@ class Explainer:
     def _otherwise(self, again: Again) -> tuple[dict[str, tuple[Band, ...]], list[Flip], str]:
         """Returns which predictions lead to which action, what would have changed it, and what was tried in vain."""
         draft, trace = again.draft, again.trace
+        if again.decision.choice.is_slate:
+            return {}, [], "a slate: each slot says what was next in line"
         if again.decision.choice.verb:
-            is_slate = again.decision.choice.is_slate
-            return (
-                {},
-                [],
-                "a slate: each slot says what was next in line" if is_slate else "a number moves with any fact",
-            )
+            return {}, [], "a number moves with any fact"
         if draft.features is None:
             return {}, [], f"its features are not known ({trace.fallback}), so no fact was tried"
         remaking, others = Remaking(again, self._secret), self._others_of(again)

@@ -19,6 +19,7 @@ from decalog.examples import NO_ENTITY, Bools, Floats, Int64s
 from decalog.happened import Happened, Known
 from decalog.metrics import Evaluated, Measured, Measurement, Metric, Sums, Tier, need
 from decalog.quantity_metrics import Quantities, usual_of
+from decalog.quantity_training import worths
 from decalog.slate_metrics import Ranked
 from decalog.statistics.clusters import Clusters, apart
 from decalog.statistics.completeness import (
@@ -150,7 +151,8 @@ class Part:
         named = self.happened.schema.request.entities[0].name
         groups = self.happened.whole([row.request.entities.get(named, -1 - row.seq) for row in rows])
         usual = usual_of(known.expected, groups)
-        told = zip(rows, known.drawn.tolist(), usual.tolist(), strict=True)
+        chosen = np.array([row.quantity for row in rows], np.float64)
+        requests = [row.request for row in rows]
         return Quantities(
             heads=self.happened.heads,
             labels=known.labels[:, 0],
@@ -158,11 +160,11 @@ class Part:
             expected=known.expected,
             drawn=known.drawn,
             predictions=self.predictions,
-            chosen=np.array([row.quantity for row in rows], np.float64),
-            worth=np.array([policy.worth(row.request, row.quantity, label=y, usual=mean) for row, y, mean in told]),
+            chosen=chosen,
+            worth=worths(policy, requests, chosen, labels=known.drawn, usual=usual),
             groups=groups,
             times=self.happened.times[self.places],
-            facts=tuple(row.request.attributes for row in rows),
+            facts=tuple(request.attributes for request in requests),
         )
 
     def _decided(self) -> Evaluated:

@@ -7,14 +7,15 @@ Beside the models stands what is chosen without any: the policy's own fallback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Protocol, cast
 
 import msgspec
 import numpy as np
 
 from decalog.decisions import Choice
-from decalog.evaluation import Outlook, Split, choices, completeness, described, measure, split
+from decalog.evaluation import Outlook, Split, choices, measure, report, split
 from decalog.events import Event
 from decalog.examples import Examples, Floats
 from decalog.metrics import Measurement
@@ -22,9 +23,8 @@ from decalog.models.base import Model, ModelSpec, QuantitySet
 from decalog.policy import Policy
 from decalog.quantities import QuantityHistory
 from decalog.quantity_metrics import Quantities, over_groups, usual_of
-from decalog.references import Reference, Seen, flows_of, public_values, reference_of
 from decalog.registry import Registry
-from decalog.reports import Contender, Report, Role, Support
+from decalog.reports import Contender, Role
 from decalog.system import System, load
 from decalog.training import (
     Fitted,
@@ -37,6 +37,7 @@ from decalog.training import (
     files_of,
     manifest_of,
     quietly,
+    reference_for,
     registered,
     too_few,
     truths,
@@ -102,13 +103,13 @@ def train_quantities(
         contenders.append(judge.contender(spec.name, role, predictions=models[spec.name].predict(test.rows)))
     if truth is not None:
         contenders.append(judge.contender("oracle", "oracle", predictions=truths(parts.test, truth)))
-    made = _report(history, parts, contenders=contenders, system=system, currency=plan.currency)
+    made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
     fitted = Fitted(models[chosen.name], parts.trained_at)
     if plan.refit:
         say(f"fitting {chosen.name} to all that is known")
         fitted = Fitted(_on_all(history, chosen, seed=plan.seed), history.known_time, *fitted[:2])
-    reference = _reference(system, history, since=parts.trained_at, fitted=fitted)
+    reference = reference_for(system, history, since=parts.trained_at, model=fitted.model, head=chosen.head)
     files = files_of(made, reference, system=system)
     return registered(manifest, fitted, made=made, registry=registry, files=files, plan=plan)
 
@@ -140,7 +141,7 @@ class Judge:
 
     def without_model(self) -> Contender:
         """Returns what the policy's fallback is worth."""
-        rows = self.rows(None)
+        rows = self._fallback
         values, _ = measure([one for one in self._system.metrics if one.tier != "model"], rows)
         return Contender(name=NO_MODEL, role="baseline", values=values, missing=())
 
@@ -155,6 +156,7 @@ class Judge:
         examples, data, outlook = self._examples, self._data, self._outlook
         heads = tuple(outlook.head.split("+"))
         chosen = quantities_of(choices(examples, predictions, outlook=outlook))
+        policy = cast("QuantityPolicy", outlook.policy)
         return Quantities(
             heads=heads,
             labels=data.labels,
@@ -163,28 +165,34 @@ class Judge:
             drawn=data.drawn,
             predictions=np.full((data.n, len(heads)), np.nan) if predictions is None else predictions,
             chosen=chosen,
-            worth=self._worth(chosen),
+            worth=worths(policy, examples.requests, chosen, labels=data.drawn, usual=self._usual),
             groups=data.groups,
             times=data.times,
             facts=tuple(request.attributes for request in examples.requests),
         )
 
-    def _worth(self, chosen: Floats) -> Floats:
-        policy = cast("QuantityPolicy", self._outlook.policy)
-        columns = zip(
-            self._examples.requests, chosen.tolist(), self._data.drawn.tolist(), self._usual.tolist(), strict=True
-        )
-        return np.array([policy.worth(one, quantity, label=y, usual=mean) for one, quantity, y, mean in columns])
+    @cached_property
+    def _fallback(self) -> Quantities:
+        """The test part with what the policy chooses without predictions."""
+        return self.rows(None)
 
     def _gain(self, rows: Quantities) -> Measurement:
         """Returns what is gained over the fallback, minor units a thousand requests."""
-        gain = rows.worth - self.rows(None).worth
+        gain = rows.worth - self._fallback.worth
         return over_groups(lambda one: (1_000 * gain, np.ones(one.n)))(rows)
 
 
 def quantities_of(made: Iterable[Choice]) -> Floats:
     """Returns the numbers that choices are; 0 where nothing was chosen."""
-    return np.array([choice.slots[0].value or 0.0 if choice.slots else 0.0 for choice in made], np.float64)
+    return np.array([choice.quantity for choice in made], np.float64)
+
+
+def worths(
+    policy: QuantityPolicy, requests: Sequence[Event], chosen: Floats, *, labels: Floats, usual: Floats
+) -> Floats:
+    """Returns what each number brings by its label, minor units; see `QuantityPolicy.worth`."""
+    rows = zip(requests, chosen.tolist(), labels.tolist(), usual.tolist(), strict=True)
+    return np.array([policy.worth(one, units, label=y, usual=mean) for one, units, y, mean in rows], np.float64)
 
 
 def _check_enough(parts: Split, plan: TrainingPlan, *, system: System) -> None:
@@ -196,41 +204,3 @@ def _check_enough(parts: Split, plan: TrainingPlan, *, system: System) -> None:
 def _on_all(history: QuantityHistory, chosen: ModelSpec, *, seed: int) -> Model:
     now = history.now
     return chosen.fit(history.part(now.take(now.labelled), seed=seed), seed)
-
-
-def _reference(system: System, history: QuantityHistory, *, since: int, fitted: Fitted) -> Reference | None:
-    """Returns what requests are watched against."""
-    recent = history.now.take(history.now.times >= since)
-    rows = recent.rows[:, list(system.features.places_for("model"))]
-    heads = tuple(system.models[-1].head.split("+"))
-    seen = Seen(
-        times=recent.times,
-        rows=rows,
-        requests=[public_values(request) for request in recent.requests],
-        predictions=fitted.model.predict(rows).reshape(recent.n, -1),
-    )
-    names, flows = system.features.names_for("model"), flows_of(history.reported(), recent.times)
-    return reference_of(seen, system.schema, names=names, heads=heads, flows=flows, model=fitted.model)
-
-
-def _report(
-    history: QuantityHistory, parts: Split, *, contenders: list[Contender], system: System, currency: str
-) -> Report:
-    train, test, every = (completeness(one, are_quantities=True) for one in (parts.train, parts.test, history.now))
-    return Report(
-        system=system.name,
-        noun=system.schema.noun,
-        position=history.position,
-        known_time=history.known_time,
-        trained_at=parts.trained_at,
-        train=train,
-        test=test,
-        gap=parts.gap,
-        delay_left_out=parts.delay_left_out,
-        labels=every,
-        support=Support(),
-        late=history.late,
-        currency=currency,
-        metrics=described(system.metrics),
-        contenders=tuple(contenders),
-    )

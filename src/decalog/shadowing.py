@@ -175,7 +175,7 @@ class _Tally:
 
     def _number(self, decision: Decision, case: Case, then: Choice) -> None:
         """Counts a number, and what another is worth if what the challenger expects comes."""
-        before, after = (one.slots[0].value or 0.0 if one.slots else 0.0 for one in (decision.choice, then))
+        before, after = decision.choice.quantity, then.quantity
         is_other = abs(after - before) > _NOTABLE * max(abs(after), abs(before))
         self.choices, self.changed = self.choices + 1, self.changed + is_other
         if is_other:

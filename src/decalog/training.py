@@ -181,7 +181,7 @@ def train(
         fitted = _on_all(system, history, chosen=chosen, plan=plan, params=outlook.policy.params)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
     manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    reference = _reference(system, history, since=parts.trained_at, model=fitted.model, head=chosen.head)
+    reference = reference_for(system, history, since=parts.trained_at, model=fitted.model, head=chosen.head)
     files = files_of(made, reference, system=system)
     return registered(manifest, fitted, made=made, registry=registry, files=files, plan=plan)
 
@@ -366,7 +366,8 @@ def files_of(made: Report, reference: Reference | None, *, system: System) -> di
     return files if reference is None else files | {REFERENCE: msgspec.json.encode(reference)}
 
 
-def _reference(system: System, history: History, *, since: int, model: Model, head: str) -> Reference | None:
+def reference_for(system: System, history: History, *, since: int, model: Model, head: str) -> Reference | None:
+    """Returns what requests are watched against; `head` names what is predicted, joined by "+"."""
     recent = history.now.take(history.now.times >= since)
     rows = model_rows(system, recent)
     seen = Seen(
@@ -377,7 +378,7 @@ def _reference(system: System, history: History, *, since: int, model: Model, he
     )
     names = system.features.names_for("model")
     flows = flows_of(history.reported(), recent.times)
-    return reference_of(seen, system.schema, names=names, heads=(head,), flows=flows, model=model)
+    return reference_of(seen, system.schema, names=names, heads=tuple(head.split("+")), flows=flows, model=model)
 
 
 def _writer_of(fitted: Fitted, files: Mapping[str, bytes]) -> Callable[[Path], Mapping[str, Any]]:

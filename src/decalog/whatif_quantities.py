@@ -22,7 +22,7 @@ from decalog.metrics import Int64s
 from decalog.models.base import QuantitySet
 from decalog.quantities import QuantityHistory
 from decalog.quantity_metrics import levels_of, usual_of
-from decalog.quantity_training import QuantityPolicy, history_of, quantities_of
+from decalog.quantity_training import QuantityPolicy, history_of, quantities_of, worths
 from decalog.statistics.offpolicy import Logged
 from decalog.system import System
 from decalog.training import uncollected
@@ -61,7 +61,11 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
         return seen, self._told(asked, rows)
 
     def _told(self, asked: Asked, rows: _Rows) -> Evidence:
-        brings = _worth(asked.money, rows, rows.then) - _worth(asked.money, rows, rows.now)
+        now, then = (
+            worths(asked.money, rows.examples.requests, one, labels=rows.data.drawn, usual=rows.usual)
+            for one in (rows.now, rows.then)
+        )
+        brings = then - now
         changed = rows.then != rows.now
         foreseen = _foreseen(asked.money, rows)[changed]
         moves = Counter(np.where(rows.then > rows.now, "more", "less")[changed].tolist())
@@ -121,10 +125,10 @@ class _Rows(NamedTuple):
 
 
 def _rows_of(asked: Asked) -> _Rows:
-    with uncollected():
-        histories = _histories(asked.deployment, {side.system.features.version: side.system for side in asked[1:3]})
-    since = max(side.trained_at for side in (asked.now, asked.then))
     sides = (asked.now, asked.then)
+    with uncollected():
+        histories = _histories(asked.deployment, {side.system.features.version: side.system for side in sides})
+    since = max(side.trained_at for side in sides)
     found = [_lately(histories[side.system.features.version], since, last=asked.change.last) for side in sides]
     both = set(found[0].ids) & set(found[1].ids)
     ours, theirs = (one.take(np.array([id_ in both for id_ in one.ids], np.bool_)) for one in found)
@@ -172,12 +176,6 @@ def _chosen(side: Side, rows: Examples, predictions: Floats) -> Floats:
         metrics=(),
     )
     return quantities_of(choices(rows, predictions, outlook=outlook))
-
-
-def _worth(money: QuantityPolicy, rows: _Rows, chosen: Floats) -> Floats:
-    """Returns what numbers bring by what stands behind each label, minor units."""
-    columns = zip(rows.examples.requests, chosen.tolist(), rows.data.drawn.tolist(), rows.usual.tolist(), strict=True)
-    return np.array([money.worth(one, units, label=label, usual=mean) for one, units, label, mean in columns])
 
 
 def _foreseen(money: QuantityPolicy, rows: _Rows) -> Floats:

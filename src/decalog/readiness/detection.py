@@ -295,7 +295,7 @@ def _quantity_worth(honest: Decision, chosen: Decision, calm: Seen) -> float:
     if mean is None or not chosen.choice.slots:
         return 0.0
     policy = cast("QuantityPolicy", calm.policy)
-    return policy.worth(honest.request, chosen.choice.slots[0].value or 0.0, label=mean, usual=mean)
+    return policy.worth(honest.request, chosen.choice.quantity, label=mean, usual=mean)
 
 
 def _slate_worth(honest: Decision, shown: Decision, calm: Seen) -> float:

@@ -158,16 +158,12 @@ def _order(decision: Decision, said: Mapping[str, Outcome], policy: OrderPolicy)
     planned = request.attributes.get("planned")
     return Order(
         request=request,
-        decided=next(_values(decision), 0.0),
+        decided=decision.choice.quantity,
         fallback=_ruled(decision, policy),
         planned=float(planned) if isinstance(planned, int) else None,
         override=None if override is None else override.value,
         why="" if override is None else str(override.attributes.get("why", "")),
     )
-
-
-def _values(decision: Decision) -> Iterator[float]:
-    return (slot.value for slot in decision.choice.slots if slot.value is not None)
 
 
 def _ruled(decision: Decision, policy: OrderPolicy) -> float | None:
@@ -177,4 +173,4 @@ def _ruled(decision: Decision, policy: OrderPolicy) -> float | None:
         return None
     values = dict(zip(FEATURES.names, unpack_features(lead.features).tolist(), strict=True))
     verdict = policy.fall_back(Case(decision.request, (lead,), values, lambda _name: 0.0), "no_model")
-    return next((slot.value for slot in verdict.choice.slots), None)
+    return verdict.choice.quantity

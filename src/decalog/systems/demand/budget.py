@@ -102,7 +102,7 @@ def _at(decisions: Sequence[Decision], costs: OrderCosts, price_bp: int) -> Nigh
         if lead is None or asked is None:
             continue
         verdict = policy.decide(Case(decision.request, (Candidate(lead.ref, "", lead.predictions),), {}, _no_draw))
-        ordered = verdict.choice.slots[0].value or 0.0
+        ordered = verdict.choice.quantity
         orders, units = orders + (ordered > 0), units + ordered
         spent, expected = spent + ordered * asked.cost, expected + verdict.expected_minor
     return Night(price_bp, orders, units, spent, expected)
