@@ -26,6 +26,7 @@ from decalog.metrics import Floats, Measurement, proportion
 from decalog.policy import Case
 from decalog.recasting import Recasting
 from decalog.statistics.claims import claims
+from decalog.tails import newest
 from decalog.whatif import Asked
 
 _ENOUGH = 0.01
@@ -114,13 +115,11 @@ def _newest(asked: Asked, last: int) -> Iterator[tuple[Record, Decision]]:
     """Yields the newest decisions that the champion made by its predictions, in the order of what they had seen."""
     log, version = asked.deployment.log, asked.now.version[:12]
     found: list[tuple[int, int]] = []
-    for seq in range(log.durable - 1, -1, -1):
-        record = log.get(seq)
-        if record.kind != "decision" or record.system != asked.now.system.name or record.root != record.seq:
+    for record, decision in newest(log, asked.now.system.name):
+        if record.root != record.seq:
             continue
-        decision = decode_decision(record.body)
         if decision.versions.model == version and decision.mode != "imported" and not decision.fallback:
-            found.append((decision.state_seq, seq))
+            found.append((decision.state_seq, record.seq))
         if len(found) == last:
             break
     for _, seq in sorted(found):

@@ -29,6 +29,7 @@ _THINGS_A_DAY = 50_000
 """Decisions of a day whose things are kept, about; drawn by a hash of their place."""
 _MOST_LABELS = 20_000
 _OWN_DAYS = 7
+_CHUNK = 1_000
 _STAGES = ("parse", "retrieve", "features", "model")
 """What a decision waits for; other stages are parts of these."""
 
@@ -194,6 +195,14 @@ def read_tail(log: LogTail, system: System, *, champion: Champion, start: int, s
         if record.system == system.name:
             reader.take(record)
     return reader.tail(start)
+
+
+def newest(log: LogTail, system: str) -> Iterator[tuple[Record, Decision]]:
+    """Yields the decisions of a system, the last one first."""
+    for stop in range(log.durable, 0, -_CHUNK):
+        for record in reversed(list(log.read(max(0, stop - _CHUNK), stop))):
+            if record.kind == "decision" and record.system == system:
+                yield record, decode_decision(record.body)
 
 
 def position_at(log: LogTail, known: int) -> int:

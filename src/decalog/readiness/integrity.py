@@ -19,9 +19,10 @@ from decalog.home import Home
 from decalog.parity import Certificate
 from decalog.readiness.checks import Measured
 from decalog.readiness.recorded import Replayed, renamed
-from decalog.readiness.subject import Subject, newest, rehearsed
+from decalog.readiness.subject import Subject, rehearsed
 from decalog.schema import Field
 from decalog.serving import Service
+from decalog.tails import newest
 from decalog.testing.laws import crashes, fallbacks, labels, parity
 from decalog.testing.laws.law import Verdict
 from decalog.testing.laws.replayed import TamperedLog, kept_places, with_candidate
@@ -110,8 +111,8 @@ def _replayed(deployment: Deployment, start: int, fault: str) -> Measured:
 
 def _start(deployment: Deployment, wanted: int) -> int:
     """Returns from which position on the log holds so many decisions that were made here; −1 where it has none."""
-    made = itertools.islice(newest(deployment.log, deployment.system.name), wanted)
-    return min((record.seq for record, _ in made), default=-1)
+    made = (one.seq for one, decision in newest(deployment.log, deployment.system.name) if decision.mode != "imported")
+    return min(itertools.islice(made, wanted), default=-1)
 
 
 def disorder(subject: Subject, fault: str) -> Measured:
@@ -213,7 +214,7 @@ def _last_whole(deployment: Deployment) -> tuple[Record, Decision]:
         DataError: there is none.
     """
     for record, decision in newest(deployment.log, deployment.system.name):
-        if not decision.fallback and kept_places(decision):
+        if decision.mode != "imported" and not decision.fallback and kept_places(decision):
             return record, decision
     raise DataError(
         where=f"log of {deployment.system.name}",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -254,16 +254,7 @@ def twin_of(home: Home, system: str) -> str:
 
 def decisions(log: Log, system: str, *, start: int = 0) -> Iterator[tuple[Record, Decision]]:
     """Yields the decisions of a system that were made here, from a position on."""
-    return _made_here(log.read(start), system)
-
-
-def newest(log: Log, system: str) -> Iterator[tuple[Record, Decision]]:
-    """Yields the decisions of a system that were made here, the last one first."""
-    return _made_here(map(log.get, reversed(range(log.position))), system)
-
-
-def _made_here(records: Iterable[Record], system: str) -> Iterator[tuple[Record, Decision]]:
-    for record in records:
+    for record in log.read(start):
         if record.kind == "decision" and record.system == system:
             decision = decode_decision(record.body)
             if decision.mode != "imported":

@@ -9,7 +9,7 @@ is changed: `decalog policy` sets the price once somebody has seen what it costs
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -19,7 +19,7 @@ import typer
 
 from decalog.candidates import Candidate
 from decalog.clock import DAY
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Decision
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError, DataError
 from decalog.home import Home
@@ -27,6 +27,7 @@ from decalog.log import Log
 from decalog.policy import Case
 from decalog.systems.demand.policy import OrderCosts, OrderPolicy, Replenishment
 from decalog.systems.demand.system import SYSTEM
+from decalog.tails import newest
 
 _MOST_BP = 100_000
 """The highest price that is tried: ten times the cost."""
@@ -115,7 +116,7 @@ def last_night(log: Log) -> list[Decision]:
         DataError: none was.
     """
     found: list[Decision] = []
-    for decision in _backwards(log):
+    for decision in (one for _, one in newest(log, SYSTEM.name) if one.mode == "live"):
         if found and decision.request.event_time // DAY != found[0].request.event_time // DAY:
             break
         found.append(decision)
@@ -127,15 +128,6 @@ def last_night(log: Log) -> list[Decision]:
             fix="`decalog serve demand` decides; come back after a night.",
         )
     return found
-
-
-def _backwards(log: Log) -> Iterator[Decision]:
-    for seq in range(log.position - 1, -1, -1):
-        record = log.get(seq)
-        if record.kind == "decision" and record.system == SYSTEM.name:
-            decision = decode_decision(record.body)
-            if decision.mode == "live":
-                yield decision
 
 
 def _no_draw(_name: str) -> float:

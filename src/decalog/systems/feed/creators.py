@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from decalog.decisions import Decision, decode_decision
+from decalog.decisions import Decision
 from decalog.deployment import Deployment
 from decalog.home import Home
 from decalog.log import Log
 from decalog.systems.feed.exposure import exposure
 from decalog.systems.feed.policy import FeedPolicy, FeedWeights
 from decalog.systems.feed.system import SYSTEM
-
-_CHUNK = 1_000
+from decalog.tails import newest
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, help="Exposure of authors against what they earn.")
 
@@ -36,12 +36,4 @@ def report(
 
 def slates(log: Log, last: int) -> list[Decision]:
     """Returns the last slates that were chosen here by predictions, the latest first."""
-    found: list[Decision] = []
-    for stop in range(log.position, 0, -_CHUNK):
-        for record in reversed(list(log.read(max(0, stop - _CHUNK), stop))):
-            if record.kind == "decision" and record.system == SYSTEM.name:
-                decision = decode_decision(record.body)
-                found += [decision] if decision.mode == "live" else []
-            if len(found) == last:
-                return found
-    return found
+    return list(islice((one for _, one in newest(log, SYSTEM.name) if one.mode == "live"), last))
