@@ -15,7 +15,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from tests.homes import add_model, decide_live, fill_home, records
 from decalog.clock import SECOND, ManualClock
 from decalog.control_room.app import App
 from decalog.control_room.homes import House, index_of
-from decalog.control_room.index import Filter, Index
+from decalog.control_room.index import Filter, Index, Row
 from decalog.decisions import Decision, decision_keys, decode_decision, new_decision_id
 from decalog.events import encode
 from decalog.home import Home
@@ -43,26 +45,31 @@ EVERY_US = 11 * SECOND
 """A million of them are 127 days."""
 
 
-def main() -> None:
-    """Makes the log, follows it, asks the pages, and prints the table."""
+def main(measure: Callable[[Path, int, int], dict[str, Any]], *, noun: str) -> None:
+    """Makes the log, follows it, asks the pages, and prints the table.
+
+    Args:
+        measure: (folder, how many decisions, rounds) → figures.
+        noun: what a decision is called here.
+    """
     asked = argparse.ArgumentParser()
     asked.add_argument("--json", action="store_true", help="print the figures as JSON")
-    asked.add_argument("--short", action="store_true", help="20,000 decisions instead of a million")
+    asked.add_argument("--short", action="store_true", help=f"20,000 {noun}s instead of a million")
     words = asked.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        told = measure(Path(folder), 20_000 if words.short else 1_000_000, rounds=10 if words.short else 100)
+        told = measure(Path(folder), 20_000 if words.short else 1_000_000, 10 if words.short else 100)
     if words.json:
         sys.stdout.write(json.dumps(told) + "\n")
         return
-    index = f"{told['index_us']:.0f} µs of CPU a decision and {told['index_mib']:.0f} MiB"
-    print(f"{told['decisions']:,} decisions; the index took {index}")
+    index = f"{told['index_us']:.0f} µs of CPU per {noun} and {told['index_mib']:.0f} MiB"
+    print(f"{told['decisions']:,} {noun}s; the index took {index}")
     for name, one in told["pages"].items():
         times = "   ".join(f"{key[:-3]} {one[key]:6.1f} ms" for key in ("p50_ms", "p99_ms", "cpu_ms"))
         print(f"{name:30} {times}")
     print(f"p99 of the slowest page {told['p99_ms']:.1f} ms")
 
 
-def measure(folder: Path, count: int, *, rounds: int) -> dict[str, Any]:
+def measure(folder: Path, count: int, rounds: int) -> dict[str, Any]:
     """Returns the figures of a log with so many decisions."""
     home = fill_home(folder / "fraud")
     add_model(home.root)
@@ -70,15 +77,22 @@ def measure(folder: Path, count: int, *, rounds: int) -> dict[str, Any]:
     first = decode_decision(records(home, "decision")[-1].body)
     with closing(home.writer(ManualClock(0))) as log:
         grow(log, first, count)
+    return figures(home, count, rounds, system="fraud", paths=lambda row: paths_of(row.id, row.seq, first))
+
+
+def figures(
+    home: Home, count: int, rounds: int, *, system: str, paths: Callable[[Row], dict[str, str]]
+) -> dict[str, Any]:
+    """Returns what following a log costs, and what its pages take; `paths` names them by a decision in the middle."""
     started = time.process_time()
     catch_up(home)
     index_s = time.process_time() - started
     with closing(Index(index_of(home))) as index:
-        middle = index.decisions("fraud", Filter(before=count // 2), most=1)[0]
-    pages = asyncio.run(ask(home, paths_of(middle.id, middle.seq, first), rounds))
+        middle = index.decisions(system, Filter(before=count // 2), most=1)[0]
+    pages = asyncio.run(ask(home, paths(middle), rounds))
     return {
         "decisions": count,
-        "p99_ms": max(figures["p99_ms"] for figures in pages.values()),
+        "p99_ms": max(page["p99_ms"] for page in pages.values()),
         "index_us": index_s / count * 1e6,
         "index_mib": index_of(home).stat().st_size / 2**20,
         "pages": pages,
@@ -95,20 +109,23 @@ def grow(log: Log, like: Decision, count: int) -> None:
     for number, (action, tokens, amount) in enumerate(zip(actions, people, amounts, strict=True)):
         clock.set(start + number * EVERY_US)
         decision = one_of(like, number, action, tokens, amount, clock.now_us(), rng.bytes(10))
-        body, keys = encode(decision), decision_keys("fraud", decision)
-        log.stamp(draft("decision", decision.request.id, body, clock.now_us(), keys))
+        stamp(log, "fraud", decision)
         if number % 10 == 0:
-            said = Outcome(f"o{number}", decision.request.id, "chargeback", "issuer", clock.now_us(), 1.0)
-            target = (("target", f"fraud/{said.target}"),)
-            log.stamp(draft("outcome", said.id, encode(said), clock.now_us(), target))
+            stamp(log, "fraud", Outcome(f"o{number}", decision.request.id, "chargeback", "issuer", clock.now_us(), 1.0))
         if number % GROUP == 0:
             log.commit()
     log.commit()
 
 
-def draft(kind: str, id_: str, body: bytes, at_us: int, keys: Any) -> Draft:
-    """Returns a record to stamp."""
-    return Draft(kind=kind, system="fraud", id=id_, digest=b"", event_time=at_us, body=body, keys=keys)
+def stamp(log: Log, system: str, told: Decision | Outcome) -> None:
+    """Stamps a decision, or an outcome."""
+    stamped = partial(Draft, system=system, digest=b"", body=encode(told))
+    if isinstance(told, Outcome):
+        keys = (("target", f"{system}/{told.target}"),)
+        log.stamp(stamped(kind="outcome", id=told.id, event_time=told.event_time, keys=keys))
+    else:
+        asked, named = told.request, decision_keys(system, told)
+        log.stamp(stamped(kind="decision", id=asked.id, event_time=asked.event_time, keys=named))
 
 
 def one_of(
@@ -170,4 +187,4 @@ async def ask(home: Home, paths: dict[str, str], rounds: int) -> dict[str, dict[
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, noun="decision")
