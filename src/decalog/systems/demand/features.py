@@ -14,15 +14,20 @@ from decalog.systems.demand.schema import DAY_KIND
 
 _OWNER = "demand"
 _OVER = (DAY_KIND,)
-_PLAIN = (Condition("discount_bp", "==", 0),)
-_PROMOTED = (Condition("discount_bp", ">", 0),)
+_WHERE: dict[str, tuple[Condition, ...]] = {
+    "": (),
+    "plain": (Condition("discount_bp", "==", 0),),
+    "promoted": (Condition("discount_bp", ">", 0),),
+}
+_DAYS = {"plain": "days without a promotion", "promoted": "days with a promotion"}
+"""Kinds of days, "" for all."""
 _BOUND = 10_000_000
 _SILENCE = "2d"
 
 
-def _sum(entity: str, column: str, window: str, *, kind: str = "", where: tuple[Condition, ...] = ()) -> Aggregate:
+def _sum(entity: str, column: str, window: str, *, kind: str = "") -> Aggregate:
     what = {"units": "units sold", "stocked_h": "opening hours with stock", "empty_h": "opening hours sold out"}[column]
-    days = {"": "", "plain": " on days without a promotion", "promoted": " on days with a promotion"}[kind]
+    days = f" on {_DAYS[kind]}" if kind else ""
     return Aggregate(
         name="_".join(part for part in (entity, kind, column, window) if part),
         meaning=f"{what} of the {entity} in {window}{days}",
@@ -33,18 +38,18 @@ def _sum(entity: str, column: str, window: str, *, kind: str = "", where: tuple[
         column=column,
         over=_OVER,
         window=window,
-        where=where,
+        where=_WHERE[kind],
         bound=_BOUND,
         staleness=_SILENCE if not kind else "",
         use="model" if column == "empty_h" else "policy",
     )
 
 
-def _rate(entity: str, window: str, *, kind: str = "", where: tuple[Condition, ...] = ()) -> tuple[Feature, ...]:
+def _rate(entity: str, window: str, *, kind: str = "") -> tuple[Feature, ...]:
     """Returns units, hours with stock, and one over the other."""
-    units = _sum(entity, "units", window, kind=kind, where=where)
-    hours = _sum(entity, "stocked_h", window, kind=kind, where=where)
-    days = {"": "", "plain": ", days without a promotion", "promoted": ", days with a promotion"}[kind]
+    units = _sum(entity, "units", window, kind=kind)
+    hours = _sum(entity, "stocked_h", window, kind=kind)
+    days = f", {_DAYS[kind]}" if kind else ""
     rate = Ratio(
         name="_".join(part for part in (entity, kind, "rate", window) if part),
         meaning=f"units sold of the {entity} an hour with stock in {window}{days}",
@@ -60,7 +65,7 @@ def _lately(entity: str) -> tuple[Feature, ...]:
     """Returns the rate of plain days of which each counts half as much as one two weeks after it."""
     units, hours = (
         msgspec.structs.replace(
-            _sum(entity, column, "112d", kind="plain", where=_PLAIN),
+            _sum(entity, column, "112d", kind="plain"),
             name=f"{entity}_plain_{column}_lately",
             aggregate="decayed",
             half_life="14d",
@@ -91,21 +96,21 @@ def _asked(name: str, meaning: str, unit: str) -> Attribute:
 _RATES: tuple[Feature, ...] = (
     *_rate("series", "1d"),
     *_rate("series", "7d"),
-    *_rate("series", "28d", kind="plain", where=_PLAIN),
-    *_rate("series", "91d", kind="plain", where=_PLAIN),
-    *_rate("series", "91d", kind="promoted", where=_PROMOTED),
+    *_rate("series", "28d", kind="plain"),
+    *_rate("series", "91d", kind="plain"),
+    *_rate("series", "91d", kind="promoted"),
     *_lately("series"),
     *_lately("item"),
-    *_rate("slot", "64d", kind="plain", where=_PLAIN),
+    *_rate("slot", "64d", kind="plain"),
     *_rate("item", "7d"),
-    *_rate("item", "28d", kind="plain", where=_PLAIN),
-    *_rate("item", "91d", kind="promoted", where=_PROMOTED),
+    *_rate("item", "28d", kind="plain"),
+    *_rate("item", "91d", kind="promoted"),
     *_rate("store", "1d"),
-    *_rate("store", "28d", kind="plain", where=_PLAIN),
+    *_rate("store", "28d", kind="plain"),
     *_rate("category", "1d"),
     *_rate("category", "7d"),
-    *_rate("category", "28d", kind="plain", where=_PLAIN),
-    *_rate("category", "28d", kind="promoted", where=_PROMOTED),
+    *_rate("category", "28d", kind="plain"),
+    *_rate("category", "28d", kind="promoted"),
 )
 
 _PACES = (
