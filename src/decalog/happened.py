@@ -18,7 +18,7 @@ from decalog.events import Event, Record, decode_event
 from decalog.examples import AMOUNT, NO_ENTITY, Bools, Floats, Int64s
 from decalog.folding import body_of
 from decalog.impressions import last_said, signals_of
-from decalog.outcomes import LabelBook, LabelState
+from decalog.outcomes import LabelBook
 from decalog.quantities import Image, Recover, Told, as_told, standing
 from decalog.schema import Schema
 from decalog.system import System, load
@@ -149,44 +149,41 @@ class Happened:
         """Returns what is known of the rows' labels at a moment, µs of known_time; rows decided later know nothing."""
         shape = self.predictions.shape
         labels, delays, is_hidden = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, np.bool_)
+        bounds = np.zeros(len(self.rows), np.bool_)
         of = self._of_thing if self.schema.slate_of else self._of_request
         for place, row in enumerate(self.rows):
             if row.decided <= by:
-                labels[place], delays[place], is_hidden[place] = of(row, by)
+                labels[place], delays[place], is_hidden[place], bounds[place] = of(row, by)
         ages = np.maximum(by - self.times, 0).astype(np.float64)[:, None] + np.zeros(shape)
         is_old = ages >= np.array(self.maturities)
         if self.schema.label.of:
             # A quantity that was told is known, however young it is.
             is_old = is_old | np.isfinite(labels)
-        return Known(labels, is_old, is_hidden, delays, ages, *self._behind(labels[:, 0], by))
+        return Known(labels, is_old, is_hidden, delays, ages, bounds, *self._behind(labels[:, 0], bounds, by))
 
-    def _behind(self, labels: Floats, by: int) -> tuple[Bools, Floats, Floats]:
-        """Returns which labels are bounds, and what stands behind them, expected and drawn."""
+    def _behind(self, labels: Floats, bounds: Bools, by: int) -> tuple[Floats, Floats]:
+        """Returns what stands behind labels, expected and drawn."""
         if self._told is None:
-            return np.zeros(len(labels), np.bool_), labels, labels
-        bounds = np.array([self._state(row, by).is_bound for row in self.rows], np.bool_)
+            return labels, labels
         requests = [row.request for row in self.rows]
-        return bounds, *self._told.recover(Told(requests, labels, bounds, standing(self._told.images, by)), 0)
+        return self._told.recover(Told(requests, labels, bounds, standing(self._told.images, by)), 0)
 
-    def _state(self, row: Row, by: int) -> LabelState:
-        first, *also = row.ids
-        return self._book.label(first, decided=row.decided, acted=row.acted, known_by=by, also=also)
-
-    def _of_request(self, row: Row, by: int) -> tuple[list[float], list[float], bool]:
-        state, heads = self._state(row, by), len(self.heads)
+    def _of_request(self, row: Row, by: int) -> tuple[list[float], list[float], bool, bool]:
+        (first, *also), heads = row.ids, len(self.heads)
+        state = self._book.label(first, decided=row.decided, acted=row.acted, known_by=by, also=also)
         label = np.nan if state.value is None else float(state.value)
         has_come = np.isfinite(label) if self.schema.label.of else label == 1
         delay = _delay(state.known_time, row) if has_come else np.nan
-        return [label] * heads, [delay] * heads, state.why == "unobserved"
+        return [label] * heads, [delay] * heads, state.why == "unobserved", state.is_bound
 
-    def _of_thing(self, row: Row, by: int) -> tuple[list[float], list[float], bool]:
+    def _of_thing(self, row: Row, by: int) -> tuple[list[float], list[float], bool, bool]:
         told = [one for id_ in row.ids for one in self._book.outcomes(id_, by) if one[1].ref == row.ref]
         labels = signals_of(row.ref, last_said(told), age_us=by - row.decided, schema=self.schema)
         delays = [
             _delay(min(known for known, one in told if one.kind == signal.kind), row) if label == 1 else np.nan
             for label, signal in zip(labels, self.schema.signals, strict=True)
         ]
-        return labels, delays, False
+        return labels, delays, False, False
 
     def ends(self, slates: Mapping[int, Sequence[str]], *, by: int) -> dict[str, tuple[Int64s, Floats]]:
         """Returns outcome kind → (slates, values) of what was said of whole slates by a moment: it names no thing.
