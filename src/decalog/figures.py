@@ -161,7 +161,7 @@ class Part:
             drawn=known.drawn,
             predictions=self.predictions,
             chosen=chosen,
-            worth=worths(policy, requests, chosen, labels=known.drawn, usual=usual),
+            worth=worths(policy, requests, chosen=chosen, labels=known.drawn, usual=usual),
             groups=groups,
             times=self.happened.times[self.places],
             facts=tuple(request.attributes for request in requests),

@@ -63,6 +63,7 @@ def train_on_world(
             or scale are not above 0. Nothing was made then.
     """
     from decalog.simulation import fill, rates_of, world_of
+    from decalog.testing.worlds import truth_of
 
     if home.exists:
         raise ConfigError(
@@ -81,8 +82,7 @@ def train_on_world(
     try:
         deployment = Deployment(home, name, log, Setup(rates=rates_of(world)))
         fill(world, deployment.prepare(), clock=clock, days=days, say=say)
-        heads = deployment.system.models[-1].head.split("+")
-        truth: Truth = lambda id_: [float(world.truth(id_)[head]) for head in heads]  # noqa: E731 - one line
+        truth = truth_of(world, deployment.system.models[-1].head.split("+"))
         return _train(deployment, seed=seed, say=say, truth=truth)
     finally:
         log.close()

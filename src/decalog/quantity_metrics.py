@@ -7,7 +7,7 @@ forecasts too little: quantiles are scored by a draw of what stands behind it, m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -95,6 +95,16 @@ def levels_of(heads: tuple[str, ...]) -> Floats:
     [0.05, 0.5]
     """
     return np.array([int(head.rpartition("q")[2]) / _PERCENT for head in heads[1:]])
+
+
+def weights_of(levels: Sequence[float]) -> tuple[float, ...]:
+    """Returns how much of a distribution each quantile stands for: half of the way to its neighbours, or to its end.
+
+    >>> weights_of((0.25, 0.5))
+    (0.375, 0.625)
+    """
+    below, above = (-levels[0], *levels[:-1]), (*levels[1:], 2 - levels[-1])
+    return tuple((high - low) / 2 for low, high in zip(below, above, strict=True))
 
 
 Parts = Callable[[Quantities], tuple[Floats, Floats]]

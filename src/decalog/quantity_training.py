@@ -165,7 +165,7 @@ class Judge:
             drawn=data.drawn,
             predictions=np.full((data.n, len(heads)), np.nan) if predictions is None else predictions,
             chosen=chosen,
-            worth=worths(policy, examples.requests, chosen, labels=data.drawn, usual=self._usual),
+            worth=worths(policy, examples.requests, chosen=chosen, labels=data.drawn, usual=self._usual),
             groups=data.groups,
             times=data.times,
             facts=tuple(request.attributes for request in examples.requests),
@@ -188,7 +188,7 @@ def quantities_of(made: Iterable[Choice]) -> Floats:
 
 
 def worths(
-    policy: QuantityPolicy, requests: Sequence[Event], chosen: Floats, *, labels: Floats, usual: Floats
+    policy: QuantityPolicy, requests: Sequence[Event], *, chosen: Floats, labels: Floats, usual: Floats
 ) -> Floats:
     """Returns what each number brings by its label, minor units; see `QuantityPolicy.worth`."""
     rows = zip(requests, chosen.tolist(), labels.tolist(), usual.tolist(), strict=True)

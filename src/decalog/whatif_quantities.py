@@ -21,7 +21,7 @@ from decalog.fitting import model_rows
 from decalog.metrics import Int64s
 from decalog.models.base import QuantitySet
 from decalog.quantities import QuantityHistory
-from decalog.quantity_metrics import levels_of, usual_of
+from decalog.quantity_metrics import levels_of, usual_of, weights_of
 from decalog.quantity_training import QuantityPolicy, history_of, quantities_of, worths
 from decalog.statistics.offpolicy import Logged
 from decalog.system import System
@@ -62,7 +62,7 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
 
     def _told(self, asked: Asked, rows: _Rows) -> Evidence:
         now, then = (
-            worths(asked.money, rows.examples.requests, one, labels=rows.data.drawn, usual=rows.usual)
+            worths(asked.money, rows.examples.requests, chosen=one, labels=rows.data.drawn, usual=rows.usual)
             for one in (rows.now, rows.then)
         )
         brings = then - now
@@ -157,10 +157,9 @@ def _histories(deployment: Deployment, systems: Mapping[str, System]) -> dict[st
 def _lately(history: QuantityHistory, since: int, *, last: int) -> Examples:
     """Returns the newest requests of which something was told."""
     now = history.now
-    there = np.flatnonzero(now.labelled & (now.times >= since))[-last:]
-    mask = np.zeros(now.n, np.bool_)
-    mask[there] = True
-    return now.take(mask)
+    told = now.labelled & (now.times >= since)
+    told[np.flatnonzero(told)[:-last]] = False
+    return now.take(told)
 
 
 def _predicted(side: Side, rows: Examples) -> Floats:
@@ -180,7 +179,7 @@ def _chosen(side: Side, rows: Examples, predictions: Floats) -> Floats:
 
 def _foreseen(money: QuantityPolicy, rows: _Rows) -> Floats:
     """Returns what the change brings by the forecast in force: the mean over its quantiles."""
-    spans = np.diff(np.concatenate([[0.0], _middles(rows), [1.0]])).tolist()
+    weights = weights_of(levels_of(rows.heads).tolist())
     columns = zip(rows.examples.requests, rows.now.tolist(), rows.then.tolist(), rows.predictions.tolist(), strict=True)
     found = []
     for request, now, then, (mean, *quantiles) in columns:
@@ -188,10 +187,5 @@ def _foreseen(money: QuantityPolicy, rows: _Rows) -> Floats:
             money.worth(request, then, label=one, usual=mean) - money.worth(request, now, label=one, usual=mean)
             for one in (quantiles if now != then else ())
         ]
-        found.append(sum(share * one for share, one in zip(spans, worth, strict=False)))
+        found.append(sum(weight * one for weight, one in zip(weights, worth, strict=False)))
     return np.array(found, np.float64)
-
-
-def _middles(rows: _Rows) -> Floats:
-    levels = levels_of(rows.heads)
-    return np.asarray((levels[1:] + levels[:-1]) / 2)

@@ -7,7 +7,7 @@ trivial rules below and an oracle above. Worlds run on their own clock: `advance
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -84,3 +84,8 @@ class World(Protocol):
     def score(self) -> str:
         """Returns in one line what came of the decisions that the world was told, in its field's words."""
         ...
+
+
+def truth_of(world: World, heads: Sequence[str]) -> Callable[[str], list[float]]:
+    """Returns what says of a request, by its id, what is true of each head."""
+    return lambda id_: [float(world.truth(id_)[head]) for head in heads]

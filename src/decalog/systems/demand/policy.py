@@ -34,6 +34,7 @@ from decalog.errors import ConfigError
 from decalog.events import Event
 from decalog.money import MAX_MINOR
 from decalog.policy import Case, Verdict
+from decalog.quantity_metrics import weights_of
 from decalog.systems.demand.schema import HEADS, LEVELS, ORDER
 
 PRICE, COST = "price_base_minor", "unit_cost_base_minor"
@@ -46,10 +47,7 @@ _THREE = ((-math.sqrt(3), 1 / 6), (0.0, 2 / 3), (math.sqrt(3), 1 / 6))
 """Nodes, in standard deviations, and weights of a normal distribution."""
 _NEVER_BEYOND = 10
 """What is left of so small a part of later demand does not spoil."""
-_WEIGHTS = tuple(
-    (high - low) / 2 for low, high in zip((-LEVELS[0], *LEVELS[:-1]), (*LEVELS[1:], 2 - LEVELS[-1]), strict=True)
-)
-"""How much of the distribution each quantile stands for: half of the way to its neighbours."""
+_WEIGHTS = weights_of(LEVELS)
 
 Share = Annotated[int, Meta(ge=0, le=_BP)]
 Money = Annotated[int, Meta(ge=0, le=MAX_MINOR)]

@@ -27,7 +27,8 @@ from decalog.slate_training import Parts, SlatePolicy, ranked_by, split_slates
 from decalog.system import System
 from decalog.testing.laws.law import Verdict, proven
 from decalog.testing.stage import Joined, Stage, Step, Trial, history_of, world_of
-from decalog.testing.worlds import World
+from decalog.testing.worlds import World, truth_of
+from decalog.training import truths
 
 
 class Asked(NamedTuple):
@@ -146,7 +147,7 @@ def _brought_by_quantities(
     parts = split(joined, test_share=_TEST_SHARE)
     train, test = joined.part(parts.train, seed=0), joined.part(parts.test, seed=0)
     heads = tuple(system.models[-1].head.split("+"))
-    truth = np.array([[float(world.truth(id_)[head]) for head in heads] for id_ in parts.test.ids])
+    truth = truths(parts.test, truth_of(world, heads))
     judge, policy = Judge(system, parts.test, test), cast("QuantityPolicy", system.policy(system.policy_params()))
     grid, levels = np.arange(_GRID / 2, 1, _GRID), levels_of(heads)
     labels = np.array([np.interp(grid, levels, row[1:]) for row in truth]).tolist()
@@ -174,7 +175,7 @@ def _saved_on_requests(system: System, parts: Split, *, world: World, rng: np.ra
         policy=policy, idle=system.schema.label.observed_after[0], features=system.features, head=head, metrics=()
     )
     data, rows = training_set(system, parts.train), model_rows(system, test)
-    truth = np.array([float(world.truth(id_)[head]) for id_ in test.ids])
+    truth = truths(test, truth_of(world, [head]))[:, 0]
     said = {spec.name: spec.fit(data, 0).predict(rows) for spec in system.models}
 
     def cost(actions: Sequence[str]) -> int:
