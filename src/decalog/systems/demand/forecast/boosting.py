@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from decalog.errors import DataError
+from decalog.systems.demand.forecast.calendar import Ints
 from decalog.systems.demand.forecast.conformal import calibrated
 from decalog.systems.demand.forecast.origins import Told, roll
 from decalog.systems.demand.forecast.panel import LEVELS, NORMAL, Floats, Forecast, Method, Panel
@@ -21,6 +22,7 @@ HEADS = (0.1, 0.5, 0.9)
 _FAR = 1e4
 LEAST_ROWS = 200
 """That a global model learns from, at least."""
+_SETTLED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +56,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     most_rows: int = 1_000_000
     held_out: int = 1
     seeds: int = 1
+
+    @property
+    def grown(self) -> dict[str, Any]:
+        """How trees grow, in LightGBM's names, whatever they learn."""
+        return {
+            "learning_rate": self.learning_rate,
+            "num_leaves": self.leaves,
+            "min_data_in_leaf": self.rows_a_leaf,
+            "lambda_l2": self.l2,
+            "feature_fraction": self.feature_share,
+            "bagging_fraction": self.row_share,
+            "bagging_freq": 1 if self.row_share < 1 else 0,
+            **_SETTLED,
+        }
+
+    def drawn(self, places: Ints, *, origins: int, rng: np.random.Generator) -> Ints:
+        """Returns the places of rows of one of so many origins, as many of them as are learnt from, in their order."""
+        most = self.most_rows // max(1, origins)
+        return np.sort(rng.choice(places, most, replace=False)) if len(places) > most else places
 
 
 def boosted(settings: Settings | None = None) -> Method:
@@ -94,19 +115,12 @@ class Boosted:
         import lightgbm
 
         rows, target, names = _examples(panel, horizon, settings=settings)
-        if len(target) < LEAST_ROWS:
-            raise DataError(
-                where="global model",
-                given=f"{len(target)} rows to learn from",
-                expected=f"{LEAST_ROWS} or more",
-                fix="Give it more series or a longer history; for a few short series take a statistical method.",
-            )
-        own = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}
-        data = lightgbm.Dataset(rows, target, params=own | {"min_data_in_leaf": settings.rows_a_leaf})
+        check_rows(len(target), where="global model")
+        data = lightgbm.Dataset(rows, target, params=_SETTLED | {"min_data_in_leaf": settings.rows_a_leaf})
         data.construct()
         heads = [
             [
-                lightgbm.train(own | _parameters(settings, level) | {"seed": seed}, data, settings.trees)
+                lightgbm.train(settings.grown | _objective(level) | {"seed": seed}, data, settings.trees)
                 for seed in range(settings.seeds)
             ]
             for level in HEADS
@@ -126,24 +140,29 @@ class Boosted:
         return Forecast(seen.back(middle), quantiles)
 
 
-def _parameters(settings: Settings, level: float) -> dict[str, Any]:
-    return {
-        **({"objective": "regression_l1"} if level == HEADS[1] else {"objective": "quantile", "alpha": level}),
-        "learning_rate": settings.learning_rate,
-        "num_leaves": settings.leaves,
-        "min_data_in_leaf": settings.rows_a_leaf,
-        "lambda_l2": settings.l2,
-        "feature_fraction": settings.feature_share,
-        "bagging_fraction": settings.row_share,
-        "bagging_freq": 1 if settings.row_share < 1 else 0,
-    }
+def check_rows(count: int, *, where: str) -> None:
+    """Refuses too few rows to learn from.
+
+    Raises:
+        DataError: they are fewer than `LEAST_ROWS`.
+    """
+    if count < LEAST_ROWS:
+        raise DataError(
+            where=where,
+            given=f"{count} rows to learn from",
+            expected=f"{LEAST_ROWS} or more",
+            fix="Give it more series or a longer history; for a few short series take a statistical method.",
+        )
+
+
+def _objective(level: float) -> dict[str, Any]:
+    return {"objective": "regression_l1"} if level == HEADS[1] else {"objective": "quantile", "alpha": level}
 
 
 def _examples(panel: Panel, horizon: int, *, settings: Settings) -> tuple[Singles, Floats, tuple[str, ...]]:
     """Returns rows, what should be answered for them, and the names of the columns, drawn evenly from all origins."""
     end = panel.y.shape[1]
     origins = list(range(end - horizon, 2 * panel.season - 1, -settings.stride))[: settings.origins]
-    most = settings.most_rows // max(1, len(origins))
     rng = np.random.default_rng(0)
     rows, targets = [], []
     names: tuple[str, ...] = ()
@@ -152,8 +171,7 @@ def _examples(panel: Panel, horizon: int, *, settings: Settings) -> tuple[Single
         target = seen.target(panel.y[:, origin : origin + horizon])
         # A series that stood still and then jumped is thousands of its scales away; no tree should learn that.
         places = np.flatnonzero(~np.isnan(target) & (np.abs(target) < _FAR))
-        if len(places) > most:
-            places = np.sort(rng.choice(places, most, replace=False))
+        places = settings.drawn(places, origins=len(origins), rng=rng)
         rows.append(seen.rows[places])
         targets.append(target[places])
         names = seen.names

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decalog.errors import DataError
-from decalog.systems.demand.forecast.boosting import HEADS, LEAST_ROWS, Settings
+from decalog.systems.demand.forecast.boosting import HEADS, Settings, check_rows
 from decalog.systems.demand.forecast.calendar import Ints, parts
 from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Method, Panel, known_means
 from decalog.systems.demand.forecast.windows import Singles, by_origin, by_step, view
@@ -130,7 +130,7 @@ def _log_factors(settings: Settings, seed: int, rows: _Rows, sold: Floats) -> An
     import lightgbm
 
     data = lightgbm.Dataset(rows.features, sold, init_score=np.log(rows.level))
-    return lightgbm.train(_parameters(settings, "poisson") | {"seed": seed}, data, settings.trees)
+    return lightgbm.train(settings.grown | {"objective": "poisson", "seed": seed}, data, settings.trees)
 
 
 def _spreads(settings: Settings, learnt: tuple[_Rows, Floats, Floats], ahead: tuple[_Rows, Floats]) -> Floats:
@@ -150,27 +150,10 @@ def _spreads(settings: Settings, learnt: tuple[_Rows, Floats, Floats], ahead: tu
         return np.column_stack([of.features, np.log(expected), np.log(own[of.series])])
 
     data = lightgbm.Dataset(features(rows, mean), missed / mean + 1e-3)
-    wide = _parameters(settings, "gamma") | {"num_leaves": 15, "min_data_in_leaf": 5 * settings.rows_a_leaf}
-    booster = lightgbm.train(wide | {"seed": 0}, data, settings.trees // 2)
+    wide = {"objective": "gamma", "num_leaves": 15, "min_data_in_leaf": 5 * settings.rows_a_leaf, "seed": 0}
+    booster = lightgbm.train(settings.grown | wide, data, settings.trees // 2)
     found: Floats = np.maximum(booster.predict(features(*ahead), num_threads=1), _LEAST_SPREAD)
     return found
-
-
-def _parameters(settings: Settings, objective: str) -> dict[str, Any]:
-    return {
-        "objective": objective,
-        "learning_rate": settings.learning_rate,
-        "num_leaves": settings.leaves,
-        "min_data_in_leaf": settings.rows_a_leaf,
-        "lambda_l2": settings.l2,
-        "feature_fraction": settings.feature_share,
-        "bagging_fraction": settings.row_share,
-        "bagging_freq": 1 if settings.row_share < 1 else 0,
-        "num_threads": 1,
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbosity": -1,
-    }
 
 
 def _heads(panel: Panel, horizon: int, settings: Settings, codes: list[Ints]) -> Floats:
@@ -182,7 +165,7 @@ def _heads(panel: Panel, horizon: int, settings: Settings, codes: list[Ints]) ->
     rows, sold = _examples(panel, horizon, settings, origins=range(end - horizon, 3, -horizon), build=plain)
     ahead = plain(panel, end, horizon).features
     data = lightgbm.Dataset(rows.features, sold, categorical_feature=list(range(len(codes))), free_raw_data=False)
-    own = _parameters(settings, "quantile") | {"learning_rate": 0.05, "feature_fraction": 0.7, "seed": 0}
+    own = settings.grown | {"objective": "quantile", "learning_rate": 0.05, "feature_fraction": 0.7, "seed": 0}
     told = [
         lightgbm.train(own | {"alpha": level}, data, settings.trees).predict(ahead, num_threads=1) for level in HEADS
     ]
@@ -221,22 +204,13 @@ def _examples(
             fix="Run `checked` first: it takes returns as nothing sold.",
         )
     origins = origins[: settings.origins]
-    most, rng = settings.most_rows // max(1, len(origins)), np.random.default_rng(0)
-    found, sold = [], []
+    rng, found, sold = np.random.default_rng(0), [], []
     for origin in origins:
         target = panel.y[:, origin : origin + horizon].ravel()
-        places = np.flatnonzero(~np.isnan(target))
-        if len(places) > most:
-            places = np.sort(rng.choice(places, most, replace=False))
+        places = settings.drawn(np.flatnonzero(~np.isnan(target)), origins=len(origins), rng=rng)
         found.append(build(panel, origin, horizon).of(places))
         sold.append(target[places])
-    if sum(map(len, sold)) < LEAST_ROWS:
-        raise DataError(
-            where="model of counts",
-            given=f"{sum(map(len, sold))} rows to learn from",
-            expected=f"{LEAST_ROWS} or more",
-            fix="Give it more series or a longer history; for a few short series take a statistical method.",
-        )
+    check_rows(sum(map(len, sold)), where="model of counts")
     whole = _Rows(
         np.concatenate([one.features for one in found]),
         np.concatenate([one.level for one in found]),
