@@ -89,7 +89,9 @@ WIRE_LINES = 1_000
 """A system's protocols, `wire*.py`; docs/decisions/0032 says why they are counted apart from the system."""
 WORLD_LINES = 1_000
 """A system's world, `simulate.py` and `world*`; docs/decisions/0036 says why it is counted apart from the system."""
-APART = {"wire": WIRE_LINES, "world": WORLD_LINES}
+FORECAST_LINES = 2_500
+"""A system's forecasts of frames, `forecast/`; docs/decisions/0051 says why they are counted apart from the system."""
+APART = {"wire": WIRE_LINES, "world": WORLD_LINES, "forecast": FORECAST_LINES}
 PARTS = {"", "edges", "feature engine", "shared models", "loop", "statistics", *ROOM_LINES}
 """What is no system; "" is the spine."""
 COPIED_PERCENT = 10
@@ -250,7 +252,7 @@ def judge_module(source: Source) -> Iterator[Finding]:
 
 
 def system_of(source: Source) -> str:
-    """Returns the system that a module belongs to, its wire, its world, or one of PARTS."""
+    """Returns the system that a module belongs to, its wire, its world, its forecasts, or one of PARTS."""
     parts = Path(source.module).parts
     room = ROOMS.get(source.module) or ROOMS.get(parts[0])
     if room:
@@ -269,6 +271,8 @@ def system_of(source: Source) -> str:
         return ""
     if parts[2].startswith("wire"):
         return f"{parts[1]} wire"
+    if parts[2] == "forecast":
+        return f"{parts[1]} forecast"
     return f"{parts[1]} world" if parts[2].startswith(("world", "simulate")) else parts[1]
 
 
@@ -407,6 +411,17 @@ def test_sizes_of_spine_and_system_are_counted_apart() -> None:
     system = source_of(lines_of(3_001), module="systems/fraud/a.py")
     budgets = [(finding.name, finding.budget) for finding in judge_package([*spine, system])]
     assert budgets == [("", "spine lines"), ("fraud", "system lines")]
+
+
+@pytest.mark.parametrize(("room", "most"), [("wire_x.py", 1_000), ("world/x.py", 1_000), ("forecast/x.py", 2_500)])
+def test_a_part_of_a_system_is_counted_apart_from_it(room: str, most: int) -> None:
+    def large(part_lines: int) -> list[str]:
+        part = source_of(lines_of(part_lines), module=f"systems/ads/{room}")
+        system = source_of(lines_of(3_000), module="systems/ads/a.py")
+        return [found.name for found in judge_package([system, part]) if found.budget == "system lines"]
+
+    assert not large(most)
+    assert large(most + 1) == [f"ads {re.split('[_/]', room)[0]}"]
 
 
 def test_the_feature_engine_is_counted_apart() -> None:
