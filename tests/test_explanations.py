@@ -49,7 +49,7 @@ def test_trees_are_explained_as_their_own_library_explains_them() -> None:
     model = trees(DATA, 1)
     found = model.contributions(ROWS[:20])
     assert found is not None
-    own = lightgbm.Booster(model_str=model._text.decode()).predict(ROWS[:20], pred_contrib=True)
+    own = lightgbm.Booster(model_str=model.texts[0].decode()).predict(ROWS[:20], pred_contrib=True)
     slope = model._calibrator.slope  # type: ignore[union-attr]  # a sigmoid, as the fit's default is
     assert np.array_equal(found[:, :-1], own[:, :-1] * slope)
 

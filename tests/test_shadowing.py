@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from tests.homes import add_model, fill_home, rule
 from tests.served import Served, served
@@ -17,6 +18,8 @@ from decalog.hands import Within
 from decalog.home import Home
 from decalog.loop import Loop, LoopPlan, Move
 from decalog.metrics import Measurement
+from decalog.models import boosted
+from decalog.models.base import TrainingSet
 from decalog.registry import Pin
 from decalog.shadowing import Shadow, shadowed
 from decalog.tails import Champion
@@ -53,6 +56,16 @@ def test_one_that_claims_less_than_half_of_what_it_claimed_is_stopped() -> None:
 )
 def test_any_other_goes_on(newest: Measurement | None, judged: Measurement | None) -> None:
     assert shadow(claims=newest).against(0.25, judged=judged) == ()
+
+
+def test_one_whose_trees_part_nothing_here_is_stopped() -> None:
+    unmet = {f"clicks_{days}d": 0.04 for days in range(1, 7)}
+    (why,) = shadow(unmet=unmet).against(0.25)
+    assert why == (
+        "24% of what its trees gained is of clicks_1d, clicks_2d, clicks_3d, clicks_4d, clicks_5d, …, which they part "
+        "where no newest request is: it may have learnt from values of another unit than are served"
+    )
+    assert shadow(unmet={"hour": 0.15}).against(0.25) == ()
 
 
 def test_one_without_predictions_is_not_fit() -> None:
@@ -94,6 +107,33 @@ def test_it_says_what_both_predict_and_claim(made: Served) -> None:
     assert (was, now) == pytest.approx((0.25 * 0.3 + 0.75 * 0.001, 0.25 * 0.01 + 0.75 * 0.001))
     assert found.claims is not None
     assert found.claims.high < 0.1
+
+
+def of_amounts(made: Served, *, unit: float) -> str:
+    """Registers trees that learnt from amounts in a unit of their own."""
+    made.log.commit()
+    names, rng = made.deployment.system.features.names_for("model"), np.random.default_rng(0)
+    rows = np.zeros((2_000, len(names)))
+    rows[:, names.index("amount")] = amounts = unit * rng.uniform(100, 5_000, 2_000)
+    labels = (rng.random(2_000) < 0.8 * (amounts > 3_000 * unit) + 0.02).astype(np.float64)
+    data = TrainingSet(tuple(names), rows, labels, np.arange(2_000) * 1_000_000, np.full(2_000, 100))
+    model = boosted.fit(data, 1, params=boosted.BoostedParams(trees=20))
+    pin = Pin((made.log.position,), 0, made.clock.now_us())
+    return add_model(made.deployment.home.root, model, promote=False, pin=pin, format=boosted.FORMAT)
+
+
+def test_it_says_whether_the_challengers_trees_part_what_is_asked(made: Served) -> None:
+    for number in range(400):
+        made.pay(f"card-{number % 50}", amount_minor=100 + 12 * number)
+    found = {
+        unit: shadowed(asked_of(made.deployment, Change(candidate=of_amounts(made, unit=unit))), last=400)
+        for unit in (1.0, 100.0)
+    }
+    assert found[1.0].unmet == {}
+    assert found[100.0].unmet == {"amount": pytest.approx(1.0)}
+    assert "amount" in found[100.0].against(0.99)[0]
+    few = shadowed(asked_of(made.deployment, Change(candidate=of_amounts(made, unit=100.0))), last=399)
+    assert few.unmet == {}
 
 
 def test_the_loop_holds_it_against_the_gate(made: Served, monkeypatch: pytest.MonkeyPatch) -> None:

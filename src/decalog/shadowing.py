@@ -6,6 +6,9 @@ what a changed decision brings is by the challenger's own predictions, which is 
 What it claims to know of the newest requests is held against what it claimed of those that the gate judged it on. One
 that learnt from what is known only afterwards (a column that a job fills in later) shines at the gate, where the column
 is full, and knows little here, where it is still empty.
+
+One that learnt from values of another size than are served may still be better than an old champion, for what is left
+of it. So its trees are asked where they parted what it learnt from, and whether that parts the newest requests.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from decalog.events import Record
 from decalog.examples import AMOUNT
 from decalog.impressions import subject_of
 from decalog.metrics import Floats, Measurement, proportion
+from decalog.models.splits import splits_of
 from decalog.policy import Case
 from decalog.recasting import Recasting
 from decalog.statistics.claims import claims
@@ -36,6 +40,13 @@ _NOTABLE = 0.1
 _LOST = 0.5
 """How much of what a challenger claimed to know at the gate, beside the champion, has to be left here. What that
 never met comes and goes: a challenger that still claims as much as the champion may have lost more."""
+_UNMET = 0.15
+"""How much of what a challenger's trees gained may rest on features that they part where no newest request is."""
+_A_DECISION = 20
+"""Candidates of a decision that are looked at for this, evenly over all that competed."""
+_LEAST_PARTED = 400
+"""Candidates below which nothing is said of it: twice those of which the least side of a split is one."""
+_NAMED = 5
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +60,8 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
         saves: minor units a thousand decisions that the changes are worth by the challenger's own predictions.
         predicted: head → mean prediction of what was chosen, (champion's, challenger's).
         claims: what the challenger claims to know of what was chosen, as a share of what the champion does.
+        unmet: feature that the challenger's trees part mostly where none of these requests is → its part of what they
+            gained, the largest first; empty of a model without trees, and of few candidates.
     """
 
     decisions: int
@@ -58,6 +71,7 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     saves: float = 0.0
     predicted: dict[str, tuple[float, float]] = {}
     claims: Measurement | None = None
+    unmet: dict[str, float] = {}
 
     def against(self, most_changed: float, *, judged: Measurement | None = None) -> tuple[str, ...]:
         """Returns what speaks against letting it decide for anybody.
@@ -73,7 +87,14 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
         if self.changed.low > most_changed:
             share = f"{self.changed.value:.1%} of what was chosen ({self.changed.low:.1%} to {self.changed.high:.1%})"
             return (f"it would change {share}, more than {most_changed:.0%}: a question for a person",)
-        return tuple(self._forgets(judged))
+        return (*self._forgets(judged), *self._mistakes())
+
+    def _mistakes(self) -> Iterator[str]:
+        if (part := sum(self.unmet.values())) > _UNMET:
+            names = ", ".join(list(self.unmet)[:_NAMED]) + (", …" if len(self.unmet) > _NAMED else "")
+            where = f"is of {names}, which they part where no newest request is"
+            why = "it may have learnt from values of another unit than are served"
+            yield f"{part:.0%} of what its trees gained {where}: {why}"
 
     def _forgets(self, judged: Measurement | None) -> Iterator[str]:
         if self.claims is None or judged is None:
@@ -94,19 +115,21 @@ def shadowed(asked: Asked, *, last: int) -> Shadow:
         last: how many decisions are looked at.
     """
     recast, found = Recasting(asked), list(_newest(asked, last))
-    tally = _Tally(asked)
+    tally, met = _Tally(asked), _Met(asked)
     for record, decision in found:
         case = recast.case(record, decision)
         if case is None:
             tally.failed += 1
         else:
             tally.take(decision, case)
+            met.take(case)
     return Shadow(
         decisions=len(found),
         failed=tally.failed,
         changed=proportion(tally.changed, tally.choices) if tally.choices else None,
         moves=dict(tally.moves.most_common()),
         saves=1_000 * tally.saved / max(len(found) - tally.failed, 1),
+        unmet=met.unmet(),
         **tally.told(),
     )
 
@@ -125,6 +148,26 @@ def _newest(asked: Asked, last: int) -> Iterator[tuple[Record, Decision]]:
     for _, seq in sorted(found):
         record = log.get(seq)
         yield record, decode_decision(record.body)
+
+
+class _Met:
+    """What the challenger's trees met so far: features of some candidates of each decision."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._splits = splits_of(asked.then.model)
+        self._names = asked.then.system.features.names_for("model")
+        self._rows: list[Floats] = []
+
+    def take(self, case: Case) -> None:
+        if self._splits is not None:
+            rows = np.column_stack([case.columns[name] for name in self._names])
+            self._rows.append(rows[:: -(-len(rows) // _A_DECISION)])
+
+    def unmet(self) -> dict[str, float]:
+        if self._splits is None or sum(map(len, self._rows)) < _LEAST_PARTED:
+            return {}
+        found = self._splits.unmet(np.concatenate(self._rows))
+        return {self._names[place]: found[place] for place in sorted(found, key=lambda place: -found[place])}
 
 
 class _Tally:

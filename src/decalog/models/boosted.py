@@ -69,7 +69,7 @@ class Boosted:
     """Scores in microseconds: serving calls it on the event loop."""
 
     def __init__(self, text: bytes, calibrator: calibration.Calibrator, params: BoostedParams) -> None:
-        self._text = text
+        self.texts = (text,)
         self._calibrator = calibrator
         self._params = params
         self._booster = NativeBooster(text)
@@ -100,12 +100,12 @@ class Boosted:
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """See `Model.save`."""
-        (folder / FILE).write_bytes(self._text)
+        (folder / FILE).write_bytes(self.texts[0])
         calibration.save(self._calibrator, folder)
         return {
             "params": msgspec.to_builtins(self._params),
             "trees": self._booster.trees,
-            "sha256": hashlib.sha256(self._text).hexdigest(),
+            "sha256": hashlib.sha256(self.texts[0]).hexdigest(),
         }
 
 

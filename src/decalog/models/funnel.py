@@ -36,6 +36,11 @@ class Funnel:
         self.heads = ranker.heads
 
     @property
+    def texts(self) -> tuple[bytes, ...]:
+        """LightGBM's model text of each head of the ranker that has trees."""
+        return self.ranker.texts if isinstance(self.ranker, Heads) else ()
+
+    @property
     def examination(self) -> dict[str, tuple[float, ...]]:
         """Head → how likely an action at each position is, against 1 at the first."""
         return self.ranker.examination if isinstance(self.ranker, Heads) else {}

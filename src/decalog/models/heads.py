@@ -173,6 +173,11 @@ class Heads:
         return scores
 
     @property
+    def texts(self) -> tuple[bytes, ...]:
+        """LightGBM's model text of each head that has trees."""
+        return tuple(self._texts.values())
+
+    @property
     def examination(self) -> dict[str, tuple[float, ...]]:
         """Head → how likely an action at each position is, against 1 at the first (by odds).
 

@@ -97,7 +97,8 @@ class QuantityModel:
     multiplied: ClassVar[str] = "mean"
 
     def __init__(self, text: bytes, shape: Shape, params: QuantityParams, names: tuple[str, ...]) -> None:
-        self._text, self.shape, self.params, self._names = text, shape, params, names
+        self.shape, self.params, self._names = shape, params, names
+        self.texts = (text,) if text else ()
         self._booster = NativeBooster(text) if text else None
         self._level = [names.index(name) for name in params.level]
         self._exposure = names.index(params.exposure)
@@ -155,10 +156,11 @@ class QuantityModel:
 
     def save(self, folder: Path) -> Mapping[str, Any]:
         """See `Model.save`."""
-        if self._text:
-            (folder / FILE).write_bytes(self._text)
+        for text in self.texts:
+            (folder / FILE).write_bytes(text)
         (folder / SHAPE_FILE).write_bytes(msgspec.json.encode(_Saved(self.shape, self.params, self._names)))
-        return {"sha256": hashlib.sha256(self._text).hexdigest() if self._text else "", "k": self.shape.k}
+        sha256 = "".join(hashlib.sha256(text).hexdigest() for text in self.texts)
+        return {"sha256": sha256, "k": self.shape.k}
 
 
 def spread(mean: Floats, k: float) -> tuple[Floats, Floats]:
