@@ -7,6 +7,7 @@ makes columns, features and policies read them, the log holds them, and a candid
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -128,7 +129,7 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
         return [next(some) if has else None for has in inside.tolist()]
 
 
-class Candidates(msgspec.Struct, frozen=True):
+class Candidates(msgspec.Struct, frozen=True, dict=True):
     """The candidates of one decision, as columns; it reads like a sequence of `Candidate`.
 
     Args:
@@ -152,6 +153,15 @@ class Candidates(msgspec.Struct, frozen=True):
     predictions: bytes = b""
     kept: tuple[int, ...] = ()
     features: bytes = b""
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return dict(zip(self.refs, range(len(self)), strict=True))
+
+    @cached_property
+    def _named(self) -> dict[str, Candidate]:
+        """Those that were asked for by name so far: a decision is folded, counted and told, each time the same ones."""
+        return {}
 
     def __len__(self) -> int:
         return len(self.refs)
@@ -177,6 +187,14 @@ class Candidates(msgspec.Struct, frozen=True):
     def predicted(self, heads: Sequence[str], rows: Floats) -> Candidates:
         """Returns them with what is predicted of those that compete, (candidates, heads)."""
         return msgspec.structs.replace(self, heads=tuple(heads), predictions=_narrow(rows).tobytes())
+
+    def named(self, refs: Iterable[str]) -> dict[str, Candidate]:
+        """Returns those of some names, by name, in the order of the names; of two of one name the last."""
+        places, known = self._places, self._named
+        wanted = [ref for ref in dict.fromkeys(refs) if ref in places]
+        new = [ref for ref in wanted if ref not in known]
+        known.update(zip(new, self.some([places[ref] for ref in new]) if new else (), strict=True))
+        return {ref: known[ref] for ref in wanted}
 
     def some(self, places: Sequence[int]) -> list[Candidate]:
         """Returns the candidates of some places."""
@@ -225,12 +243,10 @@ def gathered(candidates: Sequence[Candidate] | Candidates) -> Candidates:
 
 def named(candidates: Sequence[Candidate] | Candidates, refs: Iterable[str]) -> dict[str, Candidate]:
     """Returns those of some names, by name; of two of one name the last."""
-    if not isinstance(candidates, Candidates):
-        wanted = set(refs)
-        return {one.ref: one for one in candidates if one.ref in wanted}
-    places = dict(zip(candidates.refs, range(len(candidates)), strict=True))
-    found = [places[ref] for ref in dict.fromkeys(refs) if ref in places]
-    return {one.ref: one for one in candidates.some(found)}
+    if isinstance(candidates, Candidates):
+        return candidates.named(refs)
+    wanted = set(refs)
+    return {one.ref: one for one in candidates if one.ref in wanted}
 
 
 def kept(candidates: Sequence[Candidate] | Candidates) -> list[Candidate]:
