@@ -12,10 +12,31 @@ from decalog.errors import DataError
 from decalog.systems.demand.forecast import scores
 from decalog.systems.demand.forecast.frames import columns_of
 from decalog.systems.demand.forecast.naive import seasonal_naive
-from decalog.systems.demand.forecast.panel import LEVELS, Forecast, season_errors
+from decalog.systems.demand.forecast.panel import LEVELS, NORMAL, Forecast, season_errors
 
 ACTUAL = np.array([[10.0, 20.0], [0.0, np.nan]])
 MEAN = np.array([[8.0, 25.0], [1.0, 7.0]])
+
+
+def test_of_counts_an_end_of_the_interval_counts_in_part() -> None:
+    from scipy.stats import nbinom, poisson
+
+    rng = np.random.default_rng(3)
+    for law in (poisson(0.4), poisson(3.0), nbinom(2, 0.4), nbinom(0.5, 0.2)):
+        actual = law.rvs(size=(40, 500), random_state=rng).astype(float)
+        quantiles = np.broadcast_to(law.ppf(LEVELS), (40, 500, len(LEVELS)))
+        assert scores.coverage(actual, quantiles) > 0.91
+        assert scores.coverage_of_counts(actual, quantiles) == pytest.approx(0.9, abs=0.015)
+        narrow = np.broadcast_to(law.ppf(0.5 + 0.8 * (np.array(LEVELS) - 0.5)), quantiles.shape)
+        assert scores.coverage_of_counts(actual, narrow) < 0.87
+
+
+def test_of_what_is_no_count_both_coverages_are_one() -> None:
+    rng = np.random.default_rng(4)
+    actual = rng.normal(size=(20, 200))
+    actual[0, 0] = np.nan
+    quantiles = np.broadcast_to(NORMAL, (20, 200, len(LEVELS)))
+    assert scores.coverage_of_counts(actual, quantiles) == scores.coverage(actual, quantiles)
 
 
 def test_known_answers_of_point_scores() -> None:

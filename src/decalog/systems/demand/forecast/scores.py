@@ -101,6 +101,25 @@ def coverage(actual: Floats, quantiles: Floats, *, nominal: float = 0.9) -> floa
     return float(np.mean((actual >= low)[known] & (actual <= high)[known]))
 
 
+def coverage_of_counts(actual: Floats, quantiles: Floats, *, nominal: float = 0.9) -> float:
+    """Returns the share of whole numbers inside the central interval, one on its end counting for a part.
+
+    An interval that ends on whole numbers holds more than it is asked for however right it is. So a value is spread
+    over the probabilities that the forecast gives to it, F(y − 1) to F(y), and counts as far as these are inside: the
+    randomised probability integral transform (Czado, Gneiting and Held, Biometrics 65, 2009). F is known at `LEVELS`,
+    and taken for the middle between two.
+    """
+    edges = np.array([0.0, *LEVELS, 1.0])
+    middles = (edges[:-1] + edges[1:]) / 2
+    reached = actual[..., None]
+    before, after = (middles[np.sum(side, axis=-1)] for side in (quantiles < reached, quantiles <= reached))
+    low, high = (1 - nominal) / 2, (1 + nominal) / 2
+    inside = np.clip(after, low, high) - np.clip(before, low, high)
+    spread = after - before
+    part = np.where(spread > 0, inside / np.where(spread > 0, spread, 1.0), (before > low) & (before < high))
+    return float(np.mean(part[~np.isnan(actual)]))
+
+
 def interval_score(actual: Floats, quantiles: Floats, *, nominal: float = 0.9, scale: Floats | float = 1.0) -> float:
     """Returns the mean width of the interval plus 2 / (1 − nominal) times what lies outside, over a scale a series."""
     low, high = _interval(quantiles, nominal)
