@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -86,6 +86,23 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Any], None]:
 def test_it_is_a_retrieval(feed: FeedRetrieval) -> None:
     contract: Retrieval = feed
     assert len(contract.retrieve(request("uma")).candidates) == 0
+
+
+def test_at_a_start_the_vectors_of_posts_are_made_once(feed: FeedRetrieval, told: Told) -> None:
+    class Counting(Towers):
+        made = 0
+
+        def item_vectors(self, ids: Sequence[str], sides: Mapping[str, Sequence[str]]) -> Any:
+            self.made += len(ids)
+            return super().item_vectors(ids, sides)
+
+    fill(told, 200)
+    towers = Counting(TOPICS)
+    adopt(feed, towers)
+    assert (len(feed.retrieve(request("uma")).candidates) > 0, towers.made) == (True, 200)
+    told.post("late")
+    assert "late" in refs(feed.retrieve(request("uma")))
+    assert towers.made == 201
 
 
 class TestSources:

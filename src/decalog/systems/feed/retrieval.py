@@ -113,6 +113,8 @@ class FeedRetrieval:
         with self._swapping:
             self._changed = []
             slots = np.arange(len(self.catalogue.refs))
+            if all(one.index is None for one in (self._sight, *self._sights.values())):
+                self._touched.clear()  # the first index: what was touched so far is made here, and nowhere else
         try:
             self._index(sight, slots)
             with self._swapping:
