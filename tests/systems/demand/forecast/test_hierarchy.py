@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from decalog.errors import DataError
 from decalog.systems.demand.forecast.hierarchy import (
@@ -14,7 +15,8 @@ from decalog.systems.demand.forecast.hierarchy import (
     rank_paths,
     summed,
 )
-from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, panel_of
+from decalog.systems.demand.forecast.panel import LEVELS, Floats, Forecast, Panel, panel_of
+from decalog.systems.demand.forecast.sparse import dense
 
 STORES, KINDS = ("north", "north", "south"), ("milk", "bread", "milk")
 
@@ -35,14 +37,65 @@ def test_sums_stand_above_and_gaps_go_up() -> None:
     np.testing.assert_array_equal(panel.y[4], [np.nan, 5, 6])
 
 
-@pytest.mark.parametrize("how", ["bottom_up", "ols", "wls", "mint"])
-def test_reconciled_forecasts_add_up_and_coherent_ones_stay(how: How) -> None:
-    hierarchy = tree()
+def as_dense(hierarchy: Hierarchy) -> Hierarchy:
+    """Returns the same hierarchy with its sums as a dense matrix."""
+    return Hierarchy(dense(hierarchy.sums), hierarchy.levels)
+
+
+HOWS: tuple[How, ...] = ("bottom_up", "ols", "structural", "wls", "mint")
+
+
+@pytest.mark.parametrize("hierarchy", [tree(), as_dense(tree())], ids=["sparse", "dense"])
+@pytest.mark.parametrize("how", HOWS)
+def test_reconciled_forecasts_add_up_and_coherent_ones_stay(how: How, hierarchy: Hierarchy) -> None:
     rng = np.random.default_rng(0)
     by = projection(hierarchy, how, errors=rng.standard_normal((40, 8)))
-    assert by @ hierarchy.sums == pytest.approx(np.eye(3))
+    assert by @ as_dense(tree()).sums == pytest.approx(np.eye(3))
     after = hierarchy.together(by @ rng.uniform(1, 9, (8, 2)))
     assert after == pytest.approx(hierarchy.sums @ after[-3:])
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_sparse_sums_are_reconciled_as_dense_ones_to_rounding(how: How, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = {level: list(map(str, rng.integers(0, count, 60))) for level, count in (("a", 4), ("b", 9), ("c", 25))}
+    panel = Panel(ids=tuple(map(str, range(60))), y=rng.poisson(5.0, (60, 30)).astype(float))
+    whole, hierarchy = summed(panel, labels)
+    errors = rng.standard_normal((50, len(whole.ids))) * rng.lognormal(0, 2, len(whole.ids))
+    errors[:5, :7] = np.nan
+    base, draws = rng.uniform(0, 50, (len(whole.ids), 6)), rng.uniform(0, 50, (4, len(whole.ids), 6))
+    ours, theirs = (projection(one, how, errors=errors) for one in (hierarchy, as_dense(hierarchy)))
+    assert ours @ base == pytest.approx(theirs @ base, rel=1e-9, abs=1e-9)
+    assert ours @ draws == pytest.approx(theirs @ draws, rel=1e-9, abs=1e-9)
+    made, other = (coherent(draws, one, by=by) for one, by in ((hierarchy, ours), (as_dense(hierarchy), theirs)))
+    assert made == pytest.approx(other, rel=1e-9, abs=1e-9)
+    assert whole.y == pytest.approx(dense(hierarchy.sums) @ panel.y)
+
+
+def test_a_variance_is_of_the_times_that_its_series_has() -> None:
+    errors = np.random.default_rng(4).standard_normal((30, 8)) * np.arange(1, 9)
+    gaps = errors.copy()
+    gaps[np.arange(8), np.arange(8)] = np.nan
+    base = np.arange(8.0)[:, None]
+    expected = textbook(as_dense(tree()), np.diag(np.nanvar(gaps, axis=0, ddof=1))) @ base
+    assert projection(tree(), "wls", errors=gaps) @ base == pytest.approx(expected)
+
+
+def test_ten_thousand_series_in_four_levels() -> None:
+    rng = np.random.default_rng(5)
+    at = np.arange(10_000)
+    labels = {"store": [f"s{one}" for one in at % 100], "item": [f"i{one}" for one in at // 100]}
+    labels["both"] = [f"{store}/{int(item[1:]) % 10}" for store, item in zip(*labels.values(), strict=True)]
+    panel = Panel(ids=tuple(map(str, at)), y=rng.poisson(3.0, (len(at), 4)).astype(float))
+    whole, hierarchy = summed(panel, labels)
+    assert hierarchy.upper == 1 + 100 + 100 + 1_000
+    base = whole.y + rng.standard_normal(whole.y.shape)
+    for how in HOWS[:3]:
+        after = hierarchy.together(projection(hierarchy, how) @ base)
+        assert after == pytest.approx(hierarchy.sums @ after[hierarchy.upper :])
+    with pytest.raises(DataError, match=r"reconciliation by 'mint': 11,201 series.*5,000 or fewer.*by 'wls'"):
+        projection(hierarchy, "mint", errors=rng.standard_normal((9, len(whole.ids))))
 
 
 def textbook(hierarchy: Hierarchy, spread: Floats) -> Floats:
@@ -50,12 +103,16 @@ def textbook(hierarchy: Hierarchy, spread: Floats) -> Floats:
     return np.asarray(np.linalg.inv(hierarchy.sums.T @ inverse @ hierarchy.sums) @ hierarchy.sums.T @ inverse)
 
 
-def test_projections_are_those_of_the_textbook() -> None:
-    hierarchy = tree()
+@pytest.mark.parametrize("hierarchy", [tree(), as_dense(tree())], ids=["sparse", "dense"])
+def test_projections_are_those_of_the_textbook(hierarchy: Hierarchy) -> None:
+    every, known = np.eye(8), as_dense(tree())
     errors = np.random.default_rng(1).standard_normal((30, 8)) * np.arange(1, 9)
-    assert projection(hierarchy, "ols") == pytest.approx(textbook(hierarchy, np.eye(8)))
+    assert projection(hierarchy, "ols") @ every == pytest.approx(textbook(known, every))
+    assert projection(hierarchy, "structural") @ every == pytest.approx(
+        textbook(known, np.diag(known.sums.sum(axis=1)))
+    )
     variances = np.diag(errors.var(axis=0, ddof=1))
-    assert projection(hierarchy, "wls", errors=errors) == pytest.approx(textbook(hierarchy, variances))
+    assert projection(hierarchy, "wls", errors=errors) @ every == pytest.approx(textbook(known, variances))
 
 
 def test_mint_trusts_what_errs_less() -> None:
@@ -99,6 +156,10 @@ def test_error_paths_go_around_the_mean() -> None:
 def test_what_cannot_be_reconciled_is_told() -> None:
     with pytest.raises(DataError, match=r"hierarchy, sums: 2 × 2 sums whose last 2 rows .* Order the rows so"):
         Hierarchy(np.array([[1.0, 1.0], [1.0, 0.0]]), ("top", "series"))
+    with pytest.raises(DataError, match=r"hierarchy, sums: 2 × 2 sums"):
+        Hierarchy(csr_array(np.array([[1.0, 1.0], [1.0, 0.0]])), ("top", "series"))
+    with pytest.raises(DataError, match=r"errors of 1 times at which the series that has fewest has one"):
+        projection(tree(), "wls", errors=np.ones((1, 8)))
     with pytest.raises(DataError, match=r"errors of 0 times at which every series has one.*reconcile by 'ols'"):
         projection(tree(), "mint")
     forecast = Forecast(np.zeros((8, 5)), np.zeros((8, 5, len(LEVELS))))
