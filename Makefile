@@ -45,8 +45,8 @@ check-quick: $(VENV)/dev.stamp  ## check the readiness of a small fraud home tha
 docs: $(VENV)/dev.stamp  ## run every code block of the docs
 	@$(BIN)/python -m pytest tests/test_docs.py
 
-spark: $(SPARK)/spark.stamp  ## run the tests of the features on Spark, in an environment of their own (Java 17, 1 GB)
-	@$(SPARK)/bin/python -m pytest -rs tests/features/test_spark.py
+spark: $(SPARK)/spark.stamp  ## run the tests of features and forecasts on Spark, in an environment of their own (Java 17, 1 GB)
+	@$(SPARK)/bin/python -m pytest -rs tests/features/test_spark.py tests/systems/demand/forecast/test_spark.py
 
 lock: $(VENV)/uv.stamp  ## pin what pyproject.toml asks for, with hashes (UPGRADE=1: in the newest versions)
 	@echo "uv==$(UV_VERSION)" | $(COMPILE) - -o requirements-uv.lock

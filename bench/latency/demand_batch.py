@@ -1,11 +1,11 @@
 """30,000 daily series of a year, 28 days ahead: how long the global model takes to train and forecast with intervals.
 
-    python bench/latency/demand_batch.py [--json] [--short] [--unsampled]
+    python bench/latency/demand_batch.py [--json] [--short] [--series 100000] [--unsampled]
 
 The series are drawn here, from a seed: a level, a week, a year, a trend, promotions known ahead that lift sales, days
 without a sale, and counts around all that. Training draws `most_rows` rows from all series, origins and steps ahead;
-`--unsampled` trains on every row too and says what the drawing costs. One process, one thread; `--short` takes 3,000
-series and a tenth of the rows.
+`--unsampled` trains on every row too and says what the drawing costs. One process, one thread. Fewer series are learnt
+from by as many rows fewer, more by as many rows as 30,000; `--short` takes 3,000.
 
 Keys: series, seconds, cpu_seconds (training, calibration and forecast, one thread), peak_gib, wql, wql_seasonal_naive,
 coverage (of nominal 90 % intervals); with `--unsampled`, wql_unsampled and wql_loss (by how much of it ours is worse).
@@ -28,9 +28,9 @@ from decalog.systems.demand.forecast.calendar import Calendar
 from decalog.systems.demand.forecast.naive import seasonal_naive
 from decalog.systems.demand.forecast.panel import Floats, Panel
 
-DAYS, HORIZON = 365, 28
+DAYS, HORIZON, USUAL = 365, 28, 30_000
 SETTINGS = Settings(trees=150, learning_rate=0.1, origins=6, stride=29, most_rows=500_000)
-"""Of 30,000 series: a tenth of all rows."""
+"""Of `USUAL` series: a tenth of all rows."""
 
 
 def sales(series: int, *, seed: int = 0) -> tuple[Panel, Floats]:
@@ -60,12 +60,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one last line of JSON")
     parser.add_argument("--short", action="store_true", help="3,000 series")
+    parser.add_argument("--series", type=int, default=USUAL, help="how many")
     parser.add_argument("--unsampled", action="store_true", help="train on every row too: many times as long")
     wanted = parser.parse_args()
-    panel, actual = sales(3_000 if wanted.short else 30_000)
+    panel, actual = sales(3_000 if wanted.short else wanted.series)
     before = seasonal_naive().forecast(panel, HORIZON)
     began = time.perf_counter(), time.process_time()
-    settings = msgspec.structs.replace(SETTINGS, most_rows=SETTINGS.most_rows * len(panel.ids) // 30_000)
+    settings = msgspec.structs.replace(SETTINGS, most_rows=SETTINGS.most_rows * min(len(panel.ids), USUAL) // USUAL)
     found = boosted(settings).forecast(panel, HORIZON)
     keys = {
         "series": len(panel.ids),

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.errors import DataError
-from decalog.systems.demand.forecast.calendar import SEASONS, Calendar, Unit, unit_of
-from decalog.systems.demand.forecast.frames import Table
+from decalog.systems.demand.forecast.calendar import SEASONS, Calendar, Ints, Unit, unit_of
+from decalog.systems.demand.forecast.frames import Span, Table
 from decalog.systems.demand.forecast.panel import Floats, Panel
 
 PACKS = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 25, 30, 48, 50, 100, 144, 500, 1_000)
@@ -77,6 +77,12 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     absent: Literal["zero", "unknown"] | None = None
     known: tuple[str, ...] = ()
 
+    @property
+    def columns(self) -> list[str]:
+        """The frame's columns that the rules name."""
+        named = [self.open, self.stock, self.price, *self.flags, *self.flags.values(), *self.known]
+        return list(dict.fromkeys(name for name in named if name))
+
 
 class Checked(NamedTuple):
     """A panel that can be learnt from, and what was done to make it so."""
@@ -92,42 +98,53 @@ class _Sheet:
         self.table, self.rules = table, rules
         self.y, self.times = table.y.copy(), table.times.copy()
         self.numbers = {name: values.copy() for name, values in table.numbers.items()}
-        self.steps: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self.steps: Ints = np.empty(0, np.int64)
+        self.width = 0
         self.findings: list[Finding] = []
 
     def note(self, reason: Reason, rows: Mask, *, done: Done, note: str) -> None:
         """Adds a finding for each series among the rows."""
         places = np.flatnonzero(rows)
-        for code in np.unique(self.table.series[places]):
-            own = places[self.table.series[places] == code]
-            step = int(self.steps[own[0]]) if len(self.steps) else -1
-            self.findings.append(Finding(reason, self.table.ids[code], int(own[0]), step, len(own), done, note))
+        series = self.table.series[places]
+        places = places[np.argsort(series, kind="stable")]
+        codes, starts, counts = np.unique(np.sort(series), return_index=True, return_counts=True)
+        for code, row, count in zip(codes, places[starts], counts, strict=True):
+            step = int(self.steps[row]) if len(self.steps) else -1
+            self.findings.append(Finding(reason, self.table.ids[code], int(row), step, int(count), done, note))
 
 
-def checked(table: Table, rules: Rules | None = None, *, ahead: int = 0) -> Checked:
+def settled(table: Table, rules: Rules) -> Rules:
+    """Returns rules that leave nothing to be found in the frame, so that each part of it is read as the whole is."""
+    largest = int(np.bincount(table.series).argmax())
+    unit = (rules.unit or unit_of(table.times[table.series == largest])) if table.has_dates else None
+    absent = rules.absent or ("unknown" if np.any(table.y == 0) else "zero")
+    return msgspec.structs.replace(rules, unit=unit, absent=absent)
+
+
+def checked(table: Table, rules: Rules | None = None, *, ahead: int = 0, span: Span | None = None) -> Checked:
     """Returns a frame as a panel, checked.
 
     Args:
         table: the frame.
         rules: what its columns mean.
         ahead: steps after the last sale for which the frame has rows without y: what is known of them.
+        span: of the whole frame, where the table is a part of it; None where it is all.
 
     Raises:
-        DataError: a rule names a column that is not there, or nothing is left.
+        DataError: a rule names a column that is not there, a row lies outside the span, or nothing is left.
     """
     sheet = _Sheet(table, rules or Rules())
     _check_columns(sheet)
-    unit = _aligned(sheet)
+    sheet.rules = settled(table, sheet.rules)
+    calendar = _aligned(sheet, span or Span.of(table))
     for check in (_not_a_number, _late_flags, _returns, _closed, _no_stock):
         check(sheet)
     usable = _one_a_step(sheet)
-    return _on_grid(sheet, usable, unit=unit, ahead=ahead)
+    return _on_grid(sheet, usable, calendar=calendar, ahead=ahead)
 
 
 def _check_columns(sheet: _Sheet) -> None:
-    rules = sheet.rules
-    named = [rules.open, rules.stock, rules.price, *rules.flags, *rules.flags.values(), *rules.known]
-    missing = [name for name in named if name and name not in sheet.numbers]
+    missing = [name for name in sheet.rules.columns if name not in sheet.numbers]
     if missing or not len(sheet.y):
         raise DataError(
             where="long frame, rules",
@@ -137,20 +154,37 @@ def _check_columns(sheet: _Sheet) -> None:
         )
 
 
-def _aligned(sheet: _Sheet) -> Unit | None:
+def _aligned(sheet: _Sheet, span: Span) -> Calendar | None:
     """Puts each row on a step; local days that were written as times in UTC are put back on their day."""
-    if not sheet.table.has_dates:
-        sheet.steps = sheet.times.astype(np.int64) - int(sheet.times.min())
-        return None
-    largest = int(np.bincount(sheet.table.series).argmax())
-    unit = sheet.rules.unit or unit_of(sheet.times[sheet.table.series == largest])
-    if unit != "hour":
-        seconds = sheet.times.astype(np.int64)
-        shifted = seconds % _DAY != 0
-        sheet.times = ((seconds + _DAY // 2) // _DAY * _DAY).astype("datetime64[s]")
-        sheet.note("time_shift", shifted, done="repaired", note="a day's time in UTC, put on the nearest midnight")
-    sheet.steps = Calendar(unit, int(sheet.times.min().astype(np.int64))).steps(sheet.times.astype("datetime64[s]"))
-    return unit
+    times, ends = sheet.times.astype(np.int64), np.array([span.first, span.last])
+    calendar, unit = None, sheet.rules.unit
+    if unit is not None:
+        if unit != "hour":
+            shifted = times % _DAY != 0
+            times, ends = _midnights(times), _midnights(ends)
+            sheet.times = times.astype("datetime64[s]")
+            sheet.note("time_shift", shifted, done="repaired", note="a day's time in UTC, put on the nearest midnight")
+        calendar = Calendar(unit, int(ends[0]))
+    steps = times - ends[0] if calendar is None else calendar.steps(times.astype("datetime64[s]"))
+    last = ends[1:] - ends[0] if calendar is None else calendar.steps(ends[1:].astype("datetime64[s]"))
+    sheet.steps, sheet.width = steps, int(last[0]) + 1
+    _check_span(sheet)
+    return calendar
+
+
+def _midnights(times: Ints) -> Ints:
+    found: Ints = (times + _DAY // 2) // _DAY * _DAY
+    return found
+
+
+def _check_span(sheet: _Sheet) -> None:
+    for row in np.flatnonzero((sheet.steps < 0) | (sheet.steps >= sheet.width))[:1]:
+        raise DataError(
+            where=f"long frame, row {row}",
+            given=f"step {sheet.steps[row]} of series '{sheet.table.ids[sheet.table.series[row]]}'",
+            expected=f"a step from 0 to {sheet.width - 1}, inside the span of the whole frame",
+            fix="Take the span anew from the frame that this part comes from.",
+        )
 
 
 def _not_a_number(sheet: _Sheet) -> None:
@@ -222,10 +256,10 @@ def _one_a_step(sheet: _Sheet) -> Mask:
     return usable
 
 
-def _on_grid(sheet: _Sheet, usable: Mask, *, unit: Unit | None, ahead: int) -> Checked:
+def _on_grid(sheet: _Sheet, usable: Mask, *, calendar: Calendar | None, ahead: int) -> Checked:
     rows = np.flatnonzero(usable)
     at = sheet.table.series[rows], sheet.steps[rows]
-    shape = len(sheet.table.ids), int(sheet.steps.max()) + 1
+    shape = len(sheet.table.ids), sheet.width
     y, has_row = np.full(shape, np.nan), np.zeros(shape, bool)
     y[at], has_row[at] = sheet.y[rows], True
     width = shape[1] - ahead
@@ -234,12 +268,11 @@ def _on_grid(sheet: _Sheet, usable: Mask, *, unit: Unit | None, ahead: int) -> C
         columns[name] = np.full(shape, np.nan)
         columns[name][at] = sheet.numbers[name][rows]
     y, has_row = y[:, :width], has_row[:, :width]
-    calendar = None if unit is None else Calendar(unit, int(sheet.times.min().astype(np.int64)))
     sheet.findings.extend(_gaps(sheet, y, has_row=has_row))
     sheet.findings.extend(_reused(sheet, y))
     sheet.findings.extend(_units(sheet, y, price=columns.get(sheet.rules.price)))
     known = {name: columns[name] for name in sheet.rules.known}
-    seasons = SEASONS[unit] if unit else ()
+    seasons = SEASONS[calendar.unit] if calendar else ()
     panel = Panel(ids=sheet.table.ids, y=y, seasons=seasons, calendar=calendar, known=known)
     return Checked(panel, tuple(sheet.findings))
 
@@ -248,7 +281,7 @@ def _gaps(sheet: _Sheet, y: Floats, *, has_row: Mask) -> Iterator[Finding]:
     """Says what a step without a row means between the first and the last of its series."""
     is_inside = (np.cumsum(has_row, axis=1) > 0) & (np.cumsum(has_row[:, ::-1], axis=1)[:, ::-1] > 0)
     absent = is_inside & ~has_row
-    meaning = sheet.rules.absent or ("unknown" if np.any(sheet.table.y == 0) else "zero")
+    meaning = sheet.rules.absent
     if meaning == "zero":
         y[absent] = 0.0
     for at in np.flatnonzero(absent.any(axis=1)):

@@ -8,6 +8,7 @@ frame of: `pl.DataFrame(columns)`, `pd.DataFrame(columns)`; history goes to Gluo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,55 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
         return self.times.dtype.kind == "M"
 
 
-def read(source: str | Path | ArrowStream, *, names: Mapping[str, str] | None = None) -> Table:
+class Span(msgspec.Struct, frozen=True):
+    """The first and the last time of a whole frame, s since 1970 UTC or numbers: what all its parts share."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, table: Table) -> Span:
+        """Returns the span of a table's rows, of which there is one or more."""
+        times = table.times.astype(np.int64)
+        return cls(int(times.min()), int(times.max()))
+
+
+def read(
+    source: str | Path | ArrowStream, *, names: Mapping[str, str] | None = None, part: tuple[int, int] = (0, 1)
+) -> Table:
     """Returns a long frame as columns.
 
     Args:
         source: path of a Parquet or CSV file, or a frame that speaks Arrow.
         names: where the frame calls a column otherwise: {"unique_id": "item_id", "ds": "timestamp", "y": "target"}.
+        part: (which, of how many) of the parts that series are divided into by a hash of their ids, for a frame that
+            does not fit in memory; all rows of a series are in one part.
 
     Raises:
         DataError: it cannot be read, or lacks one of the three columns.
     """
+    with _opened(source) as connection:
+        types = {str(row[0]): str(row[1]) for row in connection.execute("DESCRIBE frame").fetchall()}
+        theirs = _own_names(types, names or {})
+        of_part = f"hash({_quoted(theirs[ID])}::VARCHAR) % {part[1]:d} = {part[0]:d}" if part[1] > 1 else "true"
+        sql = f"SELECT {', '.join(_casts(types, theirs))} FROM frame WHERE {of_part}"  # noqa: S608  # quoted names, numbers
+        found = connection.execute(sql).fetchnumpy()
+    return _table(found, list(types), theirs)
+
+
+def span(source: str | Path | ArrowStream, *, names: Mapping[str, str] | None = None) -> Span:
+    """Returns the span of a frame that may be larger than memory; arguments and errors as in `read`."""
+    with _opened(source) as connection:
+        types = {str(row[0]): str(row[1]) for row in connection.execute("DESCRIBE frame").fetchall()}
+        name = (names or {}).get(TIME, TIME)
+        cast = _cast_time(_known_column(TIME, name, types), types[name])
+        ends = connection.execute(f"SELECT unnest([min({cast}), max({cast})]) AS ds FROM frame").fetchnumpy()["ds"]  # noqa: S608  # as above
+    return Span(*_times(ends).astype(np.int64).tolist())
+
+
+@contextmanager
+def _opened(source: str | Path | ArrowStream) -> Iterator[Any]:
+    """Yields a connection of DuckDB with the source as its view `frame`."""
     import duckdb
 
     connection = duckdb.connect(":memory:", config={"threads": 1})
@@ -71,9 +111,7 @@ def read(source: str | Path | ArrowStream, *, names: Mapping[str, str] | None = 
             reader = "read_parquet" if Path(source).suffix in {".parquet", ".pq"} else "read_csv"
             quoted = str(source).replace("'", "''")
             connection.execute(f"CREATE VIEW frame AS SELECT * FROM {reader}('{quoted}')")  # noqa: S608  # quoted above
-        types = {str(row[0]): str(row[1]) for row in connection.execute("DESCRIBE frame").fetchall()}
-        theirs = _own_names(types, names or {})
-        found = connection.execute(f"SELECT {', '.join(_casts(types, theirs))} FROM frame").fetchnumpy()  # noqa: S608  # as above
+        yield connection
     except duckdb.Error as error:
         raise DataError(
             where="long frame",
@@ -81,29 +119,38 @@ def read(source: str | Path | ArrowStream, *, names: Mapping[str, str] | None = 
             expected="a Parquet or CSV file, or a frame that speaks the Arrow C stream",
             fix="Open it with the tool that wrote it and export it again.",
         ) from None
-    return _table(found, list(types), theirs)
 
 
 def _own_names(types: Mapping[str, str], names: Mapping[str, str]) -> dict[str, str]:
-    theirs = {ours: names.get(ours, ours) for ours in (ID, TIME, TARGET)}
-    for ours, name in theirs.items():
-        if name not in types:
-            raise DataError(
-                where="long frame",
-                given=f"no column '{name}'",
-                expected=f"a column for {ours}: {near(name, types)}",
-                fix="Rename it, or say what it is called: names={'" + ours + "': …}.",
-            )
-    return theirs
+    return {ours: _known_column(ours, names.get(ours, ours), types) for ours in (ID, TIME, TARGET)}
+
+
+def _known_column(ours: str, name: str, types: Mapping[str, str]) -> str:
+    if name not in types:
+        raise DataError(
+            where="long frame",
+            given=f"no column '{name}'",
+            expected=f"a column for {ours}: {near(name, types)}",
+            fix="Rename it, or say what it is called: names={'" + ours + "': …}.",
+        )
+    return name
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _cast_time(name: str, kind: str) -> str:
+    return f"{_quoted(name)}::{'BIGINT' if kind in _WHOLE else 'TIMESTAMPTZ::TIMESTAMP'}"
 
 
 def _casts(types: Mapping[str, str], theirs: Mapping[str, str]) -> Iterator[str]:
     for name, kind in types.items():
-        quoted = '"' + name.replace('"', '""') + '"'
+        quoted = _quoted(name)
         if name == theirs[ID]:
             yield f"{quoted}::VARCHAR AS {quoted}"
         elif name == theirs[TIME]:
-            yield f"{quoted}::{'BIGINT' if kind in _WHOLE else 'TIMESTAMPTZ::TIMESTAMP'} AS {quoted}"
+            yield f"{_cast_time(name, kind)} AS {quoted}"
         elif kind == "VARCHAR" and name != theirs[TARGET]:
             yield quoted
         else:
@@ -118,17 +165,30 @@ def _table(found: Mapping[str, Any], names: Sequence[str], theirs: Mapping[str, 
     order = np.argsort(first)
     place = np.empty(len(kinds), np.int64)
     place[order] = np.arange(len(kinds))
-    times = np.ma.getdata(columns.pop(theirs[TIME]))
+    times = _times(columns.pop(theirs[TIME]))
     target = columns.pop(theirs[TARGET])
     is_number = {name: np.ma.getdata(values).dtype.kind == "f" for name, values in columns.items()}
     return Table(
         ids=tuple(kinds[order].tolist()),
         series=place[codes],
-        times=times.astype("datetime64[s]") if times.dtype.kind == "M" else times.astype(np.int64),
+        times=times,
         y=_numbers(target),
         numbers={name: _numbers(values) for name, values in columns.items() if is_number[name]},
         texts={name: np.asarray(np.ma.filled(values, "")) for name, values in columns.items() if not is_number[name]},
     )
+
+
+def _times(values: Any) -> Times | npt.NDArray[np.int64]:
+    without = int(np.ma.getmaskarray(values).sum())
+    if without:
+        raise DataError(
+            where=f"long frame, column for {TIME}",
+            given=f"{without} rows without a time",
+            expected="a time in every row",
+            fix="Leave these rows out, or find out when they were.",
+        )
+    plain = np.ma.getdata(values)
+    return plain.astype("datetime64[s]") if plain.dtype.kind == "M" else plain.astype(np.int64)
 
 
 def _numbers(values: Any) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ MEDIAN = LEVELS.index(0.5)
 
 NORMAL: Floats = np.array([NormalDist().inv_cdf(level) for level in LEVELS])
 """The quantiles of `LEVELS` of the standard normal distribution."""
+
+AT_ONCE = 4_096
+"""Series whose features stand in memory together."""
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +57,13 @@ class Panel(msgspec.Struct, frozen=True, kw_only=True):
         """Returns some of the series."""
         known = {name: values[places] for name, values in self.known.items()}
         return msgspec.structs.replace(self, ids=tuple(self.ids[at] for at in places), y=self.y[places], known=known)
+
+    def pieces(self) -> Iterator[tuple[slice, Panel]]:
+        """Yields `AT_ONCE` series after the other, with where they stand; nothing is copied."""
+        for start in range(0, len(self.ids), AT_ONCE):
+            at = slice(start, start + AT_ONCE)
+            known = {name: values[at] for name, values in self.known.items()}
+            yield at, msgspec.structs.replace(self, ids=self.ids[at], y=self.y[at], known=known)
 
 
 class Forecast(NamedTuple):

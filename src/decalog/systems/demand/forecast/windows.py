@@ -19,18 +19,16 @@ CYCLES = 3
 """Seasons back from the step ahead: what stood one, two, three seasons before it."""
 
 
-class View(NamedTuple):
-    """All series at one origin.
+class Anchors(NamedTuple):
+    """What answers are counted from, of all series at one origin.
 
     Args:
-        rows: float32, (series × horizon) × features, a series' steps together; NaN where history is too short.
-        names: of the features.
+        level: float64, series; the mean of the latest season, 0 where nothing of it is known.
         base: float64, series × horizon; what the model's answer is added to: the seasonal naive forecast.
         scale: float64, series; what its answer is multiplied by.
     """
 
-    rows: Singles
-    names: tuple[str, ...]
+    level: Floats
     base: Floats
     scale: Floats
 
@@ -44,6 +42,29 @@ class View(NamedTuple):
         return found
 
 
+class View(NamedTuple):
+    """All series at one origin. What is seen of a series does not depend on the series that stand beside it.
+
+    Args:
+        rows: float32, (series × horizon) × features, a series' steps together; NaN where history is too short.
+        names: of the features.
+        anchors: that answers are counted from.
+    """
+
+    rows: Singles
+    names: tuple[str, ...]
+    anchors: Anchors
+
+
+def anchors(panel: Panel, origin: int, *, horizon: int) -> Anchors:
+    """Returns what the answers for the steps after `origin` are counted from."""
+    history = panel.y[:, :origin]
+    scale = season_errors(panel.until(origin))
+    level = _tail_mean(history, panel.seasons[-1] if panel.seasons else 1)
+    level = np.where(np.isnan(level), 0.0, level)
+    return Anchors(level, _base(history, panel, horizon, level=level), scale)
+
+
 def view(panel: Panel, origin: int, *, horizon: int) -> View:
     """Returns what is known after `origin` steps of the panel, for the steps that follow.
 
@@ -51,17 +72,14 @@ def view(panel: Panel, origin: int, *, horizon: int) -> View:
         DataError: a column that is known ahead ends before the last of them.
     """
     history = panel.y[:, :origin]
-    scale = season_errors(panel.until(origin))
-    longest = panel.seasons[-1] if panel.seasons else 1
-    level = _tail_mean(history, longest)
-    level = np.where(np.isnan(level), 0.0, level)
+    found = anchors(panel, origin, horizon=horizon)
+    level, base, scale = found
     features = {
         name: (values - level[:, None]) / scale[:, None]
         for name, values in (
             by_step(history, panel.seasons, horizon=horizon) | by_origin(history, panel.seasons)
         ).items()
     }
-    base = _base(history, panel, horizon, level=level)
     features["base"] = (base - level[:, None]) / scale[:, None]
     features["drift"] = (_recent_drift(history, panel.seasons) / scale)[:, None]
     features["step"] = np.arange(1.0, horizon + 1)[None]
@@ -70,7 +88,7 @@ def view(panel: Panel, origin: int, *, horizon: int) -> View:
     rows = np.empty((*shape, len(columns)), np.float32)
     for place, values in enumerate(columns.values()):
         rows[..., place] = values
-    return View(rows.reshape(-1, len(columns)), tuple(columns), base, scale)
+    return View(rows.reshape(-1, len(columns)), tuple(columns), found)
 
 
 def by_step(history: Floats, seasons: tuple[int, ...], *, horizon: int) -> dict[str, Floats]:
