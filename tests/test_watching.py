@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from tests.watched_log import FEATURES, START, SYSTEM, Payments, champion, monitor
 
 from decalog.clock import DAY
+from decalog.features.definition import FeatureSet
 from decalog.system import System
 from decalog.tails import Champion
 from decalog.watching import Finding, Watch, watch
@@ -71,6 +73,7 @@ def test_bursts_are_no_drift() -> None:
         ({"late": 0.25}, ["late"], 42),
         ({"malformed": 0.1}, ["rejected"], 42),
         ({"cost": 12.0}, ["worth"], 42),
+        ({"tried": 0.1}, ["tried"], 42),
         ({"score": 6.0}, ["mean"], 42),
         ({"silent": 1.0}, ["fraud_feature_stale"], 45),
     ],
@@ -119,6 +122,22 @@ def test_what_is_over_does_not_stand() -> None:
     assert inputs.until == START + 44 * DAY
     assert inputs not in seen.standing
     assert "to 2024-11-17T00:00:00Z" in inputs.text()
+
+
+def test_an_entity_that_reaches_a_value_counts_once_and_says_how_many_did() -> None:
+    many, one = watched(tried=0.1), watched(tried=0.5, one_card=1.0)
+    said = found(many, "tried").said
+    assert re.match(r"\d+ reached payments_1d 8: 0\.\d+ \(0\.\d+ to 0\.\d+\) of \d+, level 0\.02$", said), said
+    assert "tried" not in {finding.monitor for finding in one.findings}
+    (reading,) = one.latest["tried"]
+    assert reading.said.startswith("1 reached ")
+
+
+def test_what_another_feature_set_says_reaches_nothing() -> None:
+    for features in (FEATURES.features[::-1], FEATURES.features[:3]):
+        other = msgspec.structs.replace(CHAMPION, features=FeatureSet(system="fraud", features=features))
+        (reading,) = watched(tried=0.1, days=43, since=1, against=other).latest["tried"]
+        assert reading.said.startswith("0 reached ")
 
 
 def test_slices_are_looked_at_and_named() -> None:

@@ -65,6 +65,7 @@ SYSTEM: System = msgspec.structs.replace(
         monitor("warned", "reported", 0.2, of=("chargeback",), among=("allow",), window="10d"),
         monitor("mean", "prediction", 0.2, of=("p_fraud",)),
         monitor("worth", "worth", -100.0, alert="below"),
+        monitor("tried", "reached", 0.02, of=("payments_1d",), least=8.0),
     ),
 )
 
@@ -159,6 +160,7 @@ class Payments:
         speed = rng.exponential(1.0) + (25 if is_burst else 0)
         speed = -1.0 if rng.random() < faults.get("null_feature", 0.0) else speed
         row = np.array([amount, speed, rng.gamma(2.0, 30.0), float(rng.poisson(2))])
+        row[3] += 20 if faults.get("tried") and rng.random() < faults["tried"] else 0
         chance = float(Sums().predict(row[None])[0])
         odds = chance / (1 - chance) * faults.get("odds", 1.0)
         told = 1 / (1 + (1 - chance) / chance / faults.get("score", 1.0))
@@ -178,7 +180,8 @@ class Payments:
             "currency": "EUR",
             "channel": channel,
         }
-        entities = {"card": int(rng.integers(1, 2_000))}
+        card = int(rng.integers(1, 2_000))
+        entities = {"card": 1 if faults.get("one_card") else card}
         if rng.random() < 0.9 - faults.get("null_field", 0.0):
             entities["device"] = 7
         action = "block" if rng.random() < 0.03 + faults.get("block", 0.0) else "allow"

@@ -24,6 +24,7 @@ Quantity = Literal[
     "reported",
     "prediction",
     "spread",
+    "reached",
     "worth",
     "silence",
     "unheard",
@@ -52,6 +53,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     | reported | reports of these kinds a decision that took an action of `among` | kinds of outcomes |
     | prediction | mean of a head | the head |
     | spread | deviation of a head among what competes for a slate over its mean; mean | the head; () for the first |
+    | reached | entities of which a feature reached `least`, a decision: each is counted once | the feature |
     | worth | mean expected value of a decision, minor units of the base currency | – |
     | silence | features whose rows have been silent for longer than they declare | – |
     | unheard | kinds of outcomes of which nothing came, though the champion's reference had some | kinds; () for all |
@@ -77,6 +79,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
         level: beyond which a person is called.
         window: of decisions or rows that one look takes; looks are as far apart, at most a day.
         slices: public values of the request by which a share or a mean is looked at as well.
+        least: value of a feature from which on it is `reached`.
         owner: who is called.
         runbook: what to look at first.
     """
@@ -92,6 +95,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     among: tuple[str, ...] = ()
     window: str = "1d"
     slices: tuple[str, ...] = ()
+    least: float = 0.0
 
     @property
     def is_change(self) -> bool:

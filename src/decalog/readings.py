@@ -206,6 +206,20 @@ def _spread(look: Look) -> Iterator[Reading]:
     yield from _mean(look, [one.spread.get(head) for one in look.decided])
 
 
+def _reached(look: Look) -> Iterator[Reading]:
+    """Yields entities that reached a feature's value, once each, over the decisions: a burst of one address is one."""
+    (name,), decided = look.monitor.of, look.decided
+    if decided:
+        told = [(one.known <= look.middle, one.reached.get(name)) for one in decided]
+        whole = {whose for _, whose in told} - {None}
+        halves = ([whose for is_early, whose in told if is_early is half] for half in (True, False))
+        rates = (len({*half} - {None}) / len(half) if half else None for half in halves)
+        judged = judge_count(len(whole), len(decided), level=look.monitor.level, above=look.is_above)
+        for reading in _judged(look, judged, halves=rates):
+            said = f"{len(whole):,} reached {name} {look.monitor.least:g}: {reading.said}"
+            yield msgspec.structs.replace(reading, said=said)
+
+
 def _worth(look: Look) -> Iterator[Reading]:
     yield from _mean(look, [one.worth for one in look.decided])
 
@@ -423,6 +437,7 @@ _QUANTITIES: Mapping[str, Callable[[Look], Iterable[Reading]]] = {
     "reported": _reported,
     "prediction": _prediction,
     "spread": _spread,
+    "reached": _reached,
     "worth": _worth,
     "silence": _silence,
     "unheard": _unheard,

@@ -140,7 +140,8 @@ class Decided(NamedTuple):
 
     `whose` is the token of the person, below 0 for nobody; `took_us` parsed request to prediction; `worth` its expected
     value, minor units; `facts` public values of the request; `lead` predictions of the candidate that stands for it;
-    `spread` how much each head differs among what competes for a slate: standard deviation over mean.
+    `spread` how much each head differs among what competes for a slate: standard deviation over mean; `reached` the
+    features that reached what was asked for, with the token of the entity that each is of.
     """
 
     known: int
@@ -153,6 +154,7 @@ class Decided(NamedTuple):
     facts: Mapping[str, Any]
     lead: Mapping[str, float]
     spread: Mapping[str, float]
+    reached: Mapping[str, int] = {}
 
 
 class Tail(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,11 +188,23 @@ class Matured(NamedTuple):
     whose: Int64s
 
 
-def read_tail(log: LogTail, system: System, *, champion: Champion, start: int, stop: int) -> Tail:
-    """Returns what the log says of the records known in (start, stop], µs."""
+def read_tail(
+    log: LogTail, system: System, *, champion: Champion, start: int, stop: int, least: Mapping[str, float] = {}
+) -> Tail:
+    """Returns what the log says of the records known in (start, stop].
+
+    Args:
+        log: to read.
+        system: whose records count.
+        champion: whose features and predictions are kept.
+        start: of the time, µs; not in it.
+        stop: its end, µs; in it.
+        least: feature over an entity's rows → value from which on a decision `reached` it.
+    """
     first, last = position_at(log, start), position_at(log, stop)
     days = max((stop - start) / DAY, 1.0)
-    reader = _Reader(log, system, champion, odds=min(1.0, _THINGS_A_DAY * days / max(last - first, 1)))
+    odds = min(1.0, _THINGS_A_DAY * days / max(last - first, 1))
+    reader = _Reader(log, system, champion, odds=odds, least=least)
     for record in log.read(first, last):
         if record.system == system.name:
             reader.take(record)
@@ -213,8 +227,14 @@ def position_at(log: LogTail, known: int) -> int:
 class _Reader:
     """Reads records into the columns of a `Tail`."""
 
-    def __init__(self, log: LogTail, system: System, champion: Champion, *, odds: float) -> None:
+    def __init__(
+        self, log: LogTail, system: System, champion: Champion, *, odds: float, least: Mapping[str, float]
+    ) -> None:
         self._log, self._system, self._champion = log, system, champion
+        entities = {feature.name: feature.entity for feature in champion.features.aggregates}
+        names = champion.features.names
+        known = ((name, value) for name, value in least.items() if name in entities)
+        self._least = [(name, names.index(name), entities[name], value) for name, value in known]
         self._most = int(odds * 2**32)
         self._known: dict[str, int] = {}
         self._since = -1
@@ -261,12 +281,21 @@ class _Reader:
                 facts=request.attributes,
                 lead={} if lead is None else lead.predictions,
                 spread=_spread(decision.candidates) if decision.choice.verb else {},
+                reached=self._reached(decision),
             )
         )
         # Multiplicative hashing (Knuth): evenly spread over any period that the log may have.
         is_kept = (record.seq * 2_654_435_761) % 2**32 < self._most
         if is_kept and decision.versions.features == self._champion.features.version:
             self._things += self._chosen(record, decision)
+
+    def _reached(self, decision: Decision) -> dict[str, int]:
+        lead, entities = decision.lead, decision.request.entities
+        is_champions = decision.versions.features == self._champion.features.version
+        if not self._least or lead is None or not lead.features or not is_champions:
+            return {}
+        row = unpack_features(lead.features)
+        return {name: entities[of] for name, place, of, least in self._least if row[place] >= least and of in entities}
 
     def _chosen(
         self, record: Record, decision: Decision

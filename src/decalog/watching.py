@@ -120,7 +120,8 @@ def watch(
     monitors = [monitor for monitor in monitors_of(system) if not only or monitor.watches in only]
     champion = settled(champion, log, system=system)
     longest = max(monitor.window_us for monitor in monitors)
-    tail = read_tail(log, system, champion=champion, start=now_us - since_us - longest, stop=now_us)
+    least = {monitor.of[0]: monitor.least for monitor in monitors if monitor.watches == "reached"}
+    tail = read_tail(log, system, champion=champion, start=now_us - since_us - longest, stop=now_us, least=least)
     found: list[Finding] = []
     latest: dict[str, tuple[Reading, ...]] = {}
     looks = 0

@@ -347,11 +347,23 @@ def count(world: World, days: int, context: str) -> int:
     return sum(t["context"] == context for t in seen.truth)
 
 
-@pytest.mark.parametrize(("switch", "context"), [("card_testing_wave", "card_testing"), ("takeover_wave", "takeover")])
-def test_a_wave_multiplies_its_scheme(switch: str, context: str) -> None:
-    waved = World(5, SMALL)
-    waved.switch(switch, True)
-    assert count(waved, 15, context) > 3 * count(World(5, SMALL), 15, context)
+@pytest.mark.parametrize(
+    ("switch", "context", "factor"),
+    [
+        ("card_testing_wave", "card_testing", 3),
+        ("card_testing_attack", "card_testing", 30),
+        ("takeover_wave", "takeover", 3),
+    ],
+)
+def test_an_attack_multiplies_its_scheme(switch: str, context: str, factor: int) -> None:
+    attacked = World(5, SMALL)
+    attacked.switch(switch, True)
+    assert count(attacked, 15, context) > factor * count(World(5, SMALL), 15, context)
+
+
+def test_of_two_attacks_of_one_kind_the_stronger_counts() -> None:
+    both = world_params.mood(frozenset({"card_testing_wave", "card_testing_attack", "price_drift"}))
+    assert both == world_params.mood(frozenset({"card_testing_attack"}))._replace(price=1.4)
 
 
 def switched(name: str) -> tuple[Seen, Seen]:

@@ -34,6 +34,19 @@ MONITORS = (
         "address or device means an attack.",
     ),
     Monitor(
+        name="fraud_velocity",
+        meaning="card testing: addresses from which five cards or more are tried within ten minutes, a payment",
+        watches="reached",
+        of=("ip_cards_10m",),
+        least=5.0,
+        window="1d",
+        alert="above",
+        level=0.001,
+        owner=_OWNER,
+        runbook="Search the decisions for blocks and step-ups: one shop and small amounts are card testing. What gets "
+        "through is stopped by a rule on ip_cards_10m, or by the champion before, if it did better.",
+    ),
+    Monitor(
         name="fraud_review_share",
         meaning="payments sent to the analysts",
         watches="action",
@@ -95,4 +108,7 @@ MONITORS = (
     ),
 )
 
-DRIFTS = (Drift(switch="device_outage", alert="fraud_inputs", within="2d"),)
+DRIFTS = (
+    Drift(switch="card_testing_attack", alert="fraud_velocity", within="2d"),
+    Drift(switch="device_outage", alert="fraud_inputs", within="2d"),
+)

@@ -67,6 +67,8 @@ class WorldParams(Settings, frozen=True, kw_only=True):
 # What can be switched on, with its declared effect.
 SWITCHES = {
     "card_testing_wave": "bursts start 12 times as often and their severity rises by 1",
+    "card_testing_attack": "a botnet tries stolen cards day and night: bursts start 100 times as often and their "
+    "severity rises by 1",
     "takeover_wave": "unusual account sessions start 4 times as often and their severity rises by 0.5",
     "base_rate_drift": "the odds of fraud of every payment are multiplied by 2.5; nothing visible changes",
     "new_device_drift": "honest online payments on a device never seen before rise by 25 percentage points",
@@ -92,6 +94,7 @@ class Mood(typing.NamedTuple):
 
 _EFFECTS: dict[str, dict[str, Any]] = {
     "card_testing_wave": {"burst_factor": 12.0, "burst_shift": 1.0},
+    "card_testing_attack": {"burst_factor": 100.0, "burst_shift": 1.0},
     "takeover_wave": {"takeover_factor": 4.0, "takeover_shift": 0.5},
     "base_rate_drift": {"odds": 2.5},
     "new_device_drift": {"fresh_device": 0.25},
@@ -102,6 +105,6 @@ _EFFECTS: dict[str, dict[str, Any]] = {
 
 
 def mood(on: frozenset[str]) -> Mood:
-    """Returns the joint effect of the switches that are on."""
-    effects = {name: value for switch in on for name, value in _EFFECTS[switch].items()}
+    """Returns the joint effect of the switches that are on; of two attacks of one kind the stronger, the later one."""
+    effects = {name: value for switch, does in _EFFECTS.items() if switch in on for name, value in does.items()}
     return Mood()._replace(**effects)
