@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from decalog.clock import MINUTE, ManualClock, rfc3339, time_us
-from decalog.deployment import Deployment
+from decalog.deployment import Deployment, Setup
 from decalog.home import Home
 from decalog.log import Log
 from decalog.retrieval import Hurried
@@ -67,13 +67,13 @@ class Shop:
 
 
 @contextmanager
-def shop(root: Path, *names: str) -> Iterator[Shop]:
+def shop(root: Path, *names: str, setup: Setup | None = None) -> Iterator[Shop]:
     """Gives a home open for writing; what is done in it is durable at the end."""
     home, clock = Home(root), ManualClock(START)
     log = home.writer(clock)
     clock.set(max(START, log.known_time))
     try:
-        services = {name: Deployment(home, name, log).service() for name in names or ("fraud",)}
+        services = {name: Deployment(home, name, log, setup).service() for name in names or ("fraud",)}
         patient(services.values())
         yield Shop(home, log, clock, services)
         log.commit()

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from tests.privacy.people import ADA, READER, SECRETS, Shop, feed_home, fill, of_ada, of_bob, patient, shop
 
-from decalog.deployment import Deployment, run_aside
+from decalog.deployment import Deployment, Setup, run_aside
 from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError
 from decalog.host import Host
 from decalog.http import App, HttpSettings
@@ -32,9 +32,9 @@ async def no_replay(_system: str, _id: str, _verb: str) -> dict[str, Any]:
 
 
 @contextmanager
-def server(root: Path, runner: asyncio.Runner, *names: str) -> Iterator[tuple[Shop, Host]]:
+def server(root: Path, runner: asyncio.Runner, *names: str, setup: Setup | None = None) -> Iterator[tuple[Shop, Host]]:
     """Gives a running host over a home."""
-    with shop(root, *names) as open_:
+    with shop(root, *names, setup=setup) as open_:
         host = Host(open_.log, open_.services, replay=no_replay, meter=Meter(), state=open_.home.state)
         runner.run(host.start())
         try:

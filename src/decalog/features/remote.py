@@ -189,6 +189,14 @@ class RemoteState(OnlineState):
             if not self._due(self._until()):
                 return
 
+    def shed(self) -> None:
+        """Deletes what earlier states of the system left; see `StateStore.shed`."""
+        self._store.shed()
+
+    def kept(self) -> Iterator[bytes]:
+        """Yields all that states of the system have on the server; see `StateStore.kept`."""
+        return self._store.kept()
+
     def close(self) -> None:
         """Flushes, and releases the store."""
         try:

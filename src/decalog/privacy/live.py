@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from decalog.deployment import retrieve_with, run_aside, tell
-from decalog.errors import LogUnavailableError, RequestError
+from decalog.errors import DataError, LogUnavailableError, RequestError, StateError
+from decalog.features.remote import RemoteState
 from decalog.home import Home
 from decalog.host import Host
 from decalog.privacy import ledger
@@ -18,6 +20,7 @@ from decalog.privacy.acts import AT_ONCE, Corrected, Heard, contest, give_notice
 from decalog.privacy.erasing import Erased, Proof, asked_for, destroy, erasures, parts, sweep, told
 from decalog.privacy.pen import Pen
 from decalog.privacy.retention import Days, Due, Retained, aged, days_of, set_days
+from decalog.privacy.scan import scan_state
 from decalog.privacy.subjects import Survey, Told, erasure_of, extended, find_subject
 from decalog.schema import Schema
 from decalog.serving import Service
@@ -179,10 +182,12 @@ class Live:
         async with self._one:
             token = await self._token(name, subject, entity)
             if token is None:
-                return Erased(found=False, proof=await self.prove(values))
+                left = await self._sent_on()
+                return Erased(found=False, proof=await self.prove(values, left=left))
             there = await self._survey(token)
             found = await self._erase(name, there, pen=self.pen(by))
-        proof = await self.prove((*values, *found.values))
+            left = await self._sent_on()
+        proof = await self.prove((*values, *found.values), left=left)
         return told(found, there.models, home=self._home, proof=proof)
 
     async def _erase(self, name: str, there: Surveyed, *, pen: Pen) -> Survey:
@@ -218,6 +223,7 @@ class Live:
             by_subject = {one.subject: one for one in found.surveys}
             for subject in found.partly:
                 await self._age(name, by_subject[subject], rules, pen=pen)
+            await self._sent_on()
         return Retained(days=rules, erased=len(found.people), aged=len(found.partly))
 
     async def _age(self, name: str, found: Survey, days: Days, *, pen: Pen) -> None:
@@ -267,10 +273,46 @@ class Live:
     def _order(self, verb: Verb, **asked: Any) -> Order:
         return Order(home=str(self._home.root), verb=verb, **asked)
 
-    async def prove(self, values: Iterable[Told]) -> Proof:
-        """Returns what a search of the home finds."""
-        raw = await self._done(self._order("prove", values=tuple(values)))
-        return msgspec.json.decode(raw, type=Proof)
+    async def prove(self, values: Iterable[Told], *, left: str = "") -> Proof:
+        """Returns what a search of the home finds, and of the features' state where that lies on a server of its own.
+
+        Args:
+            values: to search for.
+            left: what could not be done yet.
+        """
+        told = tuple(values)
+        raw = await self._done(self._order("prove", values=told))
+        proof = msgspec.json.decode(raw, type=Proof)
+        for name, state in self._remote():
+            try:
+                seen = await asyncio.to_thread(scan_state, state.kept(), told, name=name)
+            except StateError as error:
+                left = left or str(error)
+                continue
+            whole = proof.scan
+            both = replace(whole, bytes=whole.bytes + seen.bytes, hits=(*whole.hits, *seen.hits))
+            proof = replace(proof, scan=both)
+        return replace(proof, left="; ".join(filter(None, (proof.left, left))))
+
+    def _remote(self) -> Iterator[tuple[str, RemoteState]]:
+        """Yields the states that lie on a server of their own, each with a name."""
+        for name, service in self._host.services.items():
+            if isinstance(service.state, RemoteState):
+                yield f"features' state of {name}", service.state
+
+    async def _sent_on(self) -> str:
+        """Sends on what was taken out of states elsewhere, deletes what earlier ones left; returns what is left to do.
+
+        Without it rows would go with the next decision, and those of states that nobody asks any more by themselves.
+        """
+        left = ""
+        for name, state in self._remote():
+            try:
+                state.flush()
+                await asyncio.to_thread(state.shed)
+            except (StateError, DataError):
+                left = f"rows on the server of {name}, which does not take them: erase again"
+        return left
 
     async def _survey(self, token: int) -> Surveyed:
         raw = await self._done(self._order("survey", subject=token, schemas=self._schemas))

@@ -101,6 +101,21 @@ def scan(home: Path, values: Iterable[Told], *, aside: Iterable[Path] = ()) -> S
     )
 
 
+def scan_state(kept: Iterable[bytes], values: Iterable[Told], *, name: str) -> Scan:
+    """Returns where personal values stand in what a server of the features' state keeps.
+
+    Args:
+        kept: its keys and values.
+        values: to search for.
+        name: of it, for hits.
+    """
+    search, size = _Search({one: found for one in dict.fromkeys(values) if (found := forms_of(one.value))}), 0
+    for piece in kept:
+        search.look(piece, name)
+        size += len(piece)
+    return Scan(bytes=size, hits=tuple(sorted(search.hits, key=lambda hit: hit.name)))
+
+
 def forms_of(value: Plain) -> tuple[bytes, ...]:
     """Returns how a value may stand in a file; nothing for one that is too short to mean anything.
 

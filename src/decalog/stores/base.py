@@ -202,6 +202,15 @@ class StateStore(Protocol):
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yields (entity name, bytes of rows) of every key; errors as for `exchange`."""
 
+    def shed(self) -> None:
+        """Deletes what states of the same home and system left that nobody asks any more; errors as for `exchange`.
+
+        It leaves alone what is being built. It may run in another thread than the store's user.
+        """
+
+    def kept(self) -> Iterator[bytes]:
+        """Yields every key with its value that states of the home and system have there; threads, errors as above."""
+
     def close(self) -> None:
         """Releases the connection; what was stored stays."""
 
