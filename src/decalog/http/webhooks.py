@@ -2,8 +2,8 @@
 
 Endpoints are a table of the log, and their secrets follow from the vault's: none is stored. Each endpoint follows the
 durable log on its own, beside the reply path; its position is kept in a file, so that a crash sends an event again and
-loses none. An endpoint that is away is waited for; an event that it refuses ten times, or that is older than three
-days, is passed over and counted.
+loses none: no event lies anywhere but in the log. An endpoint that is away is waited for; an event that it refuses ten
+times, that is older than three days, or whose record was erased meanwhile is passed over and counted.
 Source: docs.stripe.com/webhooks, "Verify webhook signatures manually", whose scheme others use as well.
 """
 
@@ -188,16 +188,19 @@ class Webhooks:
             stop = min(at + _RECORDS_AT_ONCE, log.durable)
             for record, event in self._said(at, stop):
                 if {"*", event.type} & set(endpoint.events):
-                    await self._deliver(endpoint, event, known_time=record.known_time)
+                    await self._deliver(endpoint, event, record=record)
                     self._write_position(endpoint.id, record.seq + 1)
             if stop // _RECORDS_A_MARK > at // _RECORDS_A_MARK:
                 self._write_position(endpoint.id, stop)
             at = stop
             await asyncio.sleep(0 if at < log.durable else _LOOK_S)
 
-    async def _deliver(self, endpoint: Endpoint, event: Event, *, known_time: int) -> None:
-        refusals, wait_s = 0, _FIRST_WAIT_S
-        while refusals < _REFUSALS and known_time > self._host.log.known_time - _LIFE_US:
+    async def _deliver(self, endpoint: Endpoint, event: Event, *, record: Record) -> None:
+        refusals, wait_s, standing = 0, _FIRST_WAIT_S, self._host.services[self._system].standing
+        while refusals < _REFUSALS and record.known_time > self._host.log.known_time - _LIFE_US:
+            if record.root in standing.erased:  # also while it waits to be sent again
+                self._sent.labels(self._system, "erased").inc()
+                return
             status = await self._post(endpoint, event.body)
             if 200 <= status < 300:  # noqa: PLR2004 - HTTP's own
                 self._sent.labels(self._system, "delivered").inc()

@@ -214,11 +214,15 @@ def pending(log: Log, entries: Iterable[Entry]) -> set[int]:
 
 
 def destroy(log: Log, made: Iterable[Erasure], *, marks: Iterable[bytes]) -> None:
-    """Destroys the keys that erasures name, and entries of the map by their marks; it is durable when this returns."""
+    """Destroys the keys that erasures name, and entries of the map by their marks; it is durable when this returns.
+
+    A card, or an address, has a key of its own where something was sealed before anybody else was named.
+    """
     vault: Any = log.vault
     some = list(made)
-    subjects = {erasure.subject for erasure in some}
-    vault.erase(subjects | {-one for one in subjects if vault.holds(-one)}, tokens=_tokens(some), marks=list(marks))
+    subjects, tokens = {erasure.subject for erasure in some}, _tokens(some)
+    more = {one for token in tokens for one in (token, -token) if vault.holds(one)}
+    vault.erase(subjects | more, tokens=tokens, marks=list(marks))
 
 
 def _tokens(made: Iterable[Erasure]) -> set[int]:

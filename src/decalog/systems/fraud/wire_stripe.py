@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -163,7 +164,9 @@ class Stripe:
                 ended = Reported(f"3ds_{payment.id}"[-ID_LENGTH:], payment.id, "authentication", "acs", passed)
                 await report(self._host, self._system, reported=ended)
             return _told(await self._payment(id_), objects.payment_intent, many(form, "expand"))
-        return await self._decide(id_, {**held, **form}, told=objects.payment_intent)
+        answer = await self._decide(id_, {**held, **form}, told=objects.payment_intent)
+        await self._hand_over(id_)
+        return answer
 
     async def _decide(self, id_: str, form: Form, *, told: Callable[[Payment], Json]) -> Answer:
         body = payment_of(form, id_, kind=self._schema.request)
@@ -385,11 +388,23 @@ class Stripe:
         kind, vault = self._schema.request, self._host.log.vault
         body = payment_of(form, id_, kind=kind)
         named = next((vault.token(name, body[name]) for name in kind.subject if body.get(name)), 0)
-        subject = named if named and vault.cipher(named) else new_token()
-        cipher = vault.cipher(subject)
+        is_named = bool(named and vault.cipher(named))
+        await self._keep(id_, form, subject=named if is_named else new_token(), is_nobodys=not is_named)
+
+    async def _keep(self, id_: str, form: Form, *, subject: int, is_nobodys: bool) -> None:
+        cipher = self._host.log.vault.cipher(subject)
         sealed = seal(cipher, dict(form), bound_to=id_) if cipher else b""
-        content = {"subject": subject, "sealed": base64.b64encode(sealed).decode()}
+        content = {"subject": subject, "sealed": base64.b64encode(sealed).decode(), "nobodys": is_nobodys}
         await self._host.operate(self._system, lambda service: service.put_table(_HELD + id_, content))
+
+    async def _hand_over(self, id_: str) -> None:
+        """Seals what named nobody under the key of whom it was decided for, so that their erasure ends it too."""
+        held, form = Tables(self._host.log).get(self._system, _HELD + id_), self._held(id_)
+        if form is not None and held.get("nobodys"):
+            subject = (await self._payment(id_)).decision.request.subject
+            await self._keep(id_, form, subject=subject, is_nobodys=False)
+            vault: Any = self._host.log.vault  # every engine's vault erases
+            vault.erase([held["subject"]], tokens=[], marks=[])
 
 
 _HELD = "intent "
