@@ -69,6 +69,7 @@ class Breaking:
     def open(self, inner: RedisState) -> None:
         self.inner = inner
         self.known, self.rebuild, self.sizes, self.close = inner.known, inner.rebuild, inner.sizes, inner.close
+        self.left = inner.left
 
     def exchange(
         self, due: Sequence[RowSteps], keys: Sequence[StateKey], *, mark: Mark | None = None

@@ -24,7 +24,7 @@ from decalog.features.kernel import Float64s, Int64s
 from decalog.features.online import OnlineState, StateStats, _EntityRows
 from decalog.features.plan import EntityPlan
 from decalog.features.refusals import missing_row, row_twice
-from decalog.stores.base import INSERT, RETRACT, Mark, RowSteps, StateKey, StateStore
+from decalog.stores.base import INSERT, RETRACT, Leftovers, Mark, RowSteps, StateKey, StateStore
 
 _SIGN = np.int64(kernel.MISSING)
 _BLOCK = 1_000
@@ -189,13 +189,10 @@ class RemoteState(OnlineState):
             if not self._due(self._until()):
                 return
 
-    def shed(self) -> None:
-        """Deletes what earlier states of the system left; see `StateStore.shed`."""
-        self._store.shed()
-
-    def kept(self) -> Iterator[bytes]:
-        """Yields all that states of the system have on the server; see `StateStore.kept`."""
-        return self._store.kept()
+    @property
+    def left(self) -> Leftovers:
+        """What states of the system keep on the server."""
+        return self._store.left
 
     def close(self) -> None:
         """Flushes, and releases the store."""

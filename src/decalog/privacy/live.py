@@ -285,7 +285,7 @@ class Live:
         proof = msgspec.json.decode(raw, type=Proof)
         for name, state in self._remote():
             try:
-                seen = await asyncio.to_thread(scan_state, state.kept(), told, name=name)
+                seen = await asyncio.to_thread(scan_state, state.left.kept(), told, name=name)
             except StateError as error:
                 left = left or str(error)
                 continue
@@ -309,7 +309,7 @@ class Live:
         for name, state in self._remote():
             try:
                 state.flush()
-                await asyncio.to_thread(state.shed)
+                await asyncio.to_thread(state.left.shed)
             except (StateError, DataError):
                 left = f"rows on the server of {name}, which does not take them: erase again"
         return left

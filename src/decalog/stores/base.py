@@ -166,13 +166,32 @@ class Refused(NamedTuple):
     step: int
 
 
+class Leftovers(Protocol):
+    """What states of one home and system have on a server, the one in use among them; any thread may ask."""
+
+    def shed(self) -> None:
+        """Deletes what nobody asks any more; what is in use, or is being built, stays.
+
+        Raises:
+            StateError: the server is away.
+        """
+
+    def kept(self) -> Iterator[bytes]:
+        """Yields every key with its value; errors as for `shed`."""
+
+
 class StateStore(Protocol):
     """Rows of entities outside this process, with the mark of what they hold; one writer.
 
     A row is a string of cells: int64, big-endian, sign bit flipped, so that the order of bytes is that of numbers. The
     rows of a key lie one behind the other, ordered by their first three cells, which name a row; behind them lies the
     key's mark, a cell (zeros for none). Rows up to the mark may still be among them.
+
+    Attributes:
+        left: what other states of the home and system left where this one is kept.
     """
+
+    left: Leftovers
 
     def known(self) -> Mark | None:
         """Returns the mark that is stored; asks the server only where an exchange failed and may have been taken.
@@ -201,15 +220,6 @@ class StateStore(Protocol):
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yields (entity name, bytes of rows) of every key; errors as for `exchange`."""
-
-    def shed(self) -> None:
-        """Deletes what states of the same home and system left that nobody asks any more; errors as for `exchange`.
-
-        It leaves alone what is being built. It may run in another thread than the store's user.
-        """
-
-    def kept(self) -> Iterator[bytes]:
-        """Yields every key with its value that states of the home and system have there; threads, errors as above."""
 
     def close(self) -> None:
         """Releases the connection; what was stored stays."""

@@ -13,7 +13,6 @@ import re
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -24,14 +23,13 @@ from redis.retry import Retry
 
 from decalog.clock import DAY
 from decalog.errors import ConfigError, LostStateError, StateError
-from decalog.stores.base import Mark, Refused, RowSteps, StateKey
+from decalog.stores.base import Leftovers, Mark, Refused, RowSteps, StateKey
+from decalog.stores.redis_left import RedisLeftovers
 
 _TAIL = struct.Struct(">8sII")
 _MARK = struct.Struct(">qq8s")
 _BLOCK = 500
 """Keys that one round trip carries where a whole state is written or counted."""
-_ABANDONED_S = 3_600
-"""A state without a mark is being written, which takes minutes; untouched for so long it was given up."""
 
 # KEYS: the mark, then the keys with steps, then the keys to read.
 # ARGV: how many keys have steps, the mark's ttl and the rows' (ms), the mark that must be stored, the one to store or
@@ -216,6 +214,7 @@ class RedisState:
         self._sha = self._client.register_script(_SCRIPT).sha
         self._stored, self._attempted = b"", b""
         self._state = b""
+        self.left: Leftovers = RedisLeftovers(self._client, self._mark_key, self._prefix)
         self._open()
 
     def known(self) -> Mark | None:
@@ -272,43 +271,6 @@ class RedisState:
                 lengths = self._run(pipe.execute)
             for key, length in zip(block, lengths, strict=True):
                 yield key[len(prefix) :].rpartition(b":")[0].decode(), length - _TAIL.size
-
-    def shed(self) -> None:
-        """See `StateStore.shed`."""
-        mine, gone = self._prefix(), dict[bytes, list[bytes]]()
-        for key in self._family():
-            if key != self._mark_key and not key.startswith(mine):
-                gone.setdefault(_state_of(key), []).append(key)
-        # The marks first: who goes on with a state that has lost its own builds it anew.
-        marks = {key: self._run(partial(self._client.get, key)) or b"" for key in gone.pop(b"", [])}
-        self._drop([*marks])
-        whole = {b"%b:%b" % (key, value[-8:].hex().encode()) for key, value in marks.items()}
-        is_mine = (self._run(lambda: self._client.get(self._mark_key)) or b"")[-8:] == self._state
-        for state, keys in gone.items():
-            if state in whole or (is_mine and state.startswith(self._mark_key)) or self._is_abandoned(keys[0]):
-                self._drop(keys)
-
-    def kept(self) -> Iterator[bytes]:
-        """See `StateStore.kept`."""
-        found = self._family()
-        for start in range(0, len(found), _BLOCK):
-            keys = found[start : start + _BLOCK]
-            values = self._run(partial(self._client.mget, keys))
-            yield from (key + b"\n" + (value or b"") for key, value in zip(keys, values, strict=True))
-
-    def _family(self) -> list[bytes]:
-        """Returns the keys of all states of the home and system."""
-        home = b":".join(self._mark_key[: -len(b"}")].split(b":")[:3])  # behind `decalog:{`
-        pattern = re.sub(rb"([\\*?\[\]])", rb"\\\1", home) + b"[:}]*"
-        return self._run(lambda: list(self._client.scan_iter(match=pattern, count=_BLOCK)))  # type: ignore[no-any-return]  # redis has no types
-
-    def _is_abandoned(self, key: bytes) -> bool:
-        idle_s: int | None = self._run(lambda: self._client.object("idletime", key))
-        return idle_s is not None and idle_s >= _ABANDONED_S
-
-    def _drop(self, keys: Sequence[bytes]) -> None:
-        for start in range(0, len(keys), _BLOCK):
-            self._run(partial(self._client.unlink, *keys[start : start + _BLOCK]))
 
     def close(self) -> None:
         """See `StateStore.close`."""
@@ -387,12 +349,6 @@ def _client(url: str, timeout_s: float) -> redis.Redis:
             expected="redis://host:port/database, rediss:// or unix://",
             fix="Mend --state.",
         ) from None
-
-
-def _state_of(key: bytes) -> bytes:
-    """Returns the beginning of a key that all rows of its state have, b"" for a mark."""
-    mark, _, rest = key.rpartition(b"}")
-    return mark + b"}" + rest[:17] if rest else b""  # a colon and eight bytes as hexadecimal digits
 
 
 def _rows(value: bytes, key: StateKey) -> bytes:
