@@ -16,9 +16,11 @@ from decalog.control_room.views import currency_of, index, log_of, number, stron
 from decalog.control_room.web import Ask, Page, Redirect, path_of
 from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.errors import RequestError, UnknownRecordError, near
+from decalog.events import decode_table
 from decalog.features.definition import FeatureSet
 from decalog.log import Log
 from decalog.outcomes import decode_outcome
+from decalog.standing import ERASURES, read_erasure
 from decalog.system import find_system
 
 _ASKED = ("id", "action", "arm", "fallback", "token", "since", "until", "before")
@@ -141,7 +143,8 @@ def _logged(log: Log, place: Place, id_: str) -> tuple[Any, Decision]:
     seqs = log.find("decision", id_) or log.find("request", f"{place.system}/{id_}")
     for seq in seqs:
         record = log.get(seq)
-        if record.kind == "decision" and record.system == place.system:
+        is_wanted = record.kind == "decision" and record.system == place.system
+        if is_wanted and not _is_erased(log, place, record.root):
             return record, decode_decision(record.body)
     raise UnknownRecordError(
         where=f"control room, {place.system}",
@@ -149,6 +152,16 @@ def _logged(log: Log, place: Place, id_: str) -> tuple[Any, Decision]:
         expected="the id of a decision or of its request",
         fix="Search the list of decisions.",
     )
+
+
+def _is_erased(log: Log, place: Place, root: int) -> bool:
+    """Whether the person of a chain was erased: as the index has it, or the log behind it."""
+    with index(place) as found:
+        behind = found.progress().position
+        if found.is_erased(root):
+            return True
+    late = (seq for seq in log.find("table", f"{place.system}/{ERASURES}") if seq >= behind)
+    return any(root in read_erasure(decode_table(log.get(seq).body)).records for seq in late)
 
 
 def _features(log: Log, place: Place, decision: Decision) -> list[tuple[Any, float]]:
@@ -170,8 +183,6 @@ def _declared(log: Log, place: Place, version: str) -> FeatureSet | None:
 
 @functools.lru_cache(maxsize=32)
 def _read_set(body: str) -> FeatureSet:
-    from decalog.events import decode_table
-
     return FeatureSet.from_json(decode_table(bytes.fromhex(body)).content)
 
 

@@ -1,6 +1,7 @@
 """The index: what lists and time series need of a log, in a file of its own that is derived and may be deleted.
 
-It holds ids, tokens, public amounts and sums, and no personal value. One process follows the log and writes it
+It holds ids, tokens, public amounts and sums, and no personal value; of decisions whose person was erased nothing but
+sums. One process follows the log and writes it
 (`following.py`); pages read it beside that.
 """
 
@@ -20,18 +21,19 @@ from decalog.clock import DAY, HOUR, MINUTE
 from decalog.control_room import notable
 from decalog.control_room.notable import Notable
 from decalog.decisions import Decision, decode_decision
-from decalog.events import Record
+from decalog.events import Record, decode_table
 from decalog.examples import AMOUNT
 from decalog.log import Log
 from decalog.outcomes import decode_outcome
 from decalog.registry import SHORT
+from decalog.standing import ERASURES, Erasure, read_erasure
 
 WIDTHS = (MINUTE, HOUR, DAY)
 """Of the buckets that sums are kept in, µs. Those of a minute are kept for two days, the others for good."""
 GROUP = 5_000
 """Records that are taken in one transaction."""
 _MINUTES_KEPT = 2 * DAY
-_LAYOUT = 2
+_LAYOUT = 3
 _TABLES = """
 CREATE TABLE IF NOT EXISTS decisions (seq INTEGER PRIMARY KEY, system TEXT NOT NULL, id TEXT NOT NULL,
     request TEXT NOT NULL, at INTEGER NOT NULL, action TEXT NOT NULL, amount INTEGER, score REAL,
@@ -46,6 +48,7 @@ CREATE INDEX IF NOT EXISTS by_request ON decisions (system, request);
 CREATE INDEX IF NOT EXISTS by_id ON decisions (id);
 CREATE TABLE IF NOT EXISTS touched (token INTEGER NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (token, seq))
     WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS erased (root INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS series (system TEXT NOT NULL, width INTEGER NOT NULL, start INTEGER NOT NULL,
     name TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (system, width, start, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS progress (id INTEGER PRIMARY KEY CHECK (id = 0), value BLOB NOT NULL);
@@ -179,6 +182,10 @@ class Index:
         found = self._rows("SELECT * FROM decisions WHERE id = ?", id_)
         return Row(*found[0]) if found else None
 
+    def is_erased(self, root: int) -> bool:
+        """Returns whether the person of a chain of records was erased, as far as the index has come."""
+        return bool(self._rows("SELECT 1 FROM erased WHERE root = ?", root))
+
     def arms(self, system: str) -> list[str]:
         """Returns the arms that decided something, the latest rollout first."""
         sql = (
@@ -225,6 +232,8 @@ class Index:
             for record in log.read(before.position, stop):
                 known = record.known_time
                 self._add(record, sums)
+                if record.kind == "table" and record.id == ERASURES:
+                    self._forget(log, read_erasure(decode_table(record.body)))
             self._add_sums(sums, known)
             now = msgspec.structs.replace(before, position=stop, known=known, hash=log.hash_at(stop) or b"")
             self.note(now)
@@ -258,6 +267,17 @@ class Index:
         elif record.kind == "event":
             _count(sums, record, {"events": 1})
 
+    def _forget(self, log: Log, erasure: Erasure) -> None:
+        """Lets go of what an erasure names; sums lead to nobody."""
+        self._sql.executemany("INSERT OR IGNORE INTO erased VALUES (?)", [(root,) for root in erasure.records])
+        for record in map(log.get, erasure.records):
+            for table in ("decisions", "quantities"):
+                self._sql.execute(f"DELETE FROM {table} WHERE seq = ?", (record.seq,))  # noqa: S608 - ours
+            if record.kind == "decision":
+                tokens = decode_decision(record.body).request.entities.values()
+                gone = [(token, record.seq) for token in tokens]
+                self._sql.executemany("DELETE FROM touched WHERE token = ? AND seq = ?", gone)
+
     def _add_sums(self, sums: Sums, known: int) -> None:
         add = (
             "INSERT INTO series VALUES (?, ?, ?, ?, ?) ON CONFLICT (system, width, start, name) "
@@ -269,7 +289,7 @@ class Index:
             self._sql.execute("DELETE FROM series WHERE system = ? AND width = ? AND start < ?", old)
 
     def _begin_anew(self) -> None:
-        for table in ("decisions", "touched", "series", "quantities", "progress"):
+        for table in ("decisions", "touched", "erased", "series", "quantities", "progress"):
             self._sql.execute(f"DELETE FROM {table}")  # noqa: S608 - ours
 
 
@@ -333,7 +353,8 @@ def _opened(path: Path) -> sqlite3.Connection:
 def _created(made: sqlite3.Connection) -> sqlite3.Connection:
     # It is derived: what a crash takes of it is read from the log again, so nothing waits for the disk.
     made.executescript(
-        f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_TABLES} {notable.TABLES} PRAGMA user_version={_LAYOUT};"
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; PRAGMA secure_delete=ON;"
+        f"{_TABLES} {notable.TABLES} PRAGMA user_version={_LAYOUT};"
     )
     return made
 
