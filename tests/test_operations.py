@@ -24,7 +24,9 @@ from decalog.errors import ConfigError, DataError, LogUnavailableError, RequestE
 from decalog.home import Home
 from decalog.host import Host
 from decalog.ingest import Rates
+from decalog.models.formats import load_model
 from decalog.operations import Aside
+from decalog.references import reference_kept
 from decalog.registry import Registry
 from decalog.schema import Field
 from decalog.system import System
@@ -74,7 +76,16 @@ def test_training_on_a_world_fills_a_new_home_and_leaves_a_champion(
 ) -> None:
     home, result, said = trained
     assert result.promoted
-    assert Registry(home.root).current("fraud") == result.model
+    registry = Registry(home.root)
+    assert registry.current("fraud") == result.model
+    # Its first champion can be rolled back to what it was compared with, which is judged and watched like any other.
+    first, now = registry.history("fraud")
+    assert (now.model, now.why) == (result.model, "the champion's kind; logistic is the way back")
+    before = registry.get(first.model)
+    assert (first.why, before.manifest.name) == ("the first model", "logistic")
+    assert before.manifest.metrics == result.report.contender("logistic").values
+    assert reference_kept(before) is not None
+    load_model(before.manifest.format, before.folder, settings=before.manifest.settings)
     assert said[DAYS - 1].startswith("day 100 of 100: ")
     assert said[-1] == "fitting boosted"
     assert "oracle" in [contender.name for contender in result.report.contenders]

@@ -56,7 +56,7 @@ def quiet(_line: str) -> None:
 def train_on_world(
     home: Home, name: str, *, days: int, seed: int, scale: float = 1.0, say: Say = quiet
 ) -> TrainingResult:
-    """Fills a new home with a simulated history and trains on it.
+    """Fills a new home with a simulated history and trains on it; there is then a champion before the first.
 
     Raises:
         ConfigError: the home already holds a log, which is never mixed with a world; there is no such system; or days
@@ -83,7 +83,7 @@ def train_on_world(
         deployment = Deployment(home, name, log, Setup(rates=rates_of(world)))
         fill(world, deployment.prepare(), clock=clock, days=days, say=say)
         truth = truth_of(world, deployment.system.models[-1].head.split("+"))
-        return _train(deployment, seed=seed, say=say, truth=truth)
+        return _train(deployment, seed=seed, way_back=True, say=say, truth=truth)
     finally:
         log.close()
 

@@ -80,6 +80,8 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
         least_test_positives: in the test part.
         refit: whether the chosen kind, once it is reported on, learns again from all that the log says by the pin. What
             is registered so is judged by a sibling (`registry.SIBLING`) that is put beside it.
+        way_back: whether a first champion gets one before it that can be rolled back to: the last of the baselines, as
+            the report compares it. Where labels are yes or no.
         currency: of the money in the report, ISO 4217.
         at_us: when the training runs, µs; only the history of aliases keeps it.
         by: who runs it.
@@ -94,6 +96,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     least_positives: int = 30
     least_test_positives: int = 10
     refit: bool = False
+    way_back: bool = False
     currency: str = "EUR"
     at_us: int = 0
     by: str = "training"
@@ -174,16 +177,27 @@ def train(
         history = History(log.read(0, plan.position), system.schema, features=system.features)
         parts = _parts(history, plan)
     outlook = _outlook(system, plan, head=chosen.head)
-    model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
-    fitted = Fitted(model, parts.trained_at)
+    models, contenders = _contend(system, parts, outlook=outlook, truth=truth, say=say)
+    fitted = Fitted(models[chosen.name], parts.trained_at)
     if plan.refit:
         say(f"fitting {chosen.name} to all that is known")
         fitted = _on_all(system, history, chosen=chosen, plan=plan, params=outlook.policy.params)
     made = report(history, parts, contenders=contenders, metrics=system.metrics, currency=plan.currency)
-    manifest = manifest_of(system, history, chosen=chosen, plan=plan, made=made)
-    reference = reference_for(system, history, since=parts.trained_at, model=fitted.model, head=chosen.head)
-    files = files_of(made, reference, system=system)
-    return registered(manifest, fitted, made=made, registry=registry, files=files, plan=plan)
+
+    def put(kind: ModelSpec, one: Fitted) -> TrainingResult:
+        manifest = manifest_of(system, history, chosen=kind, plan=plan, made=made)
+        reference = reference_for(system, history, since=parts.trained_at, model=one.model, head=kind.head)
+        files = files_of(made, reference, system=system)
+        return registered(manifest, one, made=made, registry=registry, files=files, plan=plan)
+
+    simpler = [spec for spec in system.models if spec.baseline and spec.name != chosen.name][-1:]
+    if not (plan.way_back and simpler and registry.current(system.name) is None):
+        return put(chosen, fitted)
+    put(simpler[0], Fitted(models[simpler[0].name], parts.trained_at))
+    result = put(chosen, fitted)
+    why = f"the champion's kind; {simpler[0].name} is the way back"
+    registry.promote(system.name, result.model, by=plan.by, why=why, at_us=plan.at_us)
+    return msgspec.structs.replace(result, promoted=True)
 
 
 class Fitted(NamedTuple):
@@ -293,9 +307,9 @@ def _outlook(system: System, plan: TrainingPlan, *, head: str) -> Outlook:
 
 
 def _contend(
-    system: System, parts: Split, *, outlook: Outlook, chosen: ModelSpec, truth: Truth | None, say: Say
-) -> tuple[Model, tuple[Contender, ...]]:
-    """Returns the chosen model, fitted, and what every contender is worth on the test part."""
+    system: System, parts: Split, *, outlook: Outlook, truth: Truth | None, say: Say
+) -> tuple[dict[str, Model], tuple[Contender, ...]]:
+    """Returns every kind of model, fitted, and what every contender is worth on the test part."""
     data = training_set(system, parts.train)
     rows = model_rows(system, parts.test)
     contenders, models = [do_nothing(parts.test, outlook)], {}
@@ -308,7 +322,7 @@ def _contend(
     if truth is not None:
         best = truths(parts.test, truth)[:, 0]
         contenders.append(contender("oracle", "oracle", test=parts.test, predictions=best, outlook=outlook))
-    return models[chosen.name], tuple(contenders)
+    return models, tuple(contenders)
 
 
 def _on_all(
