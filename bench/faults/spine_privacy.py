@@ -174,7 +174,7 @@ async def serve(home: Home, worlds: Mapping[str, Marked], kept: Kept, *, until: 
             derive(home, host.log, worlds)
             made = backup(home.root, home.root.with_name("backup"))
             ledger.noted(home.root, home.root.with_name("backup"), made=made)
-            people = {name: _most(host.log, name) for name in worlds}
+            people = {name: busiest(host.log, name) for name in worlds}
             started = time.perf_counter()
             told = {}
             for name, found in people.items():
@@ -248,7 +248,7 @@ def derive(home: Home, log: Log, names: Iterable[str]) -> None:
             explain_at_once(Deployment(home, name, reader).as_served())
 
 
-def _most(log: Log, system: str) -> Survey:
+def busiest(log: Log, system: str) -> Survey:
     """Returns what there is of the person with the most records."""
     counts: Counter[int] = Counter()
     for record in log.read():
