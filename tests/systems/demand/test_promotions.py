@@ -74,7 +74,7 @@ def test_a_plan_says_units_money_and_the_order(home: Path) -> None:
     item = str(decision.request.attributes["item"])
     words = ("plan", item, "--discount", "25", "--days", "6", "--from", "2025-03-10")
     lines = told(home, *words, "--request", decision.request.id).splitlines()
-    assert lines[0].startswith(f"{item} at 25% off in 4 stores, 2025-03-10 to 2025-03-15; usual sales +")
+    assert lines[0].startswith(f"{item} at 25% off in 4 stores, 2025-03-10 to 2025-03-15; usual sales ")
     assert [line[:8] for line in lines[2:6]] == ["the item", "7 days a", lines[4][:8], "together"]
     assert lines[-1].startswith(f"order {decision.request.id}: {decision.choice.quantity:,.0f} units for a demand of")
     every = json.loads(told(home, *words, "--request", decision.request.id, "--json"))

@@ -273,10 +273,12 @@ def _plan_lines(
 ) -> Iterator[str]:
     items = known.names.items
     last = first + dt.timedelta(days=len(asked.weekdays) - 1)
-    days = int(_promoted_days(known)[asked.item])
+    days, length = int(_promoted_days(known)[asked.item]), known.promoted.depth.shape[1]
+    stores = "1 store" if len(asked.stores) == 1 else f"{len(asked.stores)} stores"
+    usual = " to ".join(f"{one:,.0f}" for one in found.usual[1:])
     yield (
-        f"{items[asked.item]} at {asked.depth:.0%} off in {len(asked.stores)} stores, {first} to {last}; "
-        f"usual sales {_units(found.usual)}; promoted on {days} of {known.promoted.depth.shape[1]} days so far"
+        f"{items[asked.item]} at {asked.depth:.0%} off in {stores}, {first} to {last}; "
+        f"usual sales {found.usual.value:,.0f} ({usual}); promoted on {days} of {length} days so far"
     )
     yield f"{'':24}{'units':28}margin, {currency}"
     for name, units, margin in (

@@ -181,10 +181,11 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
         """Writes down what the evidence of a block says."""
         y, columns = one.rows[:, :, 0], one.rows[:, :, 1:]
         mean, precision = self._of(one, group)
-        gram = np.einsum("nrk,nrl->nkl", columns, columns)
+        turned = columns.transpose(0, 2, 1)
+        gram = turned @ columns
         spread = np.linalg.inv(gram + precision[:, :, None] * np.eye(precision.shape[1]))
-        sums = np.einsum("nrk,nr->nk", columns, y) + precision * mean
-        expected = np.einsum("nkl,nl->nk", spread, sums)
+        sums = (turned @ y[:, :, None])[:, :, 0] + precision * mean
+        expected = (spread @ sums[:, :, None])[:, :, 0]
         variance = np.einsum("nkk->nk", spread)
         own = 1 / variance - precision
         is_known = own > _NOT_MEASURED**-2
@@ -197,7 +198,7 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
         pairs, rivals = np.ix_(one.others, one.items), np.ix_(one.rivals, one.items)
         seen.cross[pairs], seen.cross_error[pairs] = values[:, CROSS:end].T, errors[:, CROSS:end].T
         seen.instead[rivals], seen.instead_error[rivals] = values[:, end:].T, errors[:, end:].T
-        left = y - np.einsum("nrk,nk->nr", columns, expected)
+        left = y - (columns @ expected[:, :, None])[:, :, 0]
         used = np.sum(1 - variance * precision, axis=1)
         rows = np.sum(np.any(one.rows != 0, axis=2), axis=1)
         scale = np.sum(left**2, axis=1) / np.maximum(rows - used, 1)
@@ -207,7 +208,7 @@ class Prior(msgspec.Struct, frozen=True, kw_only=True):
     def _cluster(self, one: Evidence, group: Ints, *, seen: Measured, errors: Floats, scores: Floats) -> None:
         """Adds how sums over clusters vary, of each effect and of the mean within each group."""
         which = (one.clusters[:, None] == np.arange(seen.common.shape[1])).astype(np.float64)
-        sums = np.einsum("nrk,rc->nck", scores, which)
+        sums = which.T @ scores
         is_known = np.isfinite(errors)
         is_known[:, 0] = False
         seen.meat += float(np.sum(np.sum(sums**2, axis=1)[is_known]))

@@ -12,6 +12,7 @@ that is slower than the effects goes with the level: so a promotion is compared 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,18 +79,22 @@ def smoothed(values: Floats, variance: Floats, *, wander: Wander) -> tuple[Float
 
 def likeliest(values: Floats, variance: Floats) -> Wander:
     """Returns how levels move: the likeliest of a grid, one for all items; arguments are items × days."""
-    grid = (Wander(stays, spread) for stays in _STAYS for spread in _SPREADS)
-    return max(grid, key=lambda one: _log(values, variance, one))
+    grid = [Wander(stays, spread) for stays in _STAYS for spread in _SPREADS]
+    return grid[int(np.argmax(_logs(values, variance, grid=grid)))]
 
 
-def _log(values: Floats, variance: Floats, wander: Wander) -> float:
-    state, spread, found = np.zeros(len(values)), np.full(len(values), wander.spread**2), 0.0
+def _logs(values: Floats, variance: Floats, *, grid: Sequence[Wander]) -> Floats:
+    """Returns the logarithm of the likelihood of each way to move."""
+    told = np.array([(one.stays, one.spread**2, one.new) for one in grid])
+    stays, start, new_ = told[:, 0, None], told[:, 1, None], told[:, 2, None]
+    state, spread = np.zeros((len(grid), len(values))), np.broadcast_to(start, (len(grid), len(values)))
+    found = np.zeros(len(grid))
     for day in range(values.shape[1]):
         is_known = np.isfinite(variance[:, day])
         total = spread + np.minimum(variance[:, day], _UNSEEN)
         new = np.where(is_known, values[:, day] - state, 0.0)
-        found -= 0.5 * float(np.sum(np.where(is_known, np.log(total), 0.0) + new**2 / total))
+        found -= 0.5 * np.sum(np.where(is_known, np.log(total), 0.0) + new**2 / total, axis=1)
         gain = np.where(is_known, spread / total, 0.0)
-        state = wander.stays * (state + gain * new)
-        spread = wander.stays**2 * spread * (1 - gain) + wander.new
+        state = stays * (state + gain * new)
+        spread = stays**2 * spread * (1 - gain) + new_
     return found

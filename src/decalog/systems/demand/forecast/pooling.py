@@ -2,10 +2,9 @@
 
 An effect measured with error s whose kind has mean m and true spread t is, in expectation, B m + (1 − B) of what was
 measured, B = s² / (s² + t²); its interval adds what is not known of m and of t (Morris, Journal of the American
-Statistical Association 78, 1983). The true spread is the one by which measured effects scatter as much as they should
-(Paule and Mandel, Journal of Research of the National Bureau of Standards 87, 1982). Where most effects are nothing at
-all and a few are large, a kind is a mixture of both (Efron, Large-Scale Inference, 2010). Which effects are told as
-found follows Benjamini and Hochberg (Journal of the Royal Statistical Society B 57, 1995).
+Statistical Association 78, 1983). The true spread is what is expected of it, given how measured effects scatter. Where
+most effects are nothing at all and a few are large, a kind is a mixture of both (Efron, Large-Scale Inference, 2010).
+Which effects are told as found follows Benjamini and Hochberg (Journal of the Royal Statistical Society B 57, 1995).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_HALVINGS = 60
+_HALVINGS, _GRID = 60, 80
 _ROUNDS = 200
 _FEWEST = 4
 """Effects that a kind has at least before their spread is measured."""
@@ -71,7 +70,7 @@ def kind_of(measured: Floats, errors: Floats, *, groups: Ints, count: int, usual
     is_known = np.isfinite(errors)
     values, variances, where = measured[is_known], errors[is_known] ** 2, groups[is_known]
     used = len(np.unique(where))
-    spread = _paule_mandel(values, variances, where, count=count) if len(values) - used >= _FEWEST else usual
+    spread = _spread(values, variances, where, count=count) if len(values) - used >= _FEWEST else usual
     weight = np.bincount(where, weights=1 / (variances + spread**2), minlength=count)
     means = _means(values, variances + spread**2, where, count=count)
     errors_ = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1.0)), np.inf)
@@ -84,20 +83,24 @@ def _means(values: Floats, variances: Floats, where: Ints, *, count: int) -> Flo
     return np.asarray(np.where(weight > 0, sums / np.where(weight > 0, weight, 1.0), np.nan))
 
 
-def _paule_mandel(values: Floats, variances: Floats, where: Ints, *, count: int) -> float:
-    due = len(values) - len(np.unique(where))
+def _spread(values: Floats, variances: Floats, where: Ints, *, count: int) -> float:
+    """Returns the true spread that is expected, all spreads being as likely beforehand, means of groups free.
 
-    def excess(square: float) -> float:
-        total = variances + square
-        return float(np.sum((values - _means(values, total, where, count=count)[where]) ** 2 / total)) - due
+    The likeliest is 0 too often, and then nothing is left of what the effects differ by.
+    """
+    most = 3 * max(float(np.max(np.abs(values - values.mean()))), float(np.sqrt(np.median(variances))))
+    grid = most * np.linspace(0, 1, _GRID) ** 2
+    logs = np.array([_log(values, variances + one**2, where, count=count) for one in grid])
+    weight = np.exp(logs - logs.max()) * np.gradient(grid)
+    return float(np.sum(weight * grid) / weight.sum())
 
-    low, high = 0.0, float(np.max((values - values.mean()) ** 2)) + 1e-9
-    if excess(low) <= 0:
-        return 0.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(middle) > 0 else (low, middle)
-    return float(np.sqrt(high))
+
+def _log(values: Floats, variances: Floats, where: Ints, *, count: int) -> float:
+    """Returns the logarithm of the restricted likelihood."""
+    means = _means(values, variances, where, count=count)
+    weight = np.bincount(where, weights=1 / variances, minlength=count)
+    free = float(np.sum(np.log(weight[weight > 0])))
+    return -0.5 * (float(np.sum(np.log(variances) + (values - means[where]) ** 2 / variances)) + free)
 
 
 def drawn(measured: Floats, errors: Floats, *, groups: Ints, kind: Kind, z: float) -> Drawn:

@@ -351,8 +351,8 @@ class _Fit:
             share = self._weight[:, items] / np.maximum(self._weight[:, items].sum(axis=0), 1e-12)
             columns[:, :, OWN] = np.sum(share * self._depth[:, items], axis=0)
             columns[:, :, AFTER] = np.sum(share * self._dip[:, items], axis=0)
-            columns[:, :, CROSS:end] = np.einsum("snt,sjt->ntj", share, self._depth[:, others])
-            columns[:, :, end:] = np.einsum("snt,sjt->ntj", share * self._per[:, items], self._unmet[:, rivals])
+            columns[:, :, CROSS:end] = _over_stores(share, self._depth[:, others])
+            columns[:, :, end:] = _over_stores(share * self._per[:, items], self._unmet[:, rivals])
             columns[:, :, CROSS:] *= self._others(items, others, rivals)
             both = np.concatenate([together[items][:, :, None], columns], axis=2)
             rows = [innovations(both, self._noises[items], wander=self._wander)]
@@ -393,8 +393,8 @@ class _Fit:
         """Returns what promotions did, logs, and how many units people bought who did not find another item."""
         own, after, cross, instead = self._prior.drawn(self._measured, self._of.group, z=self._asked.z)
         made = own.value[None, :, None] * self._depth + after.value[None, :, None] * self._dip
-        made += np.einsum("ji,sjt->sit", np.nan_to_num(cross.value), self._depth)
-        turned = np.einsum("ji,sjt->sit", np.nan_to_num(instead.value), self._unmet)
+        made += np.nan_to_num(cross.value).T @ self._depth
+        turned = np.nan_to_num(instead.value).T @ self._unmet
         return made, np.where(self._known, np.maximum(turned, 0.0), 0.0)
 
     # What is told
@@ -440,6 +440,11 @@ def _effects(measured: Floats, error: Floats, pulled: Drawn, asked: Settings) ->
         drawn=pulled,
         found=found(p_values, false_share=asked.false_share),
     )
+
+
+def _over_stores(weight: Floats, values: Floats) -> Floats:
+    """Returns weighted sums over stores: of stores × n × days and stores × k × days, n × days × k."""
+    return np.asarray((weight.transpose(2, 1, 0) @ values.transpose(2, 0, 1)).transpose(1, 0, 2))
 
 
 def _step(got: Floats, due: Floats) -> Floats:
