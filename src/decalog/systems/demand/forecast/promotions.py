@@ -134,7 +134,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         after: days after a promotion in which the item's own demand may dip.
         beyond: whether items of other groups are looked at: all pairs, of 400 items at most.
         confidence: of intervals, (0, 1).
-        false_share: of effects between items that are told as found, how many may be false, in expectation.
+        false_share: of effects between items that are told as found, how many may be false, if errors are normal.
     """
 
     reference: float = 0.25
