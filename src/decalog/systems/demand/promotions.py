@@ -165,7 +165,7 @@ def _matrix(known: History, fitted: Fitted) -> Iterator[str]:
         mean, error = fitted.taken.means[place], fitted.taken.errors[place]
         if np.isfinite(mean):
             yield f"  {name:12}{_change(mean, mean - fitted.settings.z * error, mean + fitted.settings.z * error)}"
-    yield f"pairs that stand out (nominally {fitted.settings.false_share:.0%} of them false, in fact rather twice that):"
+    yield f"pairs that stand out (nominally {fitted.settings.false_share:.0%} are false, rather twice that in fact):"
     yield from _pairs(known, fitted) or ["  none"]
     yield from _caveats(fitted)
 
