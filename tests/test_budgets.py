@@ -90,7 +90,7 @@ WIRE_LINES = 1_000
 WORLD_LINES = 1_000
 """A system's world, `simulate.py` and `world*`; docs/decisions/0036 says why it is counted apart from the system."""
 FORECAST_LINES = 3_000
-"""A system's forecasts of frames, `forecast/`; docs/decisions/0051 and 0054 say why they are counted apart, and how many."""
+"""A system's forecasts of frames, `forecast/`; docs/decisions/0051 and 0054 say why they are counted apart."""
 APART = {"wire": WIRE_LINES, "world": WORLD_LINES, "forecast": FORECAST_LINES}
 PARTS = {"", "edges", "feature engine", "shared models", "loop", "statistics", *ROOM_LINES}
 """What is no system; "" is the spine."""
