@@ -23,24 +23,34 @@ from decalog.systems.demand.schema import DAY_KIND, PARTS
 _BP = 10_000
 
 
-class _Panel(NamedTuple):
-    """Days of all series as arrays, series × days (× parts of the day); `first` is the number of the first day."""
+class Tills(NamedTuple):
+    """Days of all series as arrays, series × days (× parts of the day).
+
+    Args:
+        first: number of the first day, since 1970.
+        series: token → row.
+        units, empty: sold in each part of the day, and whether the shelf was empty when it ended.
+        known: days that were told of, on which the store was open.
+        told: days that were told of.
+        days: what moves demand.
+    """
 
     first: int
     series: Mapping[int, int]
     units: Ints
     empty: Mask
     known: Mask
+    told: Mask
     days: Days
 
 
 def recovered(told: Told, seed: int) -> tuple[Floats, Floats]:
     """Returns what was wanted of each request, expected and one draw of it; see `quantities.Recover`."""
     expected, drawn = told.labels.copy(), told.labels.copy()
-    panel = _panel([event for event in told.events if event.kind == DAY_KIND])
+    panel = tills_of([event for event in told.events if event.kind == DAY_KIND])
     if panel is None or not told.bounds.any():
         return expected, drawn
-    found = _wanted(panel)
+    found = wanted_on(panel)
     rng = np.random.default_rng(seed)
     wanted, draw = found.demand, found.drawn(rng)
     for place in np.flatnonzero(told.bounds).tolist():
@@ -54,7 +64,8 @@ def recovered(told: Told, seed: int) -> tuple[Floats, Floats]:
     return expected, drawn
 
 
-def _wanted(panel: _Panel) -> Latent:
+def wanted_on(panel: Tills) -> Latent:
+    """Returns what was wanted on each day of a panel."""
     seen = Seen(
         units=panel.units,
         empty=panel.empty,
@@ -66,7 +77,7 @@ def _wanted(panel: _Panel) -> Latent:
     return latent(seen)
 
 
-def _rows(request: Event, panel: _Panel) -> tuple[int, slice] | None:
+def _rows(request: Event, panel: Tills) -> tuple[int, slice] | None:
     """Returns the series and the days that an order was for; None where the panel does not hold them all."""
     series = panel.series.get(request.entities.get("series", -1))
     horizon = request.attributes.get("horizon_days")
@@ -76,7 +87,7 @@ def _rows(request: Event, panel: _Panel) -> tuple[int, slice] | None:
     return series, slice(first, first + horizon)
 
 
-def _panel(events: Sequence[Event]) -> _Panel | None:
+def tills_of(events: Sequence[Event]) -> Tills | None:
     """Returns the days that were told; None where there are none."""
     whole = [event for event in events if "series" in event.entities]
     if not whole:
@@ -95,12 +106,13 @@ def _panel(events: Sequence[Event]) -> _Panel | None:
     shut = closed.sum(axis=0) > known.sum(axis=0) / 2
     dates = [dt.date(1970, 1, 1) + dt.timedelta(days=first + one) for one in range(days)]
     item, store, category = (_numbered(tokens[name], which, len(series)) for name in ("item", "store", "category"))
-    return _Panel(
+    return Tills(
         first=first,
         series={int(token): place for place, token in enumerate(series.tolist())},
         units=units,
         empty=empty,
         known=known & ~closed,
+        told=known,
         days=Days(item=item, store=store, category=category, dates=dates, discount=off, eves=_eves(shut)),
     )
 

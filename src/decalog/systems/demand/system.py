@@ -25,7 +25,11 @@ SYSTEM = System(
     deadline_ms=100,
     loop="decalog.systems.demand.loop:LOOP",
     whatif="decalog.systems.demand.whatif:WHATIF",
-    commands={"budget": "decalog.systems.demand.budget:app", "value": "decalog.systems.demand.added:app"},
+    commands={
+        "budget": "decalog.systems.demand.budget:app",
+        "promotions": "decalog.systems.demand.promotions:app",
+        "value": "decalog.systems.demand.added:app",
+    },
     tryout=(120, 0.25),
     lead=0.3,
 )
