@@ -51,7 +51,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     | rejected | share of rows that went to quarantine, by kind | – |
     | reported | reports of these kinds a decision that took an action of `among` | kinds of outcomes |
     | prediction | mean of a head | the head |
-    | spread | deviation of a head among what competes for a slate over its mean; mean | the head; () for the first |
+    | spread | deviation of a head over its mean: of what competes for a slate, or of all requests | head, () first |
     | worth | mean expected value of a decision, minor units of the base currency | – |
     | silence | features whose rows have been silent for longer than they declare | – |
     | unheard | kinds of outcomes of which nothing came, though the champion's reference had some | kinds; () for all |

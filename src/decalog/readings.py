@@ -203,7 +203,13 @@ def _prediction(look: Look) -> Iterator[Reading]:
 
 def _spread(look: Look) -> Iterator[Reading]:
     head = (*look.monitor.of, *look.champion.heads, "")[0]
-    yield from _mean(look, [one.spread.get(head) for one in look.decided])
+    if look.system.schema.slate_of:
+        yield from _mean(look, [one.spread.get(head) for one in look.decided])
+        return
+    said = [one.lead.get(head) for one in look.decided]
+    known = [one for one in said if one is not None]
+    mean = float(np.mean(known)) if known else 0.0
+    yield from _mean(look, [None if one is None else abs(one / mean - 1) if mean else 0.0 for one in said])
 
 
 def _worth(look: Look) -> Iterator[Reading]:

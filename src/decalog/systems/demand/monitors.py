@@ -31,6 +31,19 @@ MONITORS = (
         "prices; model_error → roll back.",
     ),
     Monitor(
+        name="demand_spread",
+        meaning="items that sell a hundred a day and items that sell one are forecast almost alike",
+        watches="spread",
+        of=("demand_mean",),
+        alert="below",
+        level=0.1,
+        # A night's orders are due before the next night's: a look soon after them.
+        window="6h",
+        owner=_OWNER,
+        runbook="Replay an order: features that are all alike or empty mean days that no till told, others a model "
+        "that learnt or loaded nothing: roll back.",
+    ),
+    Monitor(
         name="demand_quarantine_share",
         meaning="days and outcomes that could not be admitted",
         watches="rejected",
