@@ -130,7 +130,7 @@ def erase(home: Home, name: str, *, person: str, entity: str = "", by: str = "",
         LogUnavailableError: a server runs on the home: ask that.
     """
     system = find_system(name)
-    values = asked_for(system, person, entity)
+    values = asked_for(system, person, entity=entity)
     with closing(home.writer(clock)) as log:
         pen = Pen(log, by=by or getpass.getuser())
         token = find_subject(system, log, person=person, entity=entity)
@@ -256,7 +256,7 @@ def _position(path: Path) -> int:
         return 0  # nobody can use it
 
 
-def asked_for(system: System, person: str, entity: str, more: Iterable[str] = ()) -> tuple[Told, ...]:
+def asked_for(system: System, person: str, *, entity: str, more: Iterable[str] = ()) -> tuple[Told, ...]:
     """Returns what is searched for, where nothing of a person is known any more but to whoever asks.
 
     The value by which they were asked for is, unless its entity is public: that stands in the log for ever.
@@ -292,7 +292,7 @@ def prove(home: Home, name: str, *, person: str, entity: str = "", more: Iterabl
         entity: that it is a value of.
         more: further values of theirs.
     """
-    return Erased(found=False, proof=proven(home, asked_for(find_system(name), person, entity, more)))
+    return Erased(found=False, proof=proven(home, asked_for(find_system(name), person, entity=entity, more=more)))
 
 
 def told(found: Survey, models: Mapping[str, tuple[str, ...]], *, home: Home, proof: Proof | None) -> Erased:

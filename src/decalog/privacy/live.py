@@ -175,7 +175,7 @@ class Live:
 
     async def erase(self, name: str, subject: str, *, entity: str = "", by: str) -> Erased:
         """Erases a person from the server's home, views and all, and proves it; arguments as for `erasing.erase`."""
-        values = asked_for(self._host.services[name].system, subject, entity)
+        values = asked_for(self._host.services[name].system, subject, entity=entity)
         async with self._one:
             token = await self._token(name, subject, entity)
             if token is None:
@@ -253,7 +253,8 @@ class Live:
         return msgspec.Raw(raw)
 
     async def _proven(self, name: str, asked: Asked) -> Erased:
-        values = asked_for(self._host.services[name].system, asked.person, asked.entity, asked.more)
+        system = self._host.services[name].system
+        values = asked_for(system, asked.person, entity=asked.entity, more=asked.more)
         return Erased(found=False, proof=await self.prove(values))
 
     async def _token(self, name: str, subject: str, entity: str) -> int | None:

@@ -37,8 +37,8 @@ MONITORS = (
         of=("demand_mean",),
         alert="below",
         level=0.1,
-        # A night's orders are due before the next night's: a look soon after them.
-        window="6h",
+        # A night's orders come at once, and are what the day costs: a look soon after them.
+        window="1h",
         owner=_OWNER,
         runbook="Replay an order: features that are all alike or empty mean days that no till told, others a model "
         "that learnt or loaded nothing: roll back.",

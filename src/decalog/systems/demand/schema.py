@@ -164,6 +164,14 @@ REPLENISHMENT = EventKind(
         Field(
             name="shelf_days", kind="int", meaning="Days on which a delivered unit can be sold.", least=1, most=100_000
         ),
+        Field(
+            name="case_volume_ml",
+            kind="int",
+            meaning="Room that a case takes in the delivery and in the store, millilitres.",
+            least=0,
+            most=1_000_000_000,
+        ),
+        Field(name="case_weight_g", kind="int", meaning="What a case weighs, grams.", least=0, most=1_000_000_000),
         Field(name="planned", kind="int", meaning="Units that a planner would order.", least=0, most=100_000_000),
         Field(
             name="most_units",

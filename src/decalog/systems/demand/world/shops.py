@@ -37,6 +37,7 @@ class Shops(msgspec.Struct, kw_only=True):
         price, cost: of items, minor units.
         shelf_days: of items: sold on so many days, the day of delivery first.
         pack: of items: units a case.
+        volume: of items: room that a unit takes, ml.
         lift: of items, in logs at `AROUND` off.
         other: of items: what is bought in their place.
         goes_with: of items: what is bought besides.
@@ -58,6 +59,7 @@ class Shops(msgspec.Struct, kw_only=True):
     cost: Ints
     shelf_days: Ints
     pack: Ints
+    volume: Ints
     lift: Floats
     other: Ints
     goes_with: Ints
@@ -111,6 +113,7 @@ def settle(seed: int, params: WorldParams) -> Shops:
         cost=np.maximum(np.rint(price * (1 - margin)).astype(np.int64), 1),
         shelf_days=np.where(is_fresh, fresh_days, _DRY_DAYS),
         pack=np.where(is_fresh, np.array([1, 4, 6])[draws.below(items, "pack", bound=3)], 6),
+        volume=np.rint(np.exp(6.7 + 0.6 * draws.normal(items, "volume"))).astype(np.int64),
         lift=params.lift * np.exp(0.3 * draws.normal(items, "lift")),
         other=_partner(items, category, name="other", within=True),
         goes_with=_partner(items, category, name="goes with", within=False),

@@ -108,6 +108,7 @@ def request(world: World, ask: Ask) -> dict[str, Any]:
         "unit_cost_minor": int(shops.cost[ask.item]),
         "currency": world.base,
         "pack": ask.pack,
+        "case_volume_ml": ask.pack * int(shops.volume[ask.item]),
         "shelf_days": int(shops.shelf_days[ask.item]),
     }
 
