@@ -31,11 +31,17 @@ _WHO = (
     _public("slot", "The series on one day of the week: `series/weekday`, Monday is 0."),
 )
 
+_LIKE = _public(
+    "like",
+    "A request's: the series of another item in the same store that a planner takes for its like, until it has a past "
+    "of its own. A day's: its own series, by which others may ask for it.",
+)
+
 DAY = EventKind(
     name=DAY_KIND,
     meaning="What a series sold on one day, told when the store has closed.",
     subject=("series",),
-    entities=_WHO,
+    entities=(*_WHO, _LIKE),
     fields=(
         Field(
             name="units",
@@ -91,7 +97,7 @@ REPLENISHMENT = EventKind(
     name="replenishment",
     meaning="An item in a store that is due for an order.",
     subject=("series",),
-    entities=_WHO,
+    entities=(*_WHO, _LIKE),
     fields=(
         Field(
             name="on_hand",
