@@ -22,7 +22,7 @@ from decalog.statistics.clusters import Clusters, clusters
 from decalog.statistics.distributions import t_tail
 from decalog.statistics.levels import Judged, judge_count, judge_mean, judge_rate, judge_share, silence_p_value
 from decalog.statistics.screening import FLOORS
-from decalog.system import System
+from decalog.system import System, load
 from decalog.tails import Champion, Decided, LogTail, Report, Row, Tail, matured
 
 Places = npt.NDArray[np.intp]
@@ -252,6 +252,12 @@ def _newest(times: Int64s, stop: int) -> int:
     return int(times[place - 1]) if place else 0
 
 
+def _found(look: Look) -> Iterator[Reading]:
+    check = load(look.monitor.of[0])
+    for one in check(look.log, start=look.start, stop=look.stop):
+        yield Reading(said=one.said, is_beyond=one.is_beyond, p_value=one.p_value, labels=one.labels)
+
+
 # ---- against the champion's reference ----
 
 
@@ -438,4 +444,5 @@ _QUANTITIES: Mapping[str, Callable[[Look], Iterable[Reading]]] = {
     "reports": _reports,
     "delays": _delays,
     "calibration": _calibration,
+    "found": _found,
 }

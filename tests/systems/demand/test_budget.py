@@ -191,6 +191,9 @@ def test_each_step_is_worth_something_and_rises_for_nothing_cost(home: Path) -> 
     assert changes.brings is not None
     assert changes.brings.value < 0, "half as much again, whatever the forecast says, costs money"
     assert steps["changes for judgement"].brings == changes.brings
+    own = [steps["changes of p0"], steps["changes of p1"]]
+    assert sum(step.orders for step in own) == changes.orders
+    assert all(step.brings is not None and step.brings.value < 0 for step in own)
     assert steps["the plan"].brings is None, "nobody planned"
     assert "EUR an order" in system.text("EUR")
     assert "tell nothing" in steps["the plan"].text("EUR")

@@ -219,6 +219,12 @@ SCHEMA = Schema(
                     meaning="What the planner knew.",
                     choices=("event", "promotion", "supply", "quality", "range", "judgement"),
                 ),
+                Field(
+                    name="planner",
+                    kind="text",
+                    meaning="Which planner: a pseudonym whose key the company keeps. Public for ever, so never a name.",
+                    max_length=32,
+                ),
             ),
         ),
     ),
