@@ -136,7 +136,7 @@ def played(root: Path, *, days: int, seed: int = 1, scale: float = 0.2) -> World
 def lived(root: Path, *, days: int, live: int, raised: int = 0) -> World:
     """Fills a home with the history of a world, trains on it, and decides for some days; returns the world.
 
-    Where `raised` is above 0, planners raise every so many-th order by a half.
+    Where `raised` is above 0, two planners, p0 and p1, raise every so many-th order by a half.
     """
     world = played(root, days=days)
     clock = ManualClock(world.start_us + days * DAY)
@@ -156,6 +156,7 @@ def lived(root: Path, *, days: int, live: int, raised: int = 0) -> World:
             if raised and asked % raised == 0:
                 more = 1.5 * (choice.slots[0].value or 0.0)
                 told = {"replenishment": message.body["id"], "kind": "override", "source": "planner"}
+                told |= {"planner": f"p{asked % 2}"}
                 service.ingest.outcome({"id": f"more-{asked}", **told, "why": "judgement", "value": more})
     log.commit()
     log.close()

@@ -118,8 +118,8 @@ def test_a_reason_of_a_mean_says_so() -> None:
     model = quantities.QuantityModel(
         b"",
         quantities.Shape(scale=1.0, typical=2.0, k=1.0),
-        quantities.QuantityParams(level=("sold_7d",), exposure="sold_7d", levels=(0.5,)),
-        ("sold_7d",),
+        params=quantities.QuantityParams(level=("sold_7d",), exposure="sold_7d", levels=(0.5,)),
+        names=("sold_7d",),
     )
     features = FeatureSet(system="demand", features=(feature,))
     (because,) = explain(model, np.array([4.0]), features=features)

@@ -34,6 +34,7 @@ Quantity = Literal[
     "reports",
     "delays",
     "calibration",
+    "found",
 ]
 """What can be watched; `Monitor` says what each is."""
 
@@ -52,10 +53,11 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     | rejected | share of rows that went to quarantine, by kind | – |
     | reported | reports of these kinds a decision that took an action of `among` | kinds of outcomes |
     | prediction | mean of a head | the head |
-    | spread | deviation of a head among what competes for a slate over its mean; mean | the head; () for the first |
+    | spread | deviation of a head over its mean: of what competes for a slate, or of all requests | head, () first |
     | reached | entities of which a feature reached `least`, a decision: each is counted once | the feature |
     | worth | mean expected value of a decision, minor units of the base currency | – |
     | silence | features whose rows have been silent for longer than they declare | – |
+    | found | what a check of the system's own finds in the log | its path: (log, start, stop) → each `Found` |
     | unheard | kinds of outcomes of which nothing came, though the champion's reference had some | kinds; () for all |
 
     Against the time that the champion was judged on, by `alert` change; `level` is the smallest change that matters:
@@ -111,6 +113,24 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
     def every_us(self) -> int:
         """How far two looks are apart, µs."""
         return min(self.window_us, DAY)
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a system's own check says of one thing.
+
+    Args:
+        labels: which.
+        said: in words.
+        value: as measured.
+        is_beyond: whether somebody is to be called.
+        p_value: of being so by chance.
+    """
+
+    labels: dict[str, str]
+    said: str
+    value: float
+    is_beyond: bool
+    p_value: float
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):

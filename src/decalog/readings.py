@@ -22,7 +22,7 @@ from decalog.statistics.clusters import Clusters, clusters
 from decalog.statistics.distributions import t_tail
 from decalog.statistics.levels import Judged, judge_count, judge_mean, judge_rate, judge_share, silence_p_value
 from decalog.statistics.screening import FLOORS
-from decalog.system import System
+from decalog.system import System, load
 from decalog.tails import Champion, Decided, LogTail, Report, Row, Tail, matured
 
 Places = npt.NDArray[np.intp]
@@ -203,7 +203,13 @@ def _prediction(look: Look) -> Iterator[Reading]:
 
 def _spread(look: Look) -> Iterator[Reading]:
     head = (*look.monitor.of, *look.champion.heads, "")[0]
-    yield from _mean(look, [one.spread.get(head) for one in look.decided])
+    if look.system.schema.slate_of:
+        yield from _mean(look, [one.spread.get(head) for one in look.decided])
+        return
+    said = [one.lead.get(head) for one in look.decided]
+    known = [one for one in said if one is not None]
+    mean = float(np.mean(known)) if known else 0.0
+    yield from _mean(look, [None if one is None else abs(one / mean - 1) if mean else 0.0 for one in said])
 
 
 def _reached(look: Look) -> Iterator[Reading]:
@@ -258,6 +264,12 @@ def _silence(look: Look) -> Iterator[Reading]:
 def _newest(times: Int64s, stop: int) -> int:
     place = int(np.searchsorted(times, stop, side="right"))
     return int(times[place - 1]) if place else 0
+
+
+def _found(look: Look) -> Iterator[Reading]:
+    check = load(look.monitor.of[0])
+    for one in check(look.log, start=look.start, stop=look.stop):
+        yield Reading(said=one.said, is_beyond=one.is_beyond, p_value=one.p_value, labels=one.labels)
 
 
 # ---- against the champion's reference ----
@@ -447,4 +459,5 @@ _QUANTITIES: Mapping[str, Callable[[Look], Iterable[Reading]]] = {
     "reports": _reports,
     "delays": _delays,
     "calibration": _calibration,
+    "found": _found,
 }

@@ -215,14 +215,14 @@ def changed_params(params: msgspec.Struct, settings: Iterable[str]) -> msgspec.S
     Raises:
         ConfigError: there is no such parameter, or the value does not fit.
     """
-    values = msgspec.to_builtins(params)
+    values, fields = msgspec.to_builtins(params), params.__struct_fields__
     for setting in settings:
         name, _, value = setting.partition("=")
-        if name.strip() not in values:
+        if name.strip() not in fields:
             raise ConfigError(
                 where="what-if, --set",
                 given=repr(setting),
-                expected=f"name=value with {near(name.strip(), values)}",
+                expected=f"name=value with {near(name.strip(), fields)}",
                 fix="`decalog policy SYSTEM` shows the parameters.",
             )
         values[name.strip()] = _value(value.strip())

@@ -54,5 +54,5 @@ def _learnt(root: Path) -> None:
     """Makes a model the champion that forecasts the usual sales an hour with stock, in twelve hours a day."""
     params = QuantityParams(level=("series_plain_rate_lately",), exposure="open_days", levels=LEVELS)
     shape = Shape(scale=12.0, typical=1.0, k=20.0)
-    model = QuantityModel(b"", shape, params, SYSTEM.features.names_for("model"))
+    model = QuantityModel(b"", shape, params=params, names=SYSTEM.features.names_for("model"))
     add_model(root, model, system=SYSTEM, format=quantities.FORMAT, head="+".join(HEADS))

@@ -11,7 +11,7 @@ from decalog.errors import DataError, ModelError
 from decalog.models import quantities
 from decalog.models.base import QuantitySet
 from decalog.models.formats import load_model
-from decalog.models.quantities import SHAPE_FILE, QuantityModel, QuantityParams, Shape, spread
+from decalog.models.quantities import SHAPE_FILE, Age, QuantityModel, QuantityParams, Shape, Young, spread
 
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 PLAIN = QuantityParams(level=("rate", "wide_rate"), exposure="days", levels=LEVELS)
@@ -73,7 +73,9 @@ def test_bounds_taken_as_told_are_learnt_too_low() -> None:
 
 
 def test_a_level_that_is_not_there_falls_to_the_next_and_then_to_what_is_typical() -> None:
-    model = QuantityModel(b"", Shape(scale=2.0, typical=3.0, k=5.0), PLAIN, ("rate", "wide_rate", "days", "promoted"))
+    model = QuantityModel(
+        b"", Shape(scale=2.0, typical=3.0, k=5.0), params=PLAIN, names=("rate", "wide_rate", "days", "promoted")
+    )
     rows = np.array([[1.0, 9.0, 2.0, 0.0], [-1.0, 9.0, 2.0, 0.0], [-1.0, 0.0, 2.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
     assert model.predict(rows)[:, 0].tolist() == [4.0, 36.0, 12.0, 0.0]
     assert model.predict(rows)[3].tolist() == [0.0] * 6
@@ -114,3 +116,91 @@ def test_the_spread_has_the_mean_and_the_variance_that_it_is_for() -> None:
     shape, scale = spread(mean, 4.0)
     assert shape * scale == pytest.approx(mean)
     assert shape * scale**2 == pytest.approx(mean + mean**2 / 4)
+
+
+YOUNG = Young(
+    like="like",
+    rate="rate",
+    exposed="age",
+    weight=2.0,
+    until=10.0,
+    hidden={"rate": -1.0, "age": 0.0},
+    ages=(Age(), Age(exposed=4.0, rate="late_rate", known=("late_rate",))),
+)
+LIKED = msgspec.structs.replace(GROWN, level=("rate", "wide_rate"), young=YOUNG)
+
+
+def liked(n: int = 6_000, *, seed: int = 0, new: bool = False, said: bool = True) -> QuantitySet:
+    """Returns counts of things whose likes sell half as much, give or take; new ones have no past of their own."""
+    rng = np.random.default_rng(seed)
+    rate, days = np.exp(rng.normal(0, 1, n)), rng.integers(1, 5, n).astype(np.float64)
+    like = rate * np.exp(rng.normal(0, 0.3, n)) / 2
+    came = rng.poisson(10 * rate * days * rng.gamma(5, 0.2, n)).astype(np.float64)
+    own = np.full(n, -1.0) if new else rate
+    columns = [own, np.full(n, 1.0), days, own, like if said else np.full(n, -1.0), np.full(n, 0.0 if new else 50.0)]
+    names = ("rate", "wide_rate", "days", "late_rate", "like", "age")
+    plain = data(n)
+    return msgspec.structs.replace(
+        plain, names=names, rows=np.column_stack(columns), labels=came, expected=came, drawn=came
+    )
+
+
+def test_what_has_no_past_is_forecast_by_its_like_and_held_by_its_intervals() -> None:
+    train, test = liked(), liked(seed=1, new=True)
+    told = quantities.fit(train, 0, params=LIKED)
+    said = told.predict(test.rows)
+    bare = quantities.fit(train, 0, params=msgspec.structs.replace(LIKED, young=None)).predict(test.rows)
+    assert told.youth is not None
+    assert told.youth.shape.like == pytest.approx(2.0, rel=0.1)
+    assert abs(said[:, 0].sum() / test.labels.sum() - 1) < 0.1
+    assert np.abs(said[:, 0] - test.labels).mean() < 0.7 * np.abs(bare[:, 0] - test.labels).mean()
+    inside = (test.labels >= said[:, 1] - 0.5) & (test.labels <= said[:, 5] + 0.5)
+    assert 0.85 < inside.mean() < 0.95
+
+
+def test_a_past_of_its_own_counts_more_the_longer_it_is() -> None:
+    model = quantities.fit(liked(), 0, params=LIKED)
+    ages = np.array([0.0, 1.0, 4.0, 9.0, 10.0])
+    rows = np.column_stack([np.full(5, 4.0), np.ones(5), np.ones(5), np.full(5, 4.0), np.full(5, 1.0), ages])
+    assert model.is_young(rows).tolist() == [True, True, True, True, False]
+    youth = model.youth
+    assert youth is not None
+    levels, ratio = youth.base(rows), youth.shape.like
+    assert levels[0] == pytest.approx(ratio)
+    assert np.all(np.diff(levels) > 0)
+    assert levels[1] == pytest.approx((4.0 + 2 * ratio) / 3)
+    unsold = np.where(np.arange(6) == 0, -1.0, rows[2])[None]
+    assert youth.base(unsold)[0] == pytest.approx(ratio), "a past that says nothing counts for nothing"
+    added = model.contributions(rows).sum(axis=1)
+    assert np.exp(added) == pytest.approx(model.mean(rows))
+
+
+def test_what_has_a_past_keeps_its_bits_beside_what_has_none() -> None:
+    train = liked()
+    with_, without = (
+        quantities.fit(train, 0, params=msgspec.structs.replace(LIKED, young=one)) for one in (YOUNG, None)
+    )
+    bare = quantities.fit(
+        train, 0, params=msgspec.structs.replace(LIKED, young=msgspec.structs.replace(YOUNG, least=10**6))
+    )
+    assert bare.youth is None
+    assert np.array_equal(with_.predict(train.rows), bare.predict(train.rows))
+    assert without.youth is None
+
+
+def test_where_nothing_names_a_like_nothing_changes() -> None:
+    train = liked(said=False)
+    names = tuple(name for name in train.names if name != "like")
+    kept = [train.names.index(name) for name in names]
+    plain = msgspec.structs.replace(train, names=names, rows=np.ascontiguousarray(train.rows[:, kept]))
+    with_, without = quantities.fit(train, 0, params=LIKED), quantities.fit(plain, 0, params=GROWN)
+    assert np.array_equal(with_.predict(train.rows), without.predict(plain.rows))
+    assert with_.shape == without.shape
+    assert with_.youth is None
+
+
+def test_a_model_of_likes_is_the_same_once_it_is_read(tmp_path: Path) -> None:
+    made, rows = quantities.fit(liked(), 0, params=LIKED), liked(new=True).rows
+    read = quantities.load(tmp_path, made.save(tmp_path))
+    assert np.array_equal(read.predict(rows), made.predict(rows))
+    assert np.array_equal(read.predict(rows[5:6]), made.predict(rows)[5:6]), "alone or among others"

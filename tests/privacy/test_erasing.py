@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.demand_log import DemandLog
 from tests.homes import add_model
 from tests.privacy.people import ADA, BOB, READER, SECRETS, clock_of, feed_home, fill, of_ada, of_bob, shop
 
@@ -282,7 +283,9 @@ def test_an_erasure_that_was_cut_short_is_completed_by_the_next(
     told = erased(home)
     assert told.proof is not None
     assert told.proof.holds, told.text()
-    assert not prove(home, ADA, more=[value for name, value in SECRETS.items() if name != "device"]).proof.scan.hits  # type: ignore[union-attr]
+    assert not prove(
+        home, "fraud", person=ADA, more=[value for name, value in SECRETS.items() if name != "device"]
+    ).proof.scan.hits  # type: ignore[union-attr]
     with opened(home) as log:
         assert find_subject(SYSTEM, log, person=ADA) is None
         vault = log.vault
@@ -372,3 +375,19 @@ def _bytes(folder: Path) -> bytes:
 
 def opened(home: Home) -> closing[Log]:
     return closing(home.reader())
+
+
+def test_what_is_public_is_not_searched_for_and_its_map_entry_goes(tmp_path: Path) -> None:
+    log = DemandLog(tmp_path)
+    log.sold(0, 5, series="store-1/item-1")
+    log.sold(0, 5, series="store-1/item-2")
+    log.log.commit()
+    log.log.close()
+    done = erase(Home(tmp_path), "demand", person="store-1/item-1", entity="series")
+    assert done.found
+    assert done.proof is not None
+    assert done.proof.holds, "a series stands in the log in the clear, as its schema says"
+    assert not erase(Home(tmp_path), "demand", person="store-1/item-1").found
+    again = prove(Home(tmp_path), "demand", person="store-1/item-1", more=["store-1/item-2"]).proof
+    assert again is not None
+    assert {hit.name for hit in again.scan.hits} == {"value 1"}, "what else is asked for is searched for"

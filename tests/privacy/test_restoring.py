@@ -47,7 +47,7 @@ def test_a_restore_erases_again_who_was_erased_since(tmp_path: Path) -> None:
     with closing(home.reader()) as log:
         assert len(Standing.of(log, "fraud").erased) == 6
     assert verify(home.root).sound
-    assert prove(home, ADA, more=SECRETS.values()).proof.scan.is_clean  # type: ignore[union-attr]
+    assert prove(home, "fraud", person=ADA, more=SECRETS.values()).proof.scan.is_clean  # type: ignore[union-attr]
 
 
 def test_another_home_takes_the_ledger_by_name_and_keeps_it(tmp_path: Path) -> None:

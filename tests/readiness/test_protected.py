@@ -13,6 +13,7 @@ from decalog.events import Event
 from decalog.home import Home
 from decalog.readiness.safety import protected_ratio
 from decalog.readiness.slo import Slo
+from decalog.schema import Entity
 
 
 def decided(country: str, action: str, count: int) -> list[Decision]:
@@ -48,6 +49,21 @@ def test_a_single_group_says_nothing(home: Home) -> None:
     with pytest.raises(DataError) as caught:
         measured(home, [*decided("AT", "allow", 500), *decided("FR", "allow", 9)])
     assert "fraud card_country: 1 groups of at least 100 decisions. Expected two." in str(caught.value)
+
+
+def test_where_nothing_is_protected_a_fault_shows_in_the_largest_public_groups(home: Home) -> None:
+    made = [*decided("AT", "allow", 500), *decided("FR", "allow", 300)]
+    with subject_of(home) as subject:
+        schema = subject.system.schema
+        public = (Entity(name="card_country", meaning="where it is from", privacy="public"),)
+        request = msgspec.structs.replace(schema.request, entities=public)
+        subject.system = msgspec.structs.replace(
+            subject.system, schema=msgspec.structs.replace(schema, request=request)
+        )
+        subject.kept["decided"] = made
+        subject.slo = msgspec.structs.replace(subject.slo, protected=(), why_unprotected="it is about parcels")
+        assert protected_ratio(subject, "").value == 1.0
+        assert protected_ratio(subject, "a group that is served half as often").value < 0.8
 
 
 def test_no_protected_field_needs_a_reason(home: Home) -> None:

@@ -374,7 +374,7 @@ def test_a_champion_leads_by_money_or_else_by_the_first_metric(home: Home, tmp_p
     assert lead_of(home, tmp_path, report(prior=100.0, rule=90.0)) == pytest.approx(0.1)  # it may be chance
     assert lead_of(home, tmp_path, report(prior=100.0, rule=50.0)) == pytest.approx(-0.3)
     assert lead_of(home, tmp_path, report(prior=None, rule=None)) == pytest.approx(0.5)
-    assert lead_of(home, tmp_path, report(prior=100.0, rule=50.0), "a champion that is the worst of all") < 0.0
+    assert lead_of(home, tmp_path, report(prior=100.0, rule=50.0), "a champion that is surely the worst of all") < 0.0
 
 
 def test_a_report_without_baselines_tells_no_lead(home: Home, tmp_path: Path) -> None:

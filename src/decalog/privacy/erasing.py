@@ -35,13 +35,14 @@ from decalog.privacy.subjects import (
     find_subject,
     marks_of,
     models_of,
+    person_entity,
     schemas_of,
     survey,
     surveys,
 )
 from decalog.standing import ERASURES, Erasure, Standing, read_erasure
 from decalog.stores.table import shed_vault
-from decalog.system import find_system
+from decalog.system import System, find_system
 from decalog.verification import verify
 
 _TRIES = 5
@@ -128,7 +129,8 @@ def erase(home: Home, name: str, *, person: str, entity: str = "", by: str = "",
         RequestError: the system has no such entity.
         LogUnavailableError: a server runs on the home: ask that.
     """
-    system, values = find_system(name), asked_for(person, entity)
+    system = find_system(name)
+    values = asked_for(system, person, entity=entity)
     with closing(home.writer(clock)) as log:
         pen = Pen(log, by=by or getpass.getuser())
         token = find_subject(system, log, person=person, entity=entity)
@@ -258,9 +260,18 @@ def _position(path: Path) -> int:
         return 0  # nobody can use it
 
 
-def asked_for(subject: str, entity: str, *, more: Iterable[str] = ()) -> tuple[Told, ...]:
-    """Returns what is searched for, where nothing of a person is known any more but to whoever asks."""
-    return (Told(entity or "subject", subject), *(Told(f"value {number}", one) for number, one in enumerate(more, 1)))
+def asked_for(system: System, person: str, *, entity: str, more: Iterable[str] = ()) -> tuple[Told, ...]:
+    """Returns what is searched for, where nothing of a person is known any more but to whoever asks.
+
+    The value by which they were asked for is, unless its entity is public: that stands in the log for ever.
+    """
+    own = () if _is_public(system, entity or person_entity(system)) else (Told(entity or "subject", person),)
+    return (*own, *(Told(f"value {number}", one) for number, one in enumerate(more, 1)))
+
+
+def _is_public(system: System, entity: str) -> bool:
+    kinds = (system.schema.request, *system.schema.events)
+    return {one.privacy for kind in kinds for one in kind.entities if one.name == entity} == {"public"}
 
 
 def proven(home: Home, values: Iterable[Told]) -> Proof:
@@ -275,16 +286,17 @@ def proven(home: Home, values: Iterable[Told]) -> Proof:
     return Proof(scan=scan(home.root, values), verified=checks, sound=found.sound, left=left)
 
 
-def prove(home: Home, subject: str, *, entity: str = "", more: Iterable[str] = ()) -> Erased:
+def prove(home: Home, name: str, *, person: str, entity: str = "", more: Iterable[str] = ()) -> Erased:
     """Searches a home for a person again; what else they were called is known to whoever asks.
 
     Args:
         home: of the deployment; its server may run.
-        subject: the value.
+        name: of the system whose words for people are used.
+        person: the value.
         entity: that it is a value of.
         more: further values of theirs.
     """
-    return Erased(found=False, proof=proven(home, asked_for(subject, entity, more=more)))
+    return Erased(found=False, proof=proven(home, asked_for(find_system(name), person, entity=entity, more=more)))
 
 
 def told(found: Survey, models: Mapping[str, tuple[str, ...]], *, home: Home, proof: Proof | None) -> Erased:

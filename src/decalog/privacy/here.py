@@ -41,7 +41,7 @@ def do(home: Home, name: str, *, asked: Asked, clock: Clock | None = None) -> ob
     home.check()
     doing: dict[str, Callable[[], object]] = {
         "erase": lambda: erase(home, name, person=asked.person, entity=asked.entity, clock=clock),
-        "prove": lambda: prove(home, asked.person, entity=asked.entity, more=asked.more),
+        "prove": lambda: prove(home, name, person=asked.person, entity=asked.entity, more=asked.more),
         "access": lambda: account(home, name, person=asked.person, entity=asked.entity),
         "rectify": lambda: _turn(home, name, lambda one, pen: _rectified(one, pen, asked), clock),
         "retention": lambda: retain(home, name, days=asked.days, clock=clock),

@@ -165,7 +165,7 @@ class Live:
             return await self._act(name, partial(say, asked=asked), by=by)
         doing: Mapping[str, Callable[[], Awaitable[object]]] = {
             "erase": lambda: self.erase(name, asked.person, entity=asked.entity, by=by),
-            "prove": lambda: self._proven(asked),
+            "prove": lambda: self._proven(name, asked),
             "access": lambda: self._told(name, asked, by=by),
             "rectify": lambda: self._rectify(name, asked, by=by),
             "retention": lambda: self._retain(name, asked.days, by=by),
@@ -178,7 +178,7 @@ class Live:
 
     async def erase(self, name: str, subject: str, *, entity: str = "", by: str) -> Erased:
         """Erases a person from the server's home, views and all, and proves it; arguments as for `erasing.erase`."""
-        values = asked_for(subject, entity)
+        values = asked_for(self._host.services[name].system, subject, entity=entity)
         async with self._one:
             token = await self._token(name, subject, entity)
             if token is None:
@@ -258,8 +258,9 @@ class Live:
         raw = await self._done(self._order("access", system=path, person=asked.person, entity=asked.entity))
         return msgspec.Raw(raw)
 
-    async def _proven(self, asked: Asked) -> Erased:
-        values = asked_for(asked.person, asked.entity, more=asked.more)
+    async def _proven(self, name: str, asked: Asked) -> Erased:
+        system = self._host.services[name].system
+        values = asked_for(system, asked.person, entity=asked.entity, more=asked.more)
         return Erased(found=False, proof=await self.prove(values))
 
     async def _token(self, name: str, subject: str, entity: str) -> int | None:

@@ -48,7 +48,10 @@ class Degradation(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What came of a run: decisions in order, with the offset of each from its begin, µs, and what was watched."""
+    """What came of a run: decisions in order, with the offset of each from its begin, µs, and what was watched.
+
+    It begins with its first message: where orders are decided once a night the record before may be a day old.
+    """
 
     decided: list[Decision]
     offsets: list[int]
@@ -58,6 +61,7 @@ class Seen(NamedTuple):
     policy: Any
     heads: tuple[str, ...]
     windows: Mapping[str, int]
+    begin: int
 
 
 class Loss(NamedTuple):
@@ -233,7 +237,7 @@ def _played(subject: Subject, one: Degradation) -> Seen:
         serving = made.service.serving
         windows = {monitor.name: monitor.window_us for monitor in monitors_of(made.deployment.system)}
         heads = tuple(serving.head.split("+"))
-        return Seen(decided, offsets, seen, deaf, crying, serving.policy, heads, windows)
+        return Seen(decided, offsets, seen, deaf, crying, serving.policy, heads, windows, messages[0].at)
 
 
 def _ears(system: System) -> tuple[System, System, System]:
@@ -264,7 +268,7 @@ def _loss(name: str, calm: Seen, run: Seen, *, deaf: bool, budget: int, known: s
     else:
         damaged = span_h * budget / float(lost[-1]) if lost[-1] > 0 else math.inf
     seen = run.deaf if deaf else run.seen
-    first = [(one.since + run.windows.get(one.monitor, 0) - seen.since, one.monitor) for one in seen.findings]
+    first = [(one.since + run.windows.get(one.monitor, 0) - run.begin, one.monitor) for one in seen.findings]
     new = sorted((us, monitor) for us, monitor in first if monitor not in known)
     detected = new[0][0] / HOUR if new else math.inf
     by, longest = tuple(monitor for _, monitor in new), max(run.windows.values()) / HOUR

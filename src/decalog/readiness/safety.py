@@ -16,7 +16,7 @@ from decalog.errors import DataError
 from decalog.explaining import Explainer
 from decalog.home import Home
 from decalog.privacy.erasing import erase, prove, proven
-from decalog.privacy.subjects import Told
+from decalog.privacy.subjects import Told, find_subject
 from decalog.readiness.checks import Measured
 from decalog.readiness.recorded import renamed, strangers
 from decalog.readiness.serve import Served, serving
@@ -38,18 +38,20 @@ _ENDS = ("champion", "stopped")
 
 
 def erasure(subject: Subject, fault: str) -> Measured:
-    """Counts where a copy holds the last person who asked in plain text once they were erased, and what is unsound."""
+    """Counts where a copy holds the last person who asked once they were erased: in plain text, or by their entry."""
     with subject.reading() as (_, recording):
         body = recording.requests(_PROBES)[-1].body
     entity = next(name for name in subject.system.schema.request.subject if name in body)
     person = str(body[entity])
     with subject.fork() as home:
-        done = erase(home, subject.path, person=person, entity=entity)
-        if fault:
+        if fault:  # nothing is erased either: of a subject that is public the entry of the map is all there is
             (home.root / "kept.txt").write_text(person, encoding="utf-8")
-        proof = prove(home, person, entity=entity).proof if fault else done.proof
+        done = (prove if fault else erase)(home, subject.path, person=person, entity=entity)
+        with closing(home.reader()) as log:
+            is_known = find_subject(subject.system, log, person=person, entity=entity) is not None
+    proof = done.proof
     assert proof is not None  # noqa: S101 - both search before they return
-    hits, wrong = len(proof.scan.hits), (not done.found) + (not proof.sound) + bool(proof.left)
+    hits, wrong = len(proof.scan.hits), (not done.found) + (not proof.sound) + bool(proof.left) + is_known
     return Measured(value=float(hits + wrong), n=proof.scan.files, said=f"{proof.scan.text()}; {proof.verified}")
 
 
@@ -58,7 +60,7 @@ def canaries(subject: Subject, fault: str) -> Measured:
     with subject.reading() as (_, recording):
         asked = recording.requests(_PROBES)[-_PROBES:]
     planted = [_planted(subject, one) for one in renamed(asked, subject.system.schema, run="canary ")]
-    values = {str(value) for one in planted for value in one.body.values() if _MARK in str(value)}
+    values = {str(value) for one in planted for value in one.body.values() if _MARK in str(value)} | {_MARK}
     with subject.fork() as home:
         with rehearsed(subject, home) as made:
             told = list(_told(made, planted))
@@ -70,7 +72,8 @@ def canaries(subject: Subject, fault: str) -> Measured:
 
 def _told(made: Rehearsal, planted: Sequence[Message]) -> Iterator[str]:
     """Yields what callers and operators are told: a refusal, answers, an explanation."""
-    yield repr(made.service.ingest.admit("event", {**planted[0].body, "id": ""}))
+    # What somebody sends in a field that nobody declared is personal too, for all that is known.
+    yield repr(made.service.ingest.admit("event", {**planted[0].body, "id": "", "note": _MARK}))
     replies = [made.service.decide(one.body) for one in planted]
     made.log.commit()
     yield from (repr(reply(*found[:2], noun=made.service.system.schema.noun)) for found in replies)
@@ -96,7 +99,8 @@ def protected_ratio(subject: Subject, fault: str) -> Measured:
     A difference within its 95 % interval (Katz et al., 1978, of a ratio of two shares) counts as none.
     """
     slo, system = subject.slo, subject.system
-    if not slo.protected:
+    protected = slo.protected or (_stand_in(subject) if fault else ())
+    if not protected:
         if slo.why_unprotected:
             return Measured(value=1.0, n=1, said=f"no protected field is known here: {slo.why_unprotected}")
         raise DataError(
@@ -106,9 +110,16 @@ def protected_ratio(subject: Subject, fault: str) -> Measured:
             fix='protected = ["country"], or why_unprotected = "requests say nothing about people", in HOME/slo.toml.',
         )
     made = subject.fact("decided", lambda: _decided(subject))
-    found = [(*_gap(made, field, system, slo.favourable, fault), field) for field in slo.protected]
+    found = [(*_gap(made, field, system, slo.favourable, fault), field) for field in protected]
     ratio, said, n, _ = min(found)
     return Measured(value=ratio, n=n, said=said)
+
+
+def _stand_in(subject: Subject) -> tuple[str]:
+    """Returns the public entity of the largest groups, in which a fault is seeded where nothing is protected."""
+    made = subject.fact("decided", lambda: _decided(subject))
+    public = [one.name for one in subject.system.schema.request.entities if one.privacy == "public"]
+    return (min(public, key=lambda name: len({one.request.attributes.get(name) for one in made})),)
 
 
 def _decided(subject: Subject) -> list[Decision]:
@@ -239,5 +250,4 @@ class _Drill:
 def _replayed(subject: Subject, home: Home) -> tuple[int, int, str]:
     with closing(home.reader()) as log:
         found = Deployment(home, subject.path, log).replayer().range(subject.position)
-    first = "" if found.first is None else f"seq {found.first.seq}"
-    return found.identical, found.replayed, first
+    return found.identical, found.replayed, "" if found.first is None else f"seq {found.first.seq}"

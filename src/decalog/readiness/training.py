@@ -40,7 +40,7 @@ def lead(subject: Subject, fault: str) -> Measured:
             fix="Train again with the system's baselines.",
         )
     best, best_value = max(((name, value) for name, (value, _) in baselines.items()), key=lambda one: one[1])
-    mine, most = min(values.values()) if fault else values[name]
+    mine, most = 2 * (min(value for value, _ in values.values()),) if fault else values[name]
     said = f"{metric}: {name} {mine:,.4g} (at most {most:,.4g}), {best} {best_value:,.4g}, higher is better; later part"
     return Measured(value=(most - best_value) / (abs(best_value) or 1.0), n=report.test.labelled, said=said)
 

@@ -109,6 +109,20 @@ def test_changed_quantities_become_overrides_once(door: Door) -> None:
     ]
 
 
+def test_a_row_says_which_planner_by_a_pseudonym(door: Door) -> None:
+    door.decide("o1")
+    (row,) = rows_of(door)
+    assert row["planner"] == ""
+    changed = row | {"units": "60", "why": "event", "planner": "p7"}
+    assert posted(door, [changed])["accepted"] == 1
+    assert [(one["units"], one["planner"]) for one in rows_of(door)] == [("60", "p7")]
+    assert posted(door, [changed | {"planner": "p8"}])["unchanged"] == 1, "whoever says the same changes nothing"
+    assert posted(door, [changed | {"units": "66", "planner": "p8"}])["accepted"] == 1
+    assert [(one["units"], one["planner"]) for one in rows_of(door)] == [("66", "p8")]
+    long = posted(door, [changed | {"units": "72", "planner": "p" * 33}], status=422)
+    assert "planner" in str(long)
+
+
 def test_the_last_word_of_a_planner_stands(door: Door) -> None:
     door.decide("o1")
     (row,) = rows_of(door)

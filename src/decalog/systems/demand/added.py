@@ -2,7 +2,7 @@
 
 Each step of planning has to earn its keep against the one before it: a naive forecast, the system's, and what a planner
 ordered in its place (Gilliland, The Business Forecasting Deal, 2010). Orders are compared in money by the policy's own
-worth, on what was wanted; planners are told apart, and so are their reasons.
+worth, on what was wanted; planners' changes are told apart by their reasons and by who made them, a pseudonym.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, help="What each s
 
 
 class Order(NamedTuple):
-    """One order: the request, what was decided, planned and set by a planner in its place, if anything was."""
+    """One order: the request, what was decided, planned and set in its place by a planner, why and by whom."""
 
     request: Event
     decided: float
@@ -49,6 +49,7 @@ class Order(NamedTuple):
     planned: float | None
     override: float | None
     why: str
+    planner: str
 
 
 class Step(NamedTuple):
@@ -97,13 +98,23 @@ def steps_of(log: Log, policy: OrderPolicy) -> list[Step]:
         )
     _, wanted = recovered(told, 0)
     worth = _Worth(policy, orders, wanted)
-    steps = [worth.step("the system", "a planner's rule", pairs=[(one.decided, one.fallback) for one in orders])]
-    steps.append(worth.step("the plan", "the system", pairs=[(one.planned, one.decided) for one in orders]))
-    steps.append(worth.step("planners' changes", "the system", pairs=[(one.override, one.decided) for one in orders]))
-    for why in sorted({one.why for one in orders if one.override is not None}):
-        pairs = [(one.override if one.why == why else None, one.decided) for one in orders]
-        steps.append(worth.step(f"changes for {why or 'no reason'}", "the system", pairs=pairs))
-    return steps
+    return [*_steps(worth, orders), *_planners(worth, orders)]
+
+
+def _steps(worth: _Worth, orders: Sequence[Order]) -> Iterator[Step]:
+    yield worth.step("the system", "a planner's rule", pairs=[(one.decided, one.fallback) for one in orders])
+    yield worth.step("the plan", "the system", pairs=[(one.planned, one.decided) for one in orders])
+    yield worth.step("planners' changes", "the system", pairs=[(one.override, one.decided) for one in orders])
+
+
+def _planners(worth: _Worth, orders: Sequence[Order]) -> Iterator[Step]:
+    """Yields what changes bring by reason, and then by who made them."""
+    changed = [one for one in orders if one.override is not None]
+    apart = [(f"changes for {why or 'no reason'}", "why", why) for why in sorted({one.why for one in changed})]
+    apart += [(f"changes of {one}", "planner", one) for one in sorted({one.planner for one in changed} - {""})]
+    for name, field, said in apart:
+        pairs = [(one.override if getattr(one, field) == said else None, one.decided) for one in orders]
+        yield worth.step(name, "the system", pairs=pairs)
 
 
 class _Worth:
@@ -162,8 +173,13 @@ def _order(decision: Decision, said: Mapping[str, Outcome], policy: OrderPolicy)
         fallback=_ruled(decision, policy),
         planned=float(planned) if isinstance(planned, int) else None,
         override=None if override is None else override.value,
-        why="" if override is None else str(override.attributes.get("why", "")),
+        why=_said(override, "why"),
+        planner=_said(override, "planner"),
     )
+
+
+def _said(override: Outcome | None, name: str) -> str:
+    return "" if override is None else str(override.attributes.get(name, ""))
 
 
 def _ruled(decision: Decision, policy: OrderPolicy) -> float | None:

@@ -101,6 +101,7 @@ _RATES: tuple[Feature, ...] = (
     *_rate("series", "91d", kind="promoted"),
     *_lately("series"),
     *_lately("item"),
+    *_lately("like"),
     *_rate("slot", "64d", kind="plain"),
     *_rate("item", "7d"),
     *_rate("item", "28d", kind="plain"),

@@ -81,6 +81,8 @@ LOOP = LoopPlan(
     ),
     standards=Standards(slices=("category", "store"), off=0.25, least_positives=200),
     drift=("inputs", "predictions"),
+    # What a store counts in another unit is not to be learnt.
+    held_by=("unheard", "found"),
     # A better forecast moves most orders by a case; in which direction, and what it brings, the canary says.
     most_changed=1.0,
     shadow=1_000,

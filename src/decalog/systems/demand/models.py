@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from decalog.features.definition import Aggregate, Derived, Rate
 from decalog.models import quantities
 from decalog.models.base import ModelSpec
-from decalog.models.quantities import QuantityParams
+from decalog.models.quantities import Age, QuantityParams, Young
+from decalog.systems.demand.features import FEATURES
 from decalog.systems.demand.schema import HEADS, LEVELS
 
 _HEAD = "+".join(HEADS)
@@ -20,7 +22,40 @@ _LEVELS = ("series_plain_rate_lately", "series_rate_7d", "item_plain_rate_lately
 AVERAGE = QuantityParams(level=("series_sold_7d",), exposure="open_days", levels=LEVELS, is_as_told=True)
 WEEKDAY = QuantityParams(level=("slot_sold_64d",), exposure="open_days", levels=LEVELS, is_as_told=True)
 RATE = QuantityParams(level=_LEVELS, exposure="open_days", levels=LEVELS)
+
+
+def _past_of(*entities: str) -> dict[str, float]:
+    """Returns the features that say something of an entity's past, each with its value where there is none."""
+    found: dict[str, float] = {}
+    for feature in FEATURES.features:
+        is_own = isinstance(feature, Aggregate) and feature.entity in entities
+        if is_own or (isinstance(feature, Derived) and found.keys() & set(feature.parts)):
+            # Nothing sold in a week is a rate of nothing.
+            found[feature.name] = 0.0 if isinstance(feature, Rate) else feature.missing_value
+    return {name: value for name, value in found.items() if name in FEATURES.names_for("model")}
+
+
+YOUNG = Young(
+    like="like_plain_rate_lately",
+    rate="series_plain_rate_lately",
+    exposed="series_days_91d",
+    weight=16.0,
+    until=28.0,
+    hidden=_past_of("series", "slot", "item"),
+    ages=(
+        Age(),
+        Age(exposed=1.0, rate="series_rate_1d", known=("series_rate_1d",)),
+        Age(exposed=7.0, rate="series_rate_7d", known=("series_rate_1d", "series_rate_7d")),
+        Age(
+            exposed=21.0,
+            rate="series_plain_rate_28d",
+            known=("series_rate_1d", "series_rate_7d", "series_plain_rate_28d", "series_pace_1d", "series_pace_7d"),
+        ),
+    ),
+)
+"""A new item: for four weeks its like counts as much as 16 days of its own. Chosen on seeds 1 to 4 of the world."""
 GROWN = QuantityParams(
+    young=YOUNG,
     level=_LEVELS,
     exposure="open_days",
     levels=LEVELS,

@@ -31,6 +31,31 @@ MONITORS = (
         "prices; model_error → roll back.",
     ),
     Monitor(
+        name="demand_spread",
+        meaning="items that sell a hundred a day and items that sell one are forecast almost alike",
+        watches="spread",
+        of=("demand_mean",),
+        alert="below",
+        level=0.1,
+        # A night's orders come at once, and are what the day costs: a look soon after them.
+        window="1h",
+        owner=_OWNER,
+        runbook="Replay an order: features that are all alike or empty mean days that no till told, others a model "
+        "that learnt or loaded nothing: roll back.",
+    ),
+    Monitor(
+        name="demand_unit_change",
+        meaning="sales or stock of a store moved by its packs at once: cases are told for units, or units for cases",
+        watches="found",
+        of=("decalog.systems.demand.units:found",),
+        alert="above",
+        level=0.5,
+        window="2d",
+        owner=_OWNER,
+        runbook="Ask whoever sends the store's days what changed. Have them sent again, with `corrects`: features and "
+        "training then know the right ones. The loop trains no model meanwhile.",
+    ),
+    Monitor(
         name="demand_quarantine_share",
         meaning="days and outcomes that could not be admitted",
         watches="rejected",
@@ -43,5 +68,9 @@ MONITORS = (
 )
 """Levels are where a person is called; set your own after a week of traffic."""
 
-DRIFTS = (Drift(switch="lost_days", alert="demand_inputs", within="5d"),)
-"""A third of the days of items is never told: rates of yesterday are missing."""
+DRIFTS = (
+    # A third of the days of items is never told: rates of yesterday are missing.
+    Drift(switch="lost_days", alert="demand_inputs", within="5d"),
+    # One store in four reports cases in place of units.
+    Drift(switch="wrong_unit", alert="demand_unit_change", within="4d"),
+)

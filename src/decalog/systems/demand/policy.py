@@ -15,19 +15,20 @@ Production Management in Supply Chains, 2017, chapter 7); the last term is what 
 (Broekmeulen and van Donselaar, Computers & Operations Research 36, 2009, estimate it likewise). E is over three values
 of R, of the usual demand's mean and variance (Gauss and Hermite's rule).
 
-A budget or a room for a night is a price on money: no case is ordered that does not bring `price_of_money_bp` of its
-cost (`budget.py` finds the price that just keeps a budget). Instead of by money the level can be chosen by service: the
-quantile that covers so many intervals without selling out.
+Money that is scarce for good has a price, `price_of_money_bp`; what several orders of a night share, a budget or the
+room of a delivery, has one too (`limit_prices`; `limits.py` finds those that just keep limits): no case is ordered that
+does not bring what it takes of them. Instead of by money the level can be chosen by service: the quantile that covers
+so many intervals without selling out.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from decalog.decisions import Choice, GuardrailVerdict, Slot
 from decalog.errors import ConfigError
@@ -49,6 +50,14 @@ _NEVER_BEYOND = 10
 """What is left of so small a part of later demand does not spoil."""
 _WEIGHTS = weights_of(LEVELS)
 
+Kind = Literal["money", "volume", "weight"]
+PER: Mapping[Kind, int] = {"money": _BP, "volume": 1_000_000, "weight": 1_000_000}
+"""Of what several orders share, in minor units, ml and g, how much a price is for: all, a cubic metre, a tonne.
+
+So a price of money is in hundredths of a percent, the others in minor units.
+"""
+_DEEPEST = 3
+
 Share = Annotated[int, Meta(ge=0, le=_BP)]
 Money = Annotated[int, Meta(ge=0, le=MAX_MINOR)]
 
@@ -66,6 +75,10 @@ class OrderCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             Corsten and Gruen, International Journal of Retail & Distribution Management 31, 2003.)
         luck_bp: variance of the demand of later days around the usual beyond chance, as a share of its square.
         price_of_money_bp: what each unit of money spent has to bring at least, as a share of it.
+        limit_prices: what a case has to bring at least for what it takes of limits that orders share: `money` in
+            hundredths of a percent, beside `price_of_money_bp`; `volume` and `weight` in minor units a cubic metre and
+            a tonne; of one store `volume/s1`, of its delivery after two days `volume/s1/2`. Where several hold, they
+            add up. Where none is set it is no part of the version, so that logs from before limits replay.
         service_level_bp: where above 0, the share of protection intervals without selling out, in place of money.
         serves_losses: whether a promotion below cost is ordered for as at the usual price, as whoever promotes at a
             loss to draw people in means it; else no unit is ordered that is sold at a loss.
@@ -78,6 +91,7 @@ class OrderCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     instead_bp: Share = 4_500
     luck_bp: Share = 1_000
     price_of_money_bp: Annotated[int, Meta(ge=0, le=10 * _BP)] = 0
+    limit_prices: dict[str, Money] | UnsetType = UNSET
     service_level_bp: Annotated[int, Meta(ge=0, le=9_999)] = 0
     serves_losses: bool = False
     fallback_days: Annotated[float, Meta(ge=0, le=100)] = 1.0
@@ -85,7 +99,11 @@ class OrderCosts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request says of the item: units, days, and minor units of the base currency."""
+    """What a request says of the item: units, days, and minor units of the base currency.
+
+    `takes` is what a case takes of what orders share, minor units, ml and g; `places` is where that may be limited: in
+    all stores, in the store, in its delivery after so many days.
+    """
 
     there: int
     pack: int
@@ -97,6 +115,8 @@ class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
     margin: float
     cost: float
     discounted: float
+    takes: Mapping[Kind, float]
+    places: tuple[str, str, str]
 
     @classmethod
     def of(cls, request: Event) -> Replenishment | None:
@@ -105,10 +125,11 @@ class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
         price, cost, horizon = (_number(told, name, 0.0) for name in (PRICE, COST, "horizon_days"))
         if not (PRICE in told and COST in told and horizon):
             return None
+        pack, store = int(_number(told, "pack", 1)), str(told.get("store", ""))
         off = min(_number(told, "promo_days", 0.0) / horizon, 1.0) * _number(told, "discount_bp", 0.0) / _BP
         return cls(
             there=int(_number(told, "on_hand", 0) + _number(told, "on_order", 0)),
-            pack=int(_number(told, "pack", 1)),
+            pack=pack,
             least=int(_number(told, "least_cases", 0)),
             most=int(_number(told, "most_units", _MOST_CASES)),
             horizon_days=int(horizon),
@@ -117,12 +138,23 @@ class Replenishment(msgspec.Struct, frozen=True, kw_only=True):
             margin=max(price * (1 - off) - cost, 0.0),
             cost=cost,
             discounted=off,
+            takes={
+                "money": cost * pack,
+                "volume": _number(told, "case_volume_ml", 0.0),
+                "weight": _number(told, "case_weight_g", 0.0),
+            },
+            places=("", f"/{store}", f"/{store}/{int(_number(told, 'lead_days', 0))}"),
         )
 
     @property
     def room(self) -> int:
         """Most whole cases that may be ordered."""
         return min(self.most // self.pack, _MOST_CASES)
+
+    def price_of_limits(self, prices: Mapping[str, int]) -> float:
+        """Returns what a case has to bring for what it takes of what orders share, minor units."""
+        by_place = ((kind, place) for kind in PER for place in self.places)
+        return sum(prices.get(kind + place, 0) * self.takes[kind] / PER[kind] for kind, place in by_place)
 
     def worth(self, units: float, demand: float, *, usual: float, costs: OrderCosts) -> float:
         """Returns what units ordered bring with a demand, minor units; `usual` is that of such an interval."""
@@ -174,12 +206,13 @@ class OrderPolicy:
         if asked is None or any(head not in said for head in HEADS):
             return self.fall_back(case, "no_prediction" if asked is not None else "no_price")
         mean, *quantiles = (said[head] for head in HEADS)
-        expected = _expected(asked, quantiles, usual=mean, costs=self.params)
+        expected = expected_of(asked, quantiles, usual=mean, costs=self.params)
         if self.params.service_level_bp:
             level = _at(quantiles, self.params.service_level_bp / _BP)
             wanted = -(-(level - asked.there) // asked.pack)
         else:
-            wanted = _most_worth(asked, expected, least=self.params.price_of_money_bp / _BP * asked.cost * asked.pack)
+            least = self.params.price_of_money_bp / _BP * asked.cost * asked.pack + self._shared(asked)
+            wanted = _most_worth(asked, expected, least=least)
         return self._ordered(case, asked, wanted=int(max(wanted, 0)), expected=expected, reason=_reason(asked, said))
 
     def fall_back(self, case: Case, reason: str) -> Verdict:
@@ -231,7 +264,8 @@ class OrderPolicy:
             guardrails.append(GuardrailVerdict("room", f"{wanted} cases", f"{cases} cases", why))
         if 0 < cases < asked.least:
             before = cases
-            is_worth = expected is None or expected(asked.least * asked.pack) > expected(0)
+            bar = self._bar(asked)
+            is_worth = expected is None or expected(asked.least * asked.pack) - expected(0) > asked.least * bar
             cases = asked.least if is_worth and asked.least <= asked.room else 0
             why = f"an order has {asked.least} cases at least"
             guardrails.append(GuardrailVerdict("least_order", f"{before} cases", f"{cases} cases", why))
@@ -239,6 +273,17 @@ class OrderPolicy:
         minor = 0 if expected is None else round(expected(units))
         words = f"{cases} cases of {asked.pack}: {asked.there + units} units with those there and on their way"
         return Verdict(_order(case, units, words, reason), expected_minor=minor, guardrails=tuple(guardrails))
+
+    def _shared(self, asked: Replenishment) -> float:
+        """Returns what a case has to bring for what it takes of shared limits."""
+        prices = self.params.limit_prices
+        return asked.price_of_limits(prices) if prices else 0.0
+
+    def _bar(self, asked: Replenishment) -> float:
+        """Returns what each case of a least order has to bring; nothing where no limit is shared, as in logs before."""
+        if self.params.limit_prices is UNSET:
+            return 0.0
+        return self.params.price_of_money_bp / _BP * asked.takes["money"] + self._shared(asked)
 
 
 POLICY = OrderPolicy
@@ -252,25 +297,33 @@ def checked(params: OrderCosts) -> OrderCosts:
         ConfigError: some are out of range; all are named.
     """
     problems = [problem for field in msgspec.structs.fields(OrderCosts) if (problem := _problem(params, field))]
+    problems += [f"limit_prices: {key[:80]!r}" for key in params.limit_prices or () if not _is_limit(key)]
     if problems:
         raise ConfigError(
             where="demand policy",
             given="; ".join(problems),
-            expected="money in minor units ≥ 0, shares in hundredths of a percent, days and hours ≥ 0",
+            expected="money in minor units ≥ 0, shares in hundredths of a percent, days and hours ≥ 0, limits such as "
+            "money, volume/STORE or weight/STORE/DAYS",
             fix="See decalog.systems.demand.policy.OrderCosts for what each means.",
         )
     return params
 
 
 def _problem(params: OrderCosts, field: msgspec.structs.FieldInfo) -> str:
+    value = getattr(params, field.name)
     try:
-        msgspec.convert(getattr(params, field.name), field.type)
+        msgspec.convert({} if value is UNSET else value, field.type)
     except msgspec.ValidationError as error:
         return f"{field.name}: {error}"
     return ""
 
 
-def _expected(
+def _is_limit(key: str) -> bool:
+    kind, *place = key.split("/")
+    return kind in PER and len(place) < _DEEPEST and all(place) and all(days.isdecimal() for days in place[1:])
+
+
+def expected_of(
     asked: Replenishment, quantiles: Sequence[float], *, usual: float, costs: OrderCosts
 ) -> Callable[[float], float]:
     """Returns what units ordered are expected to bring, by the quantiles of demand."""

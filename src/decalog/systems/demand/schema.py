@@ -31,11 +31,17 @@ _WHO = (
     _public("slot", "The series on one day of the week: `series/weekday`, Monday is 0."),
 )
 
+_LIKE = _public(
+    "like",
+    "A request's: the series of another item in the same store that a planner takes for its like, until it has a past "
+    "of its own. A day's: its own series, by which others may ask for it.",
+)
+
 DAY = EventKind(
     name=DAY_KIND,
     meaning="What a series sold on one day, told when the store has closed.",
     subject=("series",),
-    entities=_WHO,
+    entities=(*_WHO, _LIKE),
     fields=(
         Field(
             name="units",
@@ -91,7 +97,7 @@ REPLENISHMENT = EventKind(
     name="replenishment",
     meaning="An item in a store that is due for an order.",
     subject=("series",),
-    entities=_WHO,
+    entities=(*_WHO, _LIKE),
     fields=(
         Field(
             name="on_hand",
@@ -164,6 +170,14 @@ REPLENISHMENT = EventKind(
         Field(
             name="shelf_days", kind="int", meaning="Days on which a delivered unit can be sold.", least=1, most=100_000
         ),
+        Field(
+            name="case_volume_ml",
+            kind="int",
+            meaning="Room that a case takes in the delivery and in the store, millilitres.",
+            least=0,
+            most=1_000_000_000,
+        ),
+        Field(name="case_weight_g", kind="int", meaning="What a case weighs, grams.", least=0, most=1_000_000_000),
         Field(name="planned", kind="int", meaning="Units that a planner would order.", least=0, most=100_000_000),
         Field(
             name="most_units",
@@ -204,6 +218,12 @@ SCHEMA = Schema(
                     kind="text",
                     meaning="What the planner knew.",
                     choices=("event", "promotion", "supply", "quality", "range", "judgement"),
+                ),
+                Field(
+                    name="planner",
+                    kind="text",
+                    meaning="Which planner: a pseudonym whose key the company keeps. Public for ever, so never a name.",
+                    max_length=32,
                 ),
             ),
         ),

@@ -33,13 +33,24 @@ from decalog.systems.demand.wire_nights import Nights, Query, check_rows
 from decalog.systems.demand.wire_sheets import CSV, XLSX, CsvLines, read, written
 from decalog.systems.demand.wire_workbook import Cell
 
-ID, UNITS, WHY, SERIES = "decision_id", "units", "why", "series"
+ID, UNITS, WHY, PLANNER, SERIES = "decision_id", "units", "why", "planner", "series"
 COLUMNS = (
     *("series", "item", "store", "mean", "q10", "q50", "q90", "on_hand", "on_order", "pack"),
-    *("decided_units", UNITS, WHY, "expected_worth", "currency", "reasons", "guardrails", "mode", "decided", ID),
+    *(
+        "decided_units",
+        UNITS,
+        WHY,
+        PLANNER,
+        "expected_worth",
+        "currency",
+        "reasons",
+        "guardrails",
+        "mode",
+        "decided",
+        ID,
+    ),
 )
 REASONS = next(field.choices for kind in SCHEMA.outcomes if kind.name == OVERRIDE for field in kind.fields)
-_PLANNER = "planner"
 _PREDICTED = {"mean": "demand_mean", "q10": "demand_q10", "q50": "demand_q50", "q90": "demand_q90"}
 _WHOLE = re.compile(r"(\d{1,9})(?:[.,]0)?")
 _AT_ONCE, _LOGGED_AT_ONCE = 20, 200
@@ -159,8 +170,9 @@ class Orders(JsonWire):
         if stands is not None and (stands.value, stands.attributes.get(WHY)) == (units, why):
             return None
         id_ = f"override/{decision.id}/{1 + len(self._versions(decision))}"
-        told = {"id": id_, SCHEMA.noun: decision.request.id, "kind": OVERRIDE, "source": _PLANNER, "value": units}
-        return told | {WHY: why} | ({} if stands is None else {"corrects": stands.id})
+        told = {"id": id_, SCHEMA.noun: decision.request.id, "kind": OVERRIDE, "source": "planner", "value": units}
+        who = {PLANNER: row[PLANNER]} if row.get(PLANNER) else {}
+        return told | {WHY: why} | who | ({} if stands is None else {"corrects": stands.id})
 
     async def _decision(self, row: Mapping[str, str]) -> Decision:
         try:
@@ -208,7 +220,7 @@ def row_of(decision: Decision, override: Outcome | None, *, decided: str) -> lis
         **_predicted(decision),
         "decided_units": _rounded(units),
         UNITS: _rounded(units if override is None else override.value),
-        WHY: "" if override is None else str(override.attributes.get(WHY, "")),
+        **{name: "" if override is None else str(override.attributes.get(name, "")) for name in (WHY, PLANNER)},
         "reasons": "; ".join(choice.reasons),
         "guardrails": "; ".join(f"{one.name}: {one.before} → {one.after}, {one.why}" for one in decision.guardrails),
         "mode": decision.mode,

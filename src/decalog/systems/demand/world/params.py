@@ -45,6 +45,7 @@ class WorldParams(Settings, frozen=True, kw_only=True):
     lent: Annotated[float, rate("what it adds to the item that goes with it, in logs", 1)] = 0.15
     substituted: Annotated[float, share("share of what is not there that is bought as another item")] = 0.3
     new_items: Annotated[float, share("share of items that come during the first 300 days")] = 0.1
+    likes: Annotated[float, share("share of items for which planners name another as their like; none told at 0")] = 0.0
     margin: Annotated[float, rate("mean margin, share of the price", 0.9)] = 0.3
     holding_bp: Annotated[float, rate("cost of holding stock, hundredths of a percent of its cost a day", 100)] = 8.0
     late: Annotated[float, share("share of days of an item that are told a day late")] = 0.01

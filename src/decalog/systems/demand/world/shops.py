@@ -16,6 +16,8 @@ WEEK = 7
 AROUND = 0.25
 """The discount that `lift` is told for."""
 _ROUND = 5
+_GUESSED = 0.4
+"""By how much planners err in how popular an item will be, in logs."""
 _FRESH_DAYS, _DRY_DAYS = 3, 3_650
 _PEAKS = ((10.0, 2.5), (17.0, 2.0), (13.0, 4.0))
 """Hour and width of when a category's buyers come, category by category."""
@@ -37,9 +39,11 @@ class Shops(msgspec.Struct, kw_only=True):
         price, cost: of items, minor units.
         shelf_days: of items: sold on so many days, the day of delivery first.
         pack: of items: units a case.
+        volume: of items: room that a unit takes, ml.
         lift: of items, in logs at `AROUND` off.
         other: of items: what is bought in their place.
         goes_with: of items: what is bought besides.
+        like: of items: what planners take for their like, −1 for nothing.
         begins: of items: day of the world on which they come.
         every, first: of items: ordered each so many days, from which on.
         lead: of items: days from the order to its delivery.
@@ -58,9 +62,11 @@ class Shops(msgspec.Struct, kw_only=True):
     cost: Ints
     shelf_days: Ints
     pack: Ints
+    volume: Ints
     lift: Floats
     other: Ints
     goes_with: Ints
+    like: Ints
     begins: Ints
     every: Ints
     first: Ints
@@ -97,6 +103,7 @@ def settle(seed: int, params: WorldParams) -> Shops:
     margin = np.clip(params.margin + 0.08 * draws.normal(items, "margin"), 0.08, 0.75)
     fresh_days = _FRESH_DAYS + draws.below(items, "shelf", bound=4)
     every = np.where(is_fresh, 1, 3)
+    begins = np.where(draws.uniform(items, "new") < params.new_items, draws.below(items, "begins", bound=300), 0)
     return Shops(
         key=key,
         stores=params.stores,
@@ -111,10 +118,12 @@ def settle(seed: int, params: WorldParams) -> Shops:
         cost=np.maximum(np.rint(price * (1 - margin)).astype(np.int64), 1),
         shelf_days=np.where(is_fresh, fresh_days, _DRY_DAYS),
         pack=np.where(is_fresh, np.array([1, 4, 6])[draws.below(items, "pack", bound=3)], 6),
+        volume=np.rint(np.exp(6.7 + 0.6 * draws.normal(items, "volume"))).astype(np.int64),
         lift=params.lift * np.exp(0.3 * draws.normal(items, "lift")),
         other=_partner(items, category, name="other", within=True),
         goes_with=_partner(items, category, name="goes with", within=False),
-        begins=np.where(draws.uniform(items, "new") < params.new_items, draws.below(items, "begins", bound=300), 0),
+        like=_likes(items, category, popular=popular, old=begins == 0, share=params.likes),
+        begins=begins,
         every=every,
         first=draws.below(items, "first", bound=every),
         lead=np.where(is_fresh, 1, 2),
@@ -144,6 +153,16 @@ def _partner(items: Keys, category: Ints, *, name: str, within: bool) -> Ints:
         wanted = kind if within else (kind + 1) % most
         others = np.flatnonzero((category == wanted) & (np.arange(len(category)) != item))
         found[item] = others[draws.below(items[item : item + 1], name, bound=len(others))[0]] if len(others) else item
+    return found
+
+
+def _likes(items: Keys, category: Ints, *, popular: Floats, old: Mask, share: float) -> Ints:
+    """Returns what planners take for each item's like: of its category, there from the first day, about as popular."""
+    found, guessed = np.full(len(category), -1), popular + _GUESSED * draws.normal(items, "guessed")
+    for item in np.flatnonzero(draws.uniform(items, "liked") < share).tolist():
+        others = np.flatnonzero((category == category[item]) & old & (np.arange(len(category)) != item))
+        if len(others):
+            found[item] = others[np.abs(popular[others] - guessed[item]).argmin()]
     return found
 
 

@@ -93,6 +93,7 @@ def request(world: World, ask: Ask) -> dict[str, Any]:
         "id": ask.id,
         "event_time": rfc3339(ask.at_us),
         **_who(shops, ask.series),
+        **_like(shops, ask),
         "slot": f"{series_name(shops, ask.series)}/{dates[0].weekday()}",
         "on_hand": ask.on_hand,
         "on_order": ask.on_order,
@@ -108,6 +109,7 @@ def request(world: World, ask: Ask) -> dict[str, Any]:
         "unit_cost_minor": int(shops.cost[ask.item]),
         "currency": world.base,
         "pack": ask.pack,
+        "case_volume_ml": ask.pack * int(shops.volume[ask.item]),
         "shelf_days": int(shops.shelf_days[ask.item]),
     }
 
@@ -140,6 +142,11 @@ def _who(shops: Shops, series: int) -> dict[str, str]:
     }
 
 
+def _like(shops: Shops, ask: Ask) -> dict[str, str]:
+    like = int(shops.like[ask.item])
+    return {} if like < 0 else {"like": series_name(shops, ask.series - ask.item + like)}
+
+
 def of_day(world: World, day: int) -> list[Told]:
     """Returns what is told of a day in the evening: each series' sales by parts of the day, and what is left."""
     shops, params, on = world.shops, world.params, world.on
@@ -167,6 +174,7 @@ def _day(world: World, series: int, day: int) -> dict[str, Any]:
         "kind": DAY_KIND,
         "event_time": rfc3339(midnight + CLOSES * HOUR),
         **_who(shops, series),
+        **({"like": series_name(shops, series)} if world.params.likes else {}),
         "slot": f"{series_name(shops, series)}/{date.weekday()}",
         "units": sum(units),
         **dict(zip(PARTS, units, strict=True)),
