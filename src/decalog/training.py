@@ -29,9 +29,10 @@ from decalog.evaluation import (
     report,
     split,
 )
-from decalog.events import Record
 from decalog.examples import Examples, Floats, History
 from decalog.fitting import fit_on_all, model_rows, training_set
+from decalog.histories import history_of
+from decalog.log import LogReader
 from decalog.models.base import Model, ModelSpec
 from decalog.references import REFERENCE, Reference, Seen, flows_of, public_values, reference_of
 from decalog.registry import DECLARED, SIBLING, Manifest, Pin, Registry
@@ -48,13 +49,6 @@ Truth = Callable[[str], Sequence[float]]
 Say = Callable[[str], None]
 _MOST_TESTED = 1 / 3
 _HELD_BACK = 60
-
-
-class LogReader(Protocol):
-    """What training needs of a log."""
-
-    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        """Yields the durable records with start ≤ seq < stop, in order."""
 
 
 class Pinned(Protocol):
@@ -171,7 +165,7 @@ def train(
     chosen = chosen_kind(system, plan)
     say("joining requests with their outcomes")
     with uncollected():
-        history = History(log.read(0, plan.position), system.schema, features=system.features)
+        history = history_of(log, system, position=plan.position)
         parts = _parts(history, plan)
     outlook = _outlook(system, plan, head=chosen.head)
     model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)

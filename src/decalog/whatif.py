@@ -24,6 +24,7 @@ from decalog.errors import ConfigError, near
 from decalog.evaluation import Outlook, complete_until, replayed
 from decalog.examples import Examples, Floats, History
 from decalog.fitting import model_rows
+from decalog.histories import history_of
 from decalog.impressions import subject_of
 from decalog.metrics import Int64s
 from decalog.models.base import Model
@@ -375,9 +376,7 @@ class _Predicted(NamedTuple):
 def _histories(asked: Asked) -> Mapping[str, History]:
     """Returns feature set → the log by it."""
     return {
-        side.system.features.version: History(
-            asked.deployment.log.read(), side.system.schema, features=side.system.features
-        )
+        side.system.features.version: history_of(asked.deployment.reading, side.system)
         for side in (asked.now, asked.then)
     }
 
