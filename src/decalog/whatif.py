@@ -406,9 +406,10 @@ def _predicted(side: Side, history: History, *, since: int, last: int, is_one: b
     # As many of those that are complete, and all that came after them.
     complete = np.flatnonzero(there & (now.times < complete_until(now)))[-last:]
     rows = now.take(there & (now.times >= (now.times[complete[0]] if len(complete) else 0)))
-    predictions = side.model.predict(model_rows(side.system, rows))
-    was_told = np.isfinite(rows.predicted) & is_one
-    return _Predicted(rows, np.where(was_told, rows.predicted, predictions))
+    untold = ~(np.isfinite(rows.predicted) & is_one)
+    predictions = rows.predicted.copy()
+    predictions[untold] = side.model.predict(model_rows(side.system, rows)[untold])
+    return _Predicted(rows, predictions)
 
 
 def _replay(side: Side, predicted: _Predicted) -> Replay:
