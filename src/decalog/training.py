@@ -168,8 +168,8 @@ def train(
         history = history_of(log, system, position=plan.position)
         parts = _parts(history, plan)
     outlook = _outlook(system, plan, head=chosen.head)
-    model, contenders = _contend(system, parts, outlook=outlook, chosen=chosen, truth=truth, say=say)
-    fitted = Fitted(model, parts.trained_at)
+    models, contenders = _contend(system, parts, outlook=outlook, refit=plan.refit, truth=truth, say=say)
+    fitted = Fitted(models[chosen.name], parts.trained_at)
     if plan.refit:
         say(f"fitting {chosen.name} to all that is known")
         fitted = _on_all(system, history, chosen=chosen, plan=plan, params=outlook.policy.params)
@@ -287,22 +287,23 @@ def _outlook(system: System, plan: TrainingPlan, *, head: str) -> Outlook:
 
 
 def _contend(
-    system: System, parts: Split, *, outlook: Outlook, chosen: ModelSpec, truth: Truth | None, say: Say
-) -> tuple[Model, tuple[Contender, ...]]:
-    """Returns the chosen model, fitted, and what every contender is worth on the test part."""
+    system: System, parts: Split, *, outlook: Outlook, refit: bool, truth: Truth | None, say: Say
+) -> tuple[dict[str, Model], tuple[Contender, ...]]:
+    """Returns kind → the model, fitted, and what every contender is worth on the test part."""
     data = training_set(system, parts.train)
     rows = model_rows(system, parts.test)
-    contenders, models = [do_nothing(parts.test, outlook)], {}
+    contenders, models = [do_nothing(parts.test, outlook)], dict[str, Model]()
     for spec in system.models:
         say(f"fitting {spec.name}")
-        models[spec.name] = spec.fit(data, outlook.seed)
+        fit = spec.surmises if refit and spec.surmises else spec.fit  # the report is of what `fit_on_all` fits again
+        models[spec.name] = fit(data, outlook.seed)
         role: Role = "baseline" if spec.baseline else "model"
         predictions = models[spec.name].predict(rows)
         contenders.append(contender(spec.name, role, test=parts.test, predictions=predictions, outlook=outlook))
     if truth is not None:
         best = truths(parts.test, truth)[:, 0]
         contenders.append(contender("oracle", "oracle", test=parts.test, predictions=best, outlook=outlook))
-    return models[chosen.name], tuple(contenders)
+    return models, tuple(contenders)
 
 
 def _on_all(
