@@ -50,6 +50,7 @@ LOOP_LINES = 6_000
 LOOP = (
     *(
         "examples",
+        "histories",
         "impressions",
         "censoring",
         "fitting",

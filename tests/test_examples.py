@@ -10,7 +10,8 @@ import pytest
 from tests.fraud_log import FEATURES, START, FraudLog, hours, payment
 
 from decalog.clock import DAY, rfc3339
-from decalog.examples import NEVER, NO_ENTITY, UNKNOWN, Examples, History
+from decalog.examples import NO_ENTITY, UNKNOWN, Examples, History
+from decalog.outcomes import NEVER
 from decalog.systems.fraud.policy import FraudCosts
 from decalog.systems.fraud.schema import SCHEMA
 

@@ -64,6 +64,11 @@ def judged(rows: Unlearnt, told: WhatIf | None = None, standards: Standards = ST
     return weighed(rows, told or money(), standards=standards)
 
 
+def first_of(rows: Unlearnt, n: int) -> Unlearnt:
+    columns = {name: getattr(rows, name)[:n] for name in ("now", "then", "weights", "people", "facts")}
+    return msgspec.structs.replace(rows, heard=rows.heard.take(np.arange(N) < n), **columns)
+
+
 def odds_times(factor: float, p: Any) -> Any:
     return factor * p / (1 - p + factor * p)
 
@@ -142,6 +147,16 @@ def test_what_is_not_shown_to_be_better_is_stopped() -> None:
     found = judged(msgspec.structs.replace(rows, now=rows.then))
     assert not found.passes
     assert found.because == ("it is not shown to be better: it saves 0 nats (0 to 0) a payment",)
+
+
+def test_how_sure_a_gain_has_to_be_is_a_standard() -> None:
+    """Of few rows a gain is shown at 80 %, not at 95 %; what is shown to be worse stays out however little is asked."""
+    few = first_of(matured(), 200)
+    strict, lenient = (judged(few, standards=Standards(sure=sure)) for sure in (0.95, 0.8))
+    assert (strict.passes, lenient.passes) == (False, True)
+    assert strict.gain == lenient.gain
+    worse = msgspec.structs.replace(matured(), now=matured().then, then=matured().now)
+    assert not judged(worse, standards=Standards(sure=0.01)).passes
 
 
 def test_money_alone_may_show_that_it_is_better() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from tests.demand_log import DemandLog
 
-from decalog.examples import NEVER, Floats
-from decalog.outcomes import LabelBook
+from decalog.examples import Floats
+from decalog.outcomes import NEVER, LabelBook
 from decalog.quantities import QuantityHistory, Told
 from decalog.systems.demand.features import FEATURES
 from decalog.systems.demand.schema import SCHEMA

@@ -38,10 +38,11 @@ from paired import Floats, Int64s, over_units, text
 from decalog.clock import DAY
 from decalog.evaluation import Outlook, replay_policy
 from decalog.events import Event
-from decalog.examples import AMOUNT, NEVER, Examples
+from decalog.examples import AMOUNT, Examples
 from decalog.features.frames import EventColumns, fold_columns
 from decalog.models.base import ModelSpec, TrainingSet
 from decalog.money import convert
+from decalog.outcomes import NEVER
 from decalog.systems.fraud.simulate import World, trivial_score
 from decalog.systems.fraud.system import SYSTEM
 from decalog.systems.fraud.world_params import WorldParams

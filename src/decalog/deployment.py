@@ -20,7 +20,7 @@ from decalog.folding import body_of
 from decalog.home import Home
 from decalog.ingest import Ingest, Rates
 from decalog.judging import Serving
-from decalog.log import Log
+from decalog.log import Log, LogReader
 from decalog.models.base import Model
 from decalog.models.formats import load_model
 from decalog.parity import Parity
@@ -69,6 +69,9 @@ class Deployment:
         log: of the home; a writer's if `prepare` or `service` is called.
         setup: settings.
         entropy: gives random bytes for decision ids.
+
+    Attributes:
+        reading: what trains and judges reads: the log, or by a loop one that is read on (`histories.Followed`).
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Deployment:
         self.setup = setup or Setup()
         self.tables = Tables(log)
         self.registry = Registry(home.root)
+        self.reading: LogReader = log
         plain = find_system(system) if isinstance(system, str) else system
         self._entropy = entropy
         own = self.setup.signals

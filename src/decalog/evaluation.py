@@ -21,10 +21,11 @@ import numpy.typing as npt
 from decalog.candidates import Candidate
 from decalog.decisions import Choice
 from decalog.errors import DataError
-from decalog.examples import NEVER, NO_ENTITY, UNTOLD, Bools, Examples, Floats, History, Int64s
+from decalog.examples import NO_ENTITY, UNTOLD, Bools, Examples, Floats, History, Int64s
 from decalog.features.definition import Aggregate, FeatureSet
 from decalog.features.facts import ALL
 from decalog.metrics import Evaluated, Measurement, Metric, difference
+from decalog.outcomes import NEVER
 from decalog.policy import Case, Policy
 from decalog.reports import Completeness, Contender, MetricInfo, Report, Role, Support, Unmeasured
 from decalog.schema import Schema

@@ -11,6 +11,7 @@ import bisect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 import msgspec
@@ -23,9 +24,9 @@ from decalog.features.definition import FeatureSet, Reads
 from decalog.features.facts import Change, Point
 from decalog.features.offline import fold_admissible
 from decalog.folding import changes_of, point
-from decalog.outcomes import LabelBook, LabelState
+from decalog.outcomes import NEVER, LabelBook, LabelState
 from decalog.schema import Schema
-from decalog.standing import Standing
+from decalog.standing import ERASURES, WISHES, Standing
 
 Floats = npt.NDArray[np.float64]
 Int64s = npt.NDArray[np.int64]
@@ -35,8 +36,6 @@ AMOUNT = "amount_base_minor"
 """The money at stake in a request: the attribute that conversion to the base currency adds."""
 UNKNOWN = math.nan
 """Label of a request whose outcome is not known, or not known yet."""
-NEVER = 2**62
-"""When a label becomes known that silence cannot give."""
 UNTOLD = "untold"
 """Stands for the action of another system that nobody told of."""
 NO_ENTITY = -1
@@ -126,10 +125,11 @@ class Examples(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class _Request(msgspec.Struct, frozen=True):
-    """One request before its features: `event` is its present image, `asked` the one that was decided on.
+class _Request(msgspec.Struct):
+    """One request: `event` is its present image, `asked` the one that was decided on.
 
     `ids` are all its ids, the first one first: outcomes may name a corrected request by the id of the correction.
+    `logged` is dropped once it is a row; `is_late` is one that came later than features can be exact for.
     """
 
     ids: tuple[str, ...]
@@ -142,6 +142,12 @@ class _Request(msgspec.Struct, frozen=True):
     event: Event
     asked: Point
     logged: Floats | None
+    is_late: bool = False
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """By what requests are sorted."""
+        return self.decided, self.seq
 
 
 class History:
@@ -157,30 +163,109 @@ class History:
         position: the pin, the number of records of the log that were read.
         known_time: of the last record, µs.
         erasures: behind the last erasure that was read: what was erased by then is in nothing of this.
-        late: requests that are left out, because they came later than features can be exact for.
     """
 
     def __init__(self, records: Iterable[Record], schema: Schema, *, features: FeatureSet) -> None:
         self.schema, self.features = schema, features
-        by_seq = {record.seq: record for record in records}
-        self.position = max(by_seq, default=-1) + 1
-        self.known_time = by_seq[self.position - 1].known_time if by_seq else 0
-        own, standing = kept_of(by_seq.values(), schema.system)
-        self.erasures = standing.position
         self._book, self._maturity_us = LabelBook(schema), schema.label.maturity_us
+        by_seq = {record.seq: record for record in records}
+        own, self._standing = kept_of(by_seq.values(), schema.system)
+        self.erasures = self._standing.position
+        self.position = self.known_time = 0
+        self._read_to(next(reversed(by_seq.values()), None))
         self._book.add_all(own)
-        bodies = {record.seq: _body(record) for record in own if record.kind in ("event", "decision")}
-        requests = sorted(_requests(own, bodies, features=features), key=lambda request: (request.decided, request.seq))
-        requests = [
-            request
-            for request in requests
-            if request.event.kind == schema.request.name and not standing.is_restricted(request.event.subject)
-        ]
-        self._requests, self._rows = _with_features(
-            requests, features, changes=lambda: changes_read(own, bodies, by_seq=by_seq, reads=features.reads)
+        bodies = _bodies(own)
+        self._every = sorted(self._asked(_chains(own, bodies), bodies), key=lambda request: request.order)
+        self._every_row = _with_features(
+            self._every, features, changes=lambda: changes_read(own, bodies, by_seq=by_seq, reads=features.reads)
         )
-        self.late = len(requests) - len(self._requests)
-        self._known = np.array([request.known for request in self._requests], np.int64)
+        self._by_root = {request.seq: request for request in self._every}
+
+    def follow(self, records: Iterable[Record]) -> bool:
+        """Takes the records that came since, and returns whether it could: then it is as one that read all of them.
+
+        It cannot where they change what was read before, and is of no use any more: a person's data were erased, or
+        their wishes changed; or what has to be folded came, for which the whole log is needed.
+
+        Args:
+            records: in log order from the pin on.
+        """
+        read = list(records)
+        own, _ = kept_of(read, self.schema.system, standing=self._standing)
+        bodies = _bodies(own)
+        chains = _chains(own, bodies)
+        corrected = {root: chain for root, chain in chains.items() if chain[0].seq != root}
+        asked = self._asked({root: chain for root, chain in chains.items() if root not in corrected}, bodies)
+        new = sorted(asked, key=lambda request: request.order)
+        is_known = not _changes_people(read, self.schema.system) and all(one.logged is not None for one in new)
+        if not is_known or not all(self._correct(*one, bodies) for one in corrected.items()):
+            return False
+        self._book.add_all(own)
+        self._insert(new)
+        self._read_to(read[-1] if read else None)
+        return True
+
+    def _read_to(self, last: Record | None) -> None:
+        if last is not None:
+            self.position, self.known_time = last.seq + 1, last.known_time
+            self._forget()
+
+    def _forget(self) -> None:
+        """Drops what was made of what was read before."""
+        for made in ("now", "_requests", "_known", "_there"):
+            self.__dict__.pop(made, None)
+
+    def _asked(
+        self, chains: Mapping[int, Sequence[Record]], bodies: Mapping[int, Event | Decision]
+    ) -> Iterator[_Request]:
+        """Yields the requests among chains, but those of people from whom nothing may be learnt."""
+        for request in _requests(chains, bodies, features=self.features):
+            is_request = request.event.kind == self.schema.request.name
+            if is_request and not self._standing.is_restricted(request.event.subject):
+                yield request
+
+    def _correct(self, root: int, chain: Sequence[Record], bodies: Mapping[int, Event | Decision]) -> bool:
+        """Gives a request its later images; returns whether that is all that they change."""
+        request, last = self._by_root.get(root), _event_of(bodies[chain[-1].seq])
+        if request is None:  # of another kind, or not to be learnt from; one that was deleted may be back
+            return last.kind != self.schema.request.name or self._standing.is_restricted(last.subject)
+        if not request.acted:
+            return False  # a plain event is folded as it is now
+        request.ids, request.event = (*request.ids, *(record.id for record in chain)), last
+        return True
+
+    def _insert(self, new: list[_Request]) -> None:
+        """Puts requests to their places in order."""
+        rows = _with_features(new, self.features, changes=list)
+        is_behind = not (self._every and new) or self._every[-1].order < new[0].order
+        every, every_row = [*self._every, *new], np.concatenate([self._every_row, rows])
+        if not is_behind:
+            places = sorted(range(len(every)), key=lambda place: every[place].order)
+            every, every_row = [every[place] for place in places], every_row[places]
+        self._every, self._every_row = every, every_row
+        self._by_root |= {request.seq: request for request in new}
+
+    @property
+    def late(self) -> int:
+        """How many requests are left out because they came later than features can be exact for."""
+        return sum(request.is_late for request in self._every if not request.event.deleted)
+
+    @cached_property
+    def _there(self) -> Bools:
+        """Which requests are there: not deleted, and not late."""
+        return np.array([not (one.event.deleted or one.is_late) for one in self._every], np.bool_)
+
+    @property
+    def _rows(self) -> Floats:
+        return self._every_row if self._there.all() else self._every_row[self._there]
+
+    @cached_property
+    def _requests(self) -> Sequence[_Request]:
+        return list(compress(self._every, self._there.tolist()))
+
+    @cached_property
+    def _known(self) -> Int64s:
+        return _int64s([request.known for request in self._requests])
 
     @cached_property
     def now(self) -> Examples:
@@ -221,10 +306,11 @@ class History:
         """
         awaited = self.schema.label.awaited_after
         old = known_by - self._maturity_us
+        positives = (self._requests[place] for place in np.flatnonzero(self.now.labels == 1).tolist())
         found = (
             self._book.first_told(request.ids) - request.decided
-            for request, value in zip(self._requests, self.now.labels.tolist(), strict=True)
-            if value == 1 and request.acted in awaited and request.decided <= old
+            for request in positives
+            if request.acted in awaited and request.decided <= old
         )
         return np.sort(np.array(list(found), np.float64))
 
@@ -234,23 +320,29 @@ class History:
         Corrections and deletions of requests count as of the pin; outcomes, theirs included, as of the moment.
         """
         there = self._known <= known_by
-        requests = [self._requests[place] for place in np.flatnonzero(there).tolist()]
+        requests = list(compress(self._requests, there.tolist()))
         told = self._labels(requests, known_by)
         return msgspec.structs.replace(self.now.take(there), known_by=known_by, **told)
 
     def _labels(self, requests: Sequence[_Request], known_by: int) -> dict[str, Any]:
-        """Returns what examples hold of labels as known at a moment."""
-        states = [self._label(request, known_by) for request in requests]
-        return {
-            "labels": np.array([UNKNOWN if state.value is None else state.value for state in states], np.float64),
-            "bounds": np.array([state.is_bound for state in states], np.bool_),
-            "settled": _int64s([self._settled(*both) for both in zip(requests, states, strict=True)]),
-            "why": tuple(state.why for state in states),
-        }
+        """Returns what examples hold of labels as known at a moment.
+
+        Of most requests nobody says anything: those at once, the others one by one.
+        """
+        decided, acted = _int64s([request.decided for request in requests]), [request.acted for request in requests]
+        labels, settled, why = self._book.unsaid(decided, acted, known_by=known_by)
+        bounds = np.zeros(len(requests), np.bool_)
+        for place, request in enumerate(requests):
+            if self._book.says(request.ids):
+                state = self._label(request, known_by)
+                labels[place] = UNKNOWN if state.value is None else state.value
+                bounds[place], why[place] = state.is_bound, state.why
+                settled[place] = self._settled(request, state)
+        return {"labels": labels, "bounds": bounds, "settled": settled, "why": tuple(why)}
 
     def _settled(self, request: _Request, state: LabelState) -> int:
         by_silence = NEVER
-        if state.why in ("silence", "immature") or request.acted in ("", *self.schema.label.observed_after):
+        if state.why in ("silence", "immature") or self._book.is_heard(request.acted):
             by_silence = request.decided + self._maturity_us
         return by_silence if state.value is None else min(state.known_time, by_silence)
 
@@ -260,28 +352,56 @@ class History:
         return self._book.label(first, decided=decided, acted=acted, known_by=known_by, also=corrections)
 
 
-def kept_of(records: Iterable[Record], system: str) -> tuple[list[Record], Standing]:
-    """Returns one system's admitted records without those of erased people, and what the log says of people."""
+def kept_of(
+    records: Iterable[Record], system: str, *, standing: Standing | None = None
+) -> tuple[list[Record], Standing]:
+    """Returns one system's admitted records without those of erased people, and what the log says of people.
+
+    Args:
+        records: in log order.
+        system: whose.
+        standing: what was said of people before them; None where nothing was before.
+    """
     own = [record for record in records if record.system == system and not record.reason]
-    standing = Standing(own, system)
+    standing = standing or Standing((), system)
+    for record in own:
+        standing.read(record)
     return [record for record in own if not standing.hides(record)], standing
+
+
+def _changes_people(records: Iterable[Record], system: str) -> bool:
+    """Returns whether records change whose data may be read."""
+    return any(one.kind == "table" and one.system == system and one.id in (ERASURES, WISHES) for one in records)
 
 
 def _body(record: Record) -> Event | Decision:
     return decode_decision(record.body) if record.kind == "decision" else decode_event(record.body)
 
 
-def _requests(
-    records: Sequence[Record], bodies: Mapping[int, Event | Decision], *, features: FeatureSet
-) -> Iterator[_Request]:
-    """Yields each chain of corrections as one request, unless it was deleted in the end."""
+def _bodies(records: Sequence[Record]) -> dict[int, Event | Decision]:
+    """Returns seq → body of the events and decisions among records."""
+    return {record.seq: _body(record) for record in records if record.kind in ("event", "decision")}
+
+
+def _event_of(body: Event | Decision) -> Event:
+    return body.request if isinstance(body, Decision) else body
+
+
+def _chains(records: Sequence[Record], bodies: Mapping[int, Event | Decision]) -> dict[int, list[Record]]:
+    """Returns root → its records, of events and decisions."""
     chains: dict[int, list[Record]] = {}
     for record in records:
         if record.seq in bodies:
             chains.setdefault(record.root, []).append(record)
+    return chains
+
+
+def _requests(
+    chains: Mapping[int, Sequence[Record]], bodies: Mapping[int, Event | Decision], *, features: FeatureSet
+) -> Iterator[_Request]:
+    """Yields each chain of corrections as one request, unless it was deleted in the end."""
     for chain in chains.values():
-        first, last = bodies[chain[0].seq], bodies[chain[-1].seq]
-        event = last.request if isinstance(last, Decision) else last
+        first, event = bodies[chain[0].seq], _event_of(bodies[chain[-1].seq])
         if event.deleted:
             continue
         yield (
@@ -341,21 +461,21 @@ def _logged(decision: Decision, features: FeatureSet) -> Floats | None:
 
 def _with_features(
     requests: Sequence[_Request], features: FeatureSet, *, changes: Callable[[], list[Change]]
-) -> tuple[list[_Request], Floats]:
-    """Returns the requests whose features can be known, and their rows."""
-    rows = np.empty((len(requests), len(features.names)))
-    kept = np.ones(len(requests), np.bool_)
+) -> Floats:
+    """Returns the rows of requests, and notes which are too late for one; theirs are 0."""
+    rows = np.zeros((len(requests), len(features.names)))
     folded = []
     for place, request in enumerate(requests):
         if request.logged is None:
             folded.append(place)
         else:
-            rows[place] = request.logged
+            rows[place], request.logged = request.logged, None
     if folded:
         late, exact = fold_admissible(features, changes(), points=[requests[place].asked for place in folded])
-        kept[folded] = ~late
         rows[np.array(folded)[~late]] = exact
-    return [request for request, is_kept in zip(requests, kept.tolist(), strict=True) if is_kept], rows[kept]
+        for place, is_late in zip(folded, late.tolist(), strict=True):
+            requests[place].is_late = is_late
+    return rows
 
 
 class _Seen:

@@ -52,8 +52,8 @@ def fit_on_all(
 ) -> Model:
     """Returns a model of a kind that learnt from all requests of which anything was heard.
 
-    Twice from all, each open label as likely as the model before says, given what was heard; the first before them is
-    one of the time whose labels are complete.
+    Each open label is as likely as the model before says, given what was heard. Twice so where the model before is at
+    first one of complete labels; once where one is given that has been through this itself.
 
     Args:
         spec: the kind.
@@ -71,7 +71,7 @@ def fit_on_all(
     told = heard.odds != 1
     examples, odds = examples.take(told), heard.odds[told]
     rows, rng = model_rows(system, examples), np.random.default_rng(seed)
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if first is None else 1):
         labels = surmised(model.predict(rows), odds)
         if spec.surmises is None:
             labels = (rng.random(examples.n) < labels).astype(np.float64)

@@ -40,12 +40,15 @@ class Standards(msgspec.Struct, frozen=True, kw_only=True):
         worse_in_a_slice: how much more log score it may lose there, as a share of the champion's, ≥ 0.
         off: how far observed over predicted may be shown to lie from 1, as a factor less 1, > 0.
         least_positives: that have to have been told of since both models were made.
+        sure: confidence of the interval by which it has to be better. By which it must not be shown to be worse it is
+            always 95 %.
     """
 
     slices: tuple[str, ...] = ()
     worse_in_a_slice: float = 0.05
     off: float = 0.3
     least_positives: int = 20
+    sure: float = 0.95
 
 
 class Gated(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +108,8 @@ def weighed(seen: Unlearnt | UnlearntQuantities, money: WhatIf, *, standards: St
         return Gated(passes=False, because=(lacking,), rows=n, positives=positives, money=money.answer)
     then, now, ratios, claimed = rows.scored()
     together = clusters(rows.people, n=n, where="gate, people")
-    gain = ratio((now - then) * rows.weights, rows.weights, rows=together, where="gate").measured()
+    saved = ratio((now - then) * rows.weights, rows.weights, rows=together, where="gate")
+    gain, surely = saved.measured(), saved.measured(confidence=standards.sure)
     inside = dict(_rows_by_slice(rows, standards.slices))
     slices = dict(_slices(inside, (now - then) * rows.weights, weights=rows.weights, together=together))
     loss = float(np.average(now, weights=rows.weights))
@@ -116,11 +120,11 @@ def weighed(seen: Unlearnt | UnlearntQuantities, money: WhatIf, *, standards: St
         *told.worse_slices(slices, before, allowed=standards.worse_in_a_slice),
         *_uncalibrated(ratios, standards),
     )
-    better = gain.low > 0 or money.answer == "better"
-    why = against or (() if better else (f"it is not shown to be better: it saves {told.saved(gain)} a {rows.unit}",))
+    better = surely.low > 0 or money.answer == "better"
+    why = against or (() if better else (f"it is not shown to be better: it saves {told.saved(surely)} a {rows.unit}",))
     return Gated(
         passes=not why,
-        because=why or (f"it saves {told.saved(gain)} of {loss:.4g} a {rows.unit}; money: {money.answer}",),
+        because=why or (f"it saves {told.saved(surely)} of {loss:.4g} a {rows.unit}; money: {money.answer}",),
         rows=n,
         positives=positives,
         gain=gain,

@@ -10,6 +10,7 @@ import msgspec
 from decalog import admin, operations
 from decalog.challengers import ready, roll
 from decalog.deployment import Deployment
+from decalog.histories import Histories
 from decalog.home import Home
 from decalog.loop import BY, Hands, Loop, Move, plan_of
 from decalog.registry import Registry
@@ -123,16 +124,16 @@ def loop_of(home: Home, system: str, *, url: str = "", token: str = "") -> Loop:
         ConfigError: there is no such system, or it does not declare how its loop goes round.
     """
     found = find_system(system)
-    plan = plan_of(found)
+    plan, histories = plan_of(found), Histories()
 
     def train() -> str:
-        return operations.retrain(home, system, test_positives=plan.test_positives)
+        return operations.retrain(home, system, test_positives=plan.test_positives, histories=histories)
 
     if url:
         hands: Hands = Beside(home, found.name, train=train, url=url, token=token)
     else:
         hands = Alone(home, system, train=train)
-    return Loop(plan, hands, champion=operations.watched_champion)
+    return Loop(plan, hands, champion=operations.watched_champion, histories=histories)
 
 
 def turned(loop: Loop, home: Home, *, system: str) -> Iterator[Move]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -21,6 +22,13 @@ FUTURE_TOLERANCE_US = 5 * MINUTE
 """How far an event_time may lie ahead of the log's known_time: clocks of callers differ."""
 
 Keys = tuple[tuple[str, str], ...]
+
+
+class LogReader(Protocol):
+    """What a reading from the first record on needs of a log."""
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+        """Yields the durable records with start ≤ seq < stop, in order."""
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):

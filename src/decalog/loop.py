@@ -21,6 +21,7 @@ from decalog.deployment import Deployment
 from decalog.errors import ConfigError, DataError, ModelError
 from decalog.gate import Standards, gate
 from decalog.guardrails import FALLBACKS, Guardrail, Phase, Sight, phase_of, sight, words
+from decalog.histories import Followed, Histories
 from decalog.metrics import Measurement
 from decalog.monitoring import monitors_of
 from decalog.registry import SHORT, AliasChange, Artefact
@@ -140,10 +141,12 @@ class Loop:
         plan: how it goes round.
         hands: act for it.
         champion: deployment → what a watch measures from, `operations.watched_champion`.
+        histories: that its hands train on, so that the log is read once for both.
     """
 
-    def __init__(self, plan: LoopPlan, hands: Hands, *, champion: Any) -> None:
+    def __init__(self, plan: LoopPlan, hands: Hands, *, champion: Any, histories: Histories | None = None) -> None:
         self._plan, self._hands, self._champion_of = plan, hands, champion
+        self._histories = histories or Histories()
         self._again = 0  # nothing is trained before: the last try found too little to learn from
 
     def step(self, deployment: Deployment, now: int) -> Move | None:
@@ -153,6 +156,7 @@ class Loop:
             deployment: on the log as it is now.
             now: µs.
         """
+        deployment.reading = Followed(deployment.log, self._histories)
         seen = _Seen(deployment)
         last = seen.last
         if last is not None and not last.is_over:

@@ -39,6 +39,7 @@ from decalog.views import follow, last_position, snapshot_path, write_down
 if TYPE_CHECKING:
     from decalog.backfill import Backfilled
     from decalog.data.frames import Source
+    from decalog.histories import Histories
     from decalog.models.base import ModelSpec
     from decalog.tails import Champion
     from decalog.tiers import Tiers
@@ -143,20 +144,24 @@ def train_on_log(
         log.close()
 
 
-def retrain(home: Home, name: str, *, test_positives: int, seed: int = 0) -> str:
+def retrain(home: Home, name: str, *, test_positives: int, histories: Histories, seed: int = 0) -> str:
     """Trains on what the log of a home holds now, as a loop does, and returns the model's id.
 
     Args:
         home: of the deployment; its server may run.
         name: of the system.
         test_positives: see `TrainingPlan`.
+        histories: of its log that were read before.
         seed: of the training.
 
     Raises:
         DataError: the log holds too little.
     """
+    from decalog.histories import Followed
+
     with closing(home.reader()) as log:
         deployment = Deployment(home, name, log).as_served()
+        deployment.reading = Followed(log, histories)
         return _train(deployment, seed=seed, say=quiet, test_positives=test_positives, refit=True).model
 
 
@@ -570,7 +575,7 @@ def _train(
         at_us=SystemClock().now_us(),
         **planned,
     )
-    return train_system(system, deployment.log, registry=deployment.registry, plan=plan, truth=truth, say=say)
+    return train_system(system, deployment.reading, registry=deployment.registry, plan=plan, truth=truth, say=say)
 
 
 def _read_toml(path: Path, kind: type[Any]) -> Any:

@@ -6,12 +6,17 @@ after an action that lets the truth show, and only when the label has matured.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from decalog.events import Record
 from decalog.schema import Schema
+
+NEVER = 2**62
+"""When a label becomes known that silence cannot give."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -138,10 +143,39 @@ class LabelBook:
         if said is not None:
             return said
         went_on = {outcome.kind for _, outcome in said_of if outcome.value == 1}
-        is_observed = not acted or acted in self._observed_after or self._label.observed_by.get(acted) in went_on
+        is_observed = self.is_heard(acted) or self._label.observed_by.get(acted) in went_on
         if self._label.of:
             is_observed = decided + self._maturity_us > known_by  # what nobody has told by then nobody will
         return self._silence(decided=decided, is_observed=is_observed, known_by=known_by)
+
+    def says(self, ids: Iterable[str]) -> bool:
+        """Returns whether anything was ever said of a target, by one of its ids."""
+        return any(id_ in self._roots for id_ in ids)
+
+    def is_heard(self, acted: str) -> bool:
+        """Returns whether silence is evidence after an action, or after a plain event, ""."""
+        return not acted or acted in self._observed_after
+
+    def unsaid(
+        self, decided: npt.NDArray[np.int64], acted: Sequence[str], *, known_by: int
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], list[str]]:
+        """Returns what `label` gives of targets of which nothing was said: label, since when it holds, and why.
+
+        Args:
+            decided: µs, one a target.
+            acted: the actions that happened.
+            known_by: the moment, µs of known_time.
+
+        Returns:
+            NaN where nothing is known yet; when silence gives a label, µs, or NEVER; `LabelState.why`.
+        """
+        matures = decided + self._maturity_us
+        heard = np.array([self.is_heard(action) for action in acted], np.bool_)
+        is_over = matures <= known_by
+        observed = ~is_over if self._label.of else heard  # what nobody has told by then nobody will
+        names = np.where(observed, np.where(is_over, "silence", "immature"), "unobserved")
+        labels = np.where(observed & is_over, 0.0, np.nan)
+        return labels, np.where(observed | heard, matures, NEVER), names.tolist()
 
     def first_told(self, ids: Iterable[str]) -> int:
         """Returns when it was first said, µs of known_time, that a target is a positive; one is, as the pin knows it.

@@ -18,6 +18,7 @@ from decalog.decisions import Choice
 from decalog.evaluation import Outlook, Split, choices, measure, report, split
 from decalog.events import Event
 from decalog.examples import Examples, Floats
+from decalog.log import LogReader
 from decalog.metrics import Measurement
 from decalog.models.base import Model, ModelSpec, QuantitySet
 from decalog.policy import Policy
@@ -28,7 +29,6 @@ from decalog.reports import Contender, Role
 from decalog.system import System, load
 from decalog.training import (
     Fitted,
-    LogReader,
     Say,
     TrainingPlan,
     TrainingResult,

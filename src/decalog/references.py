@@ -25,7 +25,7 @@ from decalog.statistics.drift import (
     Categories,
     Grid,
     Numbers,
-    compare,
+    effects,
     numbers,
     overdispersion,
     reference_of_categories,
@@ -291,12 +291,9 @@ def _categories(name: str, values: list[str | None], days: Sequence[slice]) -> C
 
 def _worst(grid: Grid, counts: Int64s, *, parts: Sequence[Int64s]) -> dict[str, float]:
     """Returns the largest effects of the days that have enough rows."""
-    worst: dict[str, float] = {}
-    for part in parts:
-        if np.sum(part) >= LEAST_ROWS:
-            for shift in compare(grid, counts, current=part):
-                worst[shift.kind] = max(shift.effect, worst.get(shift.kind, 0.0))
-    return worst
+    enough = [part for part in parts if np.sum(part) >= LEAST_ROWS]
+    found = effects(grid, counts, parts=enough) if enough else {}
+    return {kind: max(0.0, float(np.max(each))) for kind, each in found.items() if len(each)}
 
 
 def _outside(days: Sequence[Floats]) -> float:

@@ -17,6 +17,7 @@ import numpy as np
 from decalog.evaluation import described, measure
 from decalog.examples import Floats
 from decalog.impressions import ImpressionHistory
+from decalog.log import LogReader
 from decalog.models.base import Model, ModelSpec, SlateSet
 from decalog.policy import Policy
 from decalog.references import Reference, Seen, public_values, reference_of
@@ -26,7 +27,6 @@ from decalog.slate_metrics import Ranked
 from decalog.system import System, load
 from decalog.training import (
     Fitted,
-    LogReader,
     Say,
     TrainingPlan,
     TrainingResult,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from decalog.log import LogReader
 from decalog.quantity_training import train_quantities
 from decalog.registry import Registry
 from decalog.slate_training import train_slates
 from decalog.system import System
-from decalog.training import LogReader, Say, TrainingPlan, TrainingResult, Truth, quietly, train
+from decalog.training import Say, TrainingPlan, TrainingResult, Truth, quietly, train
 
 
 def train_system(

@@ -29,9 +29,10 @@ from decalog.evaluation import (
     report,
     split,
 )
-from decalog.events import Record
 from decalog.examples import Examples, Floats, History
 from decalog.fitting import fit_on_all, model_rows, training_set
+from decalog.histories import history_of
+from decalog.log import LogReader
 from decalog.models.base import Model, ModelSpec
 from decalog.references import REFERENCE, Reference, Seen, flows_of, public_values, reference_of
 from decalog.registry import DECLARED, SIBLING, Manifest, Pin, Registry
@@ -48,13 +49,6 @@ Truth = Callable[[str], Sequence[float]]
 Say = Callable[[str], None]
 _MOST_TESTED = 1 / 3
 _HELD_BACK = 60
-
-
-class LogReader(Protocol):
-    """What training needs of a log."""
-
-    def read(self, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-        """Yields the durable records with start ≤ seq < stop, in order."""
 
 
 class Pinned(Protocol):
@@ -174,10 +168,10 @@ def train(
     chosen = chosen_kind(system, plan)
     say("joining requests with their outcomes")
     with uncollected():
-        history = History(log.read(0, plan.position), system.schema, features=system.features)
+        history = history_of(log, system, position=plan.position)
         parts = _parts(history, plan)
     outlook = _outlook(system, plan, head=chosen.head)
-    models, contenders = _contend(system, parts, outlook=outlook, truth=truth, say=say)
+    models, contenders = _contend(system, parts, outlook=outlook, refit=plan.refit, truth=truth, say=say)
     fitted = Fitted(models[chosen.name], parts.trained_at)
     if plan.refit:
         say(f"fitting {chosen.name} to all that is known")
@@ -307,15 +301,16 @@ def _outlook(system: System, plan: TrainingPlan, *, head: str) -> Outlook:
 
 
 def _contend(
-    system: System, parts: Split, *, outlook: Outlook, truth: Truth | None, say: Say
+    system: System, parts: Split, *, outlook: Outlook, refit: bool, truth: Truth | None, say: Say
 ) -> tuple[dict[str, Model], tuple[Contender, ...]]:
-    """Returns every kind of model, fitted, and what every contender is worth on the test part."""
+    """Returns kind → the model, fitted, and what every contender is worth on the test part."""
     data = training_set(system, parts.train)
     rows = model_rows(system, parts.test)
-    contenders, models = [do_nothing(parts.test, outlook)], {}
+    contenders, models = [do_nothing(parts.test, outlook)], dict[str, Model]()
     for spec in system.models:
         say(f"fitting {spec.name}")
-        models[spec.name] = spec.fit(data, outlook.seed)
+        fit = spec.surmises if refit and spec.surmises else spec.fit  # the report is of what `fit_on_all` fits again
+        models[spec.name] = fit(data, outlook.seed)
         role: Role = "baseline" if spec.baseline else "model"
         predictions = models[spec.name].predict(rows)
         contenders.append(contender(spec.name, role, test=parts.test, predictions=predictions, outlook=outlook))

@@ -24,6 +24,7 @@ from decalog.errors import ConfigError, near
 from decalog.evaluation import Outlook, complete_until, replayed
 from decalog.examples import Examples, Floats, History
 from decalog.fitting import model_rows
+from decalog.histories import history_of
 from decalog.impressions import subject_of
 from decalog.metrics import Int64s
 from decalog.models.base import Model
@@ -375,9 +376,7 @@ class _Predicted(NamedTuple):
 def _histories(asked: Asked) -> Mapping[str, History]:
     """Returns feature set → the log by it."""
     return {
-        side.system.features.version: History(
-            asked.deployment.log.read(), side.system.schema, features=side.system.features
-        )
+        side.system.features.version: history_of(asked.deployment.reading, side.system)
         for side in (asked.now, asked.then)
     }
 
@@ -407,9 +406,10 @@ def _predicted(side: Side, history: History, *, since: int, last: int, is_one: b
     # As many of those that are complete, and all that came after them.
     complete = np.flatnonzero(there & (now.times < complete_until(now)))[-last:]
     rows = now.take(there & (now.times >= (now.times[complete[0]] if len(complete) else 0)))
-    predictions = side.model.predict(model_rows(side.system, rows))
-    was_told = np.isfinite(rows.predicted) & is_one
-    return _Predicted(rows, np.where(was_told, rows.predicted, predictions))
+    untold = ~(np.isfinite(rows.predicted) & is_one)
+    predictions = rows.predicted.copy()
+    predictions[untold] = side.model.predict(model_rows(side.system, rows)[untold])
+    return _Predicted(rows, predictions)
 
 
 def _replay(side: Side, predicted: _Predicted) -> Replay:

@@ -102,6 +102,27 @@ def test_across_parts_the_level_is_that_of_all_of_them() -> None:
     assert across == pytest.approx(np.mean(quiet), rel=0.1)
 
 
+def test_of_rare_positives_a_draw_of_the_negatives_tells_as_much_and_the_level_stays() -> None:
+    data, fresh = training_set(40_000), training_set(10_000, seed=50)
+    rare = (np.random.default_rng(3).random(40_000) < 0.04 * truth(data.rows)).astype(np.float64)
+    data, p = msgspec.structs.replace(data, labels=rare), 0.04 * truth(fresh.rows)
+    loss = {}
+    for negatives in (0, 8):
+        model = boosted.fit(data, 1, params=SMALL, folds=3, negatives=negatives)
+        assert np.mean(model.predict(data.rows)) == pytest.approx(np.mean(rare), rel=0.1)
+        found = model.predict(fresh.rows)
+        loss[negatives] = -float(np.mean(p * np.log(found) + (1 - p) * np.log(1 - found)))
+    assert loss[8] == pytest.approx(loss[0], rel=0.01)
+
+
+def test_few_negatives_are_all_learnt_from(tmp_path: Path) -> None:
+    data = training_set(2_000)
+    for name, negatives in (("all", 0), ("drawn", 60)):
+        (tmp_path / name).mkdir()
+        boosted.fit(data, 1, params=SMALL, negatives=negatives).save(tmp_path / name)
+    assert (tmp_path / "all" / boosted.FILE).read_bytes() == (tmp_path / "drawn" / boosted.FILE).read_bytes()
+
+
 def test_labels_may_be_probabilities() -> None:
     data, fresh = training_set(4_000), training_set(2_000, seed=50)
     sure = msgspec.structs.replace(data, labels=np.where(np.arange(4_000) % 50, truth(data.rows), data.labels))

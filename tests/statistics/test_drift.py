@@ -15,6 +15,7 @@ from decalog.statistics.drift import (
     Shift,
     categories,
     compare,
+    effects,
     jensen_shannon,
     numbers,
     overdispersion,
@@ -327,3 +328,33 @@ def test_days_of_few_rows_that_differ_are_seen_as_well() -> None:
     assert overdispersion(alike) < 1.3
     assert overdispersion(apart) > 5
     assert overdispersion([[5, 0], [7, 0]]) == 1.0
+
+
+@pytest.mark.parametrize("nulls", [0.0, 0.3])
+@pytest.mark.parametrize("is_text", [False, True])
+def test_effects_of_many_parts_are_those_of_each(*, is_text: bool, nulls: float) -> None:
+    rng = np.random.default_rng(4)
+
+    def drawn(shift: float) -> Any:
+        values = rng.normal(shift, 1, 300)
+        values[rng.random(300) < nulls] = np.nan
+        return [None if np.isnan(one) else f"v{one:.0f}" for one in values] if is_text else values
+
+    parts = [drawn(shift) for shift in (0.0, 0.3, 4.0)]
+    first = [*parts[0], *parts[1]] if is_text else np.concatenate(parts[:2])
+    grid: Grid = categories("a", first) if is_text else numbers("a", first)
+    counts = [grid.count(part) for part in parts]
+    reference = grid.count(first)
+    together = effects(grid, reference, parts=counts)
+    each = [{one.kind: one.effect for one in compare(grid, reference, current=count)} for count in counts]
+    assert {kind: found.tolist() for kind, found in together.items()} == {
+        kind: [one[kind] for one in each] for kind in each[0]
+    }
+
+
+def test_a_part_without_any_value_has_an_effect_on_nulls_alone() -> None:
+    grid = numbers("a", np.arange(100.0))
+    counts = [grid.count(np.arange(100.0)), grid.count(np.full(40, np.nan))]
+    found = effects(grid, counts[0], parts=counts)
+    assert found["nulls"].tolist() == [0.0, 1.0]
+    assert len(found["distribution"]) == len(found["new values"]) == 1

@@ -11,10 +11,11 @@ import math
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from decalog.errors import ConfigError, DataError, ModelError, near
 from decalog.models import calibration
@@ -24,6 +25,10 @@ from decalog.models.rows import check_binary, checked
 
 FORMAT = "lightgbm"
 FILE = "model.txt"
+_FAINT = 0.01
+"""Below which a label counts as a negative where these are thinned."""
+
+Int64s = npt.NDArray[np.int64]
 
 
 class BoostedParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +114,35 @@ class Boosted:
         }
 
 
-def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None, folds: int = 0) -> Boosted:
+class _Rows(NamedTuple):
+    """What trees are grown on; `weights` is how many rows each stands for, by which the level is fitted.
+
+    Parts of rows that are `binned` share their bins: to make these costs as much as to grow the trees.
+    """
+
+    rows: Floats
+    labels: Floats
+    weights: Floats | None = None
+    binned: Any = None
+
+    def take(self, part: Int64s) -> _Rows:
+        """Returns some of them."""
+        weights = None if self.weights is None else self.weights[part]
+        binned = None if self.binned is None else self.binned.subset(part)
+        return _Rows(self.rows[part], self.labels[part], weights, binned)
+
+    def dataset(self, settings: dict[str, Any]) -> Any:
+        """Returns them as LightGBM learns from them."""
+        import lightgbm  # seconds: only training pays them
+
+        if self.binned is not None:
+            return self.binned
+        return lightgbm.Dataset(self.rows, self.labels, params=settings)
+
+
+def fit(
+    data: TrainingSet, seed: int, *, params: BoostedParams | None = None, folds: int = 0, negatives: int = 0
+) -> Boosted:
     """Returns trees fitted to a training set; the same inputs and seed give the same bytes.
 
     Labels may lie between 0 and 1: such a row counts as so much of a positive, and as a negative for the rest.
@@ -120,6 +153,9 @@ def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None, fo
         params: chosen before the fit.
         folds: where ≥ 2, the calibration is fitted to all rows, cut into so many parts in time, each scored by trees
             that were grown on the others; else to the held-out part, whose level is that of a few weeks.
+        negatives: where above 0, at most so many a positive are learnt from, drawn: what tells is the positives (He et
+            al., "Practical lessons from predicting clicks on ads", ADKDD 2014). The calibration, in which each counts
+            for as many as it stands for, sets the level.
 
     Raises:
         DataError: labels are not in [0, 1], or the part before the held-out one lacks one of them.
@@ -138,45 +174,61 @@ def fit(data: TrainingSet, seed: int, *, params: BoostedParams | None = None, fo
     settings = lightgbm_settings(data.names, seed, params=chosen)
     if np.any((data.labels > 0) & (data.labels < 1)):
         settings |= {"objective": "cross_entropy", "metric": "cross_entropy"}
-    # Row after row, as LightGBM reads them: it would make a copy for each of its three data sets.
-    data = msgspec.structs.replace(data, rows=np.ascontiguousarray(data.rows, np.float64))
-    text, trees = _grow_until_late(data, settings, params=chosen, split=split)
+    rows, split = _thinned(data, negatives, seed=seed, split=split)
     if folds > 1:
-        scores, labels = _across(data, settings, trees=trees, folds=folds), data.labels
+        rows = rows._replace(binned=rows.dataset(settings))
+    text, trees = _grow_until_late(rows, settings, params=chosen, split=split)
+    if folds > 1:
+        scores, told = _across(rows, settings, trees=trees, folds=folds), rows
     else:
-        scores, labels = NativeBooster(text).scores(data.rows[split:]), data.labels[split:]
+        told = rows.take(np.arange(split, len(rows.labels)))
+        scores = NativeBooster(text).scores(told.rows)
     fit_curve = calibration.fit_isotonic if chosen.calibration == "isotonic" else calibration.fit_sigmoid
-    return Boosted(_grow(data, settings, trees=trees), fit_curve(scores, labels), chosen)
+    curve = fit_curve(scores, told.labels, weights=told.weights)
+    return Boosted(_grow(rows, settings, trees=trees), curve, chosen)
 
 
-def _grow_until_late(
-    data: TrainingSet, settings: dict[str, Any], *, params: BoostedParams, split: int
-) -> tuple[bytes, int]:
+def _thinned(data: TrainingSet, negatives: int, *, seed: int, split: int) -> tuple[_Rows, int]:
+    """Returns the rows that are learnt from, of what is surely or nearly negative a draw; and where the split is then.
+
+    Row after row, as LightGBM reads them: it would make a copy for each of its three data sets.
+    """
+    faint = data.labels < _FAINT
+    share = negatives * float(np.sum(data.labels[~faint])) / max(int(np.sum(faint)), 1)
+    if not 0 < share < 1:
+        return _Rows(np.ascontiguousarray(data.rows, np.float64), data.labels), split
+    kept = np.flatnonzero(~faint | (np.random.default_rng(seed).random(len(faint)) < share))
+    rows = np.ascontiguousarray(data.rows[kept], np.float64)
+    weights = np.where(faint[kept], 1 / share, 1.0)
+    return _Rows(rows, data.labels[kept], weights), int(np.searchsorted(kept, split))
+
+
+def _grow_until_late(data: _Rows, settings: dict[str, Any], *, params: BoostedParams, split: int) -> tuple[bytes, int]:
     """Returns trees grown on the rows before the split, and how many were best on those after it."""
-    import lightgbm  # seconds: only training pays them
+    import lightgbm
 
-    early = lightgbm.Dataset(data.rows[:split], data.labels[:split], params=settings)
-    late = early.create_valid(data.rows[split:], data.labels[split:])
+    first, last = data.take(np.arange(split)), data.take(np.arange(split, len(data.labels)))
+    early = first.dataset(settings)
+    late = last.binned or early.create_valid(last.rows, last.labels)
     stop = lightgbm.early_stopping(params.patience, verbose=False)
     booster = lightgbm.train(settings, early, params.trees, valid_sets=[late], callbacks=[stop])
     return model_text(booster, booster.best_iteration), int(booster.best_iteration)
 
 
-def _grow(data: TrainingSet, settings: dict[str, Any], *, trees: int) -> bytes:
+def _grow(data: _Rows, settings: dict[str, Any], *, trees: int) -> bytes:
     """Returns as many trees grown on all rows: the latest are the likest to what comes next."""
     import lightgbm
 
-    return model_text(lightgbm.train(settings, lightgbm.Dataset(data.rows, data.labels, params=settings), trees), trees)
+    return model_text(lightgbm.train(settings, data.dataset(settings), trees), trees)
 
 
-def _across(data: TrainingSet, settings: dict[str, Any], *, trees: int, folds: int) -> Floats:
+def _across(data: _Rows, settings: dict[str, Any], *, trees: int, folds: int) -> Floats:
     """Returns the score of each row by trees that have not seen it, nor what stood beside it in time."""
     n = len(data.labels)
     scores, cuts = np.empty(n), [n * place // folds for place in range(folds + 1)]
     for first, end in pairwise(cuts):
         others = np.r_[0:first, end:n]
-        rest = msgspec.structs.replace(data, rows=data.rows[others], labels=data.labels[others])
-        scores[first:end] = NativeBooster(_grow(rest, settings, trees=trees)).scores(data.rows[first:end])
+        scores[first:end] = NativeBooster(_grow(data.take(others), settings, trees=trees)).scores(data.rows[first:end])
     return scores
 
 

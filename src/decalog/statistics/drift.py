@@ -211,6 +211,32 @@ def compare(grid: Grid, reference: Int64s, *, current: Int64s, inflation: float 
     return _distribution(grid, before, current=now, inflation=inflation), nulls, new
 
 
+def effects(grid: Grid, reference: Int64s, *, parts: npt.ArrayLike) -> dict[Kind, Floats]:
+    """Returns the effects that `compare` finds between a reference and each of many parts, without its tests.
+
+    Args:
+        grid: of the feature.
+        reference: counts of its cells then.
+        parts: parts × cells, counts, rows in each.
+
+    Returns:
+        Kind of shift → its effect in each part; in those that have any value, but for nulls.
+    """
+    counts = np.asarray(parts, np.int64).reshape(-1, grid.known + 1)
+    nulls = np.abs(_share_of(counts, (-1,)) - _share_of(reference, (-1,)))
+    before, now = reference[: grid.known].astype(np.float64), counts[:, : grid.known].astype(np.float64)
+    now = now[np.any(now, axis=1)]
+    if not np.any(before):
+        return {"nulls": nulls}
+    new = np.abs(_share_of(now, grid.new) - _share_of(before, grid.new))
+    return {"distribution": _stability(before, now) - _usual_stability(before, now), "nulls": nulls, "new values": new}
+
+
+def _share_of(counts: npt.NDArray[Any], cells: tuple[int, ...]) -> Floats:
+    """Returns which share of the rows lies in some cells."""
+    return np.asarray(np.sum(counts[..., list(cells)], axis=-1) / np.sum(counts, axis=-1))
+
+
 def overdispersion(parts: npt.ArrayLike) -> float:
     """Returns how much more counts vary from part to part (day to day, say) than those of independent rows; ≥ 1.
 
@@ -254,11 +280,9 @@ def overdispersion(parts: npt.ArrayLike) -> float:
 
 def _distribution(grid: Grid, reference: Floats, *, current: Floats, inflation: float) -> Shift:
     rows, more = float(np.sum(reference)), float(np.sum(current))
-    # PSI over 1 / rows + 1 / rows is a χ² where nothing drifts (Yurdakul, thesis, Western Michigan University, 2018).
-    filled = int(np.sum(reference + current > 0))
     measures = {
         "psi": population_stability(reference, current),
-        "psi_expected": (filled - 1) * (1 / rows + 1 / more) * inflation,
+        "psi_expected": float(_usual_stability(reference, current)) * inflation,
         "jensen_shannon": jensen_shannon(reference, current),
     }
     statistic, freedom = _likelihood_ratio(reference, current)
@@ -352,8 +376,22 @@ def population_stability(reference: Floats, current: Floats) -> float:
     >>> round(population_stability(np.array([500.0, 500.0]), np.array([600.0, 400.0])), 4)
     0.0405
     """
-    p, q = ((counts + 0.5) / np.sum(counts + 0.5) for counts in (reference, current))
-    return float(np.sum((q - p) * np.log(q / p)))
+    return float(_stability(reference, current))
+
+
+def _stability(reference: Floats, current: Floats) -> Floats:
+    """Returns the index of one row of counts and another, or each of many."""
+    p, q = ((counts + 0.5) / np.sum(counts + 0.5, axis=-1, keepdims=True) for counts in (reference, current))
+    return np.asarray(np.sum((q - p) * np.log(q / p), axis=-1))
+
+
+def _usual_stability(reference: Floats, current: Floats) -> Floats:
+    """Returns what the index is where nothing drifts.
+
+    PSI over 1 / rows + 1 / rows is a χ² then (Yurdakul, thesis, Western Michigan University, 2018).
+    """
+    filled = np.sum(reference + current > 0, axis=-1)
+    return np.asarray((filled - 1) * (1 / np.sum(reference) + 1 / np.sum(current, axis=-1)))
 
 
 def jensen_shannon(reference: Floats, current: Floats) -> float:

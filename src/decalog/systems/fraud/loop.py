@@ -57,4 +57,6 @@ LOOP = LoopPlan(
         _taken(REVIEW),
     ),
     standards=Standards(slices=("channel",)),
+    # A drift that stands asks for a training again and again, which learns hardly more than the last one.
+    rest="4d",
 )
