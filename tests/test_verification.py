@@ -263,6 +263,16 @@ def test_index_keys_of_a_plain_event_are_its_own() -> None:
     assert index_keys(Record(1, 0, 3, "event", "s", 0, 0, "e", b"", 1, "", body)) == (("request", "s/e"), ("root", "1"))
 
 
+def test_damage_that_is_no_text_is_told(sound_home: Path, tmp_path: Path) -> None:
+    shutil.copytree(sound_home / "log", tmp_path / "log")
+    shutil.copy(sound_home / "vault.sqlite", tmp_path / "vault.sqlite")
+    path = tmp_path / "log" / "0.sqlite"
+    content = path.read_bytes()
+    assert b"CREATE TABLE records" in content
+    path.write_bytes(content.replace(b"CREATE TABLE records", b"CREATE \xceABLE records"))
+    assert "0.sqlite: it cannot be opened" in bad(verify(tmp_path))["chain"]
+
+
 @given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 def test_any_byte_flipped_in_the_file_is_found_or_changes_nothing(
     sound_home: Path, sound_end: tuple[int, str], tmp_path_factory: pytest.TempPathFactory, place: float, flip: int

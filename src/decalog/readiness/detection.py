@@ -244,7 +244,7 @@ def _ears(system: System) -> tuple[System, System, System]:
     """Returns the system; one whose monitors may not alarm; and one that finds fault with every action."""
     usual = monitors_of(system)[0]
     cry = msgspec.structs.replace(
-        usual, name="cry", watches="action", of=system.schema.actions, alert="above", level=0.5, window="1d"
+        usual, name="cry", watches="action", of=system.schema.actions, alert="above", level=0.05, window="1d"
     )
     deaf = msgspec.structs.replace(system, false_alarms_a_week=-1.0)
     return system, deaf, msgspec.structs.replace(system, monitors=(*system.monitors, cry))

@@ -63,7 +63,7 @@ def connect(path: Path, *, writer: bool, tables: str = "") -> sqlite3.Connection
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         # A reader holds the file from here on, so that a writer that failed is not the last to close it.
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
         if connection is not None:
             connection.close()
         raise _unopened(path, error, writer=writer) from None
