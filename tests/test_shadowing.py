@@ -132,6 +132,9 @@ def test_it_says_whether_the_challengers_trees_part_what_is_asked(made: Served) 
     assert found[1.0].unmet == {}
     assert found[100.0].unmet == {"amount": pytest.approx(1.0)}
     assert "amount" in found[100.0].against(0.99)[0]
+    asked = asked_of(made.deployment, Change(candidate=of_amounts(made, unit=100.0)))
+    alike = asked._replace(now=asked.now._replace(model=asked.then.model))
+    assert shadowed(alike, last=400).unmet == {}, "the champion's trees do not meet them either"
     few = shadowed(asked_of(made.deployment, Change(candidate=of_amounts(made, unit=100.0))), last=399)
     assert few.unmet == {}
 

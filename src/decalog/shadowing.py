@@ -60,8 +60,9 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
         saves: minor units a thousand decisions that the changes are worth by the challenger's own predictions.
         predicted: head → mean prediction of what was chosen, (champion's, challenger's).
         claims: what the challenger claims to know of what was chosen, as a share of what the champion does.
-        unmet: feature that the challenger's trees part mostly where none of these requests is → its part of what they
-            gained, the largest first; empty of a model without trees, and of few candidates.
+        unmet: feature that the challenger's trees part mostly where none of these requests is, and the champion's do
+            not → its part of what they gained, the largest first; empty of a model without trees, and of few
+            candidates.
     """
 
     decisions: int
@@ -154,7 +155,7 @@ class _Met:
     """What the challenger's trees met so far: features of some candidates of each decision."""
 
     def __init__(self, asked: Asked) -> None:
-        self._splits = splits_of(asked.then.model)
+        self._splits, self._before = splits_of(asked.then.model), splits_of(asked.now.model)
         self._names = asked.then.system.features.names_for("model")
         self._rows: list[Floats] = []
 
@@ -166,7 +167,10 @@ class _Met:
     def unmet(self) -> dict[str, float]:
         if self._splits is None or sum(map(len, self._rows)) < _LEAST_PARTED:
             return {}
-        found = self._splits.unmet(np.concatenate(self._rows))
+        rows = np.concatenate(self._rows)
+        # Two days have two weekdays: what the champion's trees do not meet either is of the requests, not of a unit.
+        usual = {} if self._before is None else self._before.unmet(rows)
+        found = {place: part for place, part in self._splits.unmet(rows).items() if place not in usual}
         return {self._names[place]: found[place] for place in sorted(found, key=lambda place: -found[place])}
 
 

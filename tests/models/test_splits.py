@@ -47,6 +47,9 @@ def test_splits_are_those_of_lightgbm(model: Boosted) -> None:
 def test_rows_of_the_same_kind_are_parted_and_others_are_not(model: Boosted) -> None:
     rows = draw_rows(2_000, seed=9)
     assert unmet(model, rows) == {}
+    same = rows.copy()
+    same[:, 0] = 50.0  # as a weekday in one night
+    assert unmet(model, same) == {}
     far = unmet(model, rows + np.array([50.0, 0.0, 0.0, 50.0]))  # one never said anything
     assert list(far) == ["amount"]
     assert 0.4 < far["amount"] < 0.9
@@ -56,7 +59,7 @@ def test_rows_of_the_same_kind_are_parted_and_others_are_not(model: Boosted) -> 
 @pytest.mark.parametrize(("few", "is_unmet"), [(2, True), (20, False)])
 def test_a_row_or_two_do_not_count(few: int, is_unmet: bool) -> None:
     splits = Splits(np.array([0]), np.array([0.5]), np.array([1.0]))
-    rows = np.zeros((1_000, 1))
+    rows = np.linspace(0.0, 0.4, 1_000)[:, None]
     rows[:few] = 1.0
     assert LEAST_SIDE * len(rows) == 5
     assert splits.unmet(rows) == ({0: 1.0} if is_unmet else {})

@@ -34,6 +34,8 @@ class Splits(NamedTuple):
     def unmet(self, rows: Floats) -> dict[int, float]:
         """Returns the features most of whose splits do not part other rows, with their part of what all splits gained.
 
+        What is the same in nearly all rows, as the weekday of one night is, says nothing of units, and is left out.
+
         Args:
             rows: float64, n × features of use `model`; at least one.
         """
@@ -44,7 +46,7 @@ class Splits(NamedTuple):
             np.bincount(self.columns, weights, minlength=rows.shape[1])
             for weights in (self.shares, self.shares * parts)
         )
-        return {place: float(gained[place]) for place in np.flatnonzero(here < gained / 2).tolist()}
+        return {place: float(gained[place]) for place in np.flatnonzero((here < gained / 2) & (low < high)).tolist()}
 
 
 def splits_of(model: object) -> Splits | None:
