@@ -116,10 +116,10 @@ def protected_ratio(subject: Subject, fault: str) -> Measured:
 
 
 def _stand_in(subject: Subject) -> tuple[str]:
-    """Returns the public entity of the largest groups, in which a fault is seeded where nothing is protected."""
+    """Returns the public entity of the largest second group, in which a fault is seeded where nothing is protected."""
     made = subject.fact("decided", lambda: _decided(subject))
     public = [one.name for one in subject.system.schema.request.entities if one.privacy == "public"]
-    return (min(public, key=lambda name: len({one.request.attributes.get(name) for one in made})),)
+    return (max(public, key=lambda of: sorted(Counter(d.request.attributes.get(of) for d in made).values())[-2:-1]),)
 
 
 def _decided(subject: Subject) -> list[Decision]:
