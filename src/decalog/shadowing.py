@@ -161,8 +161,9 @@ class _Met:
 
     def take(self, case: Case) -> None:
         if self._splits is not None:
-            rows = np.column_stack([case.columns[name] for name in self._names])
-            self._rows.append(rows[:: -(-len(rows) // _A_DECISION)])
+            columns = [case.columns[name] for name in self._names]
+            stride = -(-len(columns[0]) // _A_DECISION)
+            self._rows.append(np.column_stack([column[::stride] for column in columns]))
 
     def unmet(self) -> dict[str, float]:
         if self._splits is None or sum(map(len, self._rows)) < _LEAST_PARTED:

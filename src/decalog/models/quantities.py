@@ -426,10 +426,7 @@ def _grow(bare: QuantityModel, data: QuantitySet, *, seed: int, trees: int) -> b
 
 
 def _settings(data: QuantitySet, seed: int, params: QuantityParams) -> dict[str, Any]:
-    return lightgbm_settings(data.names, seed, params=params) | {
-        "objective": "poisson",
-        "metric": "poisson",
-    }
+    return lightgbm_settings(data.names, seed, params=params) | {"objective": "poisson", "metric": "poisson"}
 
 
 def _dataset(bare: QuantityModel, data: QuantitySet, settings: dict[str, Any]) -> Any:
