@@ -81,9 +81,9 @@ ROOMS = {
     **dict.fromkeys(("quantities.py", "quantity_training.py", "quantity_metrics.py"), "quantities"),
     "whatif_quantities.py": "quantities",
 }
-ROOM_LINES = {"privacy": 2_000, "readiness": 2_500, "control room": 4_000, "conformance": 3_000, "quantities": 1_000}
-"""Each can be deleted without touching a decision; docs/decisions/0044 and 0049 say why they are counted apart."""
-SHARED_LINES = 38_000
+ROOM_LINES = {"privacy": 2_000, "readiness": 2_600, "control room": 4_000, "conformance": 3_000, "quantities": 1_000}
+"""Each can be deleted without touching a decision; docs/decisions/0044, 0049, 0060 say why they are counted apart."""
+SHARED_LINES = 38_500
 """What belongs to no system, together."""
 SYSTEM_LINES = 3_000
 WIRE_LINES = 1_000
@@ -456,7 +456,7 @@ def test_shared_lines_that_grew_too_many_are_found(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("module", "most"), [("privacy/erasure.py", 2_000), ("cli_check.py", 2_500), ("control_room/pages.py", 4_000)]
+    ("module", "most"), [("privacy/erasure.py", 2_000), ("cli_check.py", 2_600), ("control_room/pages.py", 4_000)]
 )
 def test_a_room_of_its_own_has_a_budget_of_its_own(module: str, most: int) -> None:
     names = {finding.budget for finding in judge_package([source_of(lines_of(most + 1), module=module)])}

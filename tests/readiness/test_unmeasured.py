@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,7 +24,7 @@ from decalog.home import Home
 from decalog.metrics import Measurement
 from decalog.readiness import detection, faults, integrity, latency
 from decalog.readiness.loads import Ran
-from decalog.readiness.machine import Machine
+from decalog.readiness.machine import Machine, Pulse
 from decalog.readiness.serve import Load, load
 from decalog.readiness.slo import FILE
 from decalog.readiness.subject import Subject
@@ -141,6 +143,7 @@ def ran(p99_ms: float = 5.0, **changes: Any) -> Ran:
         cpu_ms=1.0,
         resident=2**20,
         others=0.0,
+        stall=0.1,
         start_s=1.0,
         models=("a", "b"),
         rate=20.0,
@@ -159,17 +162,20 @@ def loaded(subject: Subject, name: str, made: Ran | DecalogError, monkeypatch: p
     return check_of(name).measure(subject, "")
 
 
-def test_a_limit_that_is_missed_on_a_machine_that_others_use_says_nothing(
-    subject: Subject, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("changes", "said"), [({"others": 0.6}, "used 60% "), ({"stall": 0.7}, "took 70% of the")])
+def test_a_limit_that_is_missed_on_a_machine_that_others_use_or_that_stalls_says_nothing(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch, changes: dict[str, float], said: str
 ) -> None:
     subject.slo.limits["p99_ms"] = 2.0
     assert loaded(subject, "p99", ran(), monkeypatch).value == 5.0
     subject.kept.clear()
     with pytest.raises(DataError) as caught:
-        loaded(subject, "p99", ran(others=0.6), monkeypatch)
-    assert "p99 5.0 ms while other processes used 60% of this machine's CPU. Expected at most 25%" in str(caught.value)
+        loaded(subject, "p99", ran(**changes), monkeypatch)
+    assert "p99 5.0 ms while " in str(caught.value)
+    assert said in str(caught.value)
+    assert "Expected at most 25% and 50%" in str(caught.value)
     subject.slo.limits["p99_ms"] = 5_000.0
-    assert loaded(subject, "p99", ran(others=0.6), monkeypatch).value == 5.0
+    assert loaded(subject, "p99", ran(**changes), monkeypatch).value == 5.0
 
 
 def test_unanswered_requests_break_the_promise_whatever_the_rest_took(
@@ -264,6 +270,23 @@ def test_growth_and_memory_are_reckoned_from_a_tenth_and_the_whole(
 def test_what_others_do_is_told_from_what_this_process_does() -> None:
     machine = Machine()
     assert 0.0 <= machine.others() <= 1.0
+
+
+def test_a_pulse_tells_how_long_the_machine_and_its_disk_take_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulse, synced = Pulse(), threading.Event()
+    assert pulse.p99_ms == 0.0
+
+    def slow_disk(_: int) -> None:
+        time.sleep(0.03)
+        synced.set()
+
+    monkeypatch.setattr(os, "fsync", slow_disk)
+    with pulse.beating(tmp_path):
+        assert synced.wait(60)
+    assert pulse.p99_ms >= 30.0
+    assert not list(tmp_path.iterdir())
 
 
 # ---- the running server ----

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from decalog.errors import DataError, LogUnavailableError
 from decalog.home import Home
 from decalog.readiness.checks import Measured
-from decalog.readiness.loads import OTHERS, Ran, at_declared
+from decalog.readiness.loads import OTHERS, STALL, Ran, at_declared
 from decalog.readiness.subject import Subject, twin_of
 from decalog.registry import Registry
 
@@ -156,13 +156,14 @@ def undisturbed(ran: Ran) -> None:
     """Returns if the machine was there for the load.
 
     Raises:
-        DataError: others used so much of it that a missed limit says nothing.
+        DataError: others used so much of it, or it stalled so long by itself, that a missed limit says nothing.
     """
-    if ran.others > OTHERS:
+    if ran.others > OTHERS or ran.stall > STALL:
+        took = f"others used {ran.others:.0%} of the CPU and a bare sync took {ran.stall:.0%} of the limit (p99)"
         raise DataError(
             where="load of the check",
-            given=f"p99 {ran.load.p99_ms:.1f} ms while other processes used {ran.others:.0%} of this machine's CPU",
-            expected=f"at most {OTHERS:.0%}, before a missed limit is believed",
+            given=f"p99 {ran.load.p99_ms:.1f} ms while {took}",
+            expected=f"at most {OTHERS:.0%} and {STALL:.0%}, before a missed limit is believed",
             fix="Check again on a quiet machine.",
         )
 

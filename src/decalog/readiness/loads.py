@@ -12,7 +12,7 @@ import msgspec
 
 from decalog.clock import SECOND
 from decalog.home import Home
-from decalog.readiness.machine import Machine
+from decalog.readiness.machine import Machine, Pulse
 from decalog.readiness.open_loop import arrivals, quantile
 from decalog.readiness.recorded import busiest, pace, renamed
 from decalog.readiness.serve import Load, Served, load, serving
@@ -23,6 +23,8 @@ TRIES = 3
 """A load whose limit is not kept is run so often: what else the machine does can only add to it, so the best counts."""
 OTHERS = 0.25
 """Where the limit is not kept and others took more than this share of the machine meanwhile, nothing was measured."""
+STALL = 0.5
+"""Nor where a bare sleep and sync of a page took more than this share of the limit (`Pulse`)."""
 WARM_S = 2.0
 _FAULT_S, _FAULT_MOST = 2.0, 12
 """A load on a server with a planted fault is no longer and about no larger: each of its answers may take a second."""
@@ -44,6 +46,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
         cpu_ms: of the server, a decision.
         resident: bytes, at the end.
         others: share of the machine's CPU that went to what is not of this check.
+        stall: p99 of a thread that only sleeps and syncs a page meanwhile, as a share of the limit.
         start_s: how long the server took to begin.
         models: short ids of the models that decided.
         rate: decisions a second that were asked for.
@@ -55,6 +58,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: float
     resident: int
     others: float
+    stall: float
     start_s: float
     models: tuple[str, ...]
     rate: float
@@ -76,6 +80,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
             "rate_per_s": round(self.rate, 2),
             "tries": self.tries,
             "others_cpu_share": round(self.others, 3),
+            "stall_of_limit": round(self.stall, 3),
         }
 
 
@@ -172,8 +177,8 @@ def _ran(subject: Subject, plan: Plan) -> Ran:
             load(served, name, timed=_rows(subject, plan, messages, number=0))
         with closing(home.reader()) as log:
             start = log.durable
-        machine = Machine()
-        with plan.beside(home) if plan.beside is not None else nullcontext():
+        machine, pulse = Machine(), Pulse()
+        with pulse.beating(home.root), plan.beside(home) if plan.beside is not None else nullcontext():
             best, cpu_ms, tries = _best(subject, plan, served, messages=messages)
         stages, models = _stages(home, name, start)
         return Ran(
@@ -182,6 +187,7 @@ def _ran(subject: Subject, plan: Plan) -> Ran:
             cpu_ms=cpu_ms,
             resident=served.resident(),
             others=machine.others(),
+            stall=pulse.p99_ms / plan.limit_ms,
             start_s=served.start_s,
             models=models,
             rate=plan.rate,

@@ -1,14 +1,22 @@
-"""How much of the machine others use: a limit that is missed on a machine that is busy with them says nothing."""
+"""What the machine does beside: a limit that is missed on one that is busy with others, or stalls, says nothing."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from decalog.readiness.open_loop import quantile
 
 TICK_S = 1.0 / os.sysconf("SC_CLK_TCK")
 """Seconds of a tick, which CPU is counted in."""
 _PROC = Path("/proc")
+_BEAT_S = 0.04
+_PAGE = bytes(4_096)
 
 
 class Machine:
@@ -22,6 +30,40 @@ class Machine:
         span = (time.monotonic() - self._begun) * (os.cpu_count() or 1)
         used = _busy_s() - self._busy - (_own_s() - self._own)
         return min(1.0, max(0.0, used / span)) if span > 0 else 0.0
+
+
+class Pulse:
+    """A thread that does nothing but sleep, write a page and sync it: its latency is the machine's and its disk's."""
+
+    def __init__(self) -> None:
+        self._stalls_ms = [0.0]
+
+    @property
+    def p99_ms(self) -> float:
+        """How long a beat took from the moment it was due, ms."""
+        return quantile(self._stalls_ms, 0.99)
+
+    @contextmanager
+    def beating(self, folder: Path) -> Iterator[None]:
+        """Beats 25 times a second on the disk of this folder."""
+        over = threading.Event()
+
+        def beat() -> None:
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                due = time.monotonic() + _BEAT_S
+                while not over.wait(max(0.0, due - time.monotonic())):
+                    file.write(_PAGE)
+                    os.fsync(file.fileno())
+                    self._stalls_ms.append(1e3 * (time.monotonic() - due))
+                    due = max(due + _BEAT_S, time.monotonic())
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
 def _busy_s() -> float:
