@@ -61,6 +61,22 @@ def test_what_is_stamped_while_a_group_is_synced_becomes_the_next() -> None:
     assert [position for position, _ in told] == sorted({position for position, _ in told})
 
 
+def test_what_begins_at_once_is_written_before_the_loop_comes_round() -> None:
+    async def scenario(log: Log, store: MemoryStore, committer: Committer) -> None:
+        store.may_sync.clear()
+        log.stamp(draft("a"))
+        committer.begin()
+        store.error = OSError(BAD_DISK)  # the first was written before this, and the second is not before its turn
+        log.stamp(draft("b"))
+        committer.begin()
+        store.error = None
+        store.may_sync.set()
+        await committer.until_durable(1)
+        assert store.groups == [1, 1]
+
+    assert [position for position, _ in play(scenario)] == [1, 2]
+
+
 def test_a_record_that_is_durable_is_not_waited_for() -> None:
     async def scenario(log: Log, _store: MemoryStore, committer: Committer) -> None:
         log.stamp(draft("a"))

@@ -54,6 +54,13 @@ class Committer:
             else:
                 self._loop.call_soon(self._write)
 
+    def begin(self) -> None:
+        """Writes what was stamped at once, so that it is synced while the loop goes on; if it is too soon, as `notify`."""
+        if self._is_due or self._is_syncing or self._next_s > self._loop.time():
+            self.notify()
+        else:
+            self._write()
+
     async def until_durable(self, seq: int) -> None:
         """Returns once the record with that seq is durable.
 

@@ -27,7 +27,7 @@ from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import Schema
-from decalog.serving import Service, described, named_features, reply
+from decalog.serving import Service, described, named_features, nothing, reply
 
 _ROWS_AT_ONCE = 100
 """Rows of a batch between two looks at the event loop: a batch must not stop the decisions beside it."""
@@ -301,7 +301,9 @@ class Host:
                 return logged
         else:
             service.predict(draft)
-        record, decision = service.finish(draft)
+        # The rows of a slate take the views as long as the disk takes for its record: the two go side by side.
+        begin = self._check_open().begin if service.retrieval is not None else nothing
+        record, decision = service.finish(draft, stamped=begin)
         lead = decision.lead
         predictions = {} if lead is None else lead.predictions
         counted = Decided(decision.choice.action, decision.mode, decision.fallback, draft.stages_us, predictions)

@@ -44,6 +44,10 @@ from decalog.system import System
 from decalog.tables import Tables
 
 
+def nothing() -> None:
+    """Does nothing."""
+
+
 class Trial(msgspec.Struct, frozen=True):
     """A rollout whose challenger decides something, and what that decides with."""
 
@@ -211,8 +215,13 @@ class Service:
         """Adds the model's prediction; see `Judge.predict`."""
         self._judge_of(draft).predict(draft)
 
-    def finish(self, draft: Underway) -> tuple[Record, Decision]:
-        """Lets the policy choose, stamps the record and folds it into the views."""
+    def finish(self, draft: Underway, *, stamped: Callable[[], None] = nothing) -> tuple[Record, Decision]:
+        """Lets the policy choose, stamps the record and folds it into the views.
+
+        Args:
+            draft: whose features and predictions are there.
+            stamped: called between the two: the record may become durable while the views fold it.
+        """
         started = time.perf_counter_ns()
         decision = self._decision(draft)
         timed(draft, "policy", since_ns=started)
@@ -229,10 +238,12 @@ class Service:
             )
         )
         self.unexplained += decision.choice.action in self.system.explained_at_once
-        stamped = time.perf_counter_ns()
+        stamp_us = since(started)
+        stamped()
+        started = time.perf_counter_ns()
         self.fold(record, decision)
         # Not in place: the decision holds these stages as they were logged.
-        stages_us = {"stamp": (stamped - started) // 1_000, "fold": since(stamped)}
+        stages_us = {"stamp": stamp_us, "fold": since(started)}
         draft.stages_us = draft.stages_us | stages_us
         return record, decision
 
