@@ -24,6 +24,8 @@ EXCEPTIONS: dict[tuple[str, str, str], str] = {
     ("features/kernel.py", "*", "parameters"): "compiled functions take arrays and ints, and no object to hold them",
     ("features/carried.py", "_advance", "parameters"): "compiled, as the functions of the kernel are",
     ("features/kernel.py", "*", "positional parameters"): "numba passes by position; keywords cost more than the work",
+    ("features/live.py", "*", "parameters"): "compiled, as the functions of the kernel are",
+    ("features/live.py", "*", "positional parameters"): "compiled, as the functions of the kernel are",
     ("models/forest.py", "*", "parameters"): "compiled, as the functions of the kernel are",
     ("features/sliding.py", "*", "parameters"): "compiled functions take arrays and ints, and no object to hold them",
     ("features/sliding.py", "*", "positional parameters"): "numba passes by position; keywords cost more than the work",
@@ -39,9 +41,9 @@ POSITIONAL = 2
 PUBLIC_METHODS = 12
 PROTOCOL_METHODS = 5
 SPINE_LINES = 8_000
-ENGINE_LINES = 5_000
+ENGINE_LINES = 5_200
 ENGINE = ("features", "stores/redis.py")
-"""The feature engine; docs/decisions/0018 says why it is counted apart from the spine."""
+"""The feature engine; docs/decisions/0018 and 0061 say why it is counted apart from the spine, and why so many."""
 MODEL_LINES = 3_000
 INDEXES = ("stores/flat.py", "stores/faiss.py")
 """Models that systems share, `models/`, with the indexes of their vectors; docs/decisions/0033 says why apart."""

@@ -55,7 +55,7 @@ class Committer:
                 self._loop.call_soon(self._write)
 
     def begin(self) -> None:
-        """Writes what was stamped at once, so that it is synced while the loop goes on; if it is too soon, as `notify`."""
+        """Writes what was stamped at once, to be synced while the loop goes on; where it is too soon, it notifies."""
         if self._is_due or self._is_syncing or self._next_s > self._loop.time():
             self.notify()
         else:

@@ -15,7 +15,7 @@ from tests.features.test_engines_agree import assert_same_bits
 
 from decalog.candidates import Candidate, gathered
 from decalog.errors import DataError, ReplayError
-from decalog.features import kernel
+from decalog.features import live
 from decalog.features.candidates import firsts
 from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.features.facts import Change, Fact, Point, Value, laid_over
@@ -159,7 +159,7 @@ def test_a_state_that_was_resumed_gives_candidates_what_it_gave_before() -> None
 
 
 def test_many_rows_of_one_token_go_in_together_as_one_by_one() -> None:
-    facts = [Fact(5, 10 + place, "seen", {"user": 1, "post": place % 3}, {}) for place in range(3 * kernel.MANY)]
+    facts = [Fact(5, 10 + place, "seen", {"user": 1, "post": place % 3}, {}) for place in range(3 * live.MANY)]
     together, alone = OnlineState(DECLARED), OnlineState(DECLARED)
     changes = [Change(5, 500, None, fact) for fact in facts]
     together.apply(*changes)

@@ -12,7 +12,7 @@ from hypothesis import given
 from tests.features.logs import Writer, features, retains, steps
 from tests.features.test_engines_agree import online, reference
 
-from decalog.features import kernel
+from decalog.features import kernel, live
 from decalog.features.definition import Aggregate, Attribute, Feature, FeatureSet, Rate, Ratio, ZScore
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.offline import fold
@@ -39,6 +39,18 @@ class Hoarder(OnlineState):
         kept, self._kept_us = self._kept_us, 2**61
         super().apply(*changes)
         self._kept_us = kept
+
+
+class Counting(OnlineState):
+    """Keeps running counts of few rows, too."""
+
+    def apply(self, *changes: Change) -> None:
+        super().apply(*changes)
+        for entity in self._entities:
+            lanes, width = entity.plan.lanes, len(entity.plan.picks)
+            for token, rows in entity.by_token.items():
+                if rows.shape[1] == width:
+                    entity.by_token[token] = live.refit_counted(rows, lanes, width, kernel.BEFORE_ALL, 0)
 
 
 class Silent(OnlineState):
@@ -75,9 +87,9 @@ def test_when_rows_are_pruned_shows_in_no_value_and_no_snapshot(
 ) -> None:
     declared, log = features(retain=retain), Writer().write(drawn)
     folder = tmp_path_factory.mktemp("pruned")
-    plain, eager, hoarder = (one(declared) for one in (OnlineState, Eager, Hoarder))
+    plain, *others = (one(declared) for one in (OnlineState, Eager, Hoarder, Counting))
     for change in log.changes:
-        for state in (plain, eager, hoarder):
+        for state in (plain, *others):
             state.apply(change)
     watermark = plain.watermark or 0
     points = [
@@ -86,8 +98,8 @@ def test_when_rows_are_pruned_shows_in_no_value_and_no_snapshot(
         for card, device in ((1, 1), (2, 2), (1, 3))
     ]
     for point, want in zip(points, fold(declared, log.changes, points=points), strict=True):
-        assert {state.vector(point).tobytes() for state in (plain, eager, hoarder)} == {want.tobytes()}
-    assert len({snapshot(state, folder) for state in (plain, eager, hoarder)}) == 1
+        assert {state.vector(point).tobytes() for state in (plain, *others)} == {want.tobytes()}
+    assert len({snapshot(state, folder) for state in (plain, *others)}) == 1
 
 
 CARD: dict[str, object] = {"meaning": "tested", "entity": "card", "over": ("payment",), "unit": "1"}
@@ -119,6 +131,27 @@ def test_a_full_entity_is_bounded_in_memory_and_costs_no_more_a_row() -> None:
     # The arrays of a full entity are made anew only where they are full: half as often as it has rows.
     rows = state._entities[0].by_token[1]
     assert rows[0, kernel.COUNTED] > 100 >= rows[0, kernel.COUNTED] - kernel.last_until(rows, rows[0, kernel.MARK])
+
+
+def test_many_rows_have_running_counts_that_follow_every_change() -> None:
+    state = folded([payment(seq, 1_000 + 2 * seq) for seq in range(500)], OnlineState(counts()))
+    gone = (3, 498, 250)
+    withdrawn = [Change(500 + n, 2_000, payment(seq, 1_000 + 2 * seq).plus) for n, seq in enumerate(gone)]
+    late = [payment(503 + seq, 1_001 + 20 * seq) for seq in range(40)]
+    plain = folded([*withdrawn, *late], state)
+    rows = plain._entities[0].by_token[1]
+    assert rows.shape[1] > len(plain._entities[0].plan.picks)
+    times = [1_000 + 2 * seq for seq in range(500) if seq not in gone] + [1_001 + 20 * n for n in range(40)]
+    for asked in (1_999, 2_010):
+        want = [float(sum(asked - window < time <= asked for time in times)) for window in (10, 1_000)]
+        assert plain.vector(Point(600, asked, entities={"card": 1})).tolist() == want
+    # A row that hindsight may not see is walked around.
+    assert plain.vector(Point(600, 1_999, root=499, entities={"card": 1})).tolist()[0] == 3.0
+
+
+def counts() -> FeatureSet:
+    made = [Aggregate(name=f"n_{window}", aggregate="count", window=window, **CARD) for window in ("10us", "1000us")]  # type: ignore[arg-type]
+    return FeatureSet(system="demo", features=tuple(made), lateness="1000us", retain=1_000)
 
 
 def test_a_mark_outlives_the_rows_of_its_entity_until_no_window_reaches_it(tmp_path: Path) -> None:

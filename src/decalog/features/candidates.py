@@ -16,7 +16,7 @@ import numpy as np
 
 from decalog.candidates import Candidates, Column
 from decalog.compiling import compiled
-from decalog.features import kernel
+from decalog.features import kernel, live
 from decalog.features.definition import Attribute, Feature
 from decalog.features.facts import ALL, ALL_TOKEN, Point, laid_over
 from decalog.features.kernel import MISSING, Float64s, Int64s
@@ -41,7 +41,7 @@ def firsts(ones: Int64s, others: Int64s) -> Int64s:
     return found
 
 
-@compiled(f"void(UniTuple({_TABLE}, {kernel.MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
+@compiled(f"void(UniTuple({_TABLE}, {live.MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
 @kernel.marked
 def _scan(
     rows: tuple[Int64s, ...], at: Int64s, tables: tuple[Int64s, Int64s], jobs: Int64s, crowded: Float64s, out: Float64s
@@ -128,9 +128,9 @@ class Crowd:
         held = rows.held(tokens)
         if not alone:
             same, asked, held = _absent_once(same, asked, held, none=rows.none)
-        for start in range(0, len(held), kernel.MANY):
-            some, at = held[start : start + kernel.MANY], asked[start : start + kernel.MANY]
-            arrays = (*some, *[rows.none] * (kernel.MANY - len(some)))
+        for start in range(0, len(held), live.MANY):
+            some, at = held[start : start + live.MANY], asked[start : start + live.MANY]
+            arrays = (*some, *[rows.none] * (live.MANY - len(some)))
             _scan(arrays, at, (plan.lanes, plan.outputs), self._jobs, self._plan.crowded, out)
         _copy(same, plan.outputs, out)
 

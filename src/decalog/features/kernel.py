@@ -9,6 +9,10 @@ up to which time rows went. What comes at or before it is dropped, what is withd
 that begins before it has its declared crowded value. Going is lazy: rows up to the mark stay in front, unread, until
 the array is full, so that a full entity costs no more a row than others.
 
+An array of many rows may have further columns, a running count for each lane that counts (its CELL says where): of the
+rows up to here, those that the lane takes. So a window of a thousand rows costs what one of ten does. They follow from
+the rows, are no part of the state, and where an array has none its rows are walked over.
+
 What happens above any time h never depends on the rows up to h: while there are such rows, it is they who go, and the
 mark they leave is at most h. So rows that no admissible window reaches may be pruned whenever it suits, or never, and
 the windows that can be asked for stay what they are (docs/decisions/0021-hot-entities.md).
@@ -26,7 +30,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +51,8 @@ COUNTED, MARK = 0, 1
 TIME, ROOT, KIND, FIRST_COLUMN = 0, 1, 2, 3
 # Columns of a lane: what is accumulated while the scan goes back in time. COLUMN is where the value stands in the
 # entity's own rows, OWN_COLUMN where it stands in a row over all columns; OFFSET is how long before t its windows end,
-# STEP the µs after which a decayed value weighs one step less, SET its set where it has one.
-OPERATION, KINDS, COLUMN, OWN_COLUMN, OWN, OFFSET, STEP, SET, LANE_WIDTH = 0, 1, 2, 3, 4, 5, 6, 7, 8
+# STEP the µs after which a decayed value weighs one step less, SET its set where it has one, CELL its running count.
+OPERATION, KINDS, COLUMN, OWN_COLUMN, OWN, OFFSET, STEP, SET, CELL, LANE_WIDTH = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 # Columns of an output: which lane is read, how far before t its window begins, into which place of the vector.
 LANE, REACH, PLACE = 0, 1, 2
 # Columns of a lane's total: rows (or distinct values) entered, their sum (or newest time, or value), the row that the
@@ -83,9 +87,8 @@ BEFORE_ALL = -(2**62)
 DONE, FULL, TWICE, ABSENT = 0, 1, 2, 3
 """What became of a step: done; no room; the row is live already; no such row."""
 
-MANY = 32
-"""Row arrays that go through a door at a time: a call for each would cost more than most of the work."""
-
+NO_CELL = 2**40
+"""CELL of a lane that has no running count."""
 # What a step of an offline fold does.
 RETRACT, INSERT, READ = 0, 1, 2
 
@@ -125,7 +128,7 @@ def _order(rows: Int64s, index: int, row: Int64s) -> int:
 
 
 @_inner
-def _last_not_after(rows: Int64s, row: Int64s) -> int:
+def last_not_after(rows: Int64s, row: Int64s) -> int:
     """Returns the index of the last row that stands before or at `row`; 0 if there is none."""
     low, high = 0, rows[0, COUNTED]
     while low < high:
@@ -163,7 +166,7 @@ def insert(rows: Int64s, picks: Int64s, row: Int64s, retain: int) -> int:
 
     Args:
         rows: of the entity.
-        picks: shape (width of rows,), the columns of `row` that this entity keeps; the first three are 0, 1, 2.
+        picks: the columns of `row` that this entity keeps; the first three are 0, 1, 2. Running counts follow them.
         row: a row over all columns of the feature set.
         retain: most rows after the mark; beyond them it moves.
     """
@@ -172,13 +175,13 @@ def insert(rows: Int64s, picks: Int64s, row: Int64s, retain: int) -> int:
     count = rows[0, COUNTED]
     if count + 1 == rows.shape[0]:
         return FULL
-    place = _last_not_after(rows, row)
+    place = last_not_after(rows, row)
     if place > 0 and _order(rows, place, row) == 0:
         return TWICE
     for index in range(count, place, -1):
         for column in range(rows.shape[1]):
             rows[index + 1, column] = rows[index, column]
-    for column in range(rows.shape[1]):
+    for column in range(picks.shape[0]):
         rows[place + 1, column] = row[picks[column]]
     rows[0, COUNTED] = count + 1
     if count >= retain:  # the last that has to go; it may have gone before
@@ -191,7 +194,7 @@ def retract(rows: Int64s, row: Int64s) -> int:
     """Removes the row of the same event_time, root and kind, unless the mark passed it; returns DONE or ABSENT."""
     if row[TIME] <= rows[0, MARK]:
         return DONE
-    place = _last_not_after(rows, row)
+    place = last_not_after(rows, row)
     if place == 0 or _order(rows, place, row) != 0:
         return ABSENT
     count = rows[0, COUNTED]
@@ -225,7 +228,7 @@ def with_room(ordered: Int64s) -> Int64s:
 
 @_door("int64[:, ::1](int64[:, ::1], int64)")
 def refit(rows: Int64s, horizon: int) -> Int64s:
-    """Returns the entity's rows after the horizon and the mark in a new array with room."""
+    """Returns the entity's rows after the horizon and the mark in a new array with room; running counts are lost."""
     mark = rows[0, MARK]
     fitted = with_room(rows[last_until(rows, max(horizon, mark)) + 1 : rows[0, COUNTED] + 1])
     fitted[0, MARK] = mark
@@ -392,8 +395,10 @@ def _walk_decayed(rows: Int64s, lanes: Int64s, totals: Int64s, lane: int, until:
 @_inner
 def _walk(rows: Int64s, lanes: Int64s, totals: Int64s, sets: Int64s, lane: int, until: int, job: Int64s) -> None:
     """Brings a lane up to the edge of a window: `until` is the newest row outside it."""
-    operation, skipped = lanes[lane, OPERATION], job[ASKED, SKIPPED]
-    if operation <= STD:
+    operation, skipped, cell = lanes[lane, OPERATION], job[ASKED, SKIPPED], lanes[lane, CELL]
+    if cell < rows.shape[1] and skipped < 0:
+        totals[lane, ENTERED] += rows[totals[lane, NEXT], cell] - rows[until, cell]
+    elif operation <= STD:
         _walk_numbers(rows, lanes, totals, lane, until, skipped)
     elif operation == DISTINCT:
         _walk_set(rows, lanes, totals, sets, lane, until, skipped)
@@ -508,79 +513,3 @@ def scan(rows: Int64s, lanes: Int64s, outputs: Int64s, job: Int64s, crowded: Flo
         if totals[lane, WAITS] != 0 and job[OWN_ROW, TIME] > edge:
             _enter_own(lanes, totals, sets, lane, job)
         out[place] = _value(lanes[lane, OPERATION], totals, lane, time, out[place])
-
-
-# Columns of a span: where one entity's lanes, outputs and picks lie in the tables of all.
-LANES_FROM, LANES_TO, OUTPUTS_FROM, OUTPUTS_TO, PICKS_FROM, PICKS_TO = 0, 1, 2, 3, 4, 5
-
-
-def _scan_all(
-    rows: tuple[Int64s, ...],
-    lanes: Int64s,
-    outputs: Int64s,
-    spans: Int64s,
-    job: Int64s,
-    asked: int,
-    crowded: Float64s,
-    out: Float64s,
-) -> None:
-    """Does `scan` for every entity name at once.
-
-    Args:
-        rows: one array an entity name.
-        lanes: of all entity names, one after another.
-        outputs: likewise.
-        spans: one row an entity name.
-        job: as for `scan`.
-        asked: bit i is set where entity name i is not missing.
-        crowded: as for `scan`.
-        out: the vector.
-    """
-    for entity in range(len(rows)):
-        if asked & (1 << entity) != 0:
-            mine = lanes[spans[entity, LANES_FROM] : spans[entity, LANES_TO]]
-            written = outputs[spans[entity, OUTPUTS_FROM] : spans[entity, OUTPUTS_TO]]
-            scan(rows[entity], mine, written, job, crowded, out)
-
-
-def _insert_all(rows: tuple[Int64s, ...], picks: Int64s, spans: Int64s, row: Int64s, asked: int, retain: int) -> int:
-    """Does `insert` for every entity name that is asked; returns those where it was not DONE, one bit each."""
-    left = 0
-    for entity in range(len(rows)):
-        if asked & (1 << entity) != 0:
-            mine = picks[spans[entity, PICKS_FROM] : spans[entity, PICKS_TO]]
-            if insert(rows[entity], mine, row, retain) != DONE:
-                left |= 1 << entity
-    return left
-
-
-@_door(f"int64(UniTuple(int64[:, ::1], {MANY}), int64[::1], int64[::1], int64[:, ::1], int64)")
-def insert_some(rows: tuple[Int64s, ...], at: Int64s, picks: Int64s, table: Int64s, retain: int) -> int:
-    """Does `insert` for so many row arrays as there are places in `at`, each with its row of the table.
-
-    Returns those where it was not DONE, one bit each.
-    """
-    left = 0
-    for which in range(at.shape[0]):
-        if insert(rows[which], picks, table[at[which]], retain) != DONE:
-            left |= 1 << which
-    return left
-
-
-class Doors(NamedTuple):
-    """`_scan_all` and `_insert_all` for one number of entity names: one call a request costs less than one for each."""
-
-    scan_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, Int64s, int, Float64s, Float64s], None]
-    insert_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, int, int], int]
-
-
-@functools.cache
-def doors(entities: int) -> Doors:
-    """Returns the doors for a number of entity names, compiled (or from the cache) before they are needed."""
-    if entities == 0:
-        return Doors(_scan_all, _insert_all)
-    rows = f"UniTuple(int64[:, ::1], {entities})"
-    table = "int64[:, ::1]"
-    scan_door = compiled(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
-    insert_door = compiled(f"int64({rows}, int64[::1], {table}, int64[::1], int64, int64)")
-    return Doors(scan_door(_scan_all), insert_door(_insert_all))

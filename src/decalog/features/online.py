@@ -13,7 +13,7 @@ import numpy as np
 
 from decalog.candidates import Candidates
 from decalog.errors import ReplayError
-from decalog.features import kernel
+from decalog.features import kernel, live
 from decalog.features.candidates import Crowd
 from decalog.features.columnar import live_rows
 from decalog.features.definition import FeatureSet
@@ -75,10 +75,11 @@ class _EntityRows:
     def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
         count = len(self.by_token)
         rows = self._own(token, horizon)
-        state = kernel.insert(rows, self.plan.picks, row, self.retain)
+        plan = self.plan
+        state = live.insert_counted(rows, plan.picks, plan.lanes, row, self.retain)
         if state == kernel.FULL:
-            self.by_token[token] = rows = kernel.refit(rows, horizon)
-            state = kernel.insert(rows, self.plan.picks, row, self.retain)
+            self.by_token[token] = rows = self.refitted(rows, horizon)
+            state = live.insert_counted(rows, plan.picks, plan.lanes, row, self.retain)
         self._drop_dead(horizon, len(self.by_token) - count)
         return state
 
@@ -86,8 +87,8 @@ class _EntityRows:
         """Inserts each row of a table under its token; returns the place of one that is there already, or None."""
         count = len(self.by_token)
         known = [(place, token) for place, token in enumerate(tokens) if token is not None]
-        for start in range(0, len(known), kernel.MANY):
-            twice = self._insert_some(known[start : start + kernel.MANY], table, horizon=horizon)
+        for start in range(0, len(known), live.MANY):
+            twice = self._insert_some(known[start : start + live.MANY], table, horizon=horizon)
             if twice is not None:
                 return twice
         self._drop_dead(horizon, len(self.by_token) - count)
@@ -96,9 +97,9 @@ class _EntityRows:
     def _insert_some(self, some: list[tuple[int, int]], table: Int64s, *, horizon: int) -> int | None:
         while some:
             arrays = [self._own(token, horizon) for _, token in some]
-            arrays += [self.none] * (kernel.MANY - len(some))
+            arrays += [self.none] * (live.MANY - len(some))
             at = np.array([place for place, _ in some])
-            left = kernel.insert_some(tuple(arrays), at, self.plan.picks, table, self.retain)
+            left = live.insert_some(tuple(arrays), at, self.plan.picks, self.plan.lanes, table, self.retain)
             some = [one for which, one in enumerate(some) if left >> which & 1]
             # The first of each token goes alone, which makes room for the others.
             firsts = {token: place for place, token in reversed(some)}
@@ -113,12 +114,15 @@ class _EntityRows:
         rows = self.by_token.get(token)
         if rows is None:
             before = None if self.resting is None else self.resting.take(token)
-            rows = self._blank.copy() if before is None else kernel.refit(before, horizon)
+            rows = self._blank.copy() if before is None else self.refitted(before, horizon)
             self.put(token, rows, lived=horizon + self._kept_us)
         return rows
 
     def retract(self, token: int, row: Int64s, *, horizon: int) -> int:  # noqa: ARG002  # rows elsewhere check with it
-        return kernel.retract(self.rows(token), row)
+        return live.retract_counted(self.rows(token), self.plan.lanes, row)
+
+    def refitted(self, rows: Int64s, horizon: int = kernel.BEFORE_ALL) -> Int64s:
+        return live.refit_counted(rows, self.plan.lanes, len(self.plan.picks), horizon, live.COUNTED_FROM)
 
     def put(self, token: int, rows: Int64s, *, lived: int = kernel.BEFORE_ALL) -> None:
         self.by_token[token] = rows
@@ -273,16 +277,17 @@ class OnlineState:
             for change in changes:
                 self.apply(change)
             return
-        live = live_rows(self.plan, changes, kept_us=self._kept_us)
-        if live is None:
+        built = live_rows(self.plan, changes, kept_us=self._kept_us)
+        if built is None:
             return
-        for entity, tokens in zip(self._entities, live.entities, strict=True):
+        for entity, tokens in zip(self._entities, built.entities, strict=True):
             for token, rows in tokens:
-                entity.put(token, rows, lived=live.watermark)
-        self._unusable.update(live.unusable)
-        self.newest.update(live.newest)
-        self._tables.update(live.tables)
-        self._seq, self._watermark = live.seq, live.watermark
+                is_many = rows[0, kernel.COUNTED] >= live.COUNTED_FROM
+                entity.put(token, entity.refitted(rows) if is_many else rows, lived=built.watermark)
+        self._unusable.update(built.unusable)
+        self.newest.update(built.newest)
+        self._tables.update(built.tables)
+        self._seq, self._watermark = built.seq, built.watermark
 
     def use_tables(self, versions: Iterable[TableVersion]) -> None:
         """Takes versions of lookup tables as they stood at the state's position."""
@@ -419,7 +424,9 @@ class OnlineState:
         asked, rows = self._asked(fact.entities, self._kept[fact.kind])
         left = asked
         if self.is_here and asked:
-            left = self._insert_all(rows, self.plan.picks, self.plan.spans, self._row, asked, self.features.retain)
+            left = self._insert_all(
+                rows, self.plan.picks, self.plan.lanes, self.plan.spans, self._row, asked, self.features.retain
+            )
         for place, entity in enumerate(self._entities if left else ()):
             # A new token, one whose array has no room left, a row that is there already, or rows kept elsewhere.
             token = entity.plan.asked_token(fact.entities) if left >> place & 1 else None
@@ -427,7 +434,7 @@ class OnlineState:
                 raise row_twice(seq, fact.root, entity=entity.plan.entity)
 
     def _add_many(self, facts: Sequence[Fact], seq: int, *, horizon: int) -> None:
-        """Adds rows of one kind and one record: one call an entity name and `kernel.MANY` rows."""
+        """Adds rows of one kind and one record: one call an entity name and `live.MANY` rows."""
         table = np.array([self.plan.row(fact) for fact in facts], np.int64)
         for place in np.flatnonzero((table == kernel.MISSING).any(axis=1)).tolist():
             self._unusable.update(self.plan.unusable(facts[place]))

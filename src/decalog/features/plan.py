@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from decalog.clock import DAY, HOUR, duration_us
-from decalog.features import kernel
+from decalog.features import kernel, live
 from decalog.features.definition import (
     Aggregate,
     Attribute,
@@ -243,7 +243,7 @@ class Plan:
         self.cell_readers = tuple(column.encoder() for column in self.columns)
         self.width = kernel.FIRST_COLUMN + len(self.columns)
         self.entities = tuple(self._entity_plan(name) for name in dict.fromkeys(f.entity for f in aggregates))
-        self.doors = kernel.doors(len(self.entities))
+        self.doors = live.doors(len(self.entities))
         self.spans, self.lanes, self.outputs, self.picks = _joined(self.entities)
         self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
         self.crowded = _crowded(self.blank, features)
@@ -327,7 +327,7 @@ class Plan:
             pair=names if len(names) > 1 else (),
             kinds=frozenset(kind for feature in mine for kind in feature.over),
             picks=np.array(picks, np.int64),
-            lanes=_numbered_sets(list(lanes)),
+            lanes=_lane_table(list(lanes), width=len(picks)),
             outputs=np.array(outputs, np.int64),
         )
 
@@ -368,15 +368,14 @@ def _column(feature: Aggregate) -> Column | None:
     return Column("", 1, feature.where) if feature.where or feature.aggregate == "decayed" else None
 
 
-def _numbered_sets(lanes: list[tuple[int, ...]]) -> Int64s:
-    """Returns the lanes as a table, with a set for each distinct one."""
+def _lane_table(lanes: list[tuple[int, ...]], *, width: int) -> Int64s:
+    """Returns the lanes as a table, with a set for each distinct one, and behind the columns a cell for each count."""
     table = np.full((len(lanes), kernel.LANE_WIDTH), -1, np.int64)
-    sets = 0
-    for index, lane in enumerate(lanes):
-        table[index, : kernel.SET] = lane
-        if lane[kernel.OPERATION] == kernel.DISTINCT:
-            table[index, kernel.SET] = sets
-            sets += 1
+    table[:, : kernel.SET] = np.array(lanes, np.int64).reshape(len(lanes), kernel.SET)
+    for column, operation, first in ((kernel.SET, kernel.DISTINCT, 0), (kernel.CELL, kernel.COUNT, width)):
+        mine = np.flatnonzero(table[:, kernel.OPERATION] == operation)
+        table[mine, column] = first + np.arange(len(mine))
+    table[table[:, kernel.CELL] < 0, kernel.CELL] = kernel.NO_CELL
     return table
 
 

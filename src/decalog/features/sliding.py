@@ -44,7 +44,7 @@ BEFORE, AFTER, BEFORE_OWN = 0, 1, 2
 NUMBER = 3
 """Column that a sliding output has more than another: the number of its window."""
 NONE, FAR = -1, 2**62
-_LANE_WIDTH, _OUTPUT_WIDTH = 8, 3
+_LANE_WIDTH, _OUTPUT_WIDTH = 9, 3
 
 _inner = compiled(None)
 
