@@ -102,6 +102,7 @@ class Deployment:
         self.views: Views | None = None
         self.retrieval: Retrieval | None = None
         self._runtimes: dict[int, dict[str, Any]] = {}
+        self._loaded: dict[tuple[str, str], tuple[Model, str]] = {}
 
     def prepare(self) -> Ingest:
         """Appends what the deployment decides with to the log, where it is new, and returns its admission.
@@ -257,7 +258,7 @@ class Deployment:
             return None, head, ""
         try:
             self.on_set_of(current)  # where the set is what is wrong, it says how
-            model, head = self.model(current)
+            model, head = self._champions_model(current)
             if self.retrieval is not None:
                 self.retrieval.adopt(model, aside=True)
         except (ModelError, ConfigError) as error:
@@ -265,6 +266,14 @@ class Deployment:
             return None, head, ""
         self.problem = ""
         return model, head, current[:12]
+
+    def _champions_model(self, version: str) -> tuple[Model, str]:
+        """Returns what `model` does; the champion before stays loaded, with its index, so that a way back is short."""
+        key = (version, self.system.features.version)
+        made = self._loaded.pop(key, None) or self.model(version)
+        before = list(self._loaded.items())[-1:]
+        self._loaded = dict([*before, (key, made)])
+        return made
 
     def _challenger(self, step: Rollout, champion: Serving) -> Serving:
         """Returns what the challenger of a rollout decides with.
