@@ -96,8 +96,7 @@ class Crowd:
         for rows in entities:
             self._write_windows(rows, out)
         self._write_requests(out, tables)
-        for formula in self._plan.formulas:
-            formula.write_many(out)
+        self._plan.formulas.write(out)
         return out
 
     @cached_property

@@ -137,8 +137,7 @@ def write_requests(plan: Plan, points: Sequence[Point], *, out: Float64s, tables
                 looked_up(lookup, point.attributes, subjects=point.subjects, numbers=_version_at(versions, point))
                 for point in points
             ]
-    for formula in plan.formulas:
-        formula.write_many(out)
+    plan.formulas.write(out)
 
 
 def timeline(changes: Iterable[Change]) -> Timeline:

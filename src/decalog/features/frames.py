@@ -325,8 +325,7 @@ def _write_requests(plan: Plan, asked: _Requests, *, out: Float64s) -> None:
         out[:, place] = _WAYS[type(feature)](asked, feature, read)
     for place, lookup in plan.lookups:
         out[:, place] = lookup.missing_value
-    for formula in plan.formulas:
-        formula.write_many(out)
+    plan.formulas.write(out)
 
 
 def _has_ways(plan: Plan, tables: Timeline) -> bool:

@@ -28,11 +28,9 @@ from decalog.features.definition import (
     Feature,
     FeatureSet,
     Lookup,
-    Rate,
-    Ratio,
     Same,
-    ZScore,
 )
+from decalog.features.derived import Formulas
 from decalog.features.facts import ALL, ALL_TOKEN, HALVING, Fact, Point, Value
 from decalog.features.kernel import MISSING, Float64s, Int64s
 
@@ -254,7 +252,7 @@ class Plan:
         )
         self._places = np.array([place for place, _ in self.request_readers], np.intp)
         self.lookups = tuple((p, f) for p, f in enumerate(features.features) if isinstance(f, Lookup))
-        self.formulas = tuple(self._formula(p, f) for p, f in enumerate(features.features) if isinstance(f, Derived))
+        self.formulas = Formulas(features)
 
     def row(self, fact: Fact) -> list[int]:
         """Returns the fact over all columns; its kind must be in `bits`."""
@@ -296,13 +294,7 @@ class Plan:
             numbers = known.get(lookup.table)
             if numbers:
                 out[place] = looked_up(lookup, attributes, numbers=numbers, subjects=subjects)
-        for formula in self.formulas:
-            formula.write_one(out)
-
-    def _formula(self, place: int, feature: Derived) -> Formula:
-        names = self.features.names
-        parts = tuple(names.index(part) for part in feature.parts)
-        return Formula(feature, place, parts, tuple(self.features.features[part] for part in parts))
+        self.formulas.write(out.reshape(1, -1))
 
     def _entity_plan(self, entity: str) -> EntityPlan:
         mine = [feature for feature in self.features.aggregates if feature.entity == entity]
@@ -455,56 +447,3 @@ def looked_up(
         key = subjects.get(lookup.key)
     missing = lookup.missing
     return missing if key is None else numbers.get(key if isinstance(key, str) else repr(key), missing)
-
-
-class Formula:
-    """A derived feature: the same operations, each rounded once, for one vector and for many.
-
-    Args:
-        feature: the declaration.
-        place: in the vector.
-        parts: places of what it is derived from.
-        declared: the features that stand there.
-    """
-
-    def __init__(self, feature: Derived, place: int, parts: tuple[int, ...], declared: tuple[Feature, ...]) -> None:
-        self.place = place
-        self._feature = feature
-        self._parts = parts
-        # A part that is missing by 0 cannot be told from one that is 0, which is a number like any other.
-        pairs = list(zip(parts, declared, strict=True))
-        self._gaps = [(part, of.missing_value) for part, of in pairs if of.missing_value]
-        self._gaps += [(part, of.crowded) for part, of in pairs if isinstance(of, Aggregate)]
-        self._units = _units(feature, declared[0])
-
-    def write_one(self, out: Float64s) -> None:
-        """Writes the value into one vector, of shape (features,)."""
-        gap = any(out[part] == missing for part, missing in self._gaps)
-        top, bottom = self._fraction([float(out[part]) for part in self._parts])
-        value = math.nan if gap or bottom == 0.0 else top / bottom
-        # A quotient of numbers far apart may pass what float64 holds; the vector never does.
-        out[self.place] = value if math.isfinite(value) else self._feature.missing_value
-
-    def write_many(self, out: Float64s) -> None:
-        """Writes the value into vectors, of shape (n, features), with the same operations."""
-        top, bottom = self._fraction([out[:, part] for part in self._parts])
-        gap = bottom == np.zeros(len(out))
-        for part, missing in self._gaps:
-            gap |= out[:, part] == missing
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            value = top / bottom
-        out[:, self.place] = np.where(gap | ~np.isfinite(value), self._feature.missing_value, value)
-
-    def _fraction(self, values: Sequence[Any]) -> tuple[Any, Any]:
-        match self._feature:
-            case Ratio():
-                return values[0], values[1]
-            case ZScore():
-                return values[0] - values[1], values[2]
-            case _:
-                return values[0], self._units
-
-
-def _units(feature: Derived, of: Feature) -> float:
-    """Returns how many units of time a rate's window holds."""
-    return of.window_us / duration_us(feature.per) if isinstance(feature, Rate) and isinstance(of, Aggregate) else 1.0
