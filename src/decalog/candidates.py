@@ -75,7 +75,8 @@ class Column(msgspec.Struct, frozen=True, array_like=True):
         numbers = _numbers(values)
         if numbers is not None:
             return cls.numbers(numbers, there)
-        keys = [(type(value), repr(value)) for value in values]  # 0.0 and -0.0 are two
+        # 0.0 and -0.0 are two, and so are 1 and True.
+        keys = [value if isinstance(value, str) else (type(value), repr(value)) for value in values]
         words = {key: value for key, value in zip(keys, values, strict=True) if value is not None}
         codes = {key: code for code, key in enumerate(words)}
         places = np.array([codes.get(key, 0) for key in keys], np.int64)

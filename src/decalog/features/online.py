@@ -66,7 +66,7 @@ class _EntityRows:
 
     def held(self, tokens: Int64s) -> list[Int64s]:
         """Returns `rows` of each token."""
-        held = [self.none if rows is None else rows for rows in map(self.by_token.get, tokens.tolist())]
+        held = list(map(self.by_token.get, tokens.tolist(), itertools.repeat(self.none)))
         if self.resting is not None:
             for place in np.flatnonzero(self.resting.has(tokens)).tolist():
                 held[place] = self.rows(int(tokens[place]))

@@ -7,7 +7,7 @@ import pytest
 from tests.systems.feed.catalogued import DAY_US, NOW_US, Told, token
 
 from decalog.systems.feed import catalogue as module
-from decalog.systems.feed.catalogue import LATEST, TOO_OLD_US, Catalogue, Post
+from decalog.systems.feed.catalogue import LATEST, RULES, TOO_OLD_US, Catalogue, Post
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def eligible(catalogue: Catalogue, region: str = "", *, is_adult: bool = False, 
     names = {catalogue.refs[slot] for slot in np.flatnonzero(mask)}
     # The mask and the reason say the same of each post, but within the hour for what is too old.
     for ref in (ref for ref in catalogue.refs if catalogue.slot(ref) >= 0):
-        why = catalogue.ruled_out(catalogue.slot(ref), region, is_adult=is_adult, now_us=now_us)
-        assert (ref in names) == (not why)
+        (rule,) = catalogue.ruled_out(np.array([catalogue.slot(ref)]), region, is_adult=is_adult, now_us=now_us)
+        assert (ref in names) == (rule == len(RULES))
     return names
 
 

@@ -32,6 +32,8 @@ _FIRST_ROOM = 1_024
 _MATURE, _LIMITED, _SENSITIVE, _REMOVED, _THERE = 1, 2, 4, 8, 16
 _VERDICTS = {"limited": _LIMITED, "sensitive": _SENSITIVE, "removed": _REMOVED}
 _ADULTS_ONLY = _MATURE | _SENSITIVE
+RULES = ("removed", "region", "mature", "too_old")
+"""What keeps a post from being shown, whoever asks, in the order in which it is named."""
 _SLOT_BITS = 32
 _POSTS: Mapping[str, Any] = {
     "token": np.int64,
@@ -216,16 +218,16 @@ class Catalogue:
         self._masks.move_to_end(place)
         return known[1]
 
-    def ruled_out(self, slot: int, region: str, *, is_adult: bool, now_us: int) -> str:
-        """Returns the filter that keeps a post from being shown there, or ""."""
-        flags, regions = int(self.posts["flags"][slot]), self.regions.names[self.posts["regions"][slot]]
-        if not flags & _THERE or flags & _REMOVED:
-            return "removed"
-        if regions and region not in regions.split():
-            return "region"
-        if flags & _ADULTS_ONLY and not is_adult:
-            return "mature"
-        return "too_old" if self.posts["created"][slot] < now_us - TOO_OLD_US else ""
+    def ruled_out(self, slots: Ints, region: str, *, is_adult: bool, now_us: int) -> Ints:
+        """Returns for each post the first of `RULES` that keeps it from being shown there; their number for none."""
+        flags, posts = self.posts["flags"][slots], self.posts
+        broken = (
+            (flags & (_THERE | _REMOVED)) != _THERE,
+            ~self._open_to(region)[posts["regions"][slots]],
+            ((flags & _ADULTS_ONLY) != 0) & (not is_adult),
+            posts["created"][slots] < now_us - TOO_OLD_US,
+        )
+        return np.where(np.any(broken, axis=0), np.argmax(broken, axis=0), len(RULES))
 
     def is_shown(self, slots: Ints) -> Mask:
         """Returns for each slot whether a post stands there that moderation did not remove."""
@@ -249,16 +251,21 @@ class Catalogue:
         return code
 
     def _mask(self, region: str, *, is_adult: bool, oldest_us: int) -> Mask:
-        is_open = np.array([not names or region in names.split() for names in self.regions.names])
+        is_open = self._open_to(region)
         wrong = _REMOVED | (0 if is_adult else _ADULTS_ONLY)
         mask: Mask = (self.posts["flags"] & (wrong | _THERE)) == _THERE
         mask &= self.posts["created"] >= oldest_us
         mask &= is_open[self.posts["regions"]]
         return mask
 
+    def _open_to(self, region: str) -> Mask:
+        """Returns for each set of regions whether posts of it may be shown there."""
+        return np.array([not names or region in names.split() for names in self.regions.names])
+
     def _touch(self, slot: int) -> None:
         for (region, is_adult), (hour, mask) in self._masks.items():
-            mask[slot] = not self.ruled_out(slot, region, is_adult=is_adult, now_us=hour * _HOUR_US)
+            first = self.ruled_out(np.array([slot]), region, is_adult=is_adult, now_us=hour * _HOUR_US)
+            mask[slot] = first[0] == len(RULES)
 
     def _posted(self, record: Record, event: Event) -> tuple[int, ...]:
         gone = self._roots.get(record.root, -1)

@@ -23,12 +23,13 @@ import numpy.typing as npt
 from decalog.candidates import Candidate, Candidates, Column, named
 from decalog.decisions import Decision
 from decalog.events import Event, Record
+from decalog.features.candidates import firsts
 from decalog.models.base import Model
 from decalog.models.two_tower import bare
 from decalog.outcomes import Outcome
 from decalog.retrieval import UNPROFILED, Retrieved
 from decalog.stores.table import open_index
-from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue, Ints, Mask
+from decalog.systems.feed.catalogue import RULES, TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
 from decalog.systems.feed.popularity import Popularity
 from decalog.systems.feed.slate.competitors import SENSITIVE
@@ -49,6 +50,7 @@ Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
 _JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
 _PARTS = ("towers", "neighbours", "kin")  # of a model, what finds and describes posts
+_FILTERS = (*RULES, "", "blocked", "muted", "seen")
 _RANKED = {"popular", "fresh", "following"}
 _SKETCHED = 64
 _EMBEDDED = 50_000  # posts whose vectors are made at a time
@@ -184,7 +186,7 @@ class FeedRetrieval:
     def why_hidden(self, request: Event, ref: str) -> str:
         """Returns the filter that keeps a post from this reader now, or "" where it may be shown."""
         slot, asked = self.catalogue.slot(ref), self._understood(request)
-        return "removed" if slot < 0 else self._filter(slot, asked, set(asked.seen.tolist()))
+        return "removed" if slot < 0 else self._filters(np.array([slot]), asked)[0]
 
     def question(self, request: Event) -> tuple[Sight, Asked]:
         """Returns what the sources look into, and what a request asks them."""
@@ -288,8 +290,7 @@ class FeedRetrieval:
 
     def _ruled_out(self, asked: Asked, slots: Ints, bits: Ints) -> tuple[Ints, Ints, tuple[str, ...]]:
         """Returns what a filter took out, and which one."""
-        seen = set(asked.seen.tolist())
-        names = [self._filter(slot, asked, seen) for slot in slots.tolist()]
+        names = self._filters(slots, asked)
         places = [place for place, name in enumerate(names) if name][:DROPPED]
         return slots[places], bits[places], tuple([names[place] for place in places])
 
@@ -304,14 +305,15 @@ class FeedRetrieval:
         entities = {name: Column.numbers(column, column != 0) for name, column in tokens.items()}
         return Candidates(tuple([refs[slot] for slot in slots.tolist()]), _worded(bits, _JOINED), entities)
 
-    def _filter(self, slot: int, asked: Asked, seen: set[int]) -> str:
-        catalogue = self.catalogue
-        name = catalogue.ruled_out(slot, asked.region, is_adult=asked.is_adult, now_us=asked.now_us)
-        author = catalogue.author.tokens[catalogue.posts["author"][slot]]
-        topic = catalogue.topic.tokens[catalogue.posts["topic"][slot]]
-        for verb, ties in (("blocked", asked.person.block), ("muted", asked.person.mute)):
-            name = name or (verb if author in ties or topic in ties else "")
-        return name or ("seen" if slot in seen else "")
+    def _filters(self, slots: Ints, asked: Asked) -> list[str]:
+        """Returns for each post the first filter that keeps it from this reader, "" where it may be shown."""
+        catalogue, person = self.catalogue, asked.person
+        first = catalogue.ruled_out(slots, asked.region, is_adult=asked.is_adult, now_us=asked.now_us)
+        tokens = [getattr(catalogue, side).tokens[catalogue.posts[side][slots]] for side in ("author", "topic")]
+        ties = (np.isin(tokens, list(tied)).any(axis=0) for tied in (person.block, person.mute))
+        for place, applies in enumerate((*ties, np.isin(slots, asked.seen)), len(RULES)):
+            first[(first == len(RULES)) & applies] = place + 1
+        return [_FILTERS[place] for place in first.tolist()]
 
     def _facts(self, slots: Ints, asked: Asked, vectors: Floats | None) -> dict[str, Column]:
         catalogue, posts, authors = self.catalogue, self.catalogue.posts, self.catalogue.authors
@@ -389,11 +391,11 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
     turns = np.concatenate([np.arange(len(part)) / SOURCES[name][2] for name, part in found.items()])
     bits = np.repeat([_BITS[name] for name in found], [len(part) for part in found.values()])
     order = np.argsort(turns, kind="stable")
-    once, first, which = np.unique(slots[order], return_index=True, return_inverse=True)
-    joined = np.zeros_like(once)
-    np.bitwise_or.at(joined, which, bits[order])
-    best = np.argsort(first)[:most]
-    return once[best], joined[best]
+    slots = slots[order].astype(np.int64)
+    first, bits = firsts(slots, slots), bits[order]
+    np.bitwise_or.at(bits, first, bits.copy())
+    best = np.flatnonzero(first == np.arange(len(first)))[:most]
+    return slots[best], bits[best]
 
 
 def _worded(codes: Ints, names: Sequence[str]) -> Column:
