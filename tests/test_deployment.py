@@ -253,6 +253,7 @@ def test_a_refresh_takes_the_champion_of_now_and_nothing_else(deployment: Deploy
     assert deployment.refresh(service)
     assert not deployment.refresh(service)
     assert described(service)["model"] == first[:12]
+    loaded = service.serving.model
     second = add_model(root, rule(limit=1.0), promote=False)
     assert not deployment.refresh(service)
     Registry(root).promote("fraud", second, by="test", why="test", at_us=1)
@@ -261,6 +262,7 @@ def test_a_refresh_takes_the_champion_of_now_and_nothing_else(deployment: Deploy
     Registry(root).rollback("fraud", by="test", why="test", at_us=2)
     assert deployment.refresh(service)
     assert described(service)["model"] == first[:12]
+    assert service.serving.model is loaded  # the way back loads nothing
 
 
 def test_a_damaged_champion_replaces_none_that_works_and_is_told_of_until_it_is_gone(deployment: Deployment) -> None:

@@ -227,6 +227,19 @@ def test_a_state_built_at_once_is_opened_where_it_ended(fresh: Fresh, drawn: Dra
     assert later.stats().entities.keys() == memory.stats().entities.keys()
 
 
+def test_many_rows_have_the_bits_of_memory_built_at_once_and_added(fresh: Fresh) -> None:
+    again, changes = fresh(), [payment(seq, 1_000 + seq // 9) for seq in range(300)]
+    memory, built = OnlineState(FEATURES), RemoteState(FEATURES, again())
+    for state in (memory, built):
+        state.apply_many(changes[:200])
+        for change in changes[200:]:
+            state.apply(change)
+    assert memory._entities[0].by_token[1].shape[1] > len(memory._entities[0].plan.picks)  # has running counts
+    for time in (1_028, 1_033):
+        point = Point(300, time, entities={"card": 1, "device": 1})
+        assert_same_bits(FEATURES.names, memory.vector(point), built.vector(point), point)
+
+
 def payment(seq: int, time: int, card: int = 1) -> Change:
     return Change(seq, time, None, Fact(seq, time, "payment", {"card": card}, {"cents": seq % 7}))
 

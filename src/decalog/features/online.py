@@ -282,7 +282,7 @@ class OnlineState:
             return
         for entity, tokens in zip(self._entities, built.entities, strict=True):
             for token, rows in tokens:
-                is_many = rows[0, kernel.COUNTED] >= live.COUNTED_FROM
+                is_many = self.is_here and rows[0, kernel.COUNTED] >= live.COUNTED_FROM
                 entity.put(token, entity.refitted(rows) if is_many else rows, lived=built.watermark)
         self._unusable.update(built.unusable)
         self.newest.update(built.newest)
