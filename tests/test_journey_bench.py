@@ -6,6 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -73,13 +74,17 @@ def test_the_ratio_of_losses_has_an_interval_over_series(bench: ModuleType) -> N
     actual = np.random.default_rng(0).poisson(5.0, (2, 40, 4)).astype(np.float64)
     folds = bench.Folds(actual, np.ones((2, 40)))
 
-    def row(name: str, off: float) -> object:
+    def row(name: str, off: float) -> Any:
         return bench.Row(name, np.repeat((actual + off)[..., None], len(LEVELS), axis=-1), 1.0)
 
     near, far = row("near", 1.0), row("far", 2.0)
     assert bench.figures(near, folds).wql == pytest.approx(1.0 / actual.mean())
     assert bench.figures(near, folds).mase == pytest.approx(1.0)
-    assert bench.figures(row("right", 0.0), folds)[1:] == (0.0, pytest.approx(0.9 / 0.99), 1.0, 0.0)
+    right = row("right", 0.0)
+    asked = np.isin(LEVELS, bench.PEER_LEVELS)
+    peer = right._replace(quantiles=np.where(asked, right.quantiles, np.nan))
+    for one in (right, peer):
+        assert bench.figures(one, folds)[1:] == (0.0, pytest.approx(0.9 / 0.95), 1.0, 0.0)
     assert bench.ratio_interval(near, far, folds, repeats=50) == pytest.approx((0.5, 0.5))
     few = bench.figures(near, folds, np.arange(40) < 3)
     assert few.wql == pytest.approx(1.0 / actual[:, :3].mean())

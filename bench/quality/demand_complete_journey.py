@@ -19,7 +19,8 @@ for ours twice: without its heads it was .2 % worse there than LightGBM, and the
 
 WQL is over the quantiles .1 to .9, and MASE that of the median, in units of a naive forecast's error. Values are whole
 numbers, so an interval that ends on one holds more than it is asked for, however right it is: beside that stands what
-it holds where an end counts as far as the forecast gives it to be inside (`scores.coverage_of_counts`).
+it holds where an end counts as far as the forecast gives it to be inside (`scores.coverage_of_counts`, of all
+rows at the eleven levels that the peers were asked for).
 
 Keys: wql_ratio (ours over the best peer's), wql_ratio_low and wql_ratio_high (95 % interval, bootstrap over series),
 wql_ratio_unrounded and wql_ratio_unrounded_high (over LightGBM's quantiles as they are, and that interval's upper end),
@@ -186,7 +187,7 @@ def figures(row: Row, folds: Folds, some: Floats | slice = slice(None)) -> Figur
     return Figures(
         float(losses(row, folds)[some].sum() / actual.sum()),
         float(np.mean([scores.mase(one, said.mean, scale=unit) for one, said, unit in parts])),
-        float(np.mean([scores.coverage_of_counts(one, said.quantiles) for one, said, _ in parts])),
+        float(np.mean([scores.coverage_of_counts(one, said.quantiles, levels=PEER_LEVELS) for one, said, _ in parts])),
         float(np.mean([scores.coverage(one, said.quantiles) for one, said, _ in parts])),
         float(np.mean([scores.interval_score(one, said.quantiles, scale=unit) for one, said, unit in parts])),
     )

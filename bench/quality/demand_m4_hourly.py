@@ -1,6 +1,6 @@
 """M4's hourly part, 414 series: 48 hours ahead, judged by MASE and OWA.
 
-    python bench/quality/demand_m4_hourly.py [--json] [--short] [--validation] [--cache FOLDER]
+    python bench/quality/demand_m4_hourly.py [--json] [--short] [--validation [HOURS]] [--cache FOLDER]
 
 Published rows are those of the competition (Makridakis, Spiliotis and Assimakopoulos 2020); our seasonal naive row
 and its second naive one are theirs to the third digit. Ours is an ensemble of the global boosted model on the series as

@@ -22,7 +22,8 @@ def options(text: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one last line of JSON")
     parser.add_argument("--short", action="store_true", help="every tenth series, for which nothing is published")
-    parser.add_argument("--validation", action="store_true", help="one horizon earlier, inside train: for choosing")
+    earlier = "so many steps earlier, inside train, a horizon if nothing is said: for choosing"
+    parser.add_argument("--validation", type=int, nargs="?", const=-1, default=0, metavar="STEPS", help=earlier)
     parser.add_argument("--cache", type=Path, help="folder that keeps what each method said, so that a re-run is cheap")
     return parser.parse_args()
 
@@ -80,12 +81,13 @@ def row(method: Method, train: Panel, actual: Floats, *, name: str = "", publish
 
 
 def shown(found: Set, wanted: argparse.Namespace, horizon: int) -> Set:
-    """Returns the part of a set that the options ask for: every tenth series, or one horizon earlier, inside train."""
+    """Returns the part of a set that the options ask for: every tenth series, or some steps earlier, inside train."""
     train, test = found
     if wanted.short:
         train, test = train.of(np.arange(0, len(test), 10)), test[::10]
     if wanted.validation:
-        train, test = train.until(train.y.shape[1] - horizon), train.y[:, -horizon:]
+        end = train.y.shape[1] - (horizon if wanted.validation < 0 else wanted.validation)
+        train, test = train.until(end), train.y[:, end : end + horizon]
     return Set(train, test)
 
 

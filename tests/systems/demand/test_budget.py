@@ -199,6 +199,20 @@ def test_each_step_is_worth_something_and_rises_for_nothing_cost(home: Path) -> 
     assert "tell nothing" in steps["the plan"].text("EUR")
 
 
+def test_the_steps_are_for_programs_too(home: Path) -> None:
+    lines = CliRunner().invoke(added.app, ["--home", str(home)]).output.splitlines()
+    said = json.loads(CliRunner().invoke(added.app, ["--json", "--home", str(home)]).output)
+    assert (said["currency"], said["least_orders"], len(said["steps"])) == ("EUR", 20, len(lines))
+    steps = {step["name"]: step for step in said["steps"]}
+    system, plan, own = steps["the system"], steps["the plan"], steps["changes of p1"]
+    assert system["brings"]["low"] < system["brings"]["value"] < system["brings"]["high"]
+    assert f"{system['brings']['value'] / 100:+,.2f} EUR an order" in lines[0]
+    assert plan == {
+        "name": "the plan", "over": "the system", "orders": 0, "brings": None, "why": None, "planner": None
+    }  # fmt: skip
+    assert (own["planner"], own["why"], steps["changes for judgement"]["why"]) == ("p1", None, "judgement")
+
+
 def test_a_log_without_orders_says_so(tmp_path: Path) -> None:
     played(tmp_path, days=2)
     log = Home(tmp_path).reader()

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
 import typer
 
@@ -51,14 +52,23 @@ class Order(NamedTuple):
     why: str
     planner: str
 
+    def is_of(self, why: str | None, planner: str | None) -> bool:
+        """Returns whether it was changed for a reason, or by a planner, whichever is not None."""
+        return self.why == why if planner is None else self.planner == planner
+
 
 class Step(NamedTuple):
-    """What one way of ordering brings beyond another, minor units an order; None where too few orders tell."""
+    """What one way of ordering brings beyond another, minor units an order; None where too few orders tell.
+
+    Of planners' changes alone, `why` or `planner` says which.
+    """
 
     name: str
     over: str
     orders: int
     brings: Measurement | None
+    why: str | None = None
+    planner: str | None = None
 
     def text(self, currency: str) -> str:
         """Returns it in a line."""
@@ -68,18 +78,27 @@ class Step(NamedTuple):
         span = f"{low:+,.2f} to {high:+,.2f}"
         return f"{self.name} over {self.over}: {value:+,.2f} {currency} an order ({span}), {self.orders:,} orders"
 
+    def told(self) -> dict[str, Any]:
+        """Returns it for a machine; what is not known is null."""
+        brings = self.brings
+        known = None if brings is None else {"value": brings.value, "low": brings.low, "high": brings.high}
+        return {**self._asdict(), "brings": known}
+
 
 @app.command(epilog="Example:  decalog value demand")
 def value(
+    *,
     home: Annotated[Path, typer.Option("--home", envvar="DECALOG_HOME", help="Where the log lives.")] = Path("var"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: minor units an order.")] = False,
 ) -> None:
     """Say what the system's orders bring beyond a planner's rule, and planners' changes beyond the system's orders."""
     with closing(Home(home).reader()) as log:
         deployment = Deployment(Home(home), SYSTEM.name, log)
         params, currency = deployment.policy_params(), deployment.rates().base
         steps = steps_of(log, OrderPolicy(params if isinstance(params, OrderCosts) else OrderCosts()))
-    for step in steps:
-        typer.echo(step.text(currency))
+    told = {"currency": currency, "least_orders": _LEAST, "steps": [step.told() for step in steps]}
+    lines = (step.text(currency) for step in steps)
+    typer.echo(msgspec.json.encode(told).decode() if as_json else "\n".join(lines))
 
 
 def steps_of(log: Log, policy: OrderPolicy) -> list[Step]:
@@ -110,11 +129,13 @@ def _steps(worth: _Worth, orders: Sequence[Order]) -> Iterator[Step]:
 def _planners(worth: _Worth, orders: Sequence[Order]) -> Iterator[Step]:
     """Yields what changes bring by reason, and then by who made them."""
     changed = [one for one in orders if one.override is not None]
-    apart = [(f"changes for {why or 'no reason'}", "why", why) for why in sorted({one.why for one in changed})]
-    apart += [(f"changes of {one}", "planner", one) for one in sorted({one.planner for one in changed} - {""})]
-    for name, field, said in apart:
-        pairs = [(one.override if getattr(one, field) == said else None, one.decided) for one in orders]
-        yield worth.step(name, "the system", pairs=pairs)
+    apart: list[tuple[str, str | None, str | None]] = [
+        *((f"changes for {why or 'no reason'}", why, None) for why in sorted({one.why for one in changed})),
+        *((f"changes of {one}", None, one) for one in sorted({one.planner for one in changed} - {""})),
+    ]
+    for name, why, planner in apart:
+        pairs = [(one.override if one.is_of(why, planner) else None, one.decided) for one in orders]
+        yield worth.step(name, "the system", pairs=pairs)._replace(why=why, planner=planner)
 
 
 class _Worth:

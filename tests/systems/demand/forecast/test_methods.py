@@ -24,6 +24,7 @@ from decalog.systems.demand.forecast.origins import Told, kept, roll
 from decalog.systems.demand.forecast.panel import (
     LEVELS,
     MEDIAN,
+    NORMAL,
     Forecast,
     Method,
     Panel,
@@ -125,6 +126,25 @@ def test_a_calibration_makes_intervals_hold_and_keeps_their_order() -> None:
     ]
     with pytest.raises(DataError, match=r"calibration of intervals: 56 errors .*Expected 200 or more.*more origins"):
         calibrated(few)
+
+
+def test_where_series_go_together_few_origins_widen_intervals_and_do_not_narrow_them() -> None:
+    rng = np.random.default_rng(8)
+    right = Forecast(np.zeros((20, 12)), np.tile(NORMAL, (20, 12, 1)))
+
+    def came() -> Told:
+        together = rng.normal()  # what all series err by at one origin
+        return Told(weekly(20), right, 0.9 * together + np.sqrt(1 - 0.9**2) * rng.normal(size=(20, 12)))
+
+    held: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(300):
+        calibration, now = calibrated([came(), came()], blocks=1), came()
+        for narrows, found in held.items():
+            after = calibration.apply(right, narrows=narrows)
+            assert np.all(np.diff(after.quantiles, axis=-1) >= 0)
+            found.append(scores.coverage(now.actual, after.quantiles))
+    assert np.mean(held[True]) < 0.75, "two origins are two errors"
+    assert 0.88 <= np.mean(held[False]) <= 0.95
 
 
 def test_an_ensemble_takes_what_helps_and_leaves_the_rest() -> None:

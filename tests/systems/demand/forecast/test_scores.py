@@ -31,6 +31,18 @@ def test_of_counts_an_end_of_the_interval_counts_in_part() -> None:
         assert scores.coverage_of_counts(actual, narrow) < 0.87
 
 
+def test_counts_are_covered_alike_at_the_levels_that_a_forecast_was_asked_for() -> None:
+    from scipy.stats import poisson
+
+    rng, law = np.random.default_rng(6), poisson(4.0)
+    actual = law.rvs(size=(40, 500), random_state=rng).astype(float)
+    levels = (0.05, *(round(0.1 * step, 1) for step in range(1, 10)), 0.95)
+    asked = np.full((40, 500, len(LEVELS)), np.nan)
+    places = [LEVELS.index(level) for level in levels]
+    asked[..., places] = law.ppf(levels)
+    assert scores.coverage_of_counts(actual, asked, levels=levels) == pytest.approx(0.9, abs=0.02)
+
+
 def test_of_what_is_no_count_both_coverages_are_one() -> None:
     rng = np.random.default_rng(4)
     actual = rng.normal(size=(20, 200))

@@ -31,13 +31,24 @@ class Calibration(msgspec.Struct, frozen=True):
 
     widths: Floats
 
-    def apply(self, forecast: Forecast) -> Forecast:
-        """Returns the forecast with the quantiles that its errors ask for; mean and order stay."""
+    def apply(self, forecast: Forecast, *, narrows: bool = True) -> Forecast:
+        """Returns the forecast with the quantiles that its errors ask for; mean and order stay.
+
+        Args:
+            forecast: as a method said it.
+            narrows: False leaves a quantile where it was if that is farther out. For few series that go together: then
+                the errors of few origins are few errors, whose spread is too small on average.
+        """
         below, above = sides(forecast)
         widths = self.widths[None, : forecast.mean.shape[1]]
         middle = forecast.quantiles[..., MEDIAN, None]
         quantiles = middle + np.where(widths < 0, widths * below[..., None], widths * above[..., None])
-        return forecast._replace(quantiles=np.sort(quantiles, axis=-1))
+        quantiles = np.sort(quantiles, axis=-1)
+        if not narrows:
+            out = slice(None, MEDIAN), slice(MEDIAN + 1, None)
+            for farther, side in zip((np.minimum, np.maximum), out, strict=True):
+                quantiles[..., side] = farther(quantiles[..., side], forecast.quantiles[..., side])
+        return forecast._replace(quantiles=quantiles)
 
 
 def sides(forecast: Forecast) -> tuple[Floats, Floats]:

@@ -101,15 +101,17 @@ def coverage(actual: Floats, quantiles: Floats, *, nominal: float = 0.9) -> floa
     return float(np.mean((actual >= low)[known] & (actual <= high)[known]))
 
 
-def coverage_of_counts(actual: Floats, quantiles: Floats, *, nominal: float = 0.9) -> float:
+def coverage_of_counts(
+    actual: Floats, quantiles: Floats, *, nominal: float = 0.9, levels: Sequence[float] = LEVELS
+) -> float:
     """Returns the share of whole numbers inside the central interval, one on its end counting for a part.
 
     An interval that ends on whole numbers holds more than it is asked for however right it is. So a value is spread
     over the probabilities that the forecast gives to it, F(y − 1) to F(y), and counts as far as these are inside: the
-    randomised probability integral transform (Czado, Gneiting and Held, Biometrics 65, 2009). F is known at `LEVELS`,
-    and taken for the middle between two.
+    randomised probability integral transform (Czado, Gneiting and Held, Biometrics 65, 2009). F is known at `levels`,
+    and taken for the middle between two: rows of a table are alike only at the same ones.
     """
-    edges = np.array([0.0, *LEVELS, 1.0])
+    edges, quantiles = np.array([0.0, *levels, 1.0]), quantiles[..., _places(levels)]
     middles = (edges[:-1] + edges[1:]) / 2
     reached = actual[..., None]
     before, after = (middles[np.sum(side, axis=-1)] for side in (quantiles < reached, quantiles <= reached))
