@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ from tests.features.logs import Writer, features, retains, steps
 from tests.features.test_engines_agree import online, reference
 
 from decalog.features import kernel, live
-from decalog.features.definition import Aggregate, Attribute, Feature, FeatureSet, Rate, Ratio, ZScore
+from decalog.features.definition import Aggregate, AggregateName, Attribute, Feature, FeatureSet, Rate, Ratio, ZScore
 from decalog.features.facts import Change, Fact, Point
 from decalog.features.offline import fold
 from decalog.features.online import OnlineState
@@ -102,15 +103,17 @@ def test_when_rows_are_pruned_shows_in_no_value_and_no_snapshot(
     assert len({snapshot(state, folder) for state in (plain, *others)}) == 1
 
 
-CARD: dict[str, object] = {"meaning": "tested", "entity": "card", "over": ("payment",), "unit": "1"}
+CARD: dict[str, Any] = {"meaning": "tested", "entity": "card", "over": ("payment",), "unit": "1"}
 
 
 def declared(*further: Feature, retain: int = 3) -> FeatureSet:
-    sums = [
-        Aggregate(name=f"sum_{window}", aggregate="sum", column="cents", window=window, **CARD)  # type: ignore[arg-type]
-        for window in ("10us", "1000us")
-    ]
+    sums = over_two_windows("sum", column="cents")
     return FeatureSet(system="demo", features=(*sums, *further), lateness="100us", retain=retain)
+
+
+def over_two_windows(aggregate: AggregateName, **given: Any) -> list[Aggregate]:
+    windows = ("10us", "1000us")
+    return [Aggregate(name=f"{aggregate}_{w}", aggregate=aggregate, window=w, **(CARD | given)) for w in windows]
 
 
 def payment(seq: int, time: int, card: int = 1) -> Change:
@@ -134,7 +137,8 @@ def test_a_full_entity_is_bounded_in_memory_and_costs_no_more_a_row() -> None:
 
 
 def test_many_rows_have_running_counts_that_follow_every_change() -> None:
-    state = folded([payment(seq, 1_000 + 2 * seq) for seq in range(500)], OnlineState(counts()))
+    counts = FeatureSet(system="demo", features=tuple(over_two_windows("count")), lateness="1000us", retain=1_000)
+    state = folded([payment(seq, 1_000 + 2 * seq) for seq in range(500)], OnlineState(counts))
     gone = (3, 498, 250)
     withdrawn = [Change(500 + n, 2_000, payment(seq, 1_000 + 2 * seq).plus) for n, seq in enumerate(gone)]
     late = [payment(503 + seq, 1_001 + 20 * seq) for seq in range(40)]
@@ -147,11 +151,6 @@ def test_many_rows_have_running_counts_that_follow_every_change() -> None:
         assert plain.vector(Point(600, asked, entities={"card": 1})).tolist() == want
     # A row that hindsight may not see is walked around.
     assert plain.vector(Point(600, 1_999, root=499, entities={"card": 1})).tolist()[0] == 3.0
-
-
-def counts() -> FeatureSet:
-    made = [Aggregate(name=f"n_{window}", aggregate="count", window=window, **CARD) for window in ("10us", "1000us")]  # type: ignore[arg-type]
-    return FeatureSet(system="demo", features=tuple(made), lateness="1000us", retain=1_000)
 
 
 def test_a_mark_outlives_the_rows_of_its_entity_until_no_window_reaches_it(tmp_path: Path) -> None:

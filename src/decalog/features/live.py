@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from decalog.compiling import compiled
 from decalog.features import kernel
 from decalog.features.kernel import Float64s, Int64s
@@ -41,16 +39,12 @@ def refit_counted(rows: Int64s, lanes: Int64s, width: int, horizon: int, least: 
         horizon: no row up to it is kept.
         least: rows from which on there are running counts.
     """
-    first = kernel.last_until(rows, max(horizon, rows[0, kernel.MARK]))
-    count, cells = rows[0, kernel.COUNTED] - first, 0
+    first, cells = kernel.last_until(rows, max(horizon, rows[0, kernel.MARK])) + 1, 0
+    left = rows[first : rows[0, kernel.COUNTED] + 1]
     for lane in range(lanes.shape[0]):
-        cells += count >= least and lanes[lane, kernel.CELL] < kernel.NO_CELL
-    fitted = np.empty((1 + count + max(2, count // 2), width + cells), np.int64)
-    kernel.clear(fitted)
-    fitted[0, kernel.COUNTED], fitted[0, kernel.MARK] = count, rows[0, kernel.MARK]
-    for index in range(count):
-        for column in range(width):
-            fitted[1 + index, column] = rows[1 + first + index, column]
+        cells += left.shape[0] >= least and lanes[lane, kernel.CELL] < kernel.NO_CELL
+    fitted = kernel.wide_room(left, width, cells)
+    fitted[0, kernel.MARK] = rows[0, kernel.MARK]
     _recount(fitted, lanes, 1)
     return fitted
 

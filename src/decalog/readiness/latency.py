@@ -14,6 +14,7 @@ from decalog.errors import DataError, LogUnavailableError
 from decalog.home import Home
 from decalog.readiness.checks import Measured
 from decalog.readiness.loads import OTHERS, STALL, Ran, at_declared
+from decalog.readiness.machine import meanwhile
 from decalog.readiness.subject import Subject, twin_of
 from decalog.registry import Registry
 
@@ -82,22 +83,16 @@ def swapping_p99(subject: Subject, fault: str) -> Measured:
 
     @contextmanager
     def swapping(home: Home) -> Iterator[None]:
-        system, over = subject.system.name, threading.Event()
-        registry = Registry(home.root)
+        system, registry = subject.system.name, Registry(home.root)
         models = [twin_of(home, system), registry.current(system) or ""]
 
-        def swap() -> None:
+        def swap(over: threading.Event) -> None:
             while not over.wait(_SWAP_S):
                 registry.promote(system, models[0], by="check", why="a swap under load", at_us=0)
                 models.reverse()
 
-        thread = threading.Thread(target=swap)
-        thread.start()
-        try:
+        with meanwhile(swap):
             yield
-        finally:
-            over.set()
-            thread.join()
 
     faults = {"": "", "stalls at a swap": f"stalls at a swap={3 * limit / 1e3}"}[fault]
     ran = at_declared(subject, faults, limit_ms=limit, beside=swapping)

@@ -6,8 +6,8 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from decalog.readiness.open_loop import quantile
@@ -43,12 +43,10 @@ class Pulse:
         """How long a beat took from the moment it was due, ms."""
         return quantile(self._stalls_ms, 0.99)
 
-    @contextmanager
-    def beating(self, folder: Path) -> Iterator[None]:
+    def beating(self, folder: Path) -> AbstractContextManager[None]:
         """Beats 25 times a second on the disk of this folder."""
-        over = threading.Event()
 
-        def beat() -> None:
+        def beat(over: threading.Event) -> None:
             with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
                 due = time.monotonic() + _BEAT_S
                 while not over.wait(max(0.0, due - time.monotonic())):
@@ -57,13 +55,20 @@ class Pulse:
                     self._stalls_ms.append(1e3 * (time.monotonic() - due))
                     due = max(due + _BEAT_S, time.monotonic())
 
-        thread = threading.Thread(target=beat)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        return meanwhile(beat)
+
+
+@contextmanager
+def meanwhile(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Runs work in a thread beside; it has to end soon after the event that it is given is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _busy_s() -> float:

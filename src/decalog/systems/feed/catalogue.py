@@ -35,6 +35,7 @@ _ADULTS_ONLY = _MATURE | _SENSITIVE
 RULES = ("removed", "region", "mature", "too_old")
 """What keeps a post from being shown, whoever asks, in the order in which it is named."""
 _SLOT_BITS = 32
+_EVERY = slice(None)
 _POSTS: Mapping[str, Any] = {
     "token": np.int64,
     "created": np.int64,
@@ -211,7 +212,7 @@ class Catalogue:
         hour = now_us // _HOUR_US
         known = self._masks.get(place)
         if known is None or known[0] != hour:
-            known = (hour, self._mask(place[0], is_adult=is_adult, oldest_us=hour * _HOUR_US - TOO_OLD_US))
+            known = (hour, self._mask(place[0], is_adult=is_adult, hour=hour))
             self._masks[place] = known
             if len(self._masks) > _MASKS:
                 self._masks.popitem(last=False)
@@ -250,12 +251,12 @@ class Catalogue:
         self.authors.reserve(code + 1)
         return code
 
-    def _mask(self, region: str, *, is_adult: bool, oldest_us: int) -> Mask:
-        is_open = self._open_to(region)
+    def _mask(self, region: str, *, is_adult: bool, hour: int, slots: slice | int = _EVERY) -> Mask:
+        """Returns for some slots, or one, whether their posts may be shown in an hour."""
         wrong = _REMOVED | (0 if is_adult else _ADULTS_ONLY)
-        mask: Mask = (self.posts["flags"] & (wrong | _THERE)) == _THERE
-        mask &= self.posts["created"] >= oldest_us
-        mask &= is_open[self.posts["regions"]]
+        mask: Mask = (self.posts["flags"][slots] & (wrong | _THERE)) == _THERE
+        mask &= self.posts["created"][slots] >= hour * _HOUR_US - TOO_OLD_US
+        mask &= self._open_to(region)[self.posts["regions"][slots]]
         return mask
 
     def _open_to(self, region: str) -> Mask:
@@ -264,8 +265,7 @@ class Catalogue:
 
     def _touch(self, slot: int) -> None:
         for (region, is_adult), (hour, mask) in self._masks.items():
-            first = self.ruled_out(np.array([slot]), region, is_adult=is_adult, now_us=hour * _HOUR_US)
-            mask[slot] = first[0] == len(RULES)
+            mask[slot] = self._mask(region, is_adult=is_adult, hour=hour, slots=slot)
 
     def _posted(self, record: Record, event: Event) -> tuple[int, ...]:
         gone = self._roots.get(record.root, -1)
