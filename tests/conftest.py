@@ -6,10 +6,17 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from tests.redis_server import running
+
+from decalog.judging import Judge, Serving
+from decalog.serving import Service
+from decalog.system import System
+from decalog.testing.stage import FAR_MS, unhurried
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,6 +25,24 @@ PATIENT = [HealthCheck.too_slow]
 settings.register_profile("default", max_examples=50, derandomize=True, deadline=None, suppress_health_check=PATIENT)
 settings.register_profile("thorough", max_examples=1000, print_blob=True, deadline=None, suppress_health_check=PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unhurried() -> Iterator[None]:
+    """Services and judges of this process have a minute: a machine that stalls turns no decision into a fallback."""
+    judge, service = Judge.__init__, Service.__init__
+
+    def patient_judge(self: Judge, system: System, serving: Serving) -> None:
+        judge(self, msgspec.structs.replace(system, deadline_ms=FAR_MS), serving)
+
+    def patient_service(self: Service, *args: Any, **named: Any) -> None:
+        service(self, *args, **named)
+        unhurried(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Judge, "__init__", patient_judge)
+        patch.setattr(Service, "__init__", patient_service)
+        yield
 
 
 @pytest.fixture

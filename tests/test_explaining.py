@@ -190,7 +190,6 @@ def test_a_slate_is_explained_whole(tmp_path: Path) -> None:
 
     log = Home(tmp_path).writer(ManualClock(START_US))
     service = Deployment(Home(tmp_path), SYSTEM, log).service()
-    service.retrieval.deadline_ms = 60_000  # type: ignore[union-attr]  # feed's has one; a busy machine loses nothing
     for n in range(12):
         service.ingest.event({"id": f"post-{n}", "kind": "post", "post": f"p{n}", "author": f"a{n}", "topic": "t"})
     decision = service.decide({"id": "r1", "user": "ada", "size": 3})[1]

@@ -21,6 +21,7 @@ from decalog.policy import Case, Verdict
 from decalog.serving import described, named_features, reply
 from decalog.systems.fraud.policy import FraudCosts, FraudPolicy
 from decalog.systems.fraud.system import SYSTEM
+from decalog.testing.stage import FAR_MS
 
 VERSIONS = Versions("m1", "p1", FEATURES.version, 0)
 
@@ -235,7 +236,7 @@ def test_views_that_fail_leave_the_declared_fallback(log: FraudLog, problem: Any
 def test_a_request_that_took_too_long_is_not_predicted(log: FraudLog, monkeypatch: pytest.MonkeyPatch) -> None:
     begun = log.service.begin(payment("a", 0))
     assert isinstance(begun, Underway)
-    begun.started_ns -= SYSTEM.deadline_ms * 1_000_000
+    begun.started_ns -= FAR_MS * 1_000_000
     log.service.predict(begun)
     assert log.service.finish(begun)[1].fallback == "deadline"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from decalog.clock import MINUTE, ManualClock, rfc3339, time_us
 from decalog.deployment import Deployment, Setup
 from decalog.home import Home
 from decalog.log import Log
-from decalog.retrieval import Hurried
 from decalog.serving import Service
 
 START = time_us("2026-03-01T12:00:00Z")
@@ -74,19 +73,10 @@ def shop(root: Path, *names: str, setup: Setup | None = None) -> Iterator[Shop]:
     clock.set(max(START, log.known_time))
     try:
         services = {name: Deployment(home, name, log, setup).service() for name in names or ("fraud",)}
-        patient(services.values())
         yield Shop(home, log, clock, services)
         log.commit()
     finally:
         log.close()
-
-
-def patient(services: Iterable[Service]) -> None:
-    """Lets retrievals wait for all their sources, busy machine or not."""
-    for service in services:
-        retrieval: object = service.retrieval
-        if isinstance(retrieval, Hurried):
-            retrieval.deadline_ms = 60_000
 
 
 def clock_of(home: Home) -> ManualClock:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from tests.privacy.people import ADA, READER, SECRETS, Shop, feed_home, fill, of_ada, of_bob, patient, shop
+from tests.privacy.people import ADA, READER, SECRETS, Shop, feed_home, fill, of_ada, of_bob, shop
 
 from decalog.deployment import Deployment, Setup, run_aside
 from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError
@@ -24,6 +24,7 @@ from decalog.privacy.live import FAILED, Asked, Live
 from decalog.privacy.retention import Retained
 from decalog.privacy.subjects import find_subject
 from decalog.standing import Standing
+from decalog.testing.stage import unhurried
 from decalog.verification import verify
 
 
@@ -84,7 +85,7 @@ def test_a_retrieval_is_built_anew_beside_decisions(tmp_path: Path, runner: asyn
         after: Any = open_.feed.retrieval
         assert after is not before
         assert len(after.people) == 1
-        patient(open_.services.values())
+        unhurried(open_.feed)
         assert open_.feed.ingest.describe == after.describe
         open_.later()
         raw = msgspec.json.encode({"id": "r-next", "user": "reader_bob_32", "size": 3})

@@ -53,7 +53,6 @@ class Feed:
         self.log = Home(root).writer(self.clock)
         self.deployment = Deployment(Home(root), SYSTEM, self.log)
         service = self.deployment.service()
-        service.retrieval.deadline_ms = 60_000  # type: ignore[union-attr]  # feed's has one; a busy machine loses nothing
         service.adopt(msgspec.structs.replace(service.serving, model=ByAge()))
         self.host = Host(self.log, {"feed": service}, replay=replay_nothing, meter=Meter(), state=Home(root).state)
         self.asides = 0
