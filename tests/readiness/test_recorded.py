@@ -13,7 +13,7 @@ from decalog.clock import MINUTE, SECOND
 from decalog.errors import DataError
 from decalog.home import Home
 from decalog.ingest import Rates
-from decalog.readiness.recorded import Recording, Replayed, busiest, pace, renamed, strangers
+from decalog.readiness.recorded import Recording, Replayed, busiest, faster, pace, renamed, strangers
 from decalog.stores.base import Vault
 from decalog.system import find_system
 from decalog.systems.fraud.schema import SCHEMA
@@ -75,10 +75,28 @@ def test_a_stranger_has_a_name_of_their_own_for_each_entity_that_is_not_public()
     assert made == {"id": "p1", "card": "s card", "amount_minor": 3}
 
 
-def test_pace_and_busiest_minute_count_requests() -> None:
-    asked = [Message(at * SECOND, "decide", {"id": str(at)}) for at in (0, 1, 2, 100)]
-    assert busiest(asked) == 3 / 60
-    assert pace(asked) == 4 / 100
+def asked_at(*seconds: float) -> list[Message]:
+    return [Message(round(at * SECOND), "decide", {"id": str(at)}) for at in seconds]
+
+
+def test_pace_counts_requests() -> None:
+    assert pace(asked_at(0, 1, 2, 100)) == 4 / 100
+
+
+def test_a_thin_record_is_sent_faster_until_its_busiest_second_comes_up_to_the_load() -> None:
+    rows = asked_at(0, 40, 60, 75, 200)
+    assert faster(rows, times=10, peak=2) == 15
+    assert faster(rows, times=10, peak=3) == 35
+    assert faster(rows, times=100, peak=3) == 100
+    assert faster(rows, times=10, peak=50) == 200  # all that there is, in a second
+
+
+def test_the_busiest_stretch_is_from_a_request_on_and_holds_what_came_between() -> None:
+    rows = asked_at(0, 10, 70, 75, 79.5, 90)
+    outcomes = [Message(round(at * SECOND), "outcome", {"id": f"o{at}"}) for at in (9, 71, 80)]
+    rows = sorted([*rows, *outcomes], key=lambda row: row.at)
+    assert [row.body["id"] for row in busiest(rows, 10)] == ["70", "o71", "75", "79.5"]
+    assert [row.body["id"] for row in busiest(rows, 1_000)] == [row.body["id"] for row in rows]
 
 
 def test_recorded_traffic_is_a_world_that_tells_it_in_order_and_knows_no_truth() -> None:

@@ -146,6 +146,7 @@ def ran(p99_ms: float = 5.0, **changes: Any) -> Ran:
         start_s=1.0,
         models=("a", "b"),
         rate=20.0,
+        speed=1.0,
         tries=1,
     )
     return msgspec.structs.replace(made, **changes)

@@ -14,7 +14,7 @@ from decalog.clock import SECOND
 from decalog.home import Home
 from decalog.readiness.machine import Machine, Pulse
 from decalog.readiness.open_loop import arrivals, quantile
-from decalog.readiness.recorded import busiest, pace, renamed
+from decalog.readiness.recorded import busiest, faster, pace, renamed
 from decalog.readiness.serve import Load, Served, load, serving
 from decalog.readiness.subject import Subject, decisions
 from decalog.testing.worlds import Message
@@ -50,6 +50,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
         start_s: how long the server took to begin.
         models: short ids of the models that decided.
         rate: decisions a second that were asked for.
+        speed: how many times as fast as they were recorded.
         tries: how many loads it took.
     """
 
@@ -62,6 +63,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     start_s: float
     models: tuple[str, ...]
     rate: float
+    speed: float
     tries: int
 
     @property
@@ -78,6 +80,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
             "cpu_ms": round(self.cpu_ms, 4),
             "start_s": round(self.start_s, 2),
             "rate_per_s": round(self.rate, 2),
+            "speed": round(self.speed, 1),
             "tries": self.tries,
             "others_cpu_share": round(self.others, 3),
             "stall_of_limit": round(self.stall, 3),
@@ -121,22 +124,18 @@ def at_declared(subject: Subject, faults: str = "", *, limit_ms: float, beside: 
 
 
 def as_recorded(subject: Subject, faults: str, *, times: float, limit_ms: float) -> Ran:
-    """Returns what came of recorded rows of all kinds, in their own bursts, so many times the busiest minute.
+    """Returns what came of recorded rows of all kinds, in their own bursts, so many times as fast, at their busiest.
 
-    It is never slower than the declared load.
+    Where the record is thin it is sent faster still, until its busiest second comes up to the declared load.
     """
     messages = _recorded(subject)
-    rate = max(times * busiest(messages), subject.slo.load_per_s)
-    asked = sum(message.kind == "decide" for message in messages)
-    faster = rate * max((messages[-1].at - messages[0].at) / SECOND, 1.0) / asked
+    speed = faster(messages, times=times, peak=subject.slo.load_per_s)
+    rows = busiest(messages, subject.seconds * speed)
 
-    def timed(rows: Sequence[Message], _: int) -> Iterator[tuple[float, Message]]:
-        for row in rows:
-            at_s = (row.at - rows[0].at) / SECOND / faster
-            if at_s < subject.seconds:
-                yield at_s, row
+    def timed(_rows: Sequence[Message], _: int) -> Iterator[tuple[float, Message]]:
+        return (((row.at - rows[0].at) / SECOND / speed, row) for row in rows)
 
-    return _ran(subject, Plan(rate=rate, timed=timed, limit_ms=limit_ms, faults=faults))
+    return _ran(subject, Plan(rate=speed * pace(messages), timed=timed, limit_ms=limit_ms, faults=faults))
 
 
 def cost_of(subject: Subject, *, share: float, faults: str = "") -> Ran:
@@ -191,6 +190,7 @@ def _ran(subject: Subject, plan: Plan) -> Ran:
             start_s=served.start_s,
             models=models,
             rate=plan.rate,
+            speed=speed,
             tries=tries,
         )
 

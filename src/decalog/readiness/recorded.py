@@ -6,10 +6,11 @@ Personal values are unsealed in memory alone; nothing of what is given here may 
 from __future__ import annotations
 
 import bisect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from decalog.clock import DAY, MINUTE, SECOND, rfc3339
+from decalog.clock import DAY, SECOND, rfc3339
 from decalog.crypto import unseal
 from decalog.decisions import Decision, decode_decision
 from decalog.errors import DataError
@@ -222,8 +223,21 @@ def pace(messages: Sequence[Message]) -> float:
     return len(times) / max((times[-1] - times[0]) / SECOND, 1.0)
 
 
-def busiest(messages: Sequence[Message]) -> float:
-    """Returns how many requests a second came in the busiest minute."""
-    times = [message.at for message in messages if message.kind == "decide"]
-    ends = (bisect.bisect_right(times, at + MINUTE) - place for place, at in enumerate(times))
-    return max(ends) / (MINUTE / SECOND)
+def faster(messages: Sequence[Message], *, times: float, peak: float) -> float:
+    """Returns how many times as fast recorded rows are sent again.
+
+    So many times; or where the record is thinner, until its busiest second holds as many requests as `peak`.
+    """
+    at_s = [message.at / SECOND for message in messages if message.kind == "decide"]
+    held = min(len(at_s), max(2, math.ceil(peak)))
+    return max(times, min(last - first for first, last in zip(at_s, at_s[held - 1 :], strict=False)))
+
+
+def busiest(messages: Sequence[Message], seconds: float) -> Sequence[Message]:
+    """Returns the stretch of so many seconds that holds the most requests, from one of these on."""
+    times = [message.at for message in messages]
+    asked = [at for at, message in zip(times, messages, strict=True) if message.kind == "decide"]
+    ends = [at + round(seconds * SECOND) for at in asked]
+    held = [bisect.bisect_left(asked, end) - place for place, end in enumerate(ends)]
+    best = held.index(max(held))
+    return messages[bisect.bisect_left(times, asked[best]) : bisect.bisect_left(times, ends[best])]
