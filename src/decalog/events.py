@@ -12,12 +12,15 @@ import zlib
 from typing import Literal
 
 import msgspec
+from isal import isal_zlib
 
 from decalog.errors import CorruptLogError
 
 FORMAT = 3
 _LARGE = 16_384
 """Bytes from which on a body is deflated."""
+_LEVEL = 2
+"""Of isal's four: as small as zlib's fastest, in a quarter of its time."""
 _DEFLATED = 0x78
 """First byte of what is deflated (RFC 1950, section 2.2); a body as it is begins with that of a msgpack array."""
 ALL = 0
@@ -118,7 +121,7 @@ def encode(value: msgspec.Struct) -> bytes:
 def encode_body(value: msgspec.Struct) -> bytes:
     """Returns a struct as the body of a record: msgpack, deflated where that is large."""
     plain = _encode(value)
-    return plain if len(plain) < _LARGE else zlib.compress(plain, 1)
+    return plain if len(plain) < _LARGE else isal_zlib.compress(plain, _LEVEL)
 
 
 def plain_body(body: bytes) -> bytes:
