@@ -18,7 +18,7 @@ from decalog.models.smoothed import Rate, Settings, Smoothed
 
 NAMES = ("clicks", "shown", "rate", "age", "far")
 ABSENT = {"far": -2.0, "rate": -1.0}
-RATES = {"rate": Rate("clicks", "shown")}
+RATES: Mapping[str, Rate] = {"rate": ("clicks", "shown")}
 SLOTS = 10
 
 

@@ -31,11 +31,8 @@ _SPARSE, _SURE = 0.5, 1_000.0
 """Bounds of what a rate is smoothed by: the rate of all counts for so many trials."""
 
 
-class Rate(NamedTuple):
-    """A feature that is a quotient of two others: hits of so many trials."""
-
-    hits: str
-    of: str
+Rate = tuple[str, str]
+"""Of which two features one is the quotient: hits of so many trials."""
 
 
 class Settings(NamedTuple):

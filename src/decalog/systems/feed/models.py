@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from decalog.features.definition import Ratio
+from decalog.features.definition import absences, quotients
 from decalog.models import collaborative, heads, kinship, two_tower
 from decalog.models.base import Acts, ModelSpec, SlateSet
 from decalog.models.collaborative import Scorer
@@ -21,7 +21,6 @@ from decalog.models.funnel import FORMAT, Funnel
 from decalog.models.heads import Heads, HeadsParams, HeadsTrainingSet, SimpleHeads
 from decalog.models.interactions import interactions
 from decalog.models.kinship import Kinship
-from decalog.models.smoothed import Rate
 from decalog.systems.feed.features import FEATURES
 from decalog.systems.feed.people import STAYED_S, WEIGHTS
 from decalog.systems.feed.schema import DWELL, SCHEMA
@@ -31,9 +30,7 @@ HEAD = "+".join(signal.head for signal in SCHEMA.signals)
 
 GIVEN = {"p_dwell": "p_click"}
 """One stays on what one opened: a dwell is a click that lasted."""
-RATES = {f.name: Rate(f.numerator, f.denominator) for f in FEATURES.features if isinstance(f, Ratio)}
-ABSENT = {f.name: f.missing_value for f in FEATURES.features}
-"""Feature → what stands for none."""
+ABSENT = absences(FEATURES)
 RANKER = HeadsParams(
     trees=200,
     learning_rate=0.05,
@@ -43,7 +40,7 @@ RANKER = HeadsParams(
     feature_share=0.3,
     held_out=0.1,
     given=GIVEN,
-    rates=RATES,
+    rates=quotients(FEATURES),
     absent=ABSENT,
 )
 """The tree budget that serving 500 posts in 8 ms of CPU allows (`bench/latency/feed_ranker.py`)."""
