@@ -37,11 +37,13 @@ from paired import over_units
 from decalog.clock import DAY, HOUR, ManualClock
 from decalog.deployment import Deployment, Setup
 from decalog.home import Home
+from decalog.impressions import ImpressionHistory
 from decalog.models.base import Floats
 from decalog.registry import Registry
 from decalog.serving import Service
 from decalog.simulation import fill, rates_of
 from decalog.slate_training import train_slates
+from decalog.system import load
 from decalog.systems.feed.policy import FeedWeights
 from decalog.systems.feed.schema import SCHEMA
 from decalog.systems.feed.simulate import World
@@ -59,7 +61,7 @@ BAR = 0.7
 RULES = ("random", "newest", "popularity", "oracle")
 TRIVIAL = ("random", "newest", "popularity", "pure CTR", "single-stage")
 PATIENCE_MS = 60_000
-CHAMPION = msgspec.structs.replace(SYSTEM, models=SYSTEM.models[-1:], deadline_ms=PATIENCE_MS)
+CHAMPION = msgspec.structs.replace(SYSTEM, models=SYSTEM.models[-1:], deadline_ms=PATIENCE_MS, found="")
 HEADS = tuple(signal.head for signal in SCHEMA.signals)
 CLICKS = FeedWeights(
     click_per_1000_minor=1_000,
@@ -129,7 +131,12 @@ def judged(world: World) -> Totals:
     return Totals.over(world.days[HISTORY : HISTORY + JUDGED])
 
 
-def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callable[[Any], Any] | None = None) -> Totals:
+def _whole(funnel: Any) -> Any:
+    """Ranks as the funnel does."""
+    return funnel
+
+
+def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callable[[Any], Any] = _whole) -> Totals:
     """Returns what the system brings on the judged days: trained on the history, decided live, trained again."""
     world = World(seed, scale=scale)
     with tempfile.TemporaryDirectory() as folder:
@@ -141,16 +148,12 @@ def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callabl
         service = deployment.service()
         sources: Any = service.retrieval
         sources.deadline_ms = PATIENCE_MS
-        if ranker is not None:
-            swap(service, ranker)
+        swap(service, ranker(service.serving.model))
         for day in range(HISTORY, HISTORY + JUDGED):
             for quarter in range(4 * 24):
                 live(world, service, clock, until_us=world.start_us + day * DAY + (quarter + 1) * HOUR // 4)
-            if (day + 1 - HISTORY) % RETRAINED == 0:
-                train(deployment, weights)
-                deployment.refresh(service)
-                if ranker is not None:
-                    swap(service, ranker)
+            if (day + 1 - HISTORY) % RETRAINED == 0 and day + 1 < HISTORY + JUDGED:
+                swap(service, ranker(learnt(deployment)))
         log.close()
     return judged(world)
 
@@ -164,9 +167,19 @@ def train(deployment: Deployment, weights: FeedWeights) -> None:
         Registry(deployment.home.root).promote(SYSTEM.name, made.model, by="bench", why="the latest", at_us=0)
 
 
-def swap(service: Service, ranker: Callable[[Any], Any]) -> None:
-    """Puts another ranker in the place of the funnel's."""
-    service.adopt(msgspec.structs.replace(service.serving, model=ranker(service.serving.model)))
+def learnt(deployment: Deployment) -> Any:
+    """Returns the model that a training of now would let serve; without its report, which costs as much again."""
+    deployment.log.commit()
+    history = ImpressionHistory(
+        deployment.log.read(), SYSTEM.schema, features=SYSTEM.features, retrieval=load(SYSTEM.retrieval)
+    )
+    known = history.part(history.complete, known_by=history.known_time)
+    return CHAMPION.models[-1].fit(known, TrainingPlan().seed)
+
+
+def swap(service: Service, model: Any) -> None:
+    """Lets another model find and rank."""
+    service.adopt(msgspec.structs.replace(service.serving, model=model))
 
 
 def live(world: World, service: Service, clock: ManualClock, *, until_us: int) -> None:

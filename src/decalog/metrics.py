@@ -223,6 +223,13 @@ def proportion(successes: int, n: int) -> Measurement:
     return _wilson(successes / n, n, n)
 
 
+def mean(values: Floats) -> Measurement:
+    """Returns a mean with its normal 95 % interval; each value counts as independent of the others."""
+    average = float(np.mean(values))
+    half = 1.96 * float(np.std(values)) / float(np.sqrt(len(values)))
+    return Measurement(average, average - half, average + half, len(values))
+
+
 def share(rows: npt.NDArray[np.bool_], mass: Floats) -> Measurement:
     """Returns the share that some rows are of all, each counted as the rows that it stands for.
 

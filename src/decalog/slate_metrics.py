@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from decalog.metrics import Floats, Int64s, Measurement, interval, need
+from decalog.metrics import Floats, Int64s, Measurement, Sums, interval, need, proportion
 
 _REPEATS = 200
 
@@ -155,6 +155,56 @@ def ndcg(ranked: Ranked, gains: Floats, *, k: int) -> tuple[Floats, npt.NDArray[
         return float(mine[:depth] @ discounts) / ideal if ideal > 0 else float("nan")
 
     return per_slate(ranked, of_slate)
+
+
+def head_share(head: str, *, times: float = 1.0) -> Statistic:
+    """Returns the statistic that is the share of a head's positives where they are known, or how many of so many."""
+
+    def share(ranked: Ranked, weights: Floats) -> float:
+        labels = ranked.label(head)
+        known = np.isfinite(labels)
+        total = float(np.sum(weights[known]))
+        return times * (float(np.sum(weights[known] * labels[known])) / total) if total else float("nan")
+
+    return share
+
+
+def head_sums(head: str, *, times: float = 1.0) -> Sums:
+    """Returns the same as sums over what was shown."""
+    return Sums(lambda ranked: (times * ranked.label(head), np.ones(ranked.n)), (0.0, times))
+
+
+def worth_per_1000(ranked: Ranked, weights: Floats) -> float:
+    """Returns what 1,000 slates turned out to be worth, minor units; NaN without any."""
+    slates, place = np.unique(ranked.slates, return_inverse=True)
+    first = np.zeros(len(slates))
+    first[place] = weights
+    total = float(np.sum(first))
+    return 1_000 * float(np.sum(ranked.worth * weights)) / total if total else float("nan")
+
+
+def worth_sums(ranked: Ranked) -> tuple[Floats, Floats]:
+    """Returns of each row what it adds to that figure, and to the number of slates."""
+    _, place, sizes = np.unique(ranked.slates, return_inverse=True, return_counts=True)
+    return 1_000 * ranked.worth, 1 / sizes[place]
+
+
+def coverage(ranked: Ranked) -> Measurement:
+    """Returns the share of all things that were ever shown which these slates show."""
+    return proportion(len(np.unique(ranked.refs)), max(ranked.things, 1))
+
+
+def novelty(ranked: Ranked, weights: Floats) -> float:
+    """Returns the mean of −log2(share of users who were shown the thing), bits."""
+    users = len(np.unique(ranked.users))
+    pairs = np.unique(np.stack([ranked.refs, ranked.users]), axis=1)
+    shown_to = np.bincount(pairs[0], minlength=int(ranked.refs.max()) + 1)
+    return float(np.average(-np.log2(shown_to[ranked.refs] / users), weights=weights))
+
+
+def unevenness(ranked: Ranked, weights: Floats) -> float:
+    """Returns the Gini coefficient of how often each thing was shown."""
+    return gini(np.bincount(ranked.refs, weights).astype(np.float64))
 
 
 def gini(counts: Floats) -> float:

@@ -242,6 +242,16 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return "\n".join([head, *(f"  {feature}" for feature in self.features)])
 
 
+def quotients(features: FeatureSet) -> dict[str, tuple[str, str]]:
+    """Returns ratio → its numerator and its denominator."""
+    return {ratio.name: (ratio.numerator, ratio.denominator) for ratio in features.features if isinstance(ratio, Ratio)}
+
+
+def absences(features: FeatureSet) -> dict[str, float]:
+    """Returns feature → the value that says that there is none."""
+    return {feature.name: feature.missing_value for feature in features.features}
+
+
 def lookups(features: FeatureSet) -> tuple[Lookup, ...]:
     """Returns the features that read a table."""
     return tuple(feature for feature in features.features if isinstance(feature, Lookup))

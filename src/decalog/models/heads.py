@@ -6,6 +6,9 @@ to the declared budget, and fit the calibration; then that many trees are grown 
 
 An action that cannot happen without another, as one stays only on what one opened, is learnt from the rows where the
 other happened: its prediction is P(action | other) · P(other), and never above P(other).
+
+Where it is told which features are rates of what, trees start from a regression over smoothed rates
+(`models.smoothed`), and learn what that leaves.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.errors import ConfigError, DataError, ModelError, near
-from decalog.models import calibration, examination
+from decalog.models import calibration, examination, smoothed
 from decalog.models.base import Floats, TrainingSet
 from decalog.models.boosted import BoostedParams, lightgbm_settings, model_text, read_whole
 from decalog.models.lightgbm_native import NativeBooster
 from decalog.models.linear import Logistic, Prior, fit_logistic
 from decalog.models.rows import checked
+from decalog.models.smoothed import Rate, Smoothed
 
 Int64s = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -74,6 +78,9 @@ class HeadsParams(BoostedParams, frozen=True, kw_only=True):
         examined: heads whose actions depend on the slot; None for all.
         most_positions: positions from 0 that have an examination of their own; later ones share the last one's.
         given: head → the head before it without which it cannot happen; where it happened, so did the other.
+        rates: feature → of which two features it is the quotient; with any, trees start from a regression.
+        absent: feature → the value that says that there is none.
+        start_l2: penalty on the weights of that regression, as of `linear.fit_logistic`.
     """
 
     trees: int = 200
@@ -85,6 +92,9 @@ class HeadsParams(BoostedParams, frozen=True, kw_only=True):
     examined: tuple[str, ...] | None = None
     most_positions: int = 50
     given: Mapping[str, str] = {}
+    rates: Mapping[str, Rate] = {}
+    absent: Mapping[str, float] = {}
+    start_l2: float = 100.0
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -109,6 +119,7 @@ class Head(msgspec.Struct, frozen=True):
 class _Described(msgspec.Struct, frozen=True, tag="trees"):
     heads: tuple[Head, ...]
     width: int
+    start: Smoothed | None = None
 
 
 class SimpleHeads(msgspec.Struct, frozen=True, tag="simple"):
@@ -143,15 +154,24 @@ class Heads:
         texts: LightGBM's model text of each head that has trees, in the same order; known to be whole.
         width: of a row.
         params: of the fit, for the manifest.
+        start: what the trees' scores are added to.
     """
 
     blocking: ClassVar[bool] = False
     """Scores 500 rows in milliseconds without the GIL: serving calls it on the event loop."""
 
-    def __init__(self, described: Sequence[Head], texts: Sequence[bytes], *, width: int, params: HeadsParams) -> None:
+    def __init__(
+        self,
+        described: Sequence[Head],
+        texts: Sequence[bytes],
+        *,
+        width: int,
+        params: HeadsParams,
+        start: Smoothed | None = None,
+    ) -> None:
         from decalog.models.forest import Forest  # numba
 
-        self.described, self.width, self._params = tuple(described), width, params
+        self.described, self.width, self._params, self._start = tuple(described), width, params, start
         self.heads = tuple(head.name for head in described)
         self._grown = [place for place, head in enumerate(described) if head.trees]
         self._texts = dict(zip(self._grown, texts, strict=True))
@@ -165,11 +185,11 @@ class Heads:
         return _whole(found, self.heads, given=self._params.given)
 
     def scores(self, rows: Floats) -> Floats:
-        """Returns the raw score of each row and head; 0 where a head has no trees."""
+        """Returns the raw score of each row and head; 0 where a head has no trees and nothing that they start from."""
         matrix = checked(rows, width=self.width)
-        scores = np.zeros((len(matrix), len(self.heads)))
+        scores = np.zeros((len(matrix), len(self.heads))) if self._start is None else self._start.logits(matrix)
         if self._forest:
-            scores[:, self._grown] = self._forest.scores(matrix)
+            scores[:, self._grown] += self._forest.scores(matrix)
         return scores
 
     @property
@@ -214,7 +234,10 @@ class Heads:
             return None
         found = np.zeros((len(matrix), self.width + 1))
         if place in self._grown:
-            found = self._boosters[place].contributions(matrix) * calibrator.slope
+            found = self._boosters[place].contributions(matrix)
+        if self._start is not None:
+            found = found + self._start.contributions(matrix, place)
+        found = found * calibrator.slope
         found[:, -1] += calibrator.shift
         return found
 
@@ -226,7 +249,7 @@ class Heads:
         """See `Model.save`."""
         for place, text in self._texts.items():
             _text_file(folder, place).write_bytes(text)
-        (folder / FILE).write_bytes(msgspec.json.encode(_Described(self.described, self.width)))
+        (folder / FILE).write_bytes(msgspec.json.encode(_Described(self.described, self.width, self._start)))
         return {
             "params": msgspec.to_builtins(self._params),
             "heads": list(self.heads),
@@ -268,19 +291,21 @@ def load(folder: Path, settings: Mapping[str, Any]) -> Heads | SimpleHeads:
     grown = [place for place, head in enumerate(found.heads) if head.trees]
     hashes = zip(grown, settings["sha256"], strict=True)
     texts = [read_whole(_text_file(folder, place), sha256=sha256) for place, sha256 in hashes]
-    made = Heads(found.heads, texts, width=found.width, params=msgspec.convert(settings["params"], HeadsParams))
+    params = msgspec.convert(settings["params"], HeadsParams)
+    made = Heads(found.heads, texts, width=found.width, params=params, start=found.start)
     made.predict(np.zeros((_WARM, found.width)))  # what is compiled late is compiled before the first request
     return made
 
 
 class _Shown(NamedTuple):
-    """The rows of one head whose label is known; `late` are held out."""
+    """The rows of one head whose label is known; `late` are held out, `start` is what trees are added to."""
 
     places: Int64s
     labels: Floats
     positions: Int64s
     weights: Floats
     late: Flags
+    start: Floats | None = None
 
 
 def fit_heads(data: HeadsTrainingSet, seed: int, *, params: HeadsParams | None = None) -> Heads:
@@ -299,6 +324,10 @@ def fit_heads(data: HeadsTrainingSet, seed: int, *, params: HeadsParams | None =
     turns = _turns(data)
     shown = [_shown(data, place, chosen, turns) for place in range(len(data.heads))]
     curves = _curves(data, shown, chosen, turns, settings)
+    start = _start(data, shown, chosen)
+    if start is not None:
+        logits = start.logits(data.rows)
+        shown = [own._replace(start=logits[own.places, place]) for place, own in enumerate(shown)]
     # One set of bins: heads then ask about the same thresholds, and serving finds each row's place among fewer.
     bins = lightgbm.Dataset(data.rows, params=settings).construct()
     heads, texts = list[Head](), list[bytes]()
@@ -308,7 +337,19 @@ def fit_heads(data: HeadsTrainingSet, seed: int, *, params: HeadsParams | None =
             text, trees, calibrator = _grow(data, own, curve, bins, chosen)
             texts.append(text)
         heads.append(Head(name, calibrator, tuple(curve.tolist()), trees, int(np.sum(own.labels)), len(own.labels)))
-    return Heads(heads, texts, width=data.rows.shape[1], params=chosen)
+    return Heads(heads, texts, width=data.rows.shape[1], params=chosen, start=start)
+
+
+def _start(data: HeadsTrainingSet, shown: list[_Shown], params: HeadsParams) -> Smoothed | None:
+    """Returns what trees start from; heads that have too few labels start from 0."""
+    if not params.rates:
+        return None
+    labels = np.full(data.labels.shape, np.nan)
+    for place, own in enumerate(shown):
+        if _is_enough(own, params):
+            labels[own.places, place] = own.labels
+    settings = smoothed.Settings(params.rates, params.absent, params.start_l2)
+    return smoothed.fit(data.names, data.rows, labels=labels, positions=_positions(data, params), settings=settings)
 
 
 def _conditional(data: HeadsTrainingSet, params: HeadsParams) -> HeadsTrainingSet:
@@ -397,7 +438,7 @@ def _grow(
     import lightgbm
 
     settings, rows = dict(bins.params), data.rows[own.places]
-    offsets = _level(own, curve) + curve[own.positions]
+    offsets = curve[own.positions] + (_level(own, curve) if own.start is None else own.start)
 
     def part(mask: Flags) -> Any:
         labels, weights = own.labels[mask], own.weights[mask]
@@ -407,6 +448,7 @@ def _grow(
     early = lightgbm.train(settings, part(~own.late), params.trees, valid_sets=[part(own.late)], callbacks=[stop])
     trees = int(early.best_iteration)
     scores = NativeBooster(model_text(early, trees)).scores(rows[own.late])
+    scores = scores if own.start is None else scores + own.start[own.late]
     calibrator = _calibrated(scores, own, curve, params)
     grown = lightgbm.train(settings, part(np.ones(len(rows), bool)), trees)
     return model_text(grown, trees), trees, calibrator

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decalog import metrics
+from decalog import metrics, slate_metrics
 from decalog.metrics import Floats, Int64s, Measurement, Metric, Sums, interval, need, proportion
 from decalog.models.ranking import Lists
-from decalog.slate_metrics import Ranked, by_user, gini, ndcg
+from decalog.slate_metrics import Ranked, by_user
 from decalog.systems.feed.schema import RETURN, SESSION
 
 _DEPTH = 10
@@ -23,7 +23,7 @@ _SECOND_US = 1_000_000
 
 
 def _ndcg(rows: Ranked, weights: Floats) -> float:
-    gains, first = ndcg(rows, np.maximum(rows.worth, 0.0) / rows.examined, k=_DEPTH)
+    gains, first = slate_metrics.ndcg(rows, np.maximum(rows.worth, 0.0) / rows.examined, k=_DEPTH)
     need(len(gains) > 0, "NDCG", expected="a slate with something worth more than nothing")
     return float(np.average(gains, weights=weights[first])) if weights[first].any() else float("nan")
 
@@ -52,28 +52,6 @@ def _known(rows: Ranked, head: str) -> tuple[Floats, np.ndarray[tuple[int], np.d
     return labels, np.isfinite(labels)
 
 
-def _share(rows: Ranked, weights: Floats, *, head: str) -> float:
-    labels, known = _known(rows, head)
-    total = float(np.sum(weights[known]))
-    return float(np.sum(weights[known] * labels[known])) / total if total else float("nan")
-
-
-def _click_rate(rows: Ranked, weights: Floats) -> float:
-    return _share(rows, weights, head="p_click")
-
-
-def _long_dwell_rate(rows: Ranked, weights: Floats) -> float:
-    return _share(rows, weights, head="p_dwell")
-
-
-def _hides(rows: Ranked, weights: Floats) -> float:
-    return 1_000 * _share(rows, weights, head="p_hide")
-
-
-def _reports(rows: Ranked, weights: Floats) -> float:
-    return 1_000 * _share(rows, weights, head="p_report")
-
-
 def _return_rate(rows: Ranked) -> Measurement:
     need(RETURN in rows.ends, "return rate", expected=f"outcomes of kind {RETURN}")
     came = rows.ends[RETURN][1] >= 1
@@ -82,46 +60,7 @@ def _return_rate(rows: Ranked) -> Measurement:
 
 def _session_s(rows: Ranked) -> Measurement:
     need(SESSION in rows.ends, "session length", expected=f"outcomes of kind {SESSION}")
-    return _mean(rows.ends[SESSION][1])
-
-
-def _mean(values: Floats) -> Measurement:
-    """Returns a mean with its normal 95 % interval; sessions count as independent."""
-    mean = float(np.mean(values))
-    half = 1.96 * float(np.std(values)) / float(np.sqrt(len(values)))
-    return Measurement(mean, mean - half, mean + half, len(values))
-
-
-def _worth_a_slate(rows: Ranked, weights: Floats) -> float:
-    slates, place = np.unique(rows.slates, return_inverse=True)
-    first = np.zeros(len(slates))
-    first[place] = weights
-    total = float(np.sum(first))
-    return 1_000 * float(np.sum(rows.worth * weights)) / total if total else float("nan")
-
-
-def _of_head(head: str, *, times: float = 1.0) -> Sums:
-    """Returns the share of a head's positives among what was shown, or how many of so many."""
-    return Sums(lambda rows: (times * rows.label(head), np.ones(rows.n)), (0.0, times))
-
-
-def _worth_sums(rows: Ranked) -> tuple[Floats, Floats]:
-    _, place, sizes = np.unique(rows.slates, return_inverse=True, return_counts=True)
-    return 1_000 * rows.worth, 1 / sizes[place]
-
-
-def _coverage(rows: Ranked) -> Measurement:
-    return proportion(len(np.unique(rows.refs)), max(rows.things, 1))
-
-
-def _gini(rows: Ranked, weights: Floats) -> float:
-    return gini(np.bincount(rows.refs, weights).astype(np.float64))
-
-
-def _novelty(rows: Ranked, weights: Floats) -> float:
-    readers = len(np.unique(rows.users))
-    seen_by = np.bincount(np.unique(np.stack([rows.refs, rows.users]), axis=1)[0], minlength=int(rows.refs.max()) + 1)
-    return float(np.average(-np.log2(seen_by[rows.refs] / readers), weights=weights))
+    return metrics.mean(rows.ends[SESSION][1])
 
 
 def _creator_retention(rows: Ranked) -> Measurement:
@@ -243,8 +182,8 @@ METRICS = (
         formula="clicks / shown",
         unit="share",
         better="higher",
-        compute=by_user(_click_rate),
-        sums=_of_head("p_click"),
+        compute=by_user(slate_metrics.head_share("p_click")),
+        sums=slate_metrics.head_sums("p_click"),
     ),
     Metric(
         name="long_dwell_rate",
@@ -253,8 +192,8 @@ METRICS = (
         formula="dwells ≥ 10 s / shown",
         unit="share",
         better="higher",
-        compute=by_user(_long_dwell_rate),
-        sums=_of_head("p_dwell"),
+        compute=by_user(slate_metrics.head_share("p_dwell")),
+        sums=slate_metrics.head_sums("p_dwell"),
     ),
     Metric(
         name="hides_per_1000",
@@ -263,8 +202,8 @@ METRICS = (
         formula="1,000 · hides / shown",
         unit="hides",
         better="lower",
-        compute=by_user(_hides),
-        sums=_of_head("p_hide", times=1_000.0),
+        compute=by_user(slate_metrics.head_share("p_hide", times=1_000.0)),
+        sums=slate_metrics.head_sums("p_hide", times=1_000.0),
     ),
     Metric(
         name="reports_per_1000",
@@ -273,8 +212,8 @@ METRICS = (
         formula="1,000 · reports / shown",
         unit="reports",
         better="lower",
-        compute=by_user(_reports),
-        sums=_of_head("p_report", times=1_000.0),
+        compute=by_user(slate_metrics.head_share("p_report", times=1_000.0)),
+        sums=slate_metrics.head_sums("p_report", times=1_000.0),
     ),
     Metric(
         name="return_rate",
@@ -303,7 +242,7 @@ METRICS = (
         formula="different posts shown / different posts ever shown",
         unit="share",
         better="higher",
-        compute=_coverage,
+        compute=slate_metrics.coverage,
         is_of_labels=False,
     ),
     Metric(
@@ -313,7 +252,7 @@ METRICS = (
         formula="Gini coefficient of showings over posts",
         unit="1",
         better="lower",
-        compute=by_user(_gini),
+        compute=by_user(slate_metrics.unevenness),
         is_of_labels=False,
     ),
     Metric(
@@ -323,7 +262,7 @@ METRICS = (
         formula="mean −log2(readers who were shown the post / readers)",
         unit="bits",
         better="higher",
-        compute=by_user(_novelty),
+        compute=by_user(slate_metrics.novelty),
         is_of_labels=False,
     ),
     Metric(
@@ -333,8 +272,8 @@ METRICS = (
         formula="1,000 · Σ w · action / slates",
         unit="minor units",
         better="higher",
-        compute=by_user(_worth_a_slate),
-        sums=Sums(_worth_sums),
+        compute=by_user(slate_metrics.worth_per_1000),
+        sums=Sums(slate_metrics.worth_sums),
     ),
     Metric(
         name="creator_retention",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from decalog.features.definition import absences, quotients
 from decalog.models import collaborative, heads, kinship, two_tower
 from decalog.models.base import Acts, ModelSpec, SlateSet
 from decalog.models.collaborative import Scorer
@@ -29,6 +30,7 @@ HEAD = "+".join(signal.head for signal in SCHEMA.signals)
 
 GIVEN = {"p_dwell": "p_click"}
 """One stays on what one opened: a dwell is a click that lasted."""
+ABSENT = absences(FEATURES)
 RANKER = HeadsParams(
     trees=200,
     learning_rate=0.05,
@@ -38,6 +40,8 @@ RANKER = HeadsParams(
     feature_share=0.3,
     held_out=0.1,
     given=GIVEN,
+    rates=quotients(FEATURES),
+    absent=ABSENT,
 )
 """The tree budget that serving 500 posts in 8 ms of CPU allows (`bench/latency/feed_ranker.py`)."""
 PLAIN = HeadsParams(given=GIVEN)
@@ -50,8 +54,6 @@ NEAR: Sequence[tuple[Callable[..., Scorer], Mapping[str, Any]]] = (
 (`bench/quality/feed_gowalla.py`), the second where they are hundreds (`bench/quality/feed_neighbours.py`)."""
 EARLIER = 0.5
 """Share of the slates, the earlier, that towers and neighbours learn from."""
-SCORES = {f.name: f.missing_value for f in FEATURES.features if f.name in ("two_tower", "neighbours", "similar")}
-"""Features that hold what towers and neighbours say, and what stands for none."""
 _RATE = "post_clicks_of_shown_7d"
 
 
@@ -81,8 +83,8 @@ def fit_funnel(data: SlateSet, seed: int) -> Funnel:
     parts = _taste(data, date, seed)
     blank = Funnel(*parts, ranker=SimpleHeads(data.heads, ()))
     rows = data.rows.copy() if data.told is None else data.told.redescribed(blank, data.places)
-    for name, missing in SCORES.items():
-        rows[data.times <= date, data.names.index(name)] = missing
+    for name in ("two_tower", "neighbours", "similar"):  # what towers and neighbours say of what they learnt from
+        rows[data.times <= date, data.names.index(name)] = ABSENT[name]
     return Funnel(*parts, ranker=heads.fit_heads(_learnt(data, rows), seed, params=RANKER))
 
 

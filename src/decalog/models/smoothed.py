@@ -1,0 +1,193 @@
+"""A regression that trees start from: rates are smoothed, counts taken by their logarithm, absences told apart.
+
+One read of one shown is no rate of 1. Of each rate it is estimated how far things really differ in it (beta-binomial by
+moments: J. C. Kleinman, Proportions with extraneous variance, JASA 1973); a rate of little is then near the rate of
+all, and its log odds can be added up. Where a log is small, that knows more than trees do: these cut a quotient at some
+threshold, and a rare action has too few rows for many cuts. What the sum does not tell is left to them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from decalog.compiling import compiled
+from decalog.models.base import Floats, TrainingSet
+from decalog.models.linear import fit_logistic
+
+RATE, LOG, PLAIN, ABSENT = 0, 1, 2, 3
+"""Kinds of terms: log odds of a smoothed rate; ±log(1 + |x|); x; and 1 where x is absent, else 0."""
+_KIND, _COLUMN, _OF, _ABSENT, _BASE, _STRENGTH, _MEAN, _SCALE = range(8)
+_FAR = 10.0
+_LEAST = 1e-4
+_WIDE = 5.0
+"""What spreads more is taken by its logarithm: counts, places, seconds."""
+_SPARSE, _SURE = 0.5, 1_000.0
+"""Bounds of what a rate is smoothed by: the rate of all counts for so many trials."""
+
+
+Rate = tuple[str, str]
+"""Of which two features one is the quotient: hits of so many trials."""
+
+
+class Settings(NamedTuple):
+    """What is chosen before the fit.
+
+    Attributes:
+        rates: features that are quotients; a count that stands in one is no term of its own.
+        absent: feature → the value that says that there is none.
+        l2: see `linear.fit_logistic`.
+    """
+
+    rates: Mapping[str, Rate]
+    absent: Mapping[str, float]
+    l2: float
+
+
+class Smoothed(msgspec.Struct, frozen=True):
+    """Regressions, one a head, over the same terms; the same bits for a row alone or among others.
+
+    Args:
+        terms: of each its kind, column, column of trials, value that says absent, rate of all, strength, mean, scale.
+        weights: heads × terms, of standardised terms.
+        levels: log odds of each head at the means.
+    """
+
+    terms: tuple[tuple[float, ...], ...]
+    weights: tuple[tuple[float, ...], ...]
+    levels: tuple[float, ...]
+
+    def logits(self, rows: Floats) -> Floats:
+        """Returns log odds, n × heads."""
+        logits: Floats = _sums(rows, np.array(self.terms), np.array(self.weights).T) + np.array(self.levels)
+        return logits
+
+    def contributions(self, rows: Floats, head: int) -> Floats:
+        """Returns what each column of a row, and the level, adds to a head: n × (width + 1)."""
+        terms, found = np.array(self.terms), np.zeros((len(rows), rows.shape[1] + 1))
+        found[:, -1] = self.levels[head]
+        np.add.at(found.T, terms[:, _COLUMN].astype(np.int64), (_standard(rows, terms) * self.weights[head]).T)
+        return found
+
+
+def fit(
+    names: Sequence[str],
+    rows: Floats,
+    *,
+    labels: Floats,
+    positions: npt.NDArray[np.int64],
+    settings: Settings,
+) -> Smoothed:
+    """Returns the regressions of greatest penalised likelihood, as at the first position.
+
+    Args:
+        names: of the features, one a column.
+        rows: to learn from.
+        labels: n × heads, NaN where not known; a head that has not both labels adds nothing.
+        positions: of the rows; log(1 + position) is fitted beside the terms, and is 0 afterwards. All 0: no such term.
+        settings: what is chosen before.
+    """
+    terms = _standardised(rows, np.array(list(_terms(names, rows, settings=settings))))
+    told = np.column_stack([_standard(rows, terms), np.log1p(positions)])
+    weights, levels = [], []
+    for column in labels.T:
+        known = ~np.isnan(column)
+        weight, level = _regression(told[known], column[known], settings.l2)
+        weights.append(tuple(weight.tolist()))
+        levels.append(level)
+    return Smoothed(tuple(map(tuple, terms.tolist())), tuple(weights), tuple(levels))
+
+
+def _regression(told: Floats, labels: Floats, l2: float) -> tuple[Floats, float]:
+    """Returns the weights of all columns but the last, which is 0 from now on, and the log odds where all are 0."""
+    if not 0 < np.sum(labels) < len(labels):
+        return np.zeros(told.shape[1] - 1), 0.0
+    none = np.zeros(len(labels), np.int64)
+    fitted = fit_logistic(TrainingSet(tuple(map(str, range(told.shape[1]))), told, labels, none, none), 0, l2=l2)
+    scales = np.array(fitted.scales)
+    weights = np.array(fitted.weights) / np.where(scales > 0, scales, 1.0)
+    return weights[:-1], fitted.intercept - float(np.sum(weights * np.array(fitted.means)))
+
+
+def _terms(names: Sequence[str], rows: Floats, *, settings: Settings) -> Iterator[tuple[float, ...]]:
+    """Yields the terms, not yet standardised."""
+    rates, absent, _ = settings
+    parts = {part for rate in rates.values() for part in rate}
+    for column, name in enumerate(names):
+        values, none = rows[:, column], absent.get(name, 0.0)
+        if name in rates:
+            hits, of = (names.index(part) for part in rates[name])
+            base, strength = _beliefs(np.maximum(rows[:, hits], 0.0), np.maximum(rows[:, of], 0.0))
+            yield RATE, column, of, hits, base, strength, 0.0, 1.0
+        elif name not in parts:
+            is_absent = values == none
+            kind = LOG if np.std(np.where(is_absent, 0.0, values)) > _WIDE else PLAIN
+            yield kind, column, column, none, 0.0, 0.0, 0.0, 1.0
+            if none and is_absent.any():
+                yield ABSENT, column, column, none, 0.0, 0.0, 0.0, 1.0
+
+
+def _beliefs(hits: Floats, of: Floats) -> tuple[float, float]:
+    """Returns the rate of all, and for how many trials it counts: the fewer, the more things differ in it."""
+    tried = of > 0
+    hits, of = np.minimum(hits, of)[tried], of[tried]
+    base = float((np.sum(hits) + 0.5) / (np.sum(of) + 1.0))
+    chance = base * (1.0 - base)
+    spread = float(np.average((hits / of - base) ** 2, weights=of)) if len(of) else 0.0
+    apart = spread - chance * len(of) / max(float(np.sum(of)), 1.0)
+    return base, float(np.clip(chance / max(apart, _LEAST * chance) - 1.0, _SPARSE, _SURE))
+
+
+def _standardised(rows: Floats, terms: Floats) -> Floats:
+    """Returns the terms with mean and scale; one that never varies is left out."""
+    raw = _standard(rows, terms)
+    terms[:, _MEAN], terms[:, _SCALE] = np.mean(raw, axis=0), np.std(raw, axis=0)
+    return np.ascontiguousarray(terms[terms[:, _SCALE] > _LEAST * np.maximum(np.abs(terms[:, _MEAN]), _LEAST)])
+
+
+def _standard(rows: Floats, terms: Floats) -> Floats:
+    return _sums(rows, terms, np.eye(len(terms)))
+
+
+def _sums(rows: Floats, terms: Floats, weights: Floats) -> Floats:
+    """Returns Σ weight · term, n × the columns of the weights."""
+    found = np.zeros((len(rows), weights.shape[1]))
+    matrix = np.require(rows, np.float64, requirements=("C", "A", "W"))
+    _adder()(matrix, np.ascontiguousarray(terms), np.ascontiguousarray(weights), found)
+    return found
+
+
+@functools.cache
+def _adder() -> Callable[..., None]:
+    """Returns the loop over rows and terms, compiled when it is first asked for: numba takes a while to import."""
+    table = "float64[:, ::1]"
+    return compiled(f"void({table}, {table}, {table}, {table})")(_add_up)
+
+
+def _add_up(rows: Floats, terms: Floats, weights: Floats, out: Floats) -> None:
+    for row in range(rows.shape[0]):
+        for place in range(terms.shape[0]):
+            kind, column = int(terms[place, _KIND]), int(terms[place, _COLUMN])
+            value = rows[row, column]
+            if kind == RATE:
+                of = max(rows[row, int(terms[place, _OF])], 0.0)
+                hits = min(max(rows[row, int(terms[place, _ABSENT])], 0.0), of)
+                strength = terms[place, _STRENGTH]
+                rate = (hits + strength * terms[place, _BASE]) / (of + strength)
+                rate = min(max(rate, _LEAST), 1.0 - _LEAST)
+                value = np.log(rate / (1.0 - rate))
+            elif kind == ABSENT:
+                value = 1.0 if value == terms[place, _ABSENT] else 0.0
+            elif value == terms[place, _ABSENT]:
+                value = 0.0
+            elif kind == LOG:
+                value = np.log1p(value) if value > 0.0 else -np.log1p(-value)
+            value = (value - terms[place, _MEAN]) / terms[place, _SCALE]
+            value = min(max(value, -_FAR), _FAR)
+            for head in range(out.shape[1]):
+                out[row, head] += value * weights[place, head]
