@@ -15,6 +15,7 @@ from tests.redis_server import running
 
 from decalog.judging import Judge, Serving
 from decalog.serving import Service
+from decalog.stores import redis
 from decalog.system import System
 from decalog.testing.stage import FAR_MS, unhurried
 
@@ -29,8 +30,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 @pytest.fixture(scope="session", autouse=True)
 def _unhurried() -> Iterator[None]:
-    """Services and judges of this process have a minute: a machine that stalls turns no decision into a fallback."""
-    judge, service = Judge.__init__, Service.__init__
+    """Services, judges and a state on Redis have time in this process: a machine that stalls makes no fallback."""
+    judge, service, client = Judge.__init__, Service.__init__, redis._client
 
     def patient_judge(self: Judge, system: System, serving: Serving) -> None:
         judge(self, msgspec.structs.replace(system, deadline_ms=FAR_MS), serving)
@@ -39,7 +40,11 @@ def _unhurried() -> Iterator[None]:
         service(self, *args, **named)
         unhurried(self)
 
+    def patient_client(url: str, timeout_s: float) -> Any:
+        return client(url, FAR_MS / 1_000 if timeout_s == redis.StateSettings(kept_us=0).timeout_s else timeout_s)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redis, "_client", patient_client)
         patch.setattr(Judge, "__init__", patient_judge)
         patch.setattr(Service, "__init__", patient_service)
         yield

@@ -267,7 +267,7 @@ def test_a_server_without_the_script_is_given_it(open_: Open, client: redis.Redi
 
 def test_a_server_that_stands_still_costs_one_wait_and_what_it_did_late_is_found_out(tmp_path: Path) -> None:
     now = [0.0]
-    settings = StateSettings(kept_us=1, timeout_s=0.05, pause_s=1)
+    settings = StateSettings(kept_us=1, timeout_s=0.5, pause_s=1)
     with running(tmp_path) as (url, process):
         store = RedisState(url, "s", settings=settings, monotonic=lambda: now[0])
         store.exchange((), (), mark=Mark(0, 0))
