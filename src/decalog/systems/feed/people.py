@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +29,9 @@ RECENT = 50
 SEEN = 2_000
 SEEN_US = 7 * 86_400_000_000
 """A post is not shown again for a week, as long as it is among the reader's last `SEEN`."""
+LOOKED = 2
+PAUSE_S = 900
+"""Who asks for no more so long is taken to have looked at these first posts, and down to the last they acted on."""
 TIES = 5_000
 """How many authors and topics a reader may follow, block or mute, each; the oldest goes first."""
 REQUESTS = 200_000
@@ -66,7 +69,10 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Person(msgspec.Struct):
-    """One reader. Ties are tokens of authors and topics with the record they stand in; `shown` are handles."""
+    """One reader. Ties are tokens of authors and topics with the record they stand in; `shown` are handles.
+
+    Of the last slate, `looked` posts are known to be looked at; those below them may have been, or not.
+    """
 
     follow: dict[int, int] = {}
     block: dict[int, int] = {}
@@ -75,13 +81,29 @@ class Person(msgspec.Struct):
     recent: list[Engagement] = []
     shown: array[int] = msgspec.field(default_factory=lambda: array("q"))
     shown_s: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    slate: list[int] = []
+    slate_s: int = 0
+    looked: int = 0
     day: int = 0
     points: float = 0.0
 
     def seen(self, now_us: int) -> Ints:
-        """Returns the handles of what was shown lately."""
-        at_s = np.array(self.shown_s[-SEEN:], np.int64)
-        return np.array(self.shown[-SEEN:], np.int64)[at_s >= (now_us - SEEN_US) // _SECOND_US]
+        """Returns the handles of what was shown lately, but for what they will not have looked at."""
+        last = np.array(self.read(now_us), np.int64)
+        at_s = np.append(self.shown_s, np.full_like(last, self.slate_s))[-SEEN:]
+        return np.append(self.shown, last)[-SEEN:][at_s >= (now_us - SEEN_US) // _SECOND_US]
+
+    def read(self, now_us: int) -> list[int]:
+        """Returns the handles of the last slate as far as they are taken to have looked: all, until a pause."""
+        is_over = now_us // _SECOND_US > self.slate_s + PAUSE_S
+        return self.slate[: self.looked] if is_over else self.slate
+
+    def keep(self, handles: Sequence[int], at_s: int) -> None:
+        """Remembers what they looked at."""
+        self.shown.extend(handles)
+        self.shown_s.extend([at_s] * len(handles))
+        if len(self.shown) >= SEEN * 5 // 4:
+            del self.shown[:-SEEN], self.shown_s[:-SEEN]
 
 
 class People:
@@ -147,24 +169,29 @@ class People:
         person = self._of(token)
         region = str(request.attributes.get("region", "")) or person.profile.region
         _remember(self._requests, request.id, (token, region))
-        for slot in _shown(decision):
-            self._saw(person, self._catalogue.handle(slot.ref), request.event_time)
+        person.keep(person.read(request.event_time), person.slate_s)
+        handles = [self._catalogue.handle(slot.ref) for slot in _shown(decision)]
+        person.slate = [handle for handle in handles if handle >= 0]
+        person.slate_s, person.looked = request.event_time // _SECOND_US, LOOKED
+        for handle in person.slate:
+            self._catalogue.count_shown(handle)
 
-    def _saw(self, person: Person, handle: int, at_us: int) -> None:
-        if handle < 0:
-            return
-        self._catalogue.count_shown(handle)
-        person.shown.append(handle)
-        person.shown_s.append(at_us // _SECOND_US)
-        if len(person.shown) >= SEEN * 5 // 4:
-            del person.shown[:-SEEN], person.shown_s[:-SEEN]
+    def _acted(self, person: Person, handle: int, at_us: int) -> None:
+        """Notes how far a slate was read; what stood in one before the last is not shown again either."""
+        if handle in person.slate:
+            person.looked = max(person.looked, person.slate.index(handle) + 1)
+        elif handle >= 0:
+            person.keep([handle], at_us // _SECOND_US)
 
     def _answered(self, record: Record, outcome: Outcome) -> None:
         token, region = self._requests.get(outcome.target, (self._said.get(record.root, 0), ""))
-        if not token or not (outcome.deleted or outcome.kind in WEIGHTS):
+        if not token:
+            return
+        person = self._of(token)
+        self._acted(person, self._catalogue.handle(outcome.ref), outcome.event_time)
+        if not (outcome.deleted or outcome.kind in WEIGHTS):
             return
         _remember(self._said, record.root, token)
-        person = self._of(token)
         self._withdraw(person, record.root)
         if outcome.deleted:
             return
@@ -178,7 +205,9 @@ class People:
         if event.deleted:
             return
         handle = self._catalogue.handle(str(event.attributes.get("post", "")))
-        self._saw(person, handle, event.event_time)
+        if handle >= 0:
+            self._catalogue.count_shown(handle)
+        self._acted(person, handle, event.event_time)
         done = Engagement(handle, event.kind, event.event_time, record.root, 0.0, person.profile.region)
         self._engage(person, done, float(event.attributes.get("value", 1.0)))
 
