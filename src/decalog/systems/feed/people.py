@@ -20,7 +20,7 @@ from decalog.events import Event, Record
 from decalog.outcomes import Outcome
 from decalog.systems.feed.catalogue import Catalogue
 from decalog.systems.feed.popularity import Popularity
-from decalog.systems.feed.schema import ACTIONS, DWELL
+from decalog.systems.feed.schema import ACTIONS, DWELL, SESSION
 
 Ints = npt.NDArray[np.int64]
 
@@ -31,7 +31,12 @@ SEEN_US = 7 * 86_400_000_000
 """A post is not shown again for a week, as long as it is among the reader's last `SEEN`."""
 LOOKED = 2
 PAUSE_S = 900
-"""Who asks for no more so long is taken to have looked at these first posts, and down to the last they acted on."""
+"""Who asks for no more so long is taken to have looked at these first posts, and down to the last they acted on.
+
+Where it is told when a session ended, they looked on until then: as fast as others did who asked for more.
+"""
+LOOK_US = 3_000_000
+"""How long a look takes, before it is known."""
 TIES = 5_000
 """How many authors and topics a reader may follow, block or mute, each; the oldest goes first."""
 REQUESTS = 200_000
@@ -45,6 +50,7 @@ WEIGHTS: Mapping[str, float] = {"click": 1.0, "dwell": 1.0, "like": 2.0, "reply"
 
 _DAY_US = 86_400_000_000
 _SECOND_US = 1_000_000
+_SLOW_US = 10 * _SECOND_US  # who took longer a post did something else meanwhile
 
 
 class Engagement(msgspec.Struct, frozen=True):
@@ -71,7 +77,7 @@ class Profile(msgspec.Struct, frozen=True):
 class Person(msgspec.Struct):
     """One reader. Ties are tokens of authors and topics with the record they stand in; `shown` are handles.
 
-    Of the last slate, `looked` posts are known to be looked at; those below them may have been, or not.
+    Of the last slate, `looked` posts are known to be looked at, until `until_us`; those below may have been, or not.
     """
 
     follow: dict[int, int] = {}
@@ -84,6 +90,7 @@ class Person(msgspec.Struct):
     slate: list[int] = []
     slate_s: int = 0
     looked: int = 0
+    until_us: int = 0
     day: int = 0
     points: float = 0.0
 
@@ -96,7 +103,7 @@ class Person(msgspec.Struct):
     def read(self, now_us: int) -> list[int]:
         """Returns the handles of the last slate as far as they are taken to have looked: all, until a pause."""
         is_over = now_us // _SECOND_US > self.slate_s + PAUSE_S
-        return self.slate[: self.looked] if is_over else self.slate
+        return self.slate[: max(self.looked, LOOKED)] if is_over else self.slate
 
     def keep(self, handles: Sequence[int], at_s: int) -> None:
         """Remembers what they looked at."""
@@ -120,6 +127,7 @@ class People:
         self._people: dict[int, Person] = {}
         self._requests: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._said: OrderedDict[int, int] = OrderedDict()
+        self._looks, self._looks_us = 1, LOOK_US
         self._own: Mapping[str, Callable[[Person, Record, Event], None]] = {
             **dict.fromkeys(("follow", "block", "mute"), self._tie),
             **dict.fromkeys((*ACTIONS, DWELL), self._did),
@@ -156,10 +164,7 @@ class People:
         return self._of(token) if token else None
 
     def _of(self, token: int) -> Person:
-        person = self._people.get(token)
-        if person is None:
-            person = self._people[token] = Person()
-        return person
+        return self._people.get(token) or self._people.setdefault(token, Person())
 
     def _showed(self, decision: Decision) -> None:
         request = decision.request
@@ -169,10 +174,13 @@ class People:
         person = self._of(token)
         region = str(request.attributes.get("region", "")) or person.profile.region
         _remember(self._requests, request.id, (token, region))
+        rest, took_us = len(person.slate) - person.looked, request.event_time - person.until_us
+        if 0 < took_us < rest * _SLOW_US:
+            self._looks, self._looks_us = self._looks + rest, self._looks_us + took_us
         person.keep(person.read(request.event_time), person.slate_s)
         handles = [self._catalogue.handle(slot.ref) for slot in _shown(decision)]
         person.slate = [handle for handle in handles if handle >= 0]
-        person.slate_s, person.looked = request.event_time // _SECOND_US, LOOKED
+        person.slate_s, person.looked, person.until_us = request.event_time // _SECOND_US, 0, request.event_time
         for handle in person.slate:
             self._catalogue.count_shown(handle)
 
@@ -180,6 +188,7 @@ class People:
         """Notes how far a slate was read; what stood in one before the last is not shown again either."""
         if handle in person.slate:
             person.looked = max(person.looked, person.slate.index(handle) + 1)
+            person.until_us = max(person.until_us, at_us)
         elif handle >= 0:
             person.keep([handle], at_us // _SECOND_US)
 
@@ -189,6 +198,9 @@ class People:
             return
         person = self._of(token)
         self._acted(person, self._catalogue.handle(outcome.ref), outcome.event_time)
+        if outcome.kind == SESSION and outcome.event_time > person.until_us:
+            person.looked += round((outcome.event_time - person.until_us) * self._looks / self._looks_us)
+            person.until_us = outcome.event_time
         if not (outcome.deleted or outcome.kind in WEIGHTS):
             return
         _remember(self._said, record.root, token)
