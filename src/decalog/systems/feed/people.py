@@ -102,8 +102,7 @@ class Person(msgspec.Struct):
 
     def read(self, now_us: int) -> list[int]:
         """Returns the handles of the last slate as far as they are taken to have looked: all, until a pause."""
-        is_over = now_us // _SECOND_US > self.slate_s + PAUSE_S
-        return self.slate[: max(self.looked, LOOKED)] if is_over else self.slate
+        return self.slate[: max(self.looked, LOOKED) if now_us // _SECOND_US > self.slate_s + PAUSE_S else None]
 
     def keep(self, handles: Sequence[int], at_s: int) -> None:
         """Remembers what they looked at."""
