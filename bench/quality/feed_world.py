@@ -198,9 +198,14 @@ def live(world: World, service: Service, clock: ManualClock, *, until_us: int) -
 def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
     """Returns what each policy brings on one seed."""
     found = {name: by_rule(seed, POLICIES[name], scale=scale) for name in RULES}
-    found["single-stage"] = by_service(seed, PLAIN, scale=scale, ranker=Product)
-    found["pure CTR"] = by_service(seed, CLICKS, scale=scale)
-    found["ours"] = by_service(seed, OURS, scale=scale)
+    served: dict[str, Callable[[], Totals]] = {
+        "single-stage": lambda: by_service(seed, PLAIN, scale=scale, ranker=Product),
+        "pure CTR": lambda: by_service(seed, CLICKS, scale=scale),
+        "ours": lambda: by_service(seed, OURS, scale=scale),
+    }
+    for name, row in served.items():
+        found[name] = row()
+        print(f"  seed {seed}, {name}: {found[name].minor:,.0f} minor", flush=True)
     return found
 
 

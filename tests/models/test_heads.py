@@ -189,6 +189,16 @@ def test_a_rare_head_says_its_base_rate_at_the_first_slot(model: Heads) -> None:
     assert found[0] > data.labels[:, 2].mean()
 
 
+def test_a_head_that_became_rare_at_the_end_goes_on_knowing_what_it_knew() -> None:
+    """What is ranked well is hidden less: a ranker that then forgot what is hidden would show it again."""
+    data, logits = world()
+    labels = data.labels.copy()
+    labels[data.groups >= 1_700, 1] = 0.0
+    rows = data.rows[-2_000:]
+    said = heads.fit_heads(msgspec.structs.replace(data, labels=labels), 0, params=SMALL).predict(rows)[:, 1]
+    assert np.corrcoef(np.log(said), logits[-2_000:, 1])[0, 1] > 0.8
+
+
 def test_a_head_that_nobody_knows_yet_and_one_that_always_happens_stay_inside_the_unit_interval() -> None:
     data = world(slates=200).data
     labels = np.column_stack([np.full(2_000, np.nan), np.ones(2_000), data.labels[:, 0]])

@@ -374,10 +374,14 @@ def _turns(data: HeadsTrainingSet) -> Int64s:
 
 def _shown(data: HeadsTrainingSet, place: int, params: HeadsParams, turns: Int64s) -> _Shown:
     places = np.flatnonzero(~np.isnan(data.labels[:, place]))
-    slates = int(turns.max()) + 1
-    late = turns[places] >= slates - max(1, int(slates * params.held_out))
+    labels, slates = data.labels[places, place], int(turns.max()) + 1
+    since = slates - max(1, int(slates * params.held_out))
+    # What is ranked well is hidden less and less: the last slates alone may have too few positives to judge by.
+    hits = np.sort(turns[places][labels == 1])
+    few = min(int(len(hits) * params.held_out), params.least // 2)
+    since = min(since, int(hits[-few])) if few else since
     weights = np.ones(len(places)) if data.weights is None else data.weights[places]
-    return _Shown(places, data.labels[places, place], _positions(data, params)[places], weights, late)
+    return _Shown(places, labels, _positions(data, params)[places], weights, turns[places] >= since)
 
 
 def _positions(data: HeadsTrainingSet, params: HeadsParams) -> Int64s:

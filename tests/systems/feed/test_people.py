@@ -9,7 +9,7 @@ from decalog.decisions import Choice, Slot
 from decalog.systems.feed import people as module
 from decalog.systems.feed import popularity as scores
 from decalog.systems.feed.catalogue import Catalogue
-from decalog.systems.feed.people import RECENT, SEEN, SEEN_US, People, Person, Profile
+from decalog.systems.feed.people import LOOKED, PAUSE_S, RECENT, SEEN, SEEN_US, People, Person, Profile
 from decalog.systems.feed.popularity import HALF_LIFE_US, Popularity
 
 
@@ -124,6 +124,36 @@ class TestSeen:
         told.event("click", {"user": "uma", "post": "p1"})
         told.event("hide", {"user": "uma", "post": "p2"})
         assert feed.seen() == ["p1", "p2"]
+
+    def test_what_stood_below_the_last_act_may_come_again_after_a_pause(self, feed: Feed, told: Told) -> None:
+        every = [f"p{number}" for number in range(6)]
+        asked = told.slate("uma", *every)
+        later_us = NOW_US + (PAUSE_S + 1) * 1_000_000
+        assert (feed.seen(), feed.seen(now_us=later_us)) == (every, every[:LOOKED])
+        told.outcome(asked, "hide", "p3")
+        told.outcome(asked, "click", "p1")
+        assert feed.seen(now_us=later_us) == every[:4]
+        told.slate("uma", "p5", said={"at_us": later_us})
+        assert feed.seen(now_us=later_us) == [*every[:4], "p5"]
+        told.outcome(asked, "like", "p4")
+        assert set(feed.seen(now_us=later_us)) == set(every)
+
+    def test_where_a_session_ended_they_looked_on_until_then(self, feed: Feed, told: Told) -> None:
+        """As fast as another, who asked for more 2 s a post after the first slate, many times."""
+        for number in range(200):
+            told.slate("vic", "p0", "p1", "p2", said={"at_us": NOW_US + number * 6_000_000})
+        every = [f"p{number}" for number in range(6)]
+        asked = told.slate("uma", *every)
+        told.outcome(asked, "click", "p1", at_us=NOW_US + 4_000_000)
+        told.outcome(asked, "dwell", "p1", value=10.0, at_us=NOW_US + 14_000_000)
+        for _ in range(2):
+            told.outcome(asked, "session_end", "", value=20.0, at_us=NOW_US + 20_000_000)
+        assert feed.seen(now_us=NOW_US + DAY_US) == every[:5]
+
+    def test_who_asks_for_more_has_looked_at_all(self, feed: Feed, told: Told) -> None:
+        told.slate("uma", "p0", "p1", "p2", "p3")
+        told.slate("uma", "p4", said={"at_us": NOW_US + PAUSE_S * 1_000_000})
+        assert feed.seen(now_us=NOW_US + DAY_US) == ["p0", "p1", "p2", "p3", "p4"]
 
     def test_it_is_forgotten_after_the_window_and_not_before(self, feed: Feed, told: Told) -> None:
         told.slate("uma", "p1")

@@ -115,7 +115,7 @@ def test_multipliers_move_what_a_post_earns_and_never_the_harm_it_does(
 
 def test_a_post_shown_before_makes_room_for_another() -> None:
     posts = (post("seen", {"p_like": 0.1}), post("new", {"p_like": 0.08}))
-    policy = FeedPolicy(PLAIN)
+    policy = FeedPolicy(msgspec.structs.replace(PLAIN, repeat_post_bp=5_000))
     assert refs(policy.decide(case(posts))) == ["seen", "new"]
     again = case(posts, columns={"shown_to_user_7d": np.array([1.0, 0.0])})
     assert refs(policy.decide(again)) == ["new", "seen"]

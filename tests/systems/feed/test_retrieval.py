@@ -632,6 +632,7 @@ class TestFacts:
             "age_s": 90,
             "in_network": True,
             "readable": True,
+            "looked_at": False,
             "leaning": 0.5,
             "integrity": "limited",
             "labels": "long read",

@@ -195,8 +195,9 @@ def test_another_systems_slate_has_its_sources_and_slots_alone() -> None:
 
 def test_a_slate_that_comes_out_otherwise_says_that_the_record_is_not_enough() -> None:
     columns = {"shown_to_user_7d": np.array([9.0, 0.0, 0.0, 0.0, 0.0])}
-    decision = logged(case(POSTS, size=3, is_adult=True, columns=columns), POLICY)
-    assert stages("last", decision)["note"].startswith("the slate comes out otherwise than logged")
-    told = dict(why(decision, "best", policy=POLICY, columns=columns).stages)
+    policy = FeedPolicy(msgspec.structs.replace(PLAIN, repeat_post_bp=5_000))
+    decision = logged(case(POSTS, size=3, is_adult=True, columns=columns), policy)
+    assert stages("last", decision, policy)["note"].startswith("the slate comes out otherwise than logged")
+    told = dict(why(decision, "best", policy=policy, columns=columns).stages)
     assert "note" not in told
     assert "shown_to_user_7d × 0.0019" in told["value"]

@@ -193,6 +193,7 @@ _CANDIDATE: tuple[Feature, ...] = (
         )
     ),
     _fact("readable", "the post is in a language that the reader reads"),
+    _fact("looked_at", "the reader is taken to have looked at it before"),
     _fact("age_s", "time since the post appeared", "s"),
     _fact("author_followers", "readers who follow the author", "readers"),
     _fact("author_age_s", "time since the author's first post", "s"),

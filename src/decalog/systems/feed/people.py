@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,7 +20,7 @@ from decalog.events import Event, Record
 from decalog.outcomes import Outcome
 from decalog.systems.feed.catalogue import Catalogue
 from decalog.systems.feed.popularity import Popularity
-from decalog.systems.feed.schema import ACTIONS, DWELL
+from decalog.systems.feed.schema import ACTIONS, DWELL, SESSION
 
 Ints = npt.NDArray[np.int64]
 
@@ -29,6 +29,14 @@ RECENT = 50
 SEEN = 2_000
 SEEN_US = 7 * 86_400_000_000
 """A post is not shown again for a week, as long as it is among the reader's last `SEEN`."""
+LOOKED = 2
+PAUSE_S = 900
+"""Who asks for no more so long is taken to have looked at these first posts, and down to the last they acted on.
+
+Where it is told when a session ended, they looked on until then: as fast as others did who asked for more.
+"""
+LOOK_US = 3_000_000
+"""How long a look takes, before it is known."""
 TIES = 5_000
 """How many authors and topics a reader may follow, block or mute, each; the oldest goes first."""
 REQUESTS = 200_000
@@ -42,6 +50,7 @@ WEIGHTS: Mapping[str, float] = {"click": 1.0, "dwell": 1.0, "like": 2.0, "reply"
 
 _DAY_US = 86_400_000_000
 _SECOND_US = 1_000_000
+_SLOW_US = 10 * _SECOND_US  # who took longer a post did something else meanwhile
 
 
 class Engagement(msgspec.Struct, frozen=True):
@@ -66,7 +75,10 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Person(msgspec.Struct):
-    """One reader. Ties are tokens of authors and topics with the record they stand in; `shown` are handles."""
+    """One reader. Ties are tokens of authors and topics with the record they stand in; `shown` are handles.
+
+    Of the last slate, `looked` posts are known to be looked at, until `until_us`; those below may have been, or not.
+    """
 
     follow: dict[int, int] = {}
     block: dict[int, int] = {}
@@ -75,13 +87,29 @@ class Person(msgspec.Struct):
     recent: list[Engagement] = []
     shown: array[int] = msgspec.field(default_factory=lambda: array("q"))
     shown_s: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    slate: list[int] = []
+    slate_s: int = 0
+    looked: int = 0
+    until_us: int = 0
     day: int = 0
     points: float = 0.0
 
     def seen(self, now_us: int) -> Ints:
-        """Returns the handles of what was shown lately."""
-        at_s = np.array(self.shown_s[-SEEN:], np.int64)
-        return np.array(self.shown[-SEEN:], np.int64)[at_s >= (now_us - SEEN_US) // _SECOND_US]
+        """Returns the handles of what was shown lately, but for what they will not have looked at."""
+        last = np.array(self.read(now_us), np.int64)
+        at_s = np.append(self.shown_s, np.full_like(last, self.slate_s))[-SEEN:]
+        return np.append(self.shown, last)[-SEEN:][at_s >= (now_us - SEEN_US) // _SECOND_US]
+
+    def read(self, now_us: int) -> list[int]:
+        """Returns the handles of the last slate as far as they are taken to have looked: all, until a pause."""
+        return self.slate[: max(self.looked, LOOKED) if now_us // _SECOND_US > self.slate_s + PAUSE_S else None]
+
+    def keep(self, handles: Sequence[int], at_s: int) -> None:
+        """Remembers what they looked at."""
+        self.shown.extend(handles)
+        self.shown_s.extend([at_s] * len(handles))
+        if len(self.shown) >= SEEN * 5 // 4:
+            del self.shown[:-SEEN], self.shown_s[:-SEEN]
 
 
 class People:
@@ -98,6 +126,7 @@ class People:
         self._people: dict[int, Person] = {}
         self._requests: OrderedDict[str, tuple[int, str]] = OrderedDict()
         self._said: OrderedDict[int, int] = OrderedDict()
+        self._looks, self._looks_us = 1, LOOK_US
         self._own: Mapping[str, Callable[[Person, Record, Event], None]] = {
             **dict.fromkeys(("follow", "block", "mute"), self._tie),
             **dict.fromkeys((*ACTIONS, DWELL), self._did),
@@ -134,10 +163,7 @@ class People:
         return self._of(token) if token else None
 
     def _of(self, token: int) -> Person:
-        person = self._people.get(token)
-        if person is None:
-            person = self._people[token] = Person()
-        return person
+        return self._people.get(token) or self._people.setdefault(token, Person())
 
     def _showed(self, decision: Decision) -> None:
         request = decision.request
@@ -147,24 +173,36 @@ class People:
         person = self._of(token)
         region = str(request.attributes.get("region", "")) or person.profile.region
         _remember(self._requests, request.id, (token, region))
-        for slot in _shown(decision):
-            self._saw(person, self._catalogue.handle(slot.ref), request.event_time)
+        rest, took_us = len(person.slate) - person.looked, request.event_time - person.until_us
+        if 0 < took_us < rest * _SLOW_US:
+            self._looks, self._looks_us = self._looks + rest, self._looks_us + took_us
+        person.keep(person.read(request.event_time), person.slate_s)
+        handles = [self._catalogue.handle(slot.ref) for slot in _shown(decision)]
+        person.slate = [handle for handle in handles if handle >= 0]
+        person.slate_s, person.looked, person.until_us = request.event_time // _SECOND_US, 0, request.event_time
+        for handle in person.slate:
+            self._catalogue.count_shown(handle)
 
-    def _saw(self, person: Person, handle: int, at_us: int) -> None:
-        if handle < 0:
-            return
-        self._catalogue.count_shown(handle)
-        person.shown.append(handle)
-        person.shown_s.append(at_us // _SECOND_US)
-        if len(person.shown) >= SEEN * 5 // 4:
-            del person.shown[:-SEEN], person.shown_s[:-SEEN]
+    def _acted(self, person: Person, handle: int, at_us: int) -> None:
+        """Notes how far a slate was read; what stood in one before the last is not shown again either."""
+        if handle in person.slate:
+            person.looked = max(person.looked, person.slate.index(handle) + 1)
+            person.until_us = max(person.until_us, at_us)
+        elif handle >= 0:
+            person.keep([handle], at_us // _SECOND_US)
 
     def _answered(self, record: Record, outcome: Outcome) -> None:
         token, region = self._requests.get(outcome.target, (self._said.get(record.root, 0), ""))
-        if not token or not (outcome.deleted or outcome.kind in WEIGHTS):
+        if not token:
+            return
+        person = self._of(token)
+        self._acted(person, self._catalogue.handle(outcome.ref), outcome.event_time)
+        if outcome.kind == SESSION and outcome.event_time > person.until_us:
+            person.looked += round((outcome.event_time - person.until_us) * self._looks / self._looks_us)
+            person.until_us = outcome.event_time
+        if not (outcome.deleted or outcome.kind in WEIGHTS):
             return
         _remember(self._said, record.root, token)
-        person = self._of(token)
         self._withdraw(person, record.root)
         if outcome.deleted:
             return
@@ -178,7 +216,9 @@ class People:
         if event.deleted:
             return
         handle = self._catalogue.handle(str(event.attributes.get("post", "")))
-        self._saw(person, handle, event.event_time)
+        if handle >= 0:
+            self._catalogue.count_shown(handle)
+        self._acted(person, handle, event.event_time)
         done = Engagement(handle, event.kind, event.event_time, record.root, 0.0, person.profile.region)
         self._engage(person, done, float(event.attributes.get("value", 1.0)))
 

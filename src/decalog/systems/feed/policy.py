@@ -114,7 +114,7 @@ class FeedWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     new_author_posts: Annotated[int, Meta(ge=0, le=10**6)] = 10
     new_author_age_s: Seconds = 7 * 86_400
     half_gain_age_s: Seconds = 2 * 86_400
-    repeat_post_bp: Share = 5_000
+    repeat_post_bp: Share = 10_000
     repeat_author_bp: Share = 9_900
     repeat_topic_bp: Share = 9_900
     rerank: Literal["dpp", "mmr", "none"] = "dpp"

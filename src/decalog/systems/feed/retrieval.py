@@ -328,6 +328,7 @@ class FeedRetrieval:
             "author_posts": Column.numbers(authors["posts"][author]),
             "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
             "readable": Column.numbers(_of(asked.languages, posts["language"][slots])),
+            "looked_at": Column.numbers(np.isin(slots, asked.seen)),
         }
         # Most have neither: what is empty is left out of the record.
         labels, verdicts = [catalogue.labels.get(slot, "") for slot in slots.tolist()], catalogue.integrity(slots)

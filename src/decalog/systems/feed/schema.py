@@ -145,6 +145,7 @@ CANDIDATE = (
     _fact("kin_leaning", "float", "How much its topic is kin to what those write on whom the reader follows."),
     _fact("kin_read", "float", "How much its topic is kin to what the reader took up last."),
     _fact("readable", "flag", "The reader reads its language, as far as is known."),
+    _fact("looked_at", "flag", "The reader is taken to have looked at it before."),
     _fact("author_followers", "int", "Readers who follow its author."),
     _fact("author_age_s", "int", "Seconds since its author's first post."),
     _fact("author_posts", "int", "Posts of its author."),
