@@ -257,7 +257,7 @@ def test_a_server_whose_log_failed_has_to_end_and_to_answer_503(
             return ended
 
     served: Any = SimpleNamespace(process=Process())
-    callers = faults.Callers(served, "/", [])
+    callers = faults.Callers(served, "/", iter(()))
     callers.statuses += statuses
     assert faults._ended(served, callers) == said
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from decalog.decisions import decode_decision
@@ -35,9 +36,9 @@ class Callers:
         messages: requests, each sent once.
     """
 
-    def __init__(self, served: Served, path: str, messages: Sequence[Message]) -> None:
+    def __init__(self, served: Served, path: str, messages: Iterator[Message]) -> None:
         self._served, self._path = served, path
-        self._todo: Iterator[Message] = iter(messages)
+        self._todo = messages
         self._news = threading.Condition()
         self._stopping = False
         self.told: dict[str, str] = {}
@@ -64,15 +65,15 @@ class Callers:
     def _call(self) -> None:
         while not self._stopping:
             with self._news:
-                message = next(self._todo, None)
-            if message is None:
-                return
+                message = next(self._todo)
             status, told = self._served.ask("POST", self._path, body=message.body)
             with self._news:
                 self.statuses.append(status)
                 if status == _OK:
                     self.told[str(message.body["id"])] = str(told["decision_id"])
                     self._news.notify()
+            if not status:
+                return  # nobody is there any more
 
 
 def crash(subject: Subject, fault: str) -> Measured:
@@ -126,8 +127,9 @@ def _survived(subject: Subject, faults: str, trouble: Callable[[Served, Callers]
     name, schema = subject.system.name, subject.system.schema
     with subject.reading() as (_, recording):
         recorded = recording.requests(_MOST)
-    turns = [renamed(recorded, schema, run=f"crash {again} ") for again in range(1 + _MOST // len(recorded))]
-    messages = [message for turn in turns for message in turn][:_MOST]
+    # Without end: who replies too early is found out by what they are asked after a write has failed.
+    turns = (renamed(recorded, schema, run=f"crash {again} ") for again in itertools.count())
+    messages = itertools.chain.from_iterable(turns)
     with subject.fork() as home:
         with serving(subject, home, faults=faults) as served:
             callers = Callers(served, message_path(name, "decide"), messages)
