@@ -7,7 +7,31 @@ from decalog.monitoring import Drift, Monitor
 _OWNER = "feed"
 
 
+def _late(name: str, source: str, runbook: str) -> Monitor:
+    return Monitor(
+        name=f"feed_{name}_late_share",
+        meaning=f"slates whose {source.replace('_', '-')} candidates did not come in time",
+        watches="late",
+        of=(source,),
+        window="15m",
+        alert="above",
+        level=0.05,
+        owner=_OWNER,
+        runbook=runbook,
+    )
+
+
 MONITORS = (
+    Monitor(
+        name="feed_inputs",
+        meaning="what is asked and what features say is far from what the champion was judged on",
+        watches="inputs",
+        alert="change",
+        # What readers are shown moves what they do: a better ranker alone moves clicks of an hour by a PSI of 0.1.
+        level=0.2,
+        owner=_OWNER,
+        runbook="Replay ten decisions of the day, ten of before; look for a sender that changed a unit or a code.",
+    ),
     Monitor(
         name="feed_fallback_share",
         meaning="slates chosen without predictions",
@@ -19,28 +43,8 @@ MONITORS = (
         runbook="The slice names the reason: no_candidates → are posts arriving; retrieval_error → the server's log; "
         "no_model → promote one; model_error → roll back.",
     ),
-    Monitor(
-        name="feed_towers_late_share",
-        meaning="slates whose nearest posts did not come in time",
-        watches="late",
-        of=("two_tower",),
-        window="15m",
-        alert="above",
-        level=0.05,
-        owner=_OWNER,
-        runbook="Slates go on without that source. Look at the load of the machine and the size of the index.",
-    ),
-    Monitor(
-        name="feed_neighbours_late_share",
-        meaning="slates whose neighbours of recent posts did not come in time",
-        watches="late",
-        of=("neighbours",),
-        window="15m",
-        alert="above",
-        level=0.05,
-        owner=_OWNER,
-        runbook="As for feed_towers_late_share.",
-    ),
+    _late("towers", "two_tower", "Slates go on without that source. Look at the machine's load and the index's size."),
+    _late("neighbours", "neighbours", "As for feed_towers_late_share."),
     Monitor(
         name="feed_click_probability",
         meaning="mean predicted click probability of the first post: what it falls with is a broken feature or a flood",
@@ -50,8 +54,7 @@ MONITORS = (
         alert="below",
         level=0.01,
         owner=_OWNER,
-        runbook="Replay a decision of now and one of when it was usual (`decalog replay feed ID`); compare their "
-        "features.",
+        runbook="Compare the features of a decision of now and one of when it was usual (`decalog replay feed ID`).",
     ),
     Monitor(
         name="feed_quarantine_share",
