@@ -121,12 +121,11 @@ def _shown(decision: Decision, acted: Fact) -> Iterator[Fact]:
         return
     by_ref = named(decision.candidates, (slot.ref for slot in happened.slots))
     for place, slot in enumerate(happened.slots):
-        of = by_ref.get(slot.ref, acted)
-        entities = {**acted.entities, **of.entities}
-        attributes = {**acted.attributes, **of.attributes, **slot.attributes}
+        over = about(acted, by_ref[slot.ref]) if slot.ref in by_ref else acted
         # A microsecond apart, in the order of the slate: one author may stand in several slots, and rows of an entity
         # are told apart by time, root and kind.
-        yield Fact(acted.root, acted.event_time + place, SHOWN, entities, attributes)
+        attributes = {**over.attributes, **slot.attributes}
+        yield Fact(over.root, acted.event_time + place, SHOWN, over.entities, attributes)
 
 
 def _event_changes(record: Record, event: Event, *, past: Past) -> tuple[Change, ...]:
