@@ -232,6 +232,8 @@ _USUAL = (
         runbook="Train again; until then raise or lower the policy's thresholds by as much.",
     ),
 )
+USUAL: Mapping[str, Monitor] = {monitor.watches: monitor for monitor in _USUAL}
+"""What every system is watched for, by quantity; one that declares it otherwise replaces what it means to change."""
 _FLAT = Monitor(
     name="spread",
     meaning="what competes for a slate is predicted almost alike: the order is hardly better than drawn",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from decalog.monitoring import Drift, Monitor
+from msgspec.structs import replace
+
+from decalog.monitoring import USUAL, Drift, Monitor
 
 _OWNER = "demand"
 
 MONITORS = (
-    Monitor(
+    replace(
+        USUAL["inputs"],
         name="demand_inputs",
         meaning="features, or values of requests, are distributed otherwise than when the champion was judged",
-        watches="inputs",
-        alert="change",
-        level=0.1,
         # Requests come in one batch a night, store by store: what is to show in each quarter needs four nights.
         window="4d",
         owner=_OWNER,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from decalog.monitoring import Drift, Monitor
+from msgspec.structs import replace
+
+from decalog.monitoring import USUAL, Drift, Monitor
 
 _OWNER = "feed"
 
@@ -22,16 +24,8 @@ def _late(name: str, source: str, runbook: str) -> Monitor:
 
 
 MONITORS = (
-    Monitor(
-        name="feed_inputs",
-        meaning="what is asked and what features say is far from what the champion was judged on",
-        watches="inputs",
-        alert="change",
-        # What readers are shown moves what they do: a better ranker alone moves clicks of an hour by a PSI of 0.1.
-        level=0.2,
-        owner=_OWNER,
-        runbook="Replay ten decisions of the day, ten of before; look for a sender that changed a unit or a code.",
-    ),
+    # What readers are shown moves what they do: a better ranker alone moves clicks of an hour by a PSI of 0.1.
+    replace(USUAL["inputs"], name="feed_inputs", level=0.2, owner=_OWNER),
     Monitor(
         name="feed_fallback_share",
         meaning="slates chosen without predictions",
