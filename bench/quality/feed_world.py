@@ -198,13 +198,9 @@ def live(world: World, service: Service, clock: ManualClock, *, until_us: int) -
 def rows_of(seed: int, *, scale: float) -> dict[str, Totals]:
     """Returns what each policy brings on one seed."""
     found = {name: by_rule(seed, POLICIES[name], scale=scale) for name in RULES}
-    served: dict[str, Callable[[], Totals]] = {
-        "single-stage": lambda: by_service(seed, PLAIN, scale=scale, ranker=Product),
-        "pure CTR": lambda: by_service(seed, CLICKS, scale=scale),
-        "ours": lambda: by_service(seed, OURS, scale=scale),
-    }
-    for name, row in served.items():
-        found[name] = row()
+    served = (("single-stage", PLAIN, Product), ("pure CTR", CLICKS, _whole), ("ours", OURS, _whole))
+    for name, weights, ranker in served:
+        found[name] = by_service(seed, weights, scale=scale, ranker=ranker)
         print(f"  seed {seed}, {name}: {found[name].minor:,.0f} minor", flush=True)
     return found
 
