@@ -191,6 +191,25 @@ def test_what_is_not_shown_in_time_is_stopped(made: Served, monkeypatch: pytest.
     assert move.why.startswith("nothing was shown in 2d of stopped")
 
 
+def test_what_takes_longest_is_waited_for_at_the_smallest_share_alone(
+    made: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes(monkeypatch)
+    made.pay(*PEOPLE[:30])
+    newer(made)
+    slow = msgspec.structs.replace(STOPPED, name="slow", after="7d")
+    loop = turning(made, msgspec.structs.replace(PLAN, guardrails=(STOPPED, slow), most="28d"))
+    acts = [stepped(made, loop), stepped(made, loop)]
+    for later in (0, 8 * DAY, 0):
+        for _ in range(3):
+            made.pay(*PEOPLE)
+        acts.append(stepped(made, loop, later=later))
+    assert [move.act if move else "" for move in acts] == ["shadow", "canary", "", "canary", "promote"]
+    first, second = (step.evidence["canary"] for step in made.steps() if "canary" in step.evidence)
+    assert {one["guardrail"]: one["state"] for one in first["looked"]}["slow"] == "safe"
+    assert {one["guardrail"]: one["state"] for one in second["looked"]}["slow"] == "open"
+
+
 def test_another_loop_goes_on_where_one_died(made: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     passes(monkeypatch)
     made.pay(*PEOPLE[:30])

@@ -261,6 +261,16 @@ def phase_of(steps: Sequence[tuple[int, Rollout]]) -> tuple[int, int] | None:
     return (begun[-1], len(begun) - 1) if begun and share else None
 
 
+def shown_safe(steps: Sequence[tuple[int, Rollout]]) -> frozenset[str]:
+    """Returns the guardrails that phases of a rollout which are over have shown safe.
+
+    Args:
+        steps: (seq, step) of one rollout; a step that ends a phase has what it showed as evidence.
+    """
+    seen = [msgspec.convert(step.evidence["canary"], Sight) for _, step in steps if "canary" in step.evidence]
+    return frozenset(name for one in seen for name in one.of("safe"))
+
+
 def words(found: Sight) -> Iterator[str]:
     """Yields a sight in words, a line a guardrail."""
     for one in found.looked:

@@ -20,7 +20,7 @@ from decalog.decisions import decode_decision
 from decalog.deployment import Deployment
 from decalog.errors import ConfigError, DataError, ModelError
 from decalog.gate import Standards, gate
-from decalog.guardrails import FALLBACKS, Guardrail, Phase, Sight, phase_of, sight, words
+from decalog.guardrails import FALLBACKS, Guardrail, Phase, Sight, phase_of, shown_safe, sight, words
 from decalog.histories import Followed, Histories
 from decalog.metrics import Measurement
 from decalog.monitoring import monitors_of
@@ -53,7 +53,8 @@ class LoopPlan(msgspec.Struct, frozen=True, kw_only=True):
         shares_bp: of the people, one phase after the other, hundredths of a percent, rising. A share that would hold
             fewer than `people` of a week's is left out: they could tell nothing.
         people: that an arm needs.
-        least, most: of a phase. One that has shown nothing wrong by `most`, but not enough either, is stopped.
+        least, most: of a phase. One that has shown nothing wrong by `most`, but not enough either, is stopped. What a
+            guardrail shows later than `least` is waited for once, at the smallest share; harm stops at any.
         alpha: how likely an interval of a phase ever misses.
         shadow: how many of the newest decisions are made again before anybody is decided for.
         most_changed: share of what was chosen there that may be shown to become another.
@@ -147,6 +148,8 @@ class Loop:
     def __init__(self, plan: LoopPlan, hands: Hands, *, champion: Any, histories: Histories | None = None) -> None:
         self._plan, self._hands, self._champion_of = plan, hands, champion
         self._histories = histories or Histories()
+        # An interval that excludes harm holds for good: a larger share does not wait again for what takes longest.
+        self._slow = {one.name for one in plan.guardrails if duration_us(one.after) > duration_us(plan.least)}
         self._again = 0  # nothing is trained before: the last try found too little to learn from
 
     def step(self, deployment: Deployment, now: int) -> Move | None:
@@ -241,7 +244,8 @@ class Loop:
         return self._take(last, "canary", why=why, share_bp=share_bp, shadow=found)
 
     def _look(self, seen: _Seen, last: Rollout, now: int, *, is_own: bool) -> Move | None:
-        phase = phase_of(seen.steps_of(last.name))
+        steps = seen.steps_of(last.name)
+        phase = phase_of(steps)
         if phase is None:
             return None
         found = self._sight(seen, last, since=phase[0], now=now)
@@ -254,10 +258,11 @@ class Loop:
         age = now - seen.known(phase[0])
         if not is_own or age < duration_us(self._plan.least):
             return None
-        if not found.of("open"):
+        unshown = [name for name in found.of("open") if name not in shown_safe(steps) & self._slow]
+        if not unshown:
             return self._grow(last, found, now=now)
         if age >= duration_us(self._plan.most):
-            why = f"nothing was shown in {self._plan.most} of {', '.join(found.of('open'))}"
+            why = f"nothing was shown in {self._plan.most} of {', '.join(unshown)}"
             return self._take(last, "stopped", why=why, canary=found)
         return None
 
