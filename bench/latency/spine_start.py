@@ -11,9 +11,9 @@ address and e-mail. Two measures, each in a process of its own, the kernel compi
   that state's snapshot. Reading and decoding the log's records comes on top of folding, and is not in it.
 
 Keys: events, start_s_snapshot, start_cpu_s_snapshot (of both reading threads), snapshot_mib, bytes_per_row (of the
-file), first_touch_us (median of a request whose tokens mostly lie in the block untouched; vector and fold), folded,
-start_s_fold, start_cpu_s_fold, start_s_folded_snapshot, and bytes_per_token (what a token with its own array costs
-beside its rows, from the growth of the process).
+file), first_touch_us (median of a request whose tokens nobody asked for yet; vector and fold), folded,
+start_s_fold, start_cpu_s_fold, start_s_folded_snapshot, and bytes_per_live_row (of a state to which payments came one
+by one, with room for more and the index: from the growth of the process).
 """
 
 from __future__ import annotations
@@ -151,16 +151,14 @@ def start_from_fold(path: Path, events: int) -> tuple[float, float]:
     return ready, cpu
 
 
-def bytes_per_token(events: int) -> float:
-    """Returns what a token costs beside its rows, from the growth of this process while changes come one by one."""
+def bytes_per_live_row(events: int) -> float:
+    """Returns what a row costs, from the growth of this process while changes come one by one."""
     state, facts = OnlineState(FEATURES), payments(events, events)
     answer(state, next(facts))
     grown = resident()
     for fact in facts:
         state.apply(Change(fact.root, fact.event_time, None, fact))
-    grown = resident() - grown
-    views = state.views()
-    return (grown - sum(view.bytes for view in views)) / sum(view.arrays for view in views)
+    return (resident() - grown) / state.stats().rows
 
 
 def resident() -> int:
@@ -187,7 +185,7 @@ def measure(events: int, folded: int, folder: Path) -> dict[str, float]:
         "start_s_fold": fold_s,
         "start_cpu_s_fold": fold_cpu_s,
         "start_s_folded_snapshot": small_s,
-        "bytes_per_token": alone(bytes_per_token, folded),
+        "bytes_per_live_row": alone(bytes_per_live_row, folded),
     }
 
 
@@ -205,10 +203,10 @@ def main() -> None:
     lines = {
         f"{events:>12,} payments from a snapshot": "{start_s_snapshot:8.2f} s, {start_cpu_s_snapshot:.2f} s of CPU",
         "its size": "{snapshot_mib:8,.0f} MiB, {bytes_per_row:.1f} bytes a row",
-        "decided on untouched rows": "{first_touch_us:8.1f} µs, vector and fold",
+        "decided on tokens not asked for yet": "{first_touch_us:8.1f} µs, vector and fold",
         f"{folded:>12,} payments folded": "{start_s_fold:8.2f} s, {start_cpu_s_fold:.2f} s of CPU",
         "from their snapshot": "{start_s_folded_snapshot:8.2f} s",
-        "a token beside its rows": "{bytes_per_token:8.0f} bytes",
+        "a row in memory": "{bytes_per_live_row:8.0f} bytes",
     }
     for name, figures in lines.items():
         print(f"{name if name[0] == ' ' else ' ' * 15 + name:44}{figures.format_map(found)}")

@@ -17,12 +17,12 @@ from decalog.features.packed import View
 RECENT_US = 7 * DAY
 """The rows of so long give the pace of the forecast: a week has its weekend in it."""
 
-_TOKEN_BYTES = 600
-"""What a token with an array of its own costs besides the rows: the array's head, its key and its places in two tables;
-`bench/latency/spine_start.py` measures it."""
+_TOKEN_BYTES = 96
+"""What a token costs besides the rows: four places in an index that is a quarter full after it was made anew."""
 _ROOM = 1.5
 _SPARE_ROWS = 3
-"""An array has room for at most half as many rows again, and for at least two; one more holds the count."""
+"""Rows that move have room for at most half as many again, and for at least one; one more holds the count, and what is
+free between runs is as much as a row a token."""
 _MIB, _GIB = 2**20, 2**30
 _MOST_GIB = 2**30
 _FIX = (
@@ -73,8 +73,8 @@ def forecast(state: OnlineState) -> Forecast:
         system=state.features.system,
         rows=sum(view.rows for view in views),
         tokens=sum(view.tokens for view in views),
-        now=sum(_bytes_now(view) for view in views),
-        then=sum(max(_bytes_now(view), _bytes_then(view, rows)) for view, rows in grown),
+        now=sum(view.bytes for view in views),
+        then=sum(max(view.bytes, _bytes_then(view, rows)) for view, rows in grown),
         beside=sum(_packed_bytes(view, max(view.rows, rows)) for view, rows in grown),
         events_a_day=max(paces, default=0.0),
     )
@@ -200,15 +200,10 @@ def _days(view: View, watermark: int) -> float:
     return min(RECENT_US, max(DAY, watermark - oldest)) / DAY
 
 
-def _bytes_now(view: View) -> int:
-    return view.bytes + view.arrays * _TOKEN_BYTES
-
-
 def _bytes_then(view: View, rows: float) -> int:
-    """Returns the most bytes that so many live rows take, with room, and a block that stays meanwhile."""
+    """Returns the most bytes that so many live rows take, with room for more."""
     tokens = _tokens_then(view, rows)
-    held = rows * _ROOM + tokens * _SPARE_ROWS
-    return view.resting + round(8 * view.width * held + tokens * _TOKEN_BYTES)
+    return round(8 * view.width * (rows * _ROOM + tokens * _SPARE_ROWS) + tokens * _TOKEN_BYTES)
 
 
 def _packed_bytes(view: View, rows: float) -> int:

@@ -15,10 +15,10 @@ from tests.features.test_engines_agree import assert_same_bits
 
 from decalog.candidates import Candidate, gathered
 from decalog.errors import DataError, ReplayError
-from decalog.features import live
 from decalog.features.candidates import firsts
 from decalog.features.definition import Aggregate, Attribute, FeatureSet
 from decalog.features.facts import Change, Fact, Point, Value, laid_over
+from decalog.features.kernel import MISSING
 from decalog.features.offline import fold_admissible
 from decalog.features.online import OnlineState
 from decalog.features.plan import pair_token, pair_tokens
@@ -65,7 +65,8 @@ def test_all_at_once_are_one_by_one(
 def test_the_first_of_the_same_two_numbers_is_found(drawn: Sequence[tuple[int, int]]) -> None:
     ones, others = (np.array([pair[place] for pair in drawn], np.int64) for place in (0, 1))
     assert firsts(ones, others).tolist() == [drawn.index(pair) for pair in drawn]
-    assert pair_tokens(ones, others).tolist() == [pair_token(*pair) for pair in drawn]
+    tokens = [MISSING if MISSING in pair else pair_token(*pair) for pair in drawn]
+    assert pair_tokens(ones, others).tolist() == tokens
 
 
 def _count(name: str, entity: str, **given: object) -> Aggregate:
@@ -159,7 +160,7 @@ def test_a_state_that_was_resumed_gives_candidates_what_it_gave_before() -> None
 
 
 def test_many_rows_of_one_token_go_in_together_as_one_by_one() -> None:
-    facts = [Fact(5, 10 + place, "seen", {"user": 1, "post": place % 3}, {}) for place in range(3 * live.MANY)]
+    facts = [Fact(5, 10 + place, "seen", {"user": 1, "post": place % 3}, {}) for place in range(96)]
     together, alone = OnlineState(DECLARED), OnlineState(DECLARED)
     changes = [Change(5, 500, None, fact) for fact in facts]
     together.apply(*changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,24 @@ from hypothesis import given
 from tests.features.logs import Writer, features, retains, steps
 from tests.features.test_engines_agree import online, reference
 
-from decalog.features import kernel, live
+from decalog.features import kernel
 from decalog.features.definition import Aggregate, AggregateName, Attribute, Feature, FeatureSet, Rate, Ratio, ZScore
 from decalog.features.facts import Change, Fact, Point
+from decalog.features.live import LiveRows
 from decalog.features.offline import fold
 from decalog.features.online import OnlineState
+from decalog.features.packed import PackedRows
 from decalog.features.reference import held
 from decalog.features.skew import explain
 from decalog.features.snapshot import write_snapshot
+
+
+def reloaded(state: OnlineState, change: Callable[[PackedRows], PackedRows]) -> None:
+    """Lets a state go on with other rows."""
+    live = LiveRows(state.plan)
+    for name in range(len(state.plan.entities)):
+        live.load(name, change(state._live.packed(name)))
+    state._live = live
 
 
 class Eager(OnlineState):
@@ -28,9 +38,7 @@ class Eager(OnlineState):
 
     def apply(self, *changes: Change) -> None:
         super().apply(*changes)
-        for entity in self._entities:
-            for token, rows in entity.by_token.items():
-                entity.by_token[token] = kernel.refit(rows, self._watermark - self._kept_us)
+        reloaded(self, lambda packed: packed.after(self._watermark - self._kept_us))
 
 
 class Hoarder(OnlineState):
@@ -45,35 +53,36 @@ class Hoarder(OnlineState):
 class Counting(OnlineState):
     """Keeps running counts of few rows, too."""
 
-    def apply(self, *changes: Change) -> None:
-        super().apply(*changes)
-        for entity in self._entities:
-            lanes, width = entity.plan.lanes, len(entity.plan.picks)
-            for token, rows in entity.by_token.items():
-                if rows.shape[1] == width:
-                    entity.by_token[token] = live.refit_counted(rows, lanes, width, kernel.BEFORE_ALL, 0)
+    def __init__(self, features: FeatureSet) -> None:
+        super().__init__(features)
+        self._live = LiveRows(self.plan, counted_from=0)
 
 
 class Silent(OnlineState):
     """A planted fault: lets rows go, and does not say so."""
 
     def apply(self, *changes: Change) -> None:
+        def unsaid(packed: PackedRows) -> PackedRows:
+            left = packed.after(kernel.BEFORE_ALL)
+            left.block[left.heads, kernel.MARK] = kernel.BEFORE_ALL
+            return left
+
         super().apply(*changes)
-        for entity in self._entities:
-            for token, rows in entity.by_token.items():
-                entity.by_token[token] = kernel.refit(rows, kernel.BEFORE_ALL)
-                entity.by_token[token][0, kernel.MARK] = kernel.BEFORE_ALL
+        reloaded(self, unsaid)
 
 
 class LeavesTies(OnlineState):
     """A planted fault: of the rows that go, those of the last microsecond stay."""
 
     def apply(self, *changes: Change) -> None:
+        def left(packed: PackedRows) -> PackedRows:
+            heads = packed.heads[packed.counts > 0]
+            tied = packed.block[heads, kernel.MARK] == packed.block[heads + 1, kernel.TIME]
+            packed.block[heads[tied], kernel.MARK] -= 1
+            return packed
+
         super().apply(*changes)
-        for entity in self._entities:
-            for rows in entity.by_token.values():
-                if rows[0, kernel.MARK] == rows[1, kernel.TIME]:
-                    rows[0, kernel.MARK] -= 1
+        reloaded(self, left)
 
 
 def snapshot(state: OnlineState, folder: Path) -> bytes:
@@ -129,10 +138,10 @@ def folded(changes: Sequence[Change], state: OnlineState) -> OnlineState:
 def test_a_full_entity_is_bounded_in_memory_and_costs_no_more_a_row() -> None:
     state = folded([payment(seq, 1_000 + seq) for seq in range(5_000)], OnlineState(declared(retain=100)))
     (view,) = state.views()
-    assert view.bytes <= 8 * view.width * (1 + 100 + 50)
+    assert view.bytes <= 8 * view.width * (1 + 100 + 50) + 64 * 3 * 8  # the index, as small as it gets
     assert state.vector(Point(5_000, 5_999, entities={"card": 1})).tolist() == [10.0, -2.0]
-    # The arrays of a full entity are made anew only where they are full: half as often as it has rows.
-    rows = state._entities[0].by_token[1]
+    # The rows of a full entity move only where their run is full: a quarter as often as there are rows.
+    rows = state._live.rows(0, 1)
     assert rows[0, kernel.COUNTED] > 100 >= rows[0, kernel.COUNTED] - kernel.last_until(rows, rows[0, kernel.MARK])
 
 
@@ -142,15 +151,14 @@ def test_many_rows_have_running_counts_that_follow_every_change() -> None:
     gone = (3, 498, 250)
     withdrawn = [Change(500 + n, 2_000, payment(seq, 1_000 + 2 * seq).plus) for n, seq in enumerate(gone)]
     late = [payment(503 + seq, 1_001 + 20 * seq) for seq in range(40)]
-    plain = folded([*withdrawn, *late], state)
-    rows = plain._entities[0].by_token[1]
-    assert rows.shape[1] > len(plain._entities[0].plan.picks)
+    folded([*withdrawn, *late], state)
+    assert state._live.rows(0, 1).shape[1] > len(state.plan.entities[0].picks)
     times = [1_000 + 2 * seq for seq in range(500) if seq not in gone] + [1_001 + 20 * n for n in range(40)]
     for asked in (1_999, 2_010):
         want = [float(sum(asked - window < time <= asked for time in times)) for window in (10, 1_000)]
-        assert plain.vector(Point(600, asked, entities={"card": 1})).tolist() == want
+        assert state.vector(Point(600, asked, entities={"card": 1})).tolist() == want
     # A row that hindsight may not see is walked around.
-    assert plain.vector(Point(600, 1_999, root=499, entities={"card": 1})).tolist()[0] == 3.0
+    assert state.vector(Point(600, 1_999, root=499, entities={"card": 1})).tolist()[0] == 3.0
 
 
 def test_a_mark_outlives_the_rows_of_its_entity_until_no_window_reaches_it(tmp_path: Path) -> None:
@@ -164,7 +172,7 @@ def test_a_mark_outlives_the_rows_of_its_entity_until_no_window_reaches_it(tmp_p
     assert with_mark != snapshot(folded([*ties[:1], *others], OnlineState(declared())), tmp_path)
     late = [payment(seq, 2_100, card=seq) for seq in range(60, 200)]
     state = folded([*ties, *others, *late], OnlineState(declared()))
-    assert 1 not in state._entities[0].by_token
+    assert 1 not in state._live.packed(0).tokens
     assert state.vector(Point(200, 2_100, entities={"card": 1})).tolist() == [0.0, 0.0]
 
 

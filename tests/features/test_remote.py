@@ -234,7 +234,7 @@ def test_many_rows_have_the_bits_of_memory_built_at_once_and_added(fresh: Fresh)
         state.apply_many(changes[:200])
         for change in changes[200:]:
             state.apply(change)
-    assert memory._entities[0].by_token[1].shape[1] > len(memory._entities[0].plan.picks)  # has running counts
+    assert memory._live.rows(0, 1).shape[1] > len(memory.plan.entities[0].picks)  # has running counts
     for time in (1_028, 1_033):
         point = Point(300, time, entities={"card": 1, "device": 1})
         assert_same_bits(FEATURES.names, memory.vector(point), built.vector(point), point)

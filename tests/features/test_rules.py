@@ -14,7 +14,7 @@ import pytest
 
 from decalog.clock import DAY, HOUR
 from decalog.errors import DataError, ReplayError
-from decalog.features import candidates, kernel, sliding
+from decalog.features import arena, candidates, kernel, sliding
 from decalog.features.definition import Aggregate, AggregateName, Calendar, FeatureSet, Lookup
 from decalog.features.facts import Change, Fact, Point, TableVersion, Value
 from decalog.features.offline import fold, refused
@@ -356,12 +356,13 @@ def test_without_numba_the_bits_are_the_same() -> None:
 def test_what_calls_the_kernel_from_elsewhere_is_cached_under_its_source() -> None:
     """Else numba would go on with the kernel of before: its cache looks at a function's own file alone."""
     assert sliding.fold_tokens.__name__ == "fold_tokens"
-    for function in (sliding.fold_tokens, candidates._scan, candidates._copy, candidates.firsts):
+    doors = (arena.insert, arena.retract, arena.scan_all, arena.scan_many, arena.load, arena.unload, arena.tally)
+    for function in (sliding.fold_tokens, candidates.firsts, arena.rehash, arena.head_of, *doors):
         assert function.__qualname__ == f"{function.__name__}_{kernel.source_mark()}"
 
 
 def test_as_many_entity_names_as_there_may_be_are_kept_apart() -> None:
-    """Online, each name is one bit of an int64; a change adds to all of them at once."""
+    """A change adds to all of them at once."""
     count = one().features[0]
     declared = FeatureSet(
         system="test",

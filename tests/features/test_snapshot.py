@@ -149,19 +149,6 @@ def test_a_row_withdrawn_before_its_token_left_the_block_stays_withdrawn(path: P
         state.apply(Change(12, 104, payment(1, 101).plus, None))
 
 
-def test_the_block_is_let_go_when_its_last_row_is_too_old(path: Path) -> None:
-    changes = [payment(seq, 100 + seq, card=seq) for seq in range(5)]
-    saved(folded(changes), path)
-    state = restored(path)
-    held = state.stats()
-    assert (held.rows, held.entities["card"], held.bytes) == (folded(changes).stats().rows, 5, held.bytes)
-    assert {view.resting for view in state.views()} != {0}
-    last = payment(5, 104 + FEATURES.lateness_us + FEATURES.longest_window_us, card=9)
-    state.apply(last)
-    assert {view.resting for view in state.views()} == {0}
-    assert_alike(state, folded([*changes, last]), [*changes, last])
-
-
 def test_views_say_what_a_state_takes_before_and_after_a_snapshot(path: Path) -> None:
     changes = [payment(seq, 100 + seq, card=seq % 3 + 1) for seq in range(9)]
     state = folded(changes)
@@ -322,12 +309,11 @@ def test_what_an_interrupted_writer_left_is_written_over(made: Path) -> None:
 # The block
 
 
-def test_blocks_are_merged_by_token_and_pruned_by_time() -> None:
+def test_blocks_are_ordered_by_token_and_pruned_by_time() -> None:
     def rows(*times: int) -> kernel.Int64s:
         return kernel.with_room(np.array([[time, time, 1] for time in times], np.int64).reshape(-1, 3))
 
-    odd, even = packed.pack({5: rows(1, 9), 1: rows(4)}, width=3), packed.pack({2: rows(7), 4: rows()}, width=3)
-    both = packed.merge(odd, even)
+    both = packed.pack({5: rows(1, 9), 1: rows(4), 2: rows(7), 4: rows()}, width=3)
     assert (both.tokens.tolist(), both.counts.tolist()) == ([1, 2, 4, 5], [1, 1, 0, 2])
     assert both.block[:, 0].tolist() == [1, 4, 1, 7, 0, 2, 1, 9]
     left = both.after(4)
@@ -336,11 +322,3 @@ def test_blocks_are_merged_by_token_and_pruned_by_time() -> None:
     assert left.after(4) is left
     nothing = packed.pack({}, width=3)
     assert len(left.after(9).tokens) == len(nothing.after(0).tokens) == 0
-    assert packed.merge(nothing, both) is both
-    assert packed.merge(both, nothing) is both
-    resting = packed.Resting(left)
-    assert resting.rows(3) is resting.rows(6) is resting.take(3) is None
-    assert resting.newest == 9
-    taken = resting.take(5)
-    assert taken is not None
-    assert (taken[:, 0].tolist(), resting.rows(5), resting.left().tokens.tolist()) == ([1, 9], None, [2])

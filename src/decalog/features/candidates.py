@@ -1,28 +1,26 @@
 """Features of many candidates of one request at once: what they share is read once.
 
 Five hundred posts are of three hundred authors and one reader: each entity's rows are scanned once and what they say is
-copied, an attribute is one column, and the kernel takes many row arrays at a time. Bit for bit it is what one candidate
-after the other gives.
+copied, and an attribute is one column. Bit for bit it is what one candidate after the other gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import compress
-from typing import Protocol
 
 import numpy as np
 
 from decalog.candidates import Candidates, Column
 from decalog.compiling import compiled
-from decalog.features import kernel, live
+from decalog.features import arena, kernel
 from decalog.features.definition import Attribute, Feature
 from decalog.features.facts import ALL, ALL_TOKEN, Point, laid_over
 from decalog.features.kernel import MISSING, Float64s, Int64s
+from decalog.features.live import LiveRows
 from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up, pair_tokens
 
-_TABLE, _JOBS, _PLACES, _OUT = "int64[:, ::1]", "int64[:, :, ::1]", "int64[::1]", "float64[:, ::1]"
+_PLACES = "int64[::1]"
 
 
 @compiled(f"{_PLACES}({_PLACES}, {_PLACES})")
@@ -39,35 +37,6 @@ def firsts(ones: Int64s, others: Int64s) -> Int64s:
             slot = (slot + 1) & (room - 1)
         seen[slot] = found[place] = place if seen[slot] < 0 else seen[slot]
     return found
-
-
-@compiled(f"void(UniTuple({_TABLE}, {live.MANY}), {_PLACES}, UniTuple({_TABLE}, 2), {_JOBS}, float64[::1], {_OUT})")
-@kernel.marked
-def _scan(
-    rows: tuple[Int64s, ...], at: Int64s, tables: tuple[Int64s, Int64s], jobs: Int64s, crowded: Float64s, out: Float64s
-) -> None:
-    """Does `kernel.scan` for so many of the row arrays as there are places in `at`, each with its job and vector."""
-    for which in range(at.shape[0]):
-        kernel.scan(rows[which], tables[0], tables[1], jobs[at[which]], crowded, out[at[which]])
-
-
-@compiled(f"void({_PLACES}, {_TABLE}, {_OUT})")
-@kernel.marked
-def _copy(firsts: Int64s, outputs: Int64s, out: Float64s) -> None:
-    """Copies the outputs of each vector's first into it."""
-    for place in range(firsts.shape[0]):
-        for output in range(outputs.shape[0]):
-            out[place, outputs[output, kernel.PLACE]] = out[firsts[place], outputs[output, kernel.PLACE]]
-
-
-class Rows(Protocol):
-    """The row arrays of one entity name; `none` is the array of a token without rows."""
-
-    plan: EntityPlan
-    none: Int64s
-
-    def held(self, tokens: Int64s) -> list[Int64s]:
-        """Returns the array of each token."""
 
 
 class Crowd:
@@ -87,17 +56,25 @@ class Crowd:
         self._tokens: dict[str, Int64s] = {}
         self._jobs = self._made_jobs()
 
-    def vectors(self, entities: Sequence[Rows], tables: Versions) -> Float64s:
+    def vectors(self, live: LiveRows, tables: Versions) -> Float64s:
         """Returns the features, float64 of shape (candidates, features); see `Plan.write_request` for `tables`."""
         alike = self._plan.blank.copy()
         self._plan.write_request(self._point, alike, tables=tables)
         out = np.empty((len(self._places), len(alike)))
         out[:] = alike
-        for rows in entities:
-            self._write_windows(rows, out)
+        crowded = self._plan.crowded
+        for name, plan in enumerate(self._plan.entities):
+            asked, are_alike = self._asked(plan)
+            arena.scan_many(live.arena, live.tables, name, asked, self._jobs, crowded, out, int(are_alike))
         self._write_requests(out, tables)
         self._plan.formulas.write(out)
         return out
+
+    def tokens(self, plan: EntityPlan) -> list[int]:
+        """Returns whose rows of an entity name are asked for, each once."""
+        tokens = np.unique(self._asked(plan)[0][:, 1])
+        found: list[int] = tokens[tokens != MISSING].tolist()
+        return found
 
     @cached_property
     def _points(self) -> list[Point]:
@@ -116,22 +93,15 @@ class Crowd:
                 jobs[:, kernel.OWN_ROW, column] = [read(asked.own or own) for asked in self._points]
         return jobs
 
-    def _write_windows(self, rows: Rows, out: Float64s) -> None:
-        """Writes the features of one entity name: those of a token once, and of all tokens without rows once."""
-        plan, own = rows.plan, self._point.own
+    def _asked(self, plan: EntityPlan) -> tuple[Int64s, bool]:
+        """Returns each candidate's first of the same token, and the token; and whether all own rows are the same."""
+        own = self._point.own
         ones, others = (self._tokens_of(name) for name in plan.pair or (plan.entity, plan.entity))
         alone = own is not None and own.kind in plan.kinds and bool((self._jobs != self._jobs[0]).any())
-        same = self._places if alone else firsts(ones, others)  # whose own rows differ share nothing
-        asked = self._places[(same == self._places) & (ones != MISSING) & (others != MISSING)]
-        tokens = pair_tokens(ones[asked], others[asked]) if plan.pair else ones[asked]
-        held = rows.held(tokens)
-        if not alone:
-            same, asked, held = _absent_once(same, asked, held, none=rows.none)
-        for start in range(0, len(held), live.MANY):
-            some, at = held[start : start + live.MANY], asked[start : start + live.MANY]
-            arrays = (*some, *[rows.none] * (live.MANY - len(some)))
-            _scan(arrays, at, (plan.lanes, plan.outputs), self._jobs, self._plan.crowded, out)
-        _copy(same, plan.outputs, out)
+        asked = np.empty((len(self._places), 2), np.int64)
+        asked[:, 0] = self._places if alone else firsts(ones, others)  # whose own rows differ share nothing
+        asked[:, 1] = pair_tokens(ones, others) if plan.pair else ones
+        return asked, not alone
 
     def _tokens_of(self, name: str) -> Int64s:
         if name not in self._tokens:
@@ -176,18 +146,3 @@ class Crowd:
         told = {key: {n: v for n, v in zip(names, key, strict=False) if v is not None} for key in set(keys)}
         answers = {key: read({**said, **laid}, self._point.time) for key, laid in told.items()}
         return [answers[key] for key in keys]
-
-
-def _absent_once(
-    same: Int64s, asked: Int64s, held: list[Int64s], *, none: Int64s
-) -> tuple[Int64s, Int64s, list[Int64s]]:
-    """Returns the three with the first token that has no rows in the place of all that have none."""
-    there = [array is not none for array in held]
-    absent = asked[~np.array(there, np.bool_)]
-    if not len(absent):
-        return same, asked, held
-    stands_for = np.arange(len(same))
-    stands_for[absent] = absent[0]
-    kept = there.index(False)  # the first of them
-    there[kept] = True
-    return stands_for[same], asked[there], list(compress(held, there))

@@ -1,151 +1,131 @@
-"""Steps on the arrays of live entities: with running counts (see `kernel`), and of many entities in one call."""
+"""The rows of all entities that a state keeps in this process; see `arena`, which this makes room for."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
+import numpy as np
 
-from decalog.compiling import compiled
-from decalog.features import kernel
-from decalog.features.kernel import Float64s, Int64s
+from decalog.features import arena, kernel
+from decalog.features.arena import CELLS, HEAD, INDEX, NAME, STATE, TOKEN
+from decalog.features.kernel import Int64s
+from decalog.features.packed import NEVER, PackedRows, View
+from decalog.features.plan import Plan
 
-MANY = 32
-"""Row arrays that go through a door at a time: a call for each would cost more than most of the work."""
-COUNTED_FROM = 64
-"""Rows from which on an array has running counts: fewer are walked over in the time that a search takes."""
-
-
-@compiled(None)
-def _recount(rows: Int64s, lanes: Int64s, first: int) -> None:
-    """Makes the running counts of an array anew from a row on."""
-    for lane in range(lanes.shape[0]):
-        cell, kinds, column = lanes[lane, kernel.CELL], lanes[lane, kernel.KINDS], lanes[lane, kernel.COLUMN]
-        if cell < rows.shape[1]:
-            for index in range(max(1, first), rows[0, kernel.COUNTED] + 1):
-                takes = rows[index, kernel.KIND] & kinds != 0 and rows[index, column] != kernel.MISSING
-                rows[index, cell] = rows[index - 1, cell] + takes
+_SLOTS, _CELLS = 64, 2**12
+_GROWS = 2**20
+"""Cells that are added at most at a time, 8 MiB: new memory has to be filled with zeros, and no request waits long."""
 
 
-@compiled("int64[:, ::1](int64[:, ::1], int64[:, ::1], int64, int64, int64)")
-@kernel.marked
-def refit_counted(rows: Int64s, lanes: Int64s, width: int, horizon: int, least: int) -> Int64s:
-    """Returns what `refit` does, with running counts where so many rows are left.
+class LiveRows:
+    """The live rows of all entity names of a feature set.
 
     Args:
-        rows: of an entity, with running counts or without.
-        lanes: what the entity accumulates.
-        width: of a row without running counts.
-        horizon: no row up to it is kept.
-        least: rows from which on there are running counts.
+        plan: of the features.
+        counted_from: rows of an entity from which on it has running counts.
     """
-    first, cells = kernel.last_until(rows, max(horizon, rows[0, kernel.MARK])) + 1, 0
-    left = rows[first : rows[0, kernel.COUNTED] + 1]
-    for lane in range(lanes.shape[0]):
-        cells += left.shape[0] >= least and lanes[lane, kernel.CELL] < kernel.NO_CELL
-    fitted = kernel.wide_room(left, width, cells)
-    fitted[0, kernel.MARK] = rows[0, kernel.MARK]
-    _recount(fitted, lanes, 1)
-    return fitted
 
+    def __init__(self, plan: Plan, *, counted_from: int = arena.COUNTED_FROM) -> None:
+        self._plan = plan
+        self.tables = (plan.lanes, plan.outputs, plan.picks, plan.spans)
+        counts = [int(np.sum(one.lanes[:, kernel.CELL] < kernel.NO_CELL)) for one in plan.entities]
+        narrow = [len(one.picks) for one in plan.entities]
+        widths = np.array([narrow, np.add(narrow, counts)], np.int64).T.copy()
+        free = np.zeros(arena.POWERS, np.int64)
+        state = np.zeros(arena.STATE_WIDTH, np.int64)
+        state[arena.LEAST] = counted_from
+        self.arena = (np.zeros((_SLOTS, arena.INDEX_WIDTH), np.int64), np.zeros(_CELLS, np.int64), widths, free, state)
+        self.clear()
 
-@compiled("int64(int64[:, ::1], int64[::1], int64[:, ::1], int64[::1], int64)")
-@kernel.marked
-def insert_counted(rows: Int64s, picks: Int64s, lanes: Int64s, row: Int64s, retain: int) -> int:
-    """Does `insert`, and keeps the running counts where there are some."""
-    state = kernel.insert(rows, picks, row, retain)
-    if state == kernel.DONE and rows.shape[1] > picks.shape[0]:
-        _recount(rows, lanes, kernel.last_not_after(rows, row))
-    return state
+    def insert(self, table: Int64s, steps: Int64s, *, horizon: int) -> int:
+        """Adds rows; returns the step of one that is there already, or −1. See `arena.insert`."""
+        self._make_slots(len(steps))
+        done, state, retain = 0, self.arena[STATE], self._plan.features.retain
+        while (done := arena.insert(self.arena, self.tables, table, steps, done, horizon, retain)) < len(steps):
+            if state[arena.WHY] != arena.NO_ROOM:
+                return done
+            self._make_cells(int(state[arena.WANTED]))
+        return -1
 
+    def retract(self, name: int, token: int, *, row: Int64s) -> int:
+        """Withdraws a row of a token of the entity name in this place; returns what `kernel.retract` does."""
+        return arena.retract(self.arena, self.tables, row, name, token)
 
-@compiled("int64(int64[:, ::1], int64[:, ::1], int64[::1])")
-@kernel.marked
-def retract_counted(rows: Int64s, lanes: Int64s, row: Int64s) -> int:
-    """Does `retract`, and keeps the running counts where there are some."""
-    state = kernel.retract(rows, row)
-    if state == kernel.DONE:
-        _recount(rows, lanes, kernel.last_not_after(rows, row) + 1)
-    return state
+    def load(self, name: int, packed: PackedRows) -> None:
+        """Takes rows of tokens that have none yet, of the entity name in this place."""
+        tokens = np.column_stack([packed.tokens, packed.heads])
+        self._make_slots(len(tokens))
+        self._make_cells(packed.block.size + len(tokens))
+        done = 0
+        while (done := arena.load(self.arena, self.tables, name, tokens, packed.block, done)) < len(tokens):
+            self._make_cells(int(self.arena[STATE][arena.WANTED]))
 
+    def packed(self, name: int) -> PackedRows:
+        """Returns the rows of the entity name in this place."""
+        tokens, heads = self._held(name)
+        order = np.argsort(tokens)
+        tokens, heads = tokens[order], heads[order]
+        counts = self.arena[CELLS][heads + kernel.COUNTED]
+        block = np.empty((len(tokens) + int(counts.sum()), len(self._plan.entities[name].picks)), np.int64)
+        arena.unload(self.arena, name, heads, block)
+        return PackedRows(tokens, counts, block)
 
-# Columns of a span: where one entity's lanes, outputs and picks lie in the tables of all.
-LANES_FROM, LANES_TO, OUTPUTS_FROM, OUTPUTS_TO, PICKS_FROM, PICKS_TO = 0, 1, 2, 3, 4, 5
+    def rows(self, name: int, token: int) -> Int64s:
+        """Returns a copy of a token's run, with its running counts; of a token without rows, the row 0 of none."""
+        head = arena.head_of(self.arena[INDEX], token, name)
+        room = int(self.arena[CELLS][head + arena.ROOM])
+        width = int(self.arena[arena.WIDTHS][name, room >> 1 & 1])
+        rows = max(1, ((room >> 2) - 1) // width)
+        return self.arena[CELLS][head : head + rows * width].reshape(-1, width).copy()
 
+    def view(self, name: int, *, since: int) -> View:
+        """Returns what the entity name in this place takes; rows with event_time > since count as recent."""
+        tokens, heads = self._held(name)
+        told = np.empty((len(heads), 3), np.int64)
+        arena.tally(self.arena, name, heads, since, told)
+        counts, times = self.arena[CELLS][heads + kernel.COUNTED], told[:, 1][told[:, 1] != kernel.MISSING]
+        oldest = int(times.min(initial=NEVER))
+        slots = self.arena[INDEX].nbytes * len(tokens) // max(1, int(self.arena[STATE][arena.TOKENS]))
+        return View(
+            entity=self._plan.entities[name].entity,
+            tokens=len(tokens),
+            rows=int(counts.sum()),
+            recent=told[:, 0],
+            width=len(self._plan.entities[name].picks),
+            bytes=8 * int(told[:, 2].sum()) + slots,
+            oldest=None if oldest == NEVER else oldest,
+        )
 
-@kernel.marked
-def _scan_all(
-    rows: tuple[Int64s, ...],
-    lanes: Int64s,
-    outputs: Int64s,
-    spans: Int64s,
-    job: Int64s,
-    asked: int,
-    crowded: Float64s,
-    out: Float64s,
-) -> None:
-    """Does `scan` for every entity name at once.
+    def clear(self) -> None:
+        """Lets go of all rows."""
+        index, cells, widths, free, state = self.arena
+        index[:], free[:], state[: arena.LEAST] = 0, 0, 0
+        # Cell 0 begins the run of every token without rows; a cell behind it is that of no free run.
+        state[arena.USED] = widths.max(initial=kernel.FIRST_COLUMN) + 1
+        cells[: state[arena.USED]] = 0
+        cells[kernel.MARK] = kernel.BEFORE_ALL
 
-    Args:
-        rows: one array an entity name.
-        lanes: of all entity names, one after another.
-        outputs: likewise.
-        spans: one row an entity name.
-        job: as for `scan`.
-        asked: bit i is set where entity name i is not missing.
-        crowded: as for `scan`.
-        out: the vector.
-    """
-    for entity in range(len(rows)):
-        if asked & (1 << entity) != 0:
-            mine = lanes[spans[entity, LANES_FROM] : spans[entity, LANES_TO]]
-            written = outputs[spans[entity, OUTPUTS_FROM] : spans[entity, OUTPUTS_TO]]
-            kernel.scan(rows[entity], mine, written, job, crowded, out)
+    def free(self) -> bool:
+        """Gives back some of the memory, of rows that nobody asks for any more; returns whether there is more."""
+        cells = self.arena[CELLS]
+        cells.resize(max(0, len(cells) - _GROWS), refcheck=False)
+        return len(cells) > 0
 
+    def _held(self, name: int) -> tuple[Int64s, Int64s]:
+        """Returns the tokens of an entity name and where their runs begin."""
+        index = self.arena[INDEX]
+        mine = index[(index[:, NAME] == name) & (index[:, HEAD] != 0)]
+        return mine[:, TOKEN].copy(), mine[:, HEAD].copy()
 
-@kernel.marked
-def _insert_all(
-    rows: tuple[Int64s, ...], picks: Int64s, lanes: Int64s, spans: Int64s, row: Int64s, asked: int, retain: int
-) -> int:
-    """Does `insert_counted` for every entity name that is asked; returns those where it was not DONE, one bit each."""
-    left = 0
-    for entity in range(len(rows)):
-        if asked & (1 << entity) != 0:
-            mine = picks[spans[entity, PICKS_FROM] : spans[entity, PICKS_TO]]
-            counts = lanes[spans[entity, LANES_FROM] : spans[entity, LANES_TO]]
-            if insert_counted(rows[entity], mine, counts, row, retain) != kernel.DONE:
-                left |= 1 << entity
-    return left
+    def _make_slots(self, more: int) -> None:
+        """Makes the index so large that half of it is empty with so many tokens more."""
+        index, *others = self.arena
+        wanted = 2 * (int(others[-1][arena.TOKENS]) + more)
+        if wanted > len(index):
+            larger = np.zeros((1 << (wanted - 1).bit_length(), arena.INDEX_WIDTH), np.int64)
+            arena.rehash(index, larger)
+            self.arena = (larger, *others)  # type: ignore[assignment]  # five arrays, as before
 
-
-@compiled(f"int64(UniTuple(int64[:, ::1], {MANY}), int64[::1], int64[::1], int64[:, ::1], int64[:, ::1], int64)")
-@kernel.marked
-def insert_some(rows: tuple[Int64s, ...], at: Int64s, picks: Int64s, lanes: Int64s, table: Int64s, retain: int) -> int:
-    """Does `insert_counted` for so many row arrays as there are places in `at`, each with its row of the table.
-
-    Returns those where it was not DONE, one bit each.
-    """
-    left = 0
-    for which in range(at.shape[0]):
-        if insert_counted(rows[which], picks, lanes, table[at[which]], retain) != kernel.DONE:
-            left |= 1 << which
-    return left
-
-
-class Doors(NamedTuple):
-    """`_scan_all` and `_insert_all` for one number of entity names: one call a request costs less than one for each."""
-
-    scan_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, Int64s, int, Float64s, Float64s], None]
-    insert_all: Callable[[tuple[Int64s, ...], Int64s, Int64s, Int64s, Int64s, int, int], int]
-
-
-@functools.cache
-def doors(entities: int) -> Doors:
-    """Returns the doors for a number of entity names, compiled (or from the cache) before they are needed."""
-    if entities == 0:
-        return Doors(_scan_all, _insert_all)
-    rows = f"UniTuple(int64[:, ::1], {entities})"
-    table = "int64[:, ::1]"
-    scan_door = compiled(f"void({rows}, {table}, {table}, {table}, {table}, int64, float64[::1], float64[::1])")
-    insert_door = compiled(f"int64({rows}, int64[::1], {table}, {table}, int64[::1], int64, int64)")
-    return Doors(scan_door(_scan_all), insert_door(_insert_all))
+    def _make_cells(self, more: int) -> None:
+        """Makes room for so many cells more, in place: nobody holds a view of them."""
+        cells, used = self.arena[CELLS], int(self.arena[STATE][arena.USED])
+        if used + more > len(cells):
+            cells.resize(used + max(more, min(used, _GROWS)), refcheck=False)

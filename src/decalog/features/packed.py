@@ -1,8 +1,4 @@
-"""All rows of one entity name in one block, as a snapshot holds them: read in one go, taken apart token by token.
-
-In the block stands one token's array after the other, each as the kernel reads it (row 0 holds the count), so that a
-slice of the block answers at once and no row is copied until a new one comes.
-"""
+"""All rows of one entity name in one block, as a snapshot holds them: one token's after the other's, row 0 first."""
 
 from __future__ import annotations
 
@@ -69,91 +65,6 @@ def pack(by_token: Mapping[int, Int64s], *, width: int) -> PackedRows:
     return _with_heads(tokens, counts, marks, block=np.concatenate([np.empty((0, width), np.int64), *parts]))
 
 
-def merge(one: PackedRows, other: PackedRows) -> PackedRows:
-    """Returns the rows of both, which share no token."""
-    if not len(one.tokens) or not len(other.tokens):
-        return one if len(one.tokens) else other
-    tokens = np.concatenate([one.tokens, other.tokens])
-    counts = np.concatenate([one.counts, other.counts])
-    heads = np.concatenate([one.heads, other.heads + len(one.block)])
-    order = np.argsort(tokens)
-    block = np.concatenate([one.block, other.block])
-    return _gather(tokens[order], counts[order], heads[order], block=block)
-
-
-class Resting:
-    """The rows of one entity name that nothing was added to since they were read from a snapshot.
-
-    Args:
-        packed: each token has a row or a mark. Its block is the state's own from here on: withdrawn rows leave it.
-    """
-
-    def __init__(self, packed: PackedRows) -> None:
-        self._tokens, self.block = packed.tokens, packed.block
-        self._starts = packed.heads
-        self._heads = self._starts.copy()
-        lasts = self.block[(self._heads + packed.counts)[packed.counts > 0], kernel.TIME]
-        marks = self.block[self._heads, kernel.MARK]
-        self.newest = int(max(lasts.max(initial=kernel.BEFORE_ALL), marks.max(initial=kernel.BEFORE_ALL)))
-        """The largest event_time or mark; a horizon that reached it leaves nothing to keep."""
-
-    def rows(self, token: int) -> Int64s | None:
-        """Returns the token's array, which has no room for more; None if there is none, or it was taken."""
-        place = self._place(token)
-        return None if place is None else self._slice(self._heads[place])
-
-    def has(self, tokens: Int64s) -> Bools:
-        """Returns for each token whether it has an array that was not taken."""
-        if not len(self._tokens):
-            return np.zeros(len(tokens), np.bool_)
-        places = np.minimum(self._tokens.searchsorted(tokens), len(self._tokens) - 1)
-        there: Bools = (self._tokens[places] == tokens) & (self._heads[places] >= 0)
-        return there
-
-    def take(self, token: int) -> Int64s | None:
-        """Returns the token's array for the last time: it goes on elsewhere, and must not be found here again."""
-        place = self._place(token)
-        if place is None:
-            return None
-        head = int(self._heads[place])
-        self._heads[place] = -1
-        return self._slice(head)
-
-    def left(self) -> PackedRows:
-        """Returns what was not taken."""
-        there = self._heads >= 0
-        heads = self._heads[there]
-        return _gather(self._tokens[there], self.block[heads, 0], heads, block=self.block)
-
-    def counts(self) -> Int64s:
-        """Returns how many rows each token that was not taken has."""
-        counts: Int64s = self.block[self._heads[self._heads >= 0], 0]
-        return counts
-
-    def oldest(self) -> int:
-        """Returns the smallest event_time of the tokens that were not taken, of those that have rows."""
-        heads = self._heads[self._heads >= 0]
-        times = self.block[heads[self.block[heads, 0] > 0] + 1, kernel.TIME]
-        return int(times.min(initial=NEVER))
-
-    def recent(self, since: int) -> Int64s:
-        """Returns how many rows with event_time > since each token that was not taken has."""
-        # One pass over the block, which may hold gigabytes, instead of one call a token.
-        after: Bools = self.block[:, kernel.TIME] > since
-        after[self._starts] = False
-        counts = np.add.reduceat(after, self._starts, dtype=np.int64) if len(self._starts) else self._starts
-        return counts[self._heads >= 0]
-
-    def _place(self, token: int) -> int | None:
-        place = int(self._tokens.searchsorted(token))
-        if place == len(self._tokens) or self._tokens[place] != token or self._heads[place] < 0:
-            return None
-        return place
-
-    def _slice(self, head: int) -> Int64s:
-        return self.block[head : head + self.block[head, 0] + 1]
-
-
 class View(msgspec.Struct, frozen=True, kw_only=True):
     """What one entity name takes, for the forecast of memory.
 
@@ -162,8 +73,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         tokens, rows: that it holds.
         recent: shape (tokens,), how many rows of each are younger than was asked.
         width: columns of a row.
-        bytes: of its arrays; `resting` of them are a snapshot's block, which stays until its last row is too old.
-        arrays: tokens that have an array of their own.
+        bytes: that these take, with room for more, and of the index.
         oldest: event_time of its oldest row, µs; None without rows.
     """
 
@@ -173,8 +83,6 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     recent: Int64s
     width: int
     bytes: int
-    resting: int
-    arrays: int
     oldest: int | None
 
 
@@ -203,11 +111,3 @@ def _with_heads(tokens: Int64s, counts: Int64s, marks: Int64s, *, block: Int64s)
     block[heads] = 0
     block[heads, kernel.COUNTED], block[heads, kernel.MARK] = counts, marks
     return packed
-
-
-def _gather(tokens: Int64s, counts: Int64s, heads: Int64s, *, block: Int64s) -> PackedRows:
-    """Returns the arrays that stand at `heads`, in their order, without gaps."""
-    lengths = counts + 1
-    shift = heads - (np.cumsum(lengths) - lengths)
-    index = np.repeat(shift, lengths) + np.arange(int(lengths.sum()))
-    return PackedRows(tokens, counts, block[index])

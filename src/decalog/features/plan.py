@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from decalog.clock import DAY, HOUR, duration_us
-from decalog.features import kernel, live
+from decalog.features import kernel
 from decalog.features.definition import (
     Aggregate,
     Attribute,
@@ -179,13 +179,13 @@ class EntityPlan(msgspec.Struct, frozen=True):
             return None if one is None or other is None else pair_token(one, other)
         return ALL_TOKEN if self.entity == ALL else entities.get(self.entity)
 
-    def asked_tokens(self, many: Sequence[Mapping[str, int]]) -> list[int | None]:
-        """Returns `asked_token` of each."""
-        columns = [[entities.get(name) for entities in many] for name in self.pair]
-        if not columns or any(None in column for column in columns):
-            return [self.asked_token(entities) for entities in many]
-        tokens: list[int | None] = pair_tokens(*(np.array(column, np.int64) for column in columns)).tolist()
-        return tokens
+    def asked_tokens(self, many: Sequence[Mapping[str, int]]) -> Int64s:
+        """Returns `asked_token` of each; MISSING for none."""
+        if self.entity == ALL:
+            return np.full(len(many), ALL_TOKEN)
+        names = self.pair or (self.entity,)
+        columns = [np.array([entities.get(name, MISSING) for entities in many], np.int64) for name in names]
+        return pair_tokens(*columns) if self.pair else columns[0]
 
 
 def pair_token(one: int, other: int) -> int:
@@ -201,8 +201,9 @@ def pair_token(one: int, other: int) -> int:
 
 
 def pair_tokens(ones: Int64s, others: Int64s) -> Int64s:
-    """Returns `pair_token` of every two."""
-    return np.asarray(_paired(ones.astype(np.uint64), others.astype(np.uint64))).astype(np.int64)
+    """Returns `pair_token` of every two; MISSING where either is."""
+    tokens = np.asarray(_paired(ones.astype(np.uint64), others.astype(np.uint64))).astype(np.int64)
+    return np.where((ones == MISSING) | (others == MISSING), MISSING, tokens)
 
 
 def _paired(one: Any, other: Any) -> Any:
@@ -226,7 +227,7 @@ class Plan:
         bits: kind of row → its bit; kinds that no feature reads are absent.
         columns: of a row, after event_time, root and kind.
         entities: one plan an entity name.
-        doors, spans, lanes, outputs, picks: the kernel's doors for all entity names at once, and their joined tables.
+        spans, lanes, outputs, picks: the kernel's tables of all entity names, joined.
         cell_readers: one function a column, from a fact to its int64.
         request_readers: place in the vector and function of (attributes, time) for each feature of the request itself.
         blank: the vector with every value missing, float64 of shape (features,).
@@ -241,7 +242,6 @@ class Plan:
         self.cell_readers = tuple(column.encoder() for column in self.columns)
         self.width = kernel.FIRST_COLUMN + len(self.columns)
         self.entities = tuple(self._entity_plan(name) for name in dict.fromkeys(f.entity for f in aggregates))
-        self.doors = live.doors(len(self.entities))
         self.spans, self.lanes, self.outputs, self.picks = _joined(self.entities)
         self.blank = np.array([feature.missing_value for feature in features.features], np.float64)
         self.crowded = _crowded(self.blank, features)

@@ -10,18 +10,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from decalog.errors import DataError, DecalogError, LostStateError, StateError
 from decalog.features import kernel
+from decalog.features.candidates import Crowd
 from decalog.features.definition import FeatureSet
 from decalog.features.facts import Change, Point
 from decalog.features.kernel import Float64s, Int64s
-from decalog.features.online import OnlineState, StateStats, _EntityRows
+from decalog.features.online import OnlineState, StateStats
+from decalog.features.packed import pack
 from decalog.features.plan import EntityPlan
 from decalog.features.refusals import missing_row, row_twice
 from decalog.stores.base import INSERT, RETRACT, Leftovers, Mark, RowSteps, StateKey, StateStore
@@ -31,16 +32,6 @@ _BLOCK = 1_000
 """Steps that wait before they are sent without a request, so that catching up with a log takes few round trips."""
 _MOST = 200_000
 """Steps that may wait while the server is away; beyond them the state gives up."""
-_FREED = 1_000
-"""Arrays that `let_go` frees at a time: a tenth of a millisecond."""
-
-
-Wait = Callable[[StateKey, bytes, Int64s, int], None]
-"""Takes whose row it is, what becomes of it, the row over the entity's own columns, and the horizon."""
-
-
-Read = Callable[[Sequence[tuple["_RemoteRows", StateKey]]], None]
-"""Reads the rows of keys into what keeps them."""
 
 
 class _Step(NamedTuple):
@@ -63,54 +54,6 @@ class _Step(NamedTuple):
         return refused(self.seq, int(self.row[kernel.ROOT]), entity=self.key[0])
 
 
-class _RemoteRows(_EntityRows):
-    """The rows of one entity name: those of the request at work, read before it is answered."""
-
-    def __init__(self, wait: Wait, read: Read, plan: EntityPlan, features: FeatureSet) -> None:
-        super().__init__(plan, features)
-        self._wait, self._read = wait, read
-        self._columns = np.arange(plan.picks.shape[0])
-
-    def insert(self, token: int, row: Int64s, *, horizon: int) -> int:
-        self._wait((self.plan.entity, token), INSERT, row[self.plan.picks], horizon)
-        return kernel.DONE
-
-    def retract(self, token: int, row: Int64s, *, horizon: int) -> int:
-        self._wait((self.plan.entity, token), RETRACT, row[self.plan.picks], horizon)
-        return kernel.DONE
-
-    def put(self, token: int, rows: Int64s, *, lived: int = kernel.BEFORE_ALL) -> None:  # noqa: ARG002  # nothing here dies
-        self.by_token[token] = rows
-
-    def held(self, tokens: Int64s) -> list[Int64s]:
-        """Reads the array of each token, all in one round trip."""
-        self.by_token.clear()
-        self._read([(self, (self.plan.entity, token)) for token in tokens.tolist()])
-        return super().held(tokens)
-
-    def take(self, token: int, packed: bytes, *, waiting: Sequence[_Step]) -> None:
-        """Keeps what was read of a token for the request at work, and lays over it what waits.
-
-        Raises:
-            StateError: it is no whole number of rows and a mark.
-        """
-        width = len(self._columns)
-        count, rest = divmod(len(packed), 8 * width)
-        if rest != (8 if packed else 0):
-            raise _misfit(self.plan.entity, len(packed))
-        rows = np.zeros((1 + count + len(waiting), width), np.int64)
-        rows[0, kernel.COUNTED], rows[0, kernel.MARK] = count, kernel.BEFORE_ALL
-        if packed:
-            cells = np.frombuffer(packed, ">i8").astype(np.int64) ^ _SIGN
-            rows[1 : 1 + count], rows[0, kernel.MARK] = cells[:-1].reshape(count, width), cells[-1]
-        for step in waiting:
-            if step.act == INSERT:
-                kernel.insert(rows, self._columns, step.row, self.retain)
-            else:
-                kernel.retract(rows, step.row)
-        self.by_token[token] = rows
-
-
 class RemoteState(OnlineState):
     """The state of one feature set, kept by a `StateStore`.
 
@@ -126,7 +69,7 @@ class RemoteState(OnlineState):
     is_here = False
 
     def __init__(self, features: FeatureSet, store: StateStore, *, durable: Callable[[], int] | None = None) -> None:
-        super().__init__(features, partial(_RemoteRows, self._wait, self._read))
+        super().__init__(features)
         self._store = store
         self._durable = durable
         self._waiting: deque[_Step] = deque()
@@ -209,14 +152,16 @@ class RemoteState(OnlineState):
             ReplayError: as there.
             StateError: the server is away, or the state there is lost or damaged.
         """
-        for entity in self._entities:
-            entity.by_token.clear()
-        self._read(list(self._asked_keys(point.subjects)))
+        tokens = (plan.asked_token(point.subjects) for plan in self.plan.entities)
+        self._read([(name, token) for name, token in enumerate(tokens) if token is not None])
         return super().vector(point)
+
+    def _bring(self, crowd: Crowd) -> None:
+        self._read([(name, token) for name, plan in enumerate(self.plan.entities) for token in crowd.tokens(plan)])
 
     def stats(self) -> StateStats:
         """Returns what the server holds, pruned or not; `unusable` counts from when this state was opened."""
-        widths = {entity.plan.entity: 8 * entity.plan.picks.shape[0] for entity in self._entities}
+        widths = {plan.entity: 8 * len(plan.picks) for plan in self.plan.entities}
         tokens, rows, size = dict.fromkeys(widths, 0), 0, 0
         for entity, length in self._store.sizes():
             tokens[entity] += 1
@@ -224,30 +169,64 @@ class RemoteState(OnlineState):
             size += length
         return StateStats(entities=tokens, rows=rows, bytes=size, unusable=dict(self._unusable))
 
-    def _wait(self, key: StateKey, act: bytes, row: Int64s, horizon: int) -> None:
+    def _insert(self, table: Int64s, steps: Int64s, seq: int, *, horizon: int) -> None:
+        for row, name, token in steps.tolist():
+            if token != kernel.MISSING:
+                self._wait(name, token, INSERT, table[row], seq=seq, horizon=horizon)
+
+    def _retract(self, name: int, token: int, *, horizon: int) -> int:
+        self._wait(name, token, RETRACT, self._row, seq=self._seq, horizon=horizon)
+        return kernel.DONE
+
+    def _wait(self, name: int, token: int, act: bytes, row: Int64s, *, seq: int, horizon: int) -> None:
         if self._fault is None:
-            self._waiting.append(_Step(key, act, row, self._seq, self._watermark, horizon))
+            plan = self.plan.entities[name]
+            self._waiting.append(_Step((plan.entity, token), act, row[plan.picks], seq, self._watermark, horizon))
 
-    def _read(self, keys: Sequence[tuple[_RemoteRows, StateKey]]) -> None:
-        """Reads the rows of keys in one round trip, and what waits for them."""
-        read, waiting = self._exchange([key for _, key in keys]), _by_key(self._waiting)
-        for (rows, key), packed in zip(keys, read, strict=True):
-            rows.take(key[1], packed, waiting=waiting.get(key, []))
+    def _read(self, asked: Sequence[tuple[int, int]]) -> None:
+        """Reads the rows of (place of the entity name, token) in one round trip, and lays over them what waits."""
+        keys = [(self.plan.entities[name].entity, token) for name, token in asked]
+        read, waiting = self._exchange(keys), _by_key(self._waiting)
+        found: dict[int, dict[int, Int64s]] = {}
+        for (name, token), key, packed in zip(asked, keys, read, strict=True):
+            rows = self._rows(self.plan.entities[name], packed, waiting=waiting.get(key, []))
+            found.setdefault(name, {})[token] = rows
+        self._live.clear()
+        for name, by_token in found.items():
+            self._live.load(name, pack(by_token, width=len(self.plan.entities[name].picks)))
 
-    def _asked_keys(self, subjects: Mapping[str, int]) -> Iterator[tuple[_RemoteRows, StateKey]]:
-        for entity in self._entities:
-            token = entity.plan.asked_token(subjects)
-            if token is not None and isinstance(entity, _RemoteRows):
-                yield entity, (entity.plan.entity, token)
+    def _rows(self, plan: EntityPlan, packed: bytes, *, waiting: Sequence[_Step]) -> Int64s:
+        """Returns what was read of a token, with what waits.
+
+        Raises:
+            StateError: it is no whole number of rows and a mark.
+        """
+        width = len(plan.picks)
+        count, rest = divmod(len(packed), 8 * width)
+        if rest != (8 if packed else 0):
+            raise _misfit(plan.entity, len(packed))
+        rows = np.zeros((1 + count + len(waiting), width), np.int64)
+        rows[0, kernel.COUNTED], rows[0, kernel.MARK] = count, kernel.BEFORE_ALL
+        if packed:
+            cells = np.frombuffer(packed, ">i8").astype(np.int64) ^ _SIGN
+            rows[1 : 1 + count], rows[0, kernel.MARK] = cells[:-1].reshape(count, width), cells[-1]
+        for step in waiting:
+            if step.act == INSERT:
+                kernel.insert(rows, np.arange(width), step.row, self.features.retain)
+            else:
+                kernel.retract(rows, step.row)
+        return rows
 
     def _built(self) -> Iterator[tuple[StateKey, int, bytes]]:
         """Yields what `OnlineState.apply_many` built, as it is stored, and lets go of it."""
-        for entity in self._entities:
-            while entity.by_token:
-                token, rows = entity.by_token.popitem()
-                count = int(rows[0, kernel.COUNTED])
-                cells = np.append(rows[1 : count + 1], rows[0, kernel.MARK]) ^ _SIGN
-                yield (entity.plan.entity, token), count, cells.astype(">i8").tobytes()
+        for name, plan in enumerate(self.plan.entities):
+            packed = self._live.packed(name)
+            ends = packed.heads + packed.counts
+            for token, end, count in zip(packed.tokens.tolist(), ends.tolist(), packed.counts.tolist(), strict=True):
+                rows = packed.block[end - count : end + 1]
+                cells = np.append(rows[1:], rows[0, kernel.MARK]) ^ _SIGN
+                yield (plan.entity, token), count, cells.astype(">i8").tobytes()
+        self._live.clear()
 
     def _until(self) -> int:
         return self._seq + 1 if self._durable is None else self._durable()
@@ -293,13 +272,12 @@ class RemoteState(OnlineState):
 
 
 def let_go(state: OnlineState) -> Iterator[None]:
-    """Ends a state that nobody asks any more, wherever it is, bit by bit: freeing millions of arrays at once stalls."""
+    """Ends a state that nobody asks any more, wherever it is, bit by bit: giving back gigabytes at once stalls."""
     if isinstance(state, RemoteState):
         state._store.close()  # noqa: SLF001 - of this module; what was not sent, the log has
         return
-    for rows in state._entities:  # noqa: SLF001 - as there
-        while rows.free(_FREED):
-            yield
+    while state._live.free():  # noqa: SLF001 - as there
+        yield
 
 
 def _by_key(steps: Iterable[_Step]) -> dict[StateKey, list[_Step]]:
