@@ -310,7 +310,7 @@ class FeedRetrieval:
         catalogue, person = self.catalogue, asked.person
         first = catalogue.ruled_out(slots, asked.region, is_adult=asked.is_adult, now_us=asked.now_us)
         tokens = [getattr(catalogue, side).tokens[catalogue.posts[side][slots]] for side in ("author", "topic")]
-        ties = (np.isin(tokens, list(tied)).any(axis=0) for tied in (person.block, person.mute))
+        ties = (np.isin(tokens, list(tied)).any(axis=0) if tied else False for tied in (person.block, person.mute))
         for place, applies in enumerate((*ties, np.isin(slots, asked.seen)), len(RULES)):
             first[(first == len(RULES)) & applies] = place + 1
         return [_FILTERS[place] for place in first.tolist()]
@@ -331,7 +331,7 @@ class FeedRetrieval:
             "looked_at": Column.numbers(np.isin(slots, asked.seen)),
         }
         # Most have neither: what is empty is left out of the record.
-        labels, verdicts = [catalogue.labels.get(slot, "") for slot in slots.tolist()], catalogue.integrity(slots)
+        labels, verdicts = [*map(catalogue.labels.get, slots.tolist())], catalogue.integrity(slots)
         if asked.is_adult and SENSITIVE in verdicts:
             is_told = np.array(verdicts) == SENSITIVE
             facts["reader_is_adult"] = Column.numbers(is_told, is_told)
@@ -400,8 +400,11 @@ def _merged(found: Mapping[str, Ints], most: int) -> tuple[Ints, Ints]:
 
 
 def _worded(codes: Ints, names: Sequence[str]) -> Column:
-    used, places = np.unique(codes, return_inverse=True)
-    return Column.coded(places, [names[code] for code in used.tolist()])
+    codes = codes.astype(np.int64)
+    first = firsts(codes, codes)
+    is_first = first == np.arange(len(first))
+    places = np.cumsum(is_first)[first] - 1
+    return Column.coded(places, [names[code] for code in codes[is_first].tolist()])
 
 
 def _noted(slots: Ints, found: Ints, values: npt.NDArray[Any]) -> Column:
