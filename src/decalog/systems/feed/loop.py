@@ -85,6 +85,8 @@ LOOP = LoopPlan(
         ),
     ),
     standards=Standards(slices=("surface", "language"), off=1.0),
+    # A slate has ten posts of one person: 60 clicks are some 30 slates, in which no ranker is shown to be better.
+    test_positives=1_000,
     # A model that ranks anew moves most slates; what readers make of that a canary says.
     most_changed=0.9,
     shadow=200,
