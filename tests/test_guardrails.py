@@ -114,6 +114,39 @@ def test_what_is_allowed_and_excluded_may_be_shares_of_the_champions_mean(made: 
     assert seen(made, begin, relative).of("safe") == ("stopped",)
 
 
+def test_where_harm_alone_is_looked_for_nothing_is_called_safe(made: Served) -> None:
+    begin = begun(made, limit=2_999.0)
+    watched = msgspec.structs.replace(STOPPED, name="watched", excluded=None)
+    assert seen(made, begin, watched).of("watched") == ("watched",)  # nobody was decided for yet
+    made.pay(*PEOPLE)
+    found = seen(made, begin, STOPPED, watched)
+    assert [one.state for one in found.looked] == ["safe", "watched"]
+    assert list(words(found))[1].startswith("watched: watched, +")
+
+
+def test_where_harm_alone_is_looked_for_it_is_found(made: Served) -> None:
+    begin = begun(made, limit=10.0)
+    made.pay(*PEOPLE[:60], amount_minor=2_500)
+    assert seen(made, begin, msgspec.structs.replace(STOPPED, excluded=None)).of("harm") == ("stopped",)
+
+
+def test_intervals_are_narrowest_at_the_people_that_an_arm_needs(made: Served) -> None:
+    """400 people in two arms tell as much as 100 at a small share: an interval for 10,000 of these is wider."""
+    begin = begun(made, limit=2_999.0)
+    made.pay(*PEOPLE[:200])
+    made.pay(*PEOPLE[200:], amount_minor=9_999)  # stopped in both arms
+    made.log.commit()
+    widths = []
+    for people in (100, 10_000):
+        phase = Phase(
+            system=SYSTEM, rollout=begin[1], guardrails=(STOPPED,), policy=FraudPolicy(FraudCosts()), people=people
+        )
+        (one,) = sight(made.log.read(begin[0]), phase, until=made.clock.now_us()).looked
+        assert one.effect is not None
+        widths.append(one.effect.high - one.effect.low)
+    assert widths[0] < 0.5 * widths[1]
+
+
 def test_people_who_do_not_fall_as_declared_are_noticed(made: Served) -> None:
     begin = begun(made, limit=2_999.0)
     made.pay(*PEOPLE)

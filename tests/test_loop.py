@@ -210,6 +210,26 @@ def test_what_takes_longest_is_waited_for_at_the_smallest_share_alone(
     assert {one["guardrail"]: one["state"] for one in second["looked"]}["slow"] == "open"
 
 
+def test_growth_does_not_wait_for_what_is_looked_at_for_harm_alone(
+    made: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes(monkeypatch)
+    made.pay(*PEOPLE[:30])
+    newer(made)
+    watched = msgspec.structs.replace(STOPPED, name="watched", excluded=None, after="7d")
+    loop = turning(made, msgspec.structs.replace(PLAN, guardrails=(STOPPED, watched)))
+    stepped(made, loop)
+    stepped(made, loop)
+    for _ in range(3):
+        made.pay(*PEOPLE)
+    move = stepped(made, loop)
+    assert move is not None
+    assert move.act == "canary"
+    assert move.why.startswith("stopped, fallbacks: nothing worse at 50 %; watched: no harm is shown")
+    looked = made.steps()[-1].evidence["canary"]["looked"]
+    assert {one["guardrail"]: one["state"] for one in looked}["watched"] == "watched"
+
+
 def test_another_loop_goes_on_where_one_died(made: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     passes(monkeypatch)
     made.pay(*PEOPLE[:30])

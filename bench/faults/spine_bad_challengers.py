@@ -398,7 +398,10 @@ def lived(town: Town, world: Any, service: Service, clock: ManualClock) -> None:
 
 def lenient(plan: LoopPlan) -> LoopPlan:
     """Returns a system's plan for a small town, which trains nothing by itself."""
-    wider = tuple(msgspec.structs.replace(one, excluded=WIDER * one.excluded) for one in plan.guardrails)
+    wider = tuple(
+        one if one.excluded is None else msgspec.structs.replace(one, excluded=WIDER * one.excluded)
+        for one in plan.guardrails
+    )
     return msgspec.structs.replace(plan, guardrails=wider, shares_bp=(5_000,), every="10000d", drift=())
 
 

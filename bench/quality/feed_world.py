@@ -143,7 +143,7 @@ def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callabl
         home, clock = Home(Path(folder)), ManualClock(world.start_us)
         log = home.writer(clock)
         deployment = Deployment(home, CHAMPION, log, Setup(rates=rates_of(world), policy=weights))
-        fill(world, deployment.prepare(), clock=clock, days=HISTORY, say=_quiet)
+        fill(world, deployment.prepare(), clock=clock, days=HISTORY, say=quietly)
         train(deployment, weights)
         service = deployment.service()
         sources: Any = service.retrieval
@@ -218,7 +218,7 @@ def headroom(found: dict[str, Totals]) -> float:
     return (found["ours"].minor - trivial) / (found["oracle"].minor - trivial)
 
 
-def _quiet(_line: str) -> None:
+def quietly(_line: str) -> None:
     """Says nothing."""
 
 

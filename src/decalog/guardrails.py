@@ -30,7 +30,7 @@ _FEWEST = 100
 _NO_SPLIT = 0.001
 """p below which people did not fall on the arms as declared: something loses some of them, and no figure holds."""
 
-State = Literal["harm", "open", "safe"]
+State = Literal["harm", "open", "safe", "watched"]
 
 
 class Told(NamedTuple):
@@ -50,7 +50,8 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
         better: which way is good.
         value: (a decision with what was said of it, the policy in force) → what it counts.
         allowed: how much worse it may be shown to be before the challenger is stopped, ≥ 0.
-        excluded: how much worse it must be shown not to be before its share grows, > allowed.
+        excluded: how much worse it must be shown not to be before its share grows, > allowed. None of what varies so
+            much that no canary could show it: harm alone is looked for, and nothing is called safe.
         is_relative: whether both are shares of the champion's mean, and not in the unit.
         bounds: (lowest, highest) that a value can be: then few people tell something already; None where nothing does.
         after: how long a person is followed from their first decision on.
@@ -62,7 +63,7 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
     better: Literal["higher", "lower"]
     value: Callable[[Told, Any], float]
     allowed: float
-    excluded: float
+    excluded: float | None
     is_relative: bool = False
     bounds: tuple[float, float] | None = None
     after: str = "0s"
@@ -86,7 +87,8 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         guardrail: its name.
-        state: `harm` is shown, `safe` from what must be excluded, or `open`.
+        state: `harm` is shown, `safe` from what must be excluded, or `open`; `watched` where harm alone is looked for,
+            and none is shown.
         effect: challenger − champion with its anytime-valid interval; None where too few were followed to the end.
         champion: mean of the champion's rows.
         rows: people followed to the end, (champion's, challenger's).
@@ -141,6 +143,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
         guardrails: what may not get worse.
         policy: by whose parameters values are counted.
         alpha: how likely any interval of the phase ever misses.
+        people: of a small arm, at which intervals are narrowest.
     """
 
     system: System
@@ -148,6 +151,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: tuple[Guardrail, ...]
     policy: Any
     alpha: float = 0.05
+    people: int = 150
 
     @property
     def share(self) -> float:
@@ -209,9 +213,8 @@ def _looked(guardrail: Guardrail, people: Sequence[_Person], *, phase: Phase, bo
     treated = np.array([person.is_treated for person in whole], np.bool_)
     rows = (int(np.sum(~treated)), int(np.sum(treated)))
     champion = float(np.mean(values[~treated])) if rows[0] else 0.0
-    alpha = phase.alpha / len(phase.guardrails)
-    effect = _effect(values, treated, share=phase.share, bounds=guardrail.bounds, alpha=alpha)
-    state: State = "open" if effect is None else _state(guardrail, effect, champion=champion)
+    effect = _effect(values, treated, phase=phase, bounds=guardrail.bounds)
+    state = _state(guardrail, effect, champion=champion)
     return Looked(guardrail=guardrail.name, state=state, effect=effect, champion=champion, rows=rows)
 
 
@@ -225,25 +228,26 @@ def _mean(guardrail: Guardrail, person: _Person, *, book: LabelBook, policy: Any
     return float(np.mean(values))
 
 
-def _effect(
-    values: Floats, treated: Any, *, share: float, bounds: tuple[float, float] | None, alpha: float
-) -> Measurement | None:
+def _effect(values: Floats, treated: Any, *, phase: Phase, bounds: tuple[float, float] | None) -> Measurement | None:
     """Returns challenger − champion; of few people by their bounds, of many by their spread, each at half of alpha."""
-    fewest = min(int(np.sum(treated)), int(np.sum(~treated)))
+    fewest, alpha = min(int(np.sum(treated)), int(np.sum(~treated))), phase.alpha / len(phase.guardrails) / 2
     if fewest >= _FEWEST:
         arms = Arms(moments(values[~treated]), moments(values[treated]))
-        return difference([arms], alpha=alpha / 2).effect
+        return difference([arms], alpha=alpha, best_at=phase.people).effect
     if bounds is None or fewest == 0:
         return None
-    return bounded_effect(values, treated, shares=share, bounds=bounds, alpha=alpha / 2)
+    return bounded_effect(values, treated, shares=phase.share, bounds=bounds, alpha=alpha)
 
 
-def _state(guardrail: Guardrail, effect: Measurement, *, champion: float) -> State:
+def _state(guardrail: Guardrail, effect: Measurement | None, *, champion: float) -> State:
+    unshown: State = "watched" if guardrail.excluded is None else "open"
+    if effect is None:
+        return unshown
     scale = abs(champion) if guardrail.is_relative else 1.0
     least, most = (effect.low, effect.high) if guardrail.better == "lower" else (-effect.high, -effect.low)
     if least > guardrail.allowed * scale:
         return "harm"
-    return "safe" if most < guardrail.excluded * scale else "open"
+    return "safe" if guardrail.excluded is not None and most < guardrail.excluded * scale else unshown
 
 
 def phase_of(steps: Sequence[tuple[int, Rollout]]) -> tuple[int, int] | None:

@@ -52,7 +52,7 @@ class LoopPlan(msgspec.Struct, frozen=True, kw_only=True):
         held_by: and never while a monitor of such a quantity stands: what it would learn is missing or wrong.
         shares_bp: of the people, one phase after the other, hundredths of a percent, rising. A share that would hold
             fewer than `people` of a week's is left out: they could tell nothing.
-        people: that an arm needs.
+        people: that an arm needs; intervals are narrowest there.
         least, most: of a phase. One that has shown nothing wrong by `most`, but not enough either, is stopped. What a
             guardrail shows later than `least` is waited for once, at the smallest share; harm stops at any.
         alpha: how likely an interval of a phase ever misses.
@@ -274,12 +274,15 @@ class Loop:
             guardrails=(*plan.guardrails, FALLBACKS),
             policy=seen.system.policy(deployment.policy_params()),
             alpha=plan.alpha / len(plan.shares_bp),
+            people=plan.people,
         )
         return sight(deployment.log.read(since), phase, until=now)
 
     def _grow(self, last: Rollout, found: Sight, *, now: int) -> Move:
         larger = [share for share in self._plan.shares_bp if share > last.share_bp]
         why = f"{', '.join(found.of('safe'))}: nothing worse at {last.share_bp / 100:g} %"
+        if watched := found.of("watched"):
+            why += f"; {', '.join(watched)}: no harm is shown, and no safety asked for"
         if larger:
             return self._take(last, "canary", why=why, share_bp=larger[0], canary=found)
         # The evidence stands in the log before anything rests on it.
