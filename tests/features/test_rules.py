@@ -356,7 +356,17 @@ def test_without_numba_the_bits_are_the_same() -> None:
 def test_what_calls_the_kernel_from_elsewhere_is_cached_under_its_source() -> None:
     """Else numba would go on with the kernel of before: its cache looks at a function's own file alone."""
     assert sliding.fold_tokens.__name__ == "fold_tokens"
-    doors = (arena.insert, arena.retract, arena.scan_all, arena.scan_many, arena.load, arena.unload, arena.tally)
+    doors = (
+        arena._take,
+        arena._let_go,
+        arena.insert,
+        arena.retract,
+        arena.scan_all,
+        arena.scan_many,
+        arena.load,
+        arena.unload,
+        arena.tally,
+    )
     for function in (sliding.fold_tokens, candidates.firsts, arena.rehash, arena.head_of, *doors):
         assert function.__qualname__ == f"{function.__name__}_{kernel.source_mark()}"
 

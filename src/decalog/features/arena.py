@@ -67,6 +67,14 @@ def _slot(index: Int64s, token: int, name: int) -> int:
 
 
 @_inner
+def _set(index: Int64s, slot: int, token: int, name: int, head: int) -> None:
+    """Fills a slot; cell by cell, as all is done here: numba takes seconds to compile what is assigned at once."""
+    index[slot, TOKEN] = token
+    index[slot, NAME] = name
+    index[slot, HEAD] = head
+
+
+@_inner
 def _run(arena: Arena, name: int, head: int) -> Int64s:
     """Returns the rows of a run, those that are not used yet too; the blank one has none."""
     cells = arena[CELLS]
@@ -125,7 +133,8 @@ def _found(arena: Arena, size: int) -> int:
     return 0
 
 
-@_inner
+@compiled(f"int64({_ARENA}, int64, int64, int64)")
+@kernel.marked
 def _take(arena: Arena, name: int, counted: int, rows: int) -> int:
     """Returns the head of an empty run of at least so many rows, row 0 among them; 0 where no cells are left."""
     cells, state = arena[CELLS], arena[STATE]
@@ -144,13 +153,15 @@ def _take(arena: Arena, name: int, counted: int, rows: int) -> int:
     else:
         head = state[USED]
         state[USED] += size
-    cells[head : head + width] = 0
+    for cell in range(head, head + width):
+        cells[cell] = 0
     cells[head + kernel.MARK] = kernel.BEFORE_ALL
     cells[head + ROOM] = cells[head + size - 1] = 4 * size + 2 * counted
     return head
 
 
-@_inner
+@compiled(f"void({_ARENA}, int64)")
+@kernel.marked
 def _let_go(arena: Arena, head: int) -> None:
     """Frees the cells of a run, together with those that are free on either side."""
     cells, state = arena[CELLS], arena[STATE]
@@ -173,7 +184,7 @@ def _drop(index: Int64s, slot: int) -> None:
     while index[probe, HEAD] != 0:
         home = kernel.mixed(index[probe, TOKEN] ^ index[probe, NAME]) & mask
         if ((probe - home) & mask) >= ((probe - hole) & mask):
-            index[hole] = index[probe]
+            _set(index, hole, index[probe, TOKEN], index[probe, NAME], index[probe, HEAD])
             hole = probe
         probe = (probe + 1) & mask
     index[hole, HEAD] = 0
@@ -255,15 +266,16 @@ def _add(arena: Arena, tables: Tables, row: Int64s, name: int, token: int, horiz
         head = _take(arena, name, 0, 2)
         if head == 0:
             return NO_ROOM
-        index[slot, TOKEN], index[slot, NAME], index[slot, HEAD] = token, name, head
+        _set(index, slot, token, name, head)
         arena[STATE][TOKENS] += 1
-    done = _put(_run(arena, name, index[slot, HEAD]), picks, lanes, row, retain)
-    if done == kernel.FULL:
-        head = _refitted(arena, name, lanes, index[slot, HEAD], horizon)
-        if head == 0:
-            return NO_ROOM
-        index[slot, HEAD] = head
-        done = _put(_run(arena, name, head), picks, lanes, row, retain)
+    done = kernel.FULL
+    while done == kernel.FULL:
+        done = _put(_run(arena, name, index[slot, HEAD]), picks, lanes, row, retain)
+        if done == kernel.FULL:
+            head = _refitted(arena, name, lanes, index[slot, HEAD], horizon)
+            if head == 0:
+                return NO_ROOM
+            index[slot, HEAD] = head
     if is_new:
         _sweep(arena, horizon)
     return done
@@ -390,7 +402,7 @@ def load(arena: Arena, tables: Tables, name: int, tokens: Int64s, block: Int64s,
             return place
         arena[CELLS][head + kernel.MARK] = block[begin - 1, kernel.MARK]
         slot = _slot(index, token, name)
-        index[slot, TOKEN], index[slot, NAME], index[slot, HEAD] = token, name, head
+        _set(index, slot, token, name, head)
         arena[STATE][TOKENS] += 1
     return int(tokens.shape[0])
 
@@ -403,7 +415,8 @@ def unload(arena: Arena, name: int, heads: Int64s, block: Int64s) -> None:
     for place in range(heads.shape[0]):
         rows = _run(arena, name, heads[place])
         count = rows[0, kernel.COUNTED]
-        block[at] = 0
+        for column in range(block.shape[1]):
+            block[at, column] = 0
         block[at, kernel.COUNTED], block[at, kernel.MARK] = count, rows[0, kernel.MARK]
         for index in range(1, count + 1):
             for column in range(block.shape[1]):
@@ -429,7 +442,8 @@ def rehash(index: Int64s, larger: Int64s) -> None:
     """Copies what stands in an index into a larger, empty one."""
     for slot in range(index.shape[0]):
         if index[slot, HEAD] != 0:
-            larger[_slot(larger, index[slot, TOKEN], index[slot, NAME])] = index[slot]
+            token, name = index[slot, TOKEN], index[slot, NAME]
+            _set(larger, _slot(larger, token, name), token, name, index[slot, HEAD])
 
 
 @compiled(f"int64({_TABLE}, int64, int64)")
