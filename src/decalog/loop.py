@@ -258,7 +258,8 @@ class Loop:
         age = now - seen.known(phase[0])
         if not is_own or age < duration_us(self._plan.least):
             return None
-        unshown = [name for name in found.of("open") if name not in shown_safe(steps) & self._slow]
+        settled = shown_safe(steps) & self._slow
+        unshown = [name for name in found.of("open") if name not in settled]
         if not unshown:
             return self._grow(last, found, now=now)
         if age >= duration_us(self._plan.most):

@@ -367,7 +367,7 @@ def test_what_calls_the_kernel_from_elsewhere_is_cached_under_its_source() -> No
         arena.unload,
         arena.tally,
     )
-    for function in (sliding.fold_tokens, candidates.firsts, arena.rehash, arena.head_of, *doors):
+    for function in (sliding.fold_tokens, candidates.firsts, arena.rehash, arena.rows_of, *doors):
         assert function.__qualname__ == f"{function.__name__}_{kernel.source_mark()}"
 
 

@@ -57,6 +57,18 @@ _inner = compiled(None)
 
 
 @_inner
+def _lanes(tables: Tables, name: int) -> Int64s:
+    """Returns what an entity name accumulates."""
+    return tables[LANES][tables[SPANS][name, LANES_FROM] : tables[SPANS][name, LANES_TO]]
+
+
+@_inner
+def _outputs(tables: Tables, name: int) -> Int64s:
+    """Returns what is written of an entity name, and when."""
+    return tables[OUTPUTS][tables[SPANS][name, OUTPUTS_FROM] : tables[SPANS][name, OUTPUTS_TO]]
+
+
+@_inner
 def _slot(index: Int64s, token: int, name: int) -> int:
     """Returns where in the index a token of an entity name stands, or would: an empty slot."""
     mask = index.shape[0] - 1
@@ -72,6 +84,12 @@ def _set(index: Int64s, slot: int, token: int, name: int, head: int) -> None:
     index[slot, TOKEN] = token
     index[slot, NAME] = name
     index[slot, HEAD] = head
+
+
+@_inner
+def _head(index: Int64s, token: int, name: int) -> int:
+    """Returns where a token's run begins; 0, where the blank one does, for a token without rows."""
+    return int(index[_slot(index, token, name), HEAD])
 
 
 @_inner
@@ -257,8 +275,7 @@ def _put(rows: Int64s, picks: Int64s, lanes: Int64s, row: Int64s, retain: int) -
 @_inner
 def _add(arena: Arena, tables: Tables, row: Int64s, name: int, token: int, horizon: int, retain: int) -> int:
     """Adds a row to a token of an entity name; returns DONE, TWICE or NO_ROOM (nothing changed)."""
-    index, span = arena[INDEX], tables[SPANS][name]
-    lanes = tables[LANES][span[LANES_FROM] : span[LANES_TO]]
+    index, lanes, span = arena[INDEX], _lanes(tables, name), tables[SPANS][name]
     picks = tables[PICKS][span[PICKS_FROM] : span[PICKS_TO]]
     slot = _slot(index, token, name)
     is_new = index[slot, HEAD] == 0
@@ -309,22 +326,17 @@ def insert(arena: Arena, tables: Tables, table: Int64s, steps: Int64s, first: in
 @kernel.marked
 def retract(arena: Arena, tables: Tables, row: Int64s, name: int, token: int) -> int:
     """Does `kernel.retract` for a token's rows, and keeps the running counts where there are some."""
-    rows = _run(arena, name, arena[INDEX][_slot(arena[INDEX], token, name), HEAD])
+    rows = _run(arena, name, _head(arena[INDEX], token, name))
     done = kernel.retract(rows, row)
     if done == kernel.DONE:
-        span = tables[SPANS][name]
-        lanes = tables[LANES][span[LANES_FROM] : span[LANES_TO]]
-        _recount(rows, lanes, kernel.last_not_after(rows, row) + 1)
+        _recount(rows, _lanes(tables, name), kernel.last_not_after(rows, row) + 1)
     return done
 
 
 @_inner
 def _scan(arena: Arena, tables: Tables, name: int, head: int, job: Int64s, crowded: Float64s, out: Float64s) -> None:
     """Does `kernel.scan` for one run."""
-    span = tables[SPANS][name]
-    lanes = tables[LANES][span[LANES_FROM] : span[LANES_TO]]
-    outputs = tables[OUTPUTS][span[OUTPUTS_FROM] : span[OUTPUTS_TO]]
-    kernel.scan(_run(arena, name, head), lanes, outputs, job, crowded, out)
+    kernel.scan(_run(arena, name, head), _lanes(tables, name), _outputs(tables, name), job, crowded, out)
 
 
 @compiled(f"void({_ARENA}, {_TABLES}, {_LIST}, {_TABLE}, float64[::1], float64[::1])")
@@ -333,8 +345,7 @@ def scan_all(arena: Arena, tables: Tables, tokens: Int64s, job: Int64s, crowded:
     """Does `kernel.scan` for one token of each entity name; MISSING for none."""
     for name in range(tokens.shape[0]):
         if tokens[name] != MISSING:
-            head = arena[INDEX][_slot(arena[INDEX], tokens[name], name), HEAD]
-            _scan(arena, tables, name, head, job, crowded, out)
+            _scan(arena, tables, name, _head(arena[INDEX], tokens[name], name), job, crowded, out)
 
 
 @compiled(f"void({_ARENA}, {_TABLES}, int64, {_TABLE}, int64[:, :, ::1], float64[::1], float64[:, ::1], int64)")
@@ -362,15 +373,13 @@ def scan_many(  # a door takes what the kernel takes
         alike: 1 where all jobs are the same, so that all tokens without rows have one answer; 0 where not, and then
             each vector is its own first.
     """
-    span = tables[SPANS][name]
-    outputs = tables[OUTPUTS][span[OUTPUTS_FROM] : span[OUTPUTS_TO]]
-    blank = -1
+    outputs, blank = _outputs(tables, name), -1
     for place in range(asked.shape[0]):
         like, token = asked[place, 0], asked[place, 1]
         if token == MISSING:
             continue
         if like == place:
-            head = arena[INDEX][_slot(arena[INDEX], token, name), HEAD]
+            head = _head(arena[INDEX], token, name)
             if head != 0 or blank < 0 or alike == 0:
                 _scan(arena, tables, name, head, jobs[place], crowded, out[place])
                 blank = place if head == 0 else blank
@@ -393,16 +402,14 @@ def load(arena: Arena, tables: Tables, name: int, tokens: Int64s, block: Int64s,
         block: see `packed.PackedRows`.
         first: place to begin with.
     """
-    span, index = tables[SPANS][name], arena[INDEX]
-    lanes = tables[LANES][span[LANES_FROM] : span[LANES_TO]]
+    index, lanes = arena[INDEX], _lanes(tables, name)
     for place in range(first, tokens.shape[0]):
         token, begin = tokens[place, 0], tokens[place, 1] + 1
         head = _filled(arena, name, lanes, block[begin : begin + block[begin - 1, kernel.COUNTED]], 0)
         if head == 0:
             return place
         arena[CELLS][head + kernel.MARK] = block[begin - 1, kernel.MARK]
-        slot = _slot(index, token, name)
-        _set(index, slot, token, name, head)
+        _set(index, _slot(index, token, name), token, name, head)
         arena[STATE][TOKENS] += 1
     return int(tokens.shape[0])
 
@@ -446,9 +453,8 @@ def rehash(index: Int64s, larger: Int64s) -> None:
             _set(larger, _slot(larger, token, name), token, name, index[slot, HEAD])
 
 
-@compiled(f"int64({_TABLE}, int64, int64)")
+@compiled(f"{_TABLE}({_ARENA}, int64, int64)")
 @kernel.marked
-def head_of(index: Int64s, token: int, name: int) -> int:
-    """Returns where a token's run begins; 0 where it has none."""
-    head: int = index[_slot(index, token, name), HEAD]
-    return head
+def rows_of(arena: Arena, name: int, token: int) -> Int64s:
+    """Returns a copy of a token's run; of a token without rows, of the blank one."""
+    return _run(arena, name, _head(arena[INDEX], token, name)).copy()

@@ -55,6 +55,7 @@ class Crowd:
         self._places = np.arange(candidates.competing)
         self._tokens: dict[str, Int64s] = {}
         self._jobs = self._made_jobs()
+        self._asked = tuple(self._asked_of(plan) for plan in plan.entities)
 
     def vectors(self, live: LiveRows, tables: Versions) -> Float64s:
         """Returns the features, float64 of shape (candidates, features); see `Plan.write_request` for `tables`."""
@@ -63,16 +64,15 @@ class Crowd:
         out = np.empty((len(self._places), len(alike)))
         out[:] = alike
         crowded = self._plan.crowded
-        for name, plan in enumerate(self._plan.entities):
-            asked, are_alike = self._asked(plan)
+        for name, (asked, are_alike) in enumerate(self._asked):
             arena.scan_many(live.arena, live.tables, name, asked, self._jobs, crowded, out, int(are_alike))
         self._write_requests(out, tables)
         self._plan.formulas.write(out)
         return out
 
-    def tokens(self, plan: EntityPlan) -> list[int]:
-        """Returns whose rows of an entity name are asked for, each once."""
-        tokens = np.unique(self._asked(plan)[0][:, 1])
+    def tokens(self, name: int) -> list[int]:
+        """Returns whose rows of the entity name in this place are asked for, each once."""
+        tokens = np.unique(self._asked[name][0][:, 1])
         found: list[int] = tokens[tokens != MISSING].tolist()
         return found
 
@@ -93,7 +93,7 @@ class Crowd:
                 jobs[:, kernel.OWN_ROW, column] = [read(asked.own or own) for asked in self._points]
         return jobs
 
-    def _asked(self, plan: EntityPlan) -> tuple[Int64s, bool]:
+    def _asked_of(self, plan: EntityPlan) -> tuple[Int64s, bool]:
         """Returns each candidate's first of the same token, and the token; and whether all own rows are the same."""
         own = self._point.own
         ones, others = (self._tokens_of(name) for name in plan.pair or (plan.entity, plan.entity))

@@ -67,7 +67,7 @@ __all__ = [
 
 _MOST_RETAIN = 2**31
 _MOST_KINDS = _MOST_ENTITIES = 62
-"""Each is one bit of an int64."""
+"""A kind is one bit of an int64; entity names were too."""
 _INT64 = 2**63
 _UNIT_WEIGHT = 2**20
 _FLOATS = ("missing", "crowded")

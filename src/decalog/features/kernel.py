@@ -213,28 +213,22 @@ def newest(rows: Int64s) -> int:
     return latest
 
 
-@_inner
-def wide_room(ordered: Int64s, width: int, cells: int) -> Int64s:
-    """Returns the first columns of ordered rows as `with_room` does, with further columns that hold nothing yet."""
+@_door("int64[:, ::1](int64[:, ::1])")
+def with_room(ordered: Int64s) -> Int64s:
+    """Returns ordered rows as an entity's array with room for half as many again, so refits cost O(1) a row."""
     count = ordered.shape[0]
-    rows = np.empty((1 + count + max(2, count // 2), width + cells), np.int64)
+    rows = np.empty((1 + count + max(2, count // 2), ordered.shape[1]), np.int64)
     clear(rows)
     rows[0, COUNTED] = count
     for index in range(count):
-        for column in range(width):
+        for column in range(ordered.shape[1]):
             rows[1 + index, column] = ordered[index, column]
     return rows
 
 
-@_door("int64[:, ::1](int64[:, ::1])")
-def with_room(ordered: Int64s) -> Int64s:
-    """Returns ordered rows as an entity's array with room for half as many again, so refits cost O(1) a row."""
-    return wide_room(ordered, ordered.shape[1], 0)
-
-
 @_door("int64[:, ::1](int64[:, ::1], int64)")
 def refit(rows: Int64s, horizon: int) -> Int64s:
-    """Returns the entity's rows after the horizon and the mark in a new array with room; running counts are lost."""
+    """Returns the entity's rows after the horizon and the mark in a new array with room."""
     mark = rows[0, MARK]
     fitted = with_room(rows[last_until(rows, max(horizon, mark)) + 1 : rows[0, COUNTED] + 1])
     fitted[0, MARK] = mark

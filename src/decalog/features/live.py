@@ -70,11 +70,7 @@ class LiveRows:
 
     def rows(self, name: int, token: int) -> Int64s:
         """Returns a copy of a token's run, with its running counts; of a token without rows, the row 0 of none."""
-        head = arena.head_of(self.arena[INDEX], token, name)
-        room = int(self.arena[CELLS][head + arena.ROOM])
-        width = int(self.arena[arena.WIDTHS][name, room >> 1 & 1])
-        rows = max(1, ((room >> 2) - 1) // width)
-        return self.arena[CELLS][head : head + rows * width].reshape(-1, width).copy()
+        return arena.rows_of(self.arena, name, token)
 
     def view(self, name: int, *, since: int) -> View:
         """Returns what the entity name in this place takes; rows with event_time > since count as recent."""
@@ -117,12 +113,12 @@ class LiveRows:
 
     def _make_slots(self, more: int) -> None:
         """Makes the index so large that half of it is empty with so many tokens more."""
-        index, *others = self.arena
-        wanted = 2 * (int(others[-1][arena.TOKENS]) + more)
+        index, cells, widths, free, state = self.arena
+        wanted = 2 * (int(state[arena.TOKENS]) + more)
         if wanted > len(index):
             larger = np.zeros((1 << (wanted - 1).bit_length(), arena.INDEX_WIDTH), np.int64)
             arena.rehash(index, larger)
-            self.arena = (larger, *others)  # type: ignore[assignment]  # five arrays, as before
+            self.arena = (larger, cells, widths, free, state)
 
     def _make_cells(self, more: int) -> None:
         """Makes room for so many cells more, in place: nobody holds a view of them."""

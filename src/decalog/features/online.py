@@ -81,6 +81,7 @@ class OnlineState:
         self._token_cells = array("q", bytes(8 * len(self.plan.entities)))
         # The kernel's views of the cells above: packing into cells costs a third of filling a numpy array.
         self._row = np.frombuffer(self._row_cells, np.int64)
+        self._table = self._row.reshape(1, -1)
         self._job = np.frombuffer(self._job_cells, np.int64).reshape(2, -1)
         self._tokens = np.frombuffer(self._token_cells, np.int64)
         self._steps = np.zeros((len(self._tokens), 3), np.int64)
@@ -115,22 +116,22 @@ class OnlineState:
         for kind, run in itertools.groupby(changes, key=_added):
             some = list(run)
             if kind in self._kept and len(some) >= _TOGETHER:
-                horizon = self._advance(some[-1])
+                self._advance(some[-1])
                 self.newest[kind] = self._watermark
-                self._add_many([change.plus for change in some if change.plus], some[-1].seq, horizon=horizon)
+                self._add_many([change.plus for change in some if change.plus])
             else:
                 for change in some:
                     self._apply(change)
 
     def _apply(self, change: Change) -> None:
-        horizon = self._advance(change)
+        self._advance(change)
         if change.table is not None:
             self._tables[change.table.name] = change.table.numbers
         if change.minus is not None and change.minus.kind in self._kept:
-            self._withdraw(change.minus, change.seq, horizon=horizon)
+            self._withdraw(change.minus)
         if change.plus is not None and change.plus.kind in self._kept:
             self.newest[change.plus.kind] = self._watermark
-            self._add(change.plus, change.seq, horizon=horizon)
+            self._add(change.plus)
 
     def apply_many(self, changes: Iterable[Change]) -> None:
         """Folds changes in order; an empty state is built at once, by one sort an entity name.
@@ -229,7 +230,7 @@ class OnlineState:
 
     def rest(self) -> Rest:
         """Returns the canonical state (DESIGN §3a rule 10), to be read before the next change."""
-        horizon = self._watermark - self._kept_us
+        horizon = self._horizon
         by_name = sorted((plan.entity, name) for name, plan in enumerate(self.plan.entities))
         return Rest(
             seq=self._seq,
@@ -251,13 +252,17 @@ class OnlineState:
             state._live.load(names[entity], packed)
         return state
 
-    def _advance(self, change: Change) -> int:
-        """Takes a change's place in the log; returns the horizon."""
+    @property
+    def _horizon(self) -> int:
+        """The time up to which no row need be kept, µs."""
+        return self._watermark - self._kept_us
+
+    def _advance(self, change: Change) -> None:
+        """Takes a change's place in the log."""
         if change.seq < self._seq:
             raise out_of_order(change.seq, self._seq)
         self._seq = change.seq
         self._watermark = max(self._watermark, change.known_time)
-        return self._watermark - self._kept_us
 
     def _set_job(self, point: Point) -> None:
         cells, own = self._job_cells, point.own
@@ -267,49 +272,49 @@ class OnlineState:
         else:
             self._pack(cells, 8 * self.plan.width, *self.plan.row(own))
 
-    def _withdraw(self, fact: Fact, seq: int, *, horizon: int) -> None:
+    def _withdraw(self, fact: Fact) -> None:
         self._pack(self._row_cells, 0, *self.plan.row(fact))
         for name, is_kept in enumerate(self._kept[fact.kind]):
             token = self.plan.entities[name].asked_token(fact.entities) if is_kept else None
             if token is None:
                 continue
-            state = self._retract(name, token, horizon=horizon)
-            if state == kernel.ABSENT and fact.event_time > horizon:  # at or below it, it may have been pruned
-                raise missing_row(seq, fact.root, entity=self.plan.entities[name].entity)
+            state = self._retract(name, token)
+            if state == kernel.ABSENT and fact.event_time > self._horizon:  # at or below it, it may have been pruned
+                raise missing_row(self._seq, fact.root, entity=self.plan.entities[name].entity)
 
-    def _add(self, fact: Fact, seq: int, *, horizon: int) -> None:
+    def _add(self, fact: Fact) -> None:
         row = self.plan.row(fact)
         if kernel.MISSING in row:
             self._unusable.update(self.plan.unusable(fact))
-        if fact.event_time <= horizon:
+        if fact.event_time <= self._horizon:
             return
         self._pack(self._row_cells, 0, *row)
         self._ask(fact.entities, self._kept[fact.kind])
         self._steps[:, 2] = self._tokens
-        self._insert(self._row.reshape(1, -1), self._steps, seq, horizon=horizon)
+        self._insert(self._table, self._steps)
 
-    def _add_many(self, facts: Sequence[Fact], seq: int, *, horizon: int) -> None:
+    def _add_many(self, facts: Sequence[Fact]) -> None:
         """Adds rows of one kind and one record in one call."""
         table = np.array([self.plan.row(fact) for fact in facts], np.int64)
         for place in np.flatnonzero((table == kernel.MISSING).any(axis=1)).tolist():
             self._unusable.update(self.plan.unusable(facts[place]))
-        places = np.flatnonzero(table[:, kernel.TIME] > horizon)
+        places = np.flatnonzero(table[:, kernel.TIME] > self._horizon)
         among = [facts[place].entities for place in places.tolist()]
         names = np.flatnonzero(self._kept[facts[0].kind])
         steps = np.empty((len(names), len(places), 3), np.int64)
         steps[:, :, 0], steps[:, :, 1] = places, names[:, None]
         for which, name in enumerate(names.tolist()):
             steps[which, :, 2] = self.plan.entities[name].asked_tokens(among)
-        self._insert(table, steps.reshape(-1, 3), seq, horizon=horizon)
+        self._insert(table, steps.reshape(-1, 3))
 
-    def _insert(self, table: Int64s, steps: Int64s, seq: int, *, horizon: int) -> None:
+    def _insert(self, table: Int64s, steps: Int64s) -> None:
         """Adds rows to tokens; see `arena.insert`."""
-        twice = self._live.insert(table, steps, horizon=horizon)
+        twice = self._live.insert(table, steps, horizon=self._horizon)
         if twice >= 0:
             row, name, _ = steps[twice].tolist()
-            raise row_twice(seq, int(table[row, kernel.ROOT]), entity=self.plan.entities[name].entity)
+            raise row_twice(self._seq, int(table[row, kernel.ROOT]), entity=self.plan.entities[name].entity)
 
-    def _retract(self, name: int, token: int, *, horizon: int) -> int:  # noqa: ARG002  # rows elsewhere check with it
+    def _retract(self, name: int, token: int) -> int:
         """Withdraws the row that was packed; returns what `kernel.retract` does."""
         return self._live.retract(name, token, row=self._row)
 

@@ -60,8 +60,7 @@ def pack(by_token: Mapping[int, Int64s], *, width: int) -> PackedRows:
     arrays = [by_token[token] for token in tokens.tolist()]
     counts = np.fromiter((rows[0, 0] for rows in arrays), np.int64, len(arrays))
     marks = np.fromiter((rows[0, kernel.MARK] for rows in arrays), np.int64, len(arrays))
-    # Without running counts: they follow from the rows.
-    parts = [rows[: count + 1, :width] for rows, count in zip(arrays, counts.tolist(), strict=True)]
+    parts = [rows[: count + 1] for rows, count in zip(arrays, counts.tolist(), strict=True)]
     return _with_heads(tokens, counts, marks, block=np.concatenate([np.empty((0, width), np.int64), *parts]))
 
 

@@ -157,7 +157,7 @@ class RemoteState(OnlineState):
         return super().vector(point)
 
     def _bring(self, crowd: Crowd) -> None:
-        self._read([(name, token) for name, plan in enumerate(self.plan.entities) for token in crowd.tokens(plan)])
+        self._read([(name, token) for name in range(len(self.plan.entities)) for token in crowd.tokens(name)])
 
     def stats(self) -> StateStats:
         """Returns what the server holds, pruned or not; `unusable` counts from when this state was opened."""
@@ -169,19 +169,20 @@ class RemoteState(OnlineState):
             size += length
         return StateStats(entities=tokens, rows=rows, bytes=size, unusable=dict(self._unusable))
 
-    def _insert(self, table: Int64s, steps: Int64s, seq: int, *, horizon: int) -> None:
+    def _insert(self, table: Int64s, steps: Int64s) -> None:
         for row, name, token in steps.tolist():
             if token != kernel.MISSING:
-                self._wait(name, token, INSERT, table[row], seq=seq, horizon=horizon)
+                self._wait(name, token, act=INSERT, row=table[row])
 
-    def _retract(self, name: int, token: int, *, horizon: int) -> int:
-        self._wait(name, token, RETRACT, self._row, seq=self._seq, horizon=horizon)
+    def _retract(self, name: int, token: int) -> int:
+        self._wait(name, token, act=RETRACT, row=self._row)
         return kernel.DONE
 
-    def _wait(self, name: int, token: int, act: bytes, row: Int64s, *, seq: int, horizon: int) -> None:
+    def _wait(self, name: int, token: int, *, act: bytes, row: Int64s) -> None:
         if self._fault is None:
             plan = self.plan.entities[name]
-            self._waiting.append(_Step((plan.entity, token), act, row[plan.picks], seq, self._watermark, horizon))
+            key, mine = (plan.entity, token), row[plan.picks]
+            self._waiting.append(_Step(key, act, mine, self._seq, self._watermark, self._horizon))
 
     def _read(self, asked: Sequence[tuple[int, int]]) -> None:
         """Reads the rows of (place of the entity name, token) in one round trip, and lays over them what waits."""
