@@ -39,34 +39,30 @@ place), promotions, stopped (of all seeds), seeds, cpu_s.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from feed_world import CHAMPION, HISTORY, OURS, PATIENCE_MS, live, quietly, swap
+from feed_world import CHAMPION, HISTORY, OURS, a_day, brought, joined, matured, patient, quietly, swap
+from loop_years import Switches, print_result, schedule, steps, told_by
 
-from decalog.clock import DAY, HOUR, ManualClock
+from decalog.clock import DAY, ManualClock
 from decalog.deployment import Deployment, Setup
 from decalog.hands import Within
 from decalog.home import Home
 from decalog.impressions import ImpressionHistory
 from decalog.loop import Loop, Move, plan_of
 from decalog.operations import watched_champion
-from decalog.serving import Service
 from decalog.simulation import fill, rates_of
 from decalog.slate_training import train_slates
-from decalog.system import load
 from decalog.systems.feed.simulate import World
 from decalog.systems.feed.system import SYSTEM
 from decalog.systems.feed.world.behaviour import Ask
@@ -74,31 +70,21 @@ from decalog.systems.feed.world.params import WorldParams
 from decalog.systems.feed.world.policies import another, oracle
 from decalog.systems.feed.world.totals import Totals
 from decalog.systems.feed.world.town import Town
-from decalog.training import TrainingPlan, uncollected
+from decalog.training import TrainingPlan
 
-FIRST_SEED, SEEDS, SCALE = 201, 2, 1.0
-YEAR, EVERY = 365, 7
-BAR = 0.7
+SCALE = 1.0
 READERS = WorldParams(visits=0.1)
-LASTING = ("interest_drift", "clickbait_wave", "creators_leave")
-PASSING = ("trend", "coordinated_likes", "device_outage")
+LASTING = {10: "interest_drift", 120: "clickbait_wave", 240: "creators_leave"}
+PASSING = {60: "trend", 170: "coordinated_likes", 290: "device_outage"}
 TRIVIAL = ("frozen", "ungated")
 WORLD = "the world's oracle"
 SHORT = (1, 0.3, 8)
 """Seed, scale and days of a short run, in which the loop trains once and nothing drifts."""
 
 
-def schedule(seed: int) -> dict[int, list[tuple[str, bool]]]:
-    """Returns day of the year → switches: each drift comes and stays, each wave lasts for six weeks."""
-    rng = np.random.default_rng(seed)
-    days: dict[int, list[tuple[str, bool]]] = {}
-    for name, day in zip(rng.permutation(LASTING), (10, 120, 240), strict=True):
-        days.setdefault(int(day + rng.integers(20)), []).append((str(name), True))
-    for name, day in zip(rng.permutation(PASSING), (60, 170, 290), strict=True):
-        begin = int(day + rng.integers(20))
-        days.setdefault(begin, []).append((str(name), True))
-        days.setdefault(begin + 42, []).append((str(name), False))
-    return days
+def drifts_of(seed: int) -> Switches:
+    """Returns when what is switched."""
+    return schedule(seed, lasting=LASTING, passing=PASSING, within=20)
 
 
 class Begun(NamedTuple):
@@ -146,11 +132,6 @@ def trained(deployment: Deployment, clock: ManualClock) -> str:
 Fit = Callable[[ImpressionHistory, World], Any]
 
 
-def matured(history: ImpressionHistory, _world: World) -> Any:
-    """Returns a model of all that has matured."""
-    return CHAMPION.models[-1].fit(history.part(history.complete, known_by=history.known_time), TrainingPlan().seed)
-
-
 def true(history: ImpressionHistory, world: World) -> Any:
     """Returns a model of all that was shown, each action drawn from its true probability given a look."""
     data = history.part(np.ones(len(history.shown), np.bool_), known_by=history.known_time)
@@ -165,13 +146,18 @@ def true(history: ImpressionHistory, world: World) -> Any:
     return CHAMPION.models[-1].fit(data, TrainingPlan().seed)
 
 
-ROWS: dict[str, Fit | None] = {"loop": None, "frozen": None, "ungated": matured, "oracle": true}
+ROWS: dict[str, Fit | None] = {
+    "loop": None,
+    "frozen": None,
+    "ungated": lambda history, _world: matured(history),
+    "oracle": true,
+}
 
 
 def lived(began: Begun, name: str, told: Told) -> tuple[Totals, list[Move]]:
     """Returns what a row's year brings, and what the loop did in it."""
     world, fit, moves = copy.deepcopy(began.world), ROWS[name], list[Move]()
-    drifts, since = schedule(began.seed), time.process_time()
+    drifts, since = drifts_of(began.seed), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "home"
         shutil.copytree(began.folder, root)
@@ -195,46 +181,10 @@ def lived(began: Begun, name: str, told: Told) -> tuple[Totals, list[Move]]:
     return brought(world, told.days), moves
 
 
-def patient(service: Service) -> Service:
-    """Returns a service that no busy machine cuts short."""
-    sources: Any = service.retrieval
-    sources.deadline_ms = PATIENCE_MS
-    return service
-
-
 def switch(world: World, drifts: Any) -> None:
     """Lets drifts begin or end."""
     for drift, is_on in drifts:
         world.switch(drift, is_on)
-
-
-def a_day(world: World, service: Service, clock: ManualClock, *, day: int) -> None:
-    """Plays the world's clients through the service for a day."""
-    for quarter in range(4 * 24):
-        live(world, service, clock, until_us=world.start_us + day * DAY + (quarter + 1) * HOUR // 4)
-
-
-def steps(loop: Loop, deployment: Deployment, now: int) -> Iterator[Move]:
-    """Yields what the loop does until there is nothing to do."""
-    for _ in range(6):
-        move = loop.step(deployment, now)
-        if move is None:
-            return
-        yield move
-
-
-def joined(deployment: Deployment) -> ImpressionHistory:
-    """Returns what a log has shown, and what became of it."""
-    deployment.log.commit()
-    with uncollected():
-        return ImpressionHistory(
-            deployment.log.read(), SYSTEM.schema, features=SYSTEM.features, retrieval=load(SYSTEM.retrieval)
-        )
-
-
-def brought(world: World, days: int) -> Totals:
-    """Returns what came of the first days of the year."""
-    return Totals.over(world.days[HISTORY : HISTORY + days])
 
 
 def by_truth(seed: int, *, scale: float, days: int) -> Totals:
@@ -243,11 +193,12 @@ def by_truth(seed: int, *, scale: float, days: int) -> Totals:
     def ranked(town: Town, ask: Ask) -> Any:
         return (oracle if ask.at_us >= world.start_us + HISTORY * DAY else another)(town, ask)
 
-    world, drifts = World(seed, READERS, scale=scale, theirs=ranked), schedule(seed)
+    world, drifts = World(seed, READERS, scale=scale, theirs=ranked), drifts_of(seed)
     for day in range(HISTORY + days):
         switch(world, drifts.get(day - HISTORY, ()))
         world.advance(world.start_us + (day + 1) * DAY - 1, alone=True)
-    return brought(world, days)
+    totals: Totals = brought(world, days)
+    return totals
 
 
 def headroom(found: dict[str, Totals], best: str) -> tuple[float, float]:
@@ -281,32 +232,12 @@ def judged(seed: int, scale: float, told: Told) -> dict[str, Any]:
 
 def main() -> int:
     """Runs the bench and prints what it found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--short", action="store_true", help="some days of a small town")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--first", type=int, default=FIRST_SEED)
-    parser.add_argument("--scale", type=float, default=SCALE)
-    parser.add_argument("--every", type=int, default=EVERY)
-    parser.add_argument("--days", type=int, default=YEAR)
-    given = parser.parse_args()
+    given = told_by(__doc__, scale=SCALE)
     if given.short:
         given.first, given.scale, given.days = SHORT
-    seeds = range(given.first, given.first + (1 if given.short else given.seeds))
-    say = partial(print, file=sys.stderr if given.json else sys.stdout, flush=True)
-    found = [judged(seed, given.scale, Told(given.days, given.every, say)) for seed in seeds]
-    shares = [one["headroom"] for one in found]
-    result = {
-        "headroom_share": float(np.mean(shares)),
-        "headroom_least": min(shares),
-        "to_be_had": float(np.mean([one["to_be_had"] for one in found])),
-        "headroom_world": float(np.mean([one["world"] for one in found])),
-        "promotions": sum(one["acts"]["promote"] for one in found),
-        "stopped": sum(one["acts"]["stop"] for one in found),
-        "seeds": len(found),
-        "cpu_s": sum(one["cpu_s"] for one in found),
-    }
-    print(json.dumps(result) if given.json else f"headroom {result['headroom_share']:.3f} (bar {BAR}): {result}")
+    told = Told(given.days, given.every, given.say)
+    found = [judged(seed, given.scale, told) for seed in range(given.first, given.first + given.seeds)]
+    print_result(found, means={"to_be_had": "to_be_had", "headroom_world": "world"}, is_json=given.json)
     return 0
 
 

@@ -52,7 +52,7 @@ from decalog.systems.feed.world.behaviour import Ask
 from decalog.systems.feed.world.policies import POLICIES, Policy, another
 from decalog.systems.feed.world.totals import Totals
 from decalog.systems.feed.world.town import Town
-from decalog.training import TrainingPlan
+from decalog.training import TrainingPlan, uncollected
 
 FIRST_SEED, SEEDS, SHORT = 101, 5, 1
 HISTORY, JUDGED, RETRAINED = 14, 21, 3
@@ -123,12 +123,12 @@ def by_rule(seed: int, policy: Policy, *, scale: float) -> Totals:
 
     world = World(seed, scale=scale, theirs=switched)
     world.advance(world.start_us + (HISTORY + JUDGED) * DAY, alone=True)
-    return judged(world)
+    return brought(world)
 
 
-def judged(world: World) -> Totals:
-    """Returns what came of the judged days."""
-    return Totals.over(world.days[HISTORY : HISTORY + JUDGED])
+def brought(world: World, days: int = JUDGED) -> Totals:
+    """Returns what came of the first days after the history."""
+    return Totals.over(world.days[HISTORY : HISTORY + days])
 
 
 def _whole(funnel: Any) -> Any:
@@ -145,17 +145,14 @@ def by_service(seed: int, weights: FeedWeights, *, scale: float, ranker: Callabl
         deployment = Deployment(home, CHAMPION, log, Setup(rates=rates_of(world), policy=weights))
         fill(world, deployment.prepare(), clock=clock, days=HISTORY, say=quietly)
         train(deployment, weights)
-        service = deployment.service()
-        sources: Any = service.retrieval
-        sources.deadline_ms = PATIENCE_MS
+        service = patient(deployment.service())
         swap(service, ranker(service.serving.model))
         for day in range(HISTORY, HISTORY + JUDGED):
-            for quarter in range(4 * 24):
-                live(world, service, clock, until_us=world.start_us + day * DAY + (quarter + 1) * HOUR // 4)
+            a_day(world, service, clock, day=day)
             if (day + 1 - HISTORY) % RETRAINED == 0 and day + 1 < HISTORY + JUDGED:
                 swap(service, ranker(learnt(deployment)))
         log.close()
-    return judged(world)
+    return brought(world)
 
 
 def train(deployment: Deployment, weights: FeedWeights) -> None:
@@ -169,17 +166,39 @@ def train(deployment: Deployment, weights: FeedWeights) -> None:
 
 def learnt(deployment: Deployment) -> Any:
     """Returns the model that a training of now would let serve; without its report, which costs as much again."""
+    return matured(joined(deployment))
+
+
+def joined(deployment: Deployment) -> ImpressionHistory:
+    """Returns what a log has shown, and what became of it."""
     deployment.log.commit()
-    history = ImpressionHistory(
-        deployment.log.read(), SYSTEM.schema, features=SYSTEM.features, retrieval=load(SYSTEM.retrieval)
-    )
-    known = history.part(history.complete, known_by=history.known_time)
-    return CHAMPION.models[-1].fit(known, TrainingPlan().seed)
+    with uncollected():
+        return ImpressionHistory(
+            deployment.log.read(), SYSTEM.schema, features=SYSTEM.features, retrieval=load(SYSTEM.retrieval)
+        )
+
+
+def matured(history: ImpressionHistory) -> Any:
+    """Returns a model of all that has matured."""
+    return CHAMPION.models[-1].fit(history.part(history.complete, known_by=history.known_time), TrainingPlan().seed)
+
+
+def patient(service: Service) -> Service:
+    """Returns a service that no busy machine cuts short."""
+    sources: Any = service.retrieval
+    sources.deadline_ms = PATIENCE_MS
+    return service
 
 
 def swap(service: Service, model: Any) -> None:
     """Lets another model find and rank."""
     service.adopt(msgspec.structs.replace(service.serving, model=model))
+
+
+def a_day(world: World, service: Service, clock: ManualClock, *, day: int) -> None:
+    """Plays the world's clients through the service for a day."""
+    for quarter in range(4 * 24):
+        live(world, service, clock, until_us=world.start_us + day * DAY + (quarter + 1) * HOUR // 4)
 
 
 def live(world: World, service: Service, clock: ManualClock, *, until_us: int) -> None:

@@ -38,16 +38,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from loop_years import print_result, schedule, steps, told_by
 from paired import Floats
 
 from decalog.clock import DAY, ManualClock
@@ -68,32 +68,16 @@ from decalog.systems.fraud.system import SYSTEM
 from decalog.systems.fraud.world_params import WorldParams
 from decalog.training import TrainingPlan, train, uncollected
 
-FIRST_SEED, SEEDS, SCALE = 201, 2, 0.25
-HISTORY, YEAR = 150, 365
-EVERY = 7
-BAR = 0.7
+SCALE, HISTORY = 0.25, 150
 CHAMPION = msgspec.structs.replace(SYSTEM, models=SYSTEM.models[-1:])
 KIND = SYSTEM.models[-1]
 POLICY = SYSTEM.policy(SYSTEM.policy_params())
 OUTLOOK = Outlook(policy=POLICY, idle="allow", features=SYSTEM.features, head=KIND.head, metrics=())
-LASTING = ("base_rate_drift", "new_device_drift", "price_drift")
-PASSING = ("takeover_wave", "card_testing_wave")
+LASTING = {40: "base_rate_drift", 140: "new_device_drift", 240: "price_drift"}
+PASSING = {90: "takeover_wave", 200: "card_testing_wave"}
 LABELS = {"frozen": "", "ungated, silence genuine": "silence", "ungated, matured": "matured", "oracle": "truth"}
 TRIVIAL = ("frozen", "ungated, silence genuine", "ungated, matured")
 NEGATIVES = 60
-
-
-def schedule(seed: int) -> dict[int, list[tuple[str, bool]]]:
-    """Returns day of the year → switches: each drift comes and stays, each attack lasts for six weeks."""
-    rng = np.random.default_rng(seed)
-    days: dict[int, list[tuple[str, bool]]] = {}
-    for name, day in zip(rng.permutation(LASTING), (40, 140, 240), strict=True):
-        days.setdefault(int(day + rng.integers(30)), []).append((str(name), True))
-    for name, day in zip(rng.permutation(PASSING), (90, 200), strict=True):
-        begin = int(day + rng.integers(30))
-        days.setdefault(begin, []).append((str(name), True))
-        days.setdefault(begin + 42, []).append((str(name), False))
-    return days
 
 
 class Year(NamedTuple):
@@ -126,7 +110,8 @@ def live(seed: int, *, scale: float, days: int, folder: Path, say: Callable[[str
     first = deployment.model(trained())[0]
     service = deployment.service()
     loop = Loop(plan_of(SYSTEM), Within(deployment, service, train=trained), champion=watched_champion)
-    begin, drifts, moves = world.start_us + HISTORY * DAY, schedule(seed), list[tuple[int, Move]]()
+    drifts = schedule(seed, lasting=LASTING, passing=PASSING, within=30)
+    begin, moves = world.start_us + HISTORY * DAY, list[tuple[int, Move]]()
     for day in range(days):
         for name, is_on in drifts.get(day, ()):
             world.switch(name, is_on)
@@ -143,15 +128,6 @@ def live(seed: int, *, scale: float, days: int, folder: Path, say: Callable[[str
             moves.append((day, move))
             say(f"seed {seed}, day {day}: {move.text()}")
     return Year(deployment, moves, first, begin, world)
-
-
-def steps(loop: Loop, deployment: Deployment, now: int) -> Iterator[Move]:
-    """Yields what the loop does until there is nothing to do."""
-    for _ in range(6):
-        move = loop.step(deployment, now)
-        if move is None:
-            return
-        yield move
 
 
 class Rows(NamedTuple):
@@ -254,29 +230,9 @@ def judged(seed: int, told: argparse.Namespace, *, say: Callable[[str], None]) -
 
 def main() -> int:
     """Runs the bench and prints what it found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--first", type=int, default=FIRST_SEED)
-    parser.add_argument("--scale", type=float, default=SCALE)
-    parser.add_argument("--every", type=int, default=EVERY)
-    parser.add_argument("--days", type=int, default=YEAR)
-    told = parser.parse_args()
-    seeds = range(told.first, told.first + (1 if told.short else told.seeds))
-    say = (lambda line: print(line, file=sys.stderr, flush=True)) if told.json else print
-    found = [judged(seed, told, say=say) for seed in seeds]
-    shares = [one["headroom"] for one in found]
-    result = {
-        "headroom_share": float(np.mean(shares)),
-        "headroom_least": min(shares),
-        "headroom_all_fraud": float(np.mean([one["all_fraud"] for one in found])),
-        "promotions": sum(one["acts"]["promote"] for one in found),
-        "stopped": sum(one["acts"]["stop"] for one in found),
-        "seeds": len(found),
-        "cpu_s": sum(one["cpu_s"] for one in found),
-    }
-    print(json.dumps(result) if told.json else f"headroom {result['headroom_share']:.3f} (bar {BAR}): {result}")
+    told = told_by(__doc__, scale=SCALE)
+    found = [judged(seed, told, say=told.say) for seed in range(told.first, told.first + told.seeds)]
+    print_result(found, means={"headroom_all_fraud": "all_fraud"}, is_json=told.json)
     return 0
 
 
