@@ -23,6 +23,7 @@ from decalog.host import Host
 from decalog.meter import Meter
 from decalog.models.base import Model
 from decalog.retrieval import Retrieved
+from decalog.searching import Wait
 
 PATIENCE_S = 30.0
 
@@ -135,10 +136,14 @@ def test_a_request_that_came_as_an_event_meanwhile_is_no_decision(
 def searching(log: SlateLog, monkeypatch: pytest.MonkeyPatch, begin: Any) -> None:
     """Lets the shelf search aside: what `begin` returns is waited for, then it retrieves as ever."""
 
-    def search(request: Event, model: Model | None = None) -> tuple[Future[None], Any]:
-        return begin(), lambda: log.shelf.retrieve(request, model)
+    class Aside:
+        def __init__(self, request: Event, model: Model | None = None) -> None:
+            self.done, self.gathered = begin(), lambda: log.shelf.retrieve(request, model)
 
-    monkeypatch.setattr(log.shelf, "search", search, raising=False)
+        def waits(self) -> Wait | None:
+            return None if self.done.done() else Wait(self.done, 600.0)
+
+    monkeypatch.setattr(log.shelf, "search", Aside, raising=False)
 
 
 def test_the_loop_goes_on_while_candidates_are_searched_for(log: SlateLog, monkeypatch: pytest.MonkeyPatch) -> None:

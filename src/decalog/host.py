@@ -27,6 +27,7 @@ from decalog.meter import Decided, Meter
 from decalog.models.formats import is_blocking
 from decalog.outcomes import Outcome, decode_outcome
 from decalog.schema import Schema
+from decalog.searching import Wait
 from decalog.serving import Service, described, named_features, nothing, reply
 
 _ROWS_AT_ONCE = 100
@@ -281,8 +282,8 @@ class Host:
             return (*begun, True)
         if takes_long:
             await _others()
-            for found in service.see(begun):
-                await (_others() if found is None else asyncio.wait((asyncio.wrap_future(found),)))
+            for wait in service.see(begun):
+                await (_others() if wait is None else _until(wait))
             await _others()
             logged = service.logged(begun.event.id, begun.mark)  # it may have come as a plain event meanwhile
             if logged is not None:
@@ -407,6 +408,11 @@ def explained(folder: Path | None, system: str, *, decision_id: str) -> dict[str
     path = None if folder is None else folder / EXPLAINED / system / f"{decision_id}.json"
     told: dict[str, Any] = msgspec.json.decode(path.read_bytes()) if path is not None and path.is_file() else {}
     return told
+
+
+async def _until(wait: Wait) -> None:
+    """Waits while the loop goes on."""
+    await asyncio.wait((asyncio.wrap_future(wait.done),), timeout=wait.most_s)
 
 
 async def _others() -> None:

@@ -7,8 +7,7 @@ input of the decision, logged with it, and replay reads it from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
@@ -18,6 +17,7 @@ from decalog.decisions import Decision
 from decalog.events import Event, Record
 from decalog.models.base import Model
 from decalog.outcomes import Outcome
+from decalog.searching import Search, Wait
 
 UNPROFILED = "unprofiled"
 """Attribute, never logged, of a request whose reader opted out or restricted: no retriever may go by what it knows of
@@ -66,8 +66,8 @@ class Retrieval(Protocol):
 class Searching(Protocol):
     """A retrieval that searches in threads of its own: the caller may do other things meanwhile, and admit records."""
 
-    def search(self, request: Event, model: Model | None = None) -> tuple[Future[Any], Callable[[], Retrieved]]:
-        """Begins what `retrieve` does; returns what is done once it is found, and what then gives it."""
+    def search(self, request: Event, model: Model | None = None) -> Search[Any, Retrieved]:
+        """Begins what `retrieve` does."""
 
 
 @runtime_checkable
@@ -77,10 +77,11 @@ class Hurried(Protocol):
     deadline_ms: float
 
 
-def searched(retrieval: Retrieval, request: Event, *, model: Model | None) -> Generator[Future[Any], None, Retrieved]:
+def searched(retrieval: Retrieval, request: Event, *, model: Model | None) -> Generator[Wait, None, Retrieved]:
     """Returns what a retrieval finds; yields what there is to wait for meanwhile, where it searches aside."""
     if not isinstance(retrieval, Searching):
         return retrieval.retrieve(request, model)
-    search, gather = retrieval.search(request, model)
-    yield search
-    return gather()
+    search = retrieval.search(request, model)
+    while (wait := search.waits()) is not None:
+        yield wait
+    return search.gathered()

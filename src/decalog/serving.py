@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any
 
@@ -40,6 +39,7 @@ from decalog.outcomes import Outcome
 from decalog.policy import Policy, policy_version
 from decalog.retrieval import UNPROFILED, Retrieval, searched
 from decalog.rollout import CHALLENGER, Rollout, Rollouts
+from decalog.searching import Wait
 from decalog.system import System
 from decalog.tables import Tables
 
@@ -185,14 +185,15 @@ class Service:
             draft.judge = self.trial.judge if arm == CHALLENGER else self.judge
         draft.fallback = self.standing.wish(event.subject)
         timed(draft, "parse", since_ns=started)
-        for _ in self.see(draft) if sees else ():
-            pass
+        for wait in self.see(draft) if sees else ():
+            if wait is not None:
+                wait.here()
         return draft
 
-    def see(self, draft: Underway) -> Iterator[Future[Any] | None]:
+    def see(self, draft: Underway) -> Iterator[Wait | None]:
         """Finds the candidates and adds their features, as the views are now: it may be later than the request came.
 
-        Yields where others may go on, and what there is to wait for, if anything; who does not wait is held up.
+        Yields where others may go on, and what there is to wait for, if anything.
         """
         if self.retrieval is not None:
             yield from self._retrieve(draft, self.retrieval)
@@ -286,7 +287,7 @@ class Service:
         # While a slow model thinks, another may be adopted: what predicted is what decides and what is logged.
         return draft.judge or self.judge
 
-    def _retrieve(self, draft: Underway, retrieval: Retrieval) -> Iterator[Future[Any]]:
+    def _retrieve(self, draft: Underway, retrieval: Retrieval) -> Iterator[Wait]:
         started, model = time.perf_counter_ns(), self._judge_of(draft).serving.model
         try:
             found = yield from searched(retrieval, _asked(draft), model=model)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,8 +13,7 @@ import pytest
 
 from decalog.decisions import Slot
 from decalog.errors import UnknownRecordError
-from decalog.events import Event
-from decalog.models.base import Floats, Model, ModelSpec, SlateSet
+from decalog.models.base import Floats, ModelSpec, SlateSet
 from decalog.outcomes import LabelBook, Outcome
 from decalog.policy import Case, Verdict
 from decalog.retrieval import Hurried, Retrieved
@@ -245,11 +243,8 @@ def test_a_slate_policy_without_a_sound_fallback_is_caught(policy: type[FeedPoli
 class Talkative(FeedRetrieval):
     """Describes every post by something that nobody declared."""
 
-    def search(self, request: Event, model: Model | None = None) -> tuple[Future[Any], Callable[[], Retrieved]]:
-        done, found = super().search(request, model)
-        return done, lambda: self._talked(found())
-
-    def _talked(self, found: Retrieved) -> Retrieved:
+    def _gathered(self, *asked: Any) -> Retrieved:
+        found = super()._gathered(*asked)
         told = [msgspec.structs.replace(one, attributes={**one.attributes, "mood": 1}) for one in found.candidates]
         return msgspec.structs.replace(found, candidates=tuple(told))
 

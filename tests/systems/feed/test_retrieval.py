@@ -30,7 +30,7 @@ from decalog.models.kinship import Kinship
 from decalog.models.linear import Prior
 from decalog.models.two_tower import bare
 from decalog.retrieval import Retrieval, Retrieved
-from decalog.systems.feed import retrieval as module
+from decalog.searching import AT_ONCE
 from decalog.systems.feed.catalogue import TOO_OLD_US
 from decalog.systems.feed.retrieval import DROPPED, MOST, FeedRetrieval
 from decalog.systems.feed.sources import SOURCES, Asked, Found, Sight
@@ -537,10 +537,10 @@ class TestDeadline:
         source("fresh", hangs)
         monkeypatch.setattr(feed, "deadline_ms", 50.0)
         try:
-            for _ in range(module.AT_ONCE):
+            for _ in range(AT_ONCE):
                 found = feed.retrieve(request("uma"))
                 assert "fresh" in found.late
-            for _ in range(module.AT_ONCE):
+            for _ in range(AT_ONCE):
                 assert asked.acquire(timeout=60)
             monkeypatch.setattr(feed, "deadline_ms", 60_000.0)
             found = feed.retrieve(request("uma"))
@@ -560,7 +560,7 @@ class TestDeadline:
         adopt(feed)
         source("two_tower", breaks)
         source("popular", breaks)
-        for _ in range(2 * module.AT_ONCE):
+        for _ in range(2 * AT_ONCE):
             found = feed.retrieve(request("uma"))
             assert found.late == ("two_tower", "popular")
             assert len(refs(found)) == 20

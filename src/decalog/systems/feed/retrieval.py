@@ -6,12 +6,9 @@ on their way is kept in the record with the name of the filter.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,6 +25,7 @@ from decalog.models.base import Model
 from decalog.models.two_tower import bare
 from decalog.outcomes import Outcome
 from decalog.retrieval import UNPROFILED, Retrieved
+from decalog.searching import Search, Sources
 from decalog.stores.table import open_index
 from decalog.systems.feed.catalogue import RULES, TOO_OLD_US, Catalogue, Ints, Mask
 from decalog.systems.feed.people import People
@@ -40,12 +38,6 @@ MOST = 500
 DROPPED = 100
 """How many of those that were ruled out are recorded."""
 DEADLINE_MS = 15.0
-AT_ONCE = 4
-"""How many requests one source may be busy with; for the next it is late at once, so one that hangs holds up little."""
-
-_PATIENCE = 4  # parts of the deadline: so long without an answer, and one hangs
-
-Answers = queue.SimpleQueue[tuple[str, Found | None, int]]
 
 _BITS = {name: 1 << bit for bit, name in enumerate(SOURCES)}
 _JOINED = ["+".join(name for name, bit in _BITS.items() if bits & bit) for bits in range(1 << len(_BITS))]
@@ -74,8 +66,7 @@ class FeedRetrieval:
         self.people = People(self.catalogue, self.popularity)
         self.deadline_ms, self._engine = deadline_ms, engine
         self._sight = Sight(self.catalogue, self.popularity)
-        self._pool = ThreadPoolExecutor((len(SOURCES) + 2) * AT_ONCE, "decalog-feed")
-        self._turns = {name: threading.Semaphore(AT_ONCE) for name in SOURCES}
+        self._sources = Sources(SOURCES, "decalog-feed")
         self._sights = WeakKeyDictionary[Any, Sight]()
         self._swapping, self._adopting = threading.RLock(), threading.Lock()
         self._changed: list[int] | None = None
@@ -128,19 +119,29 @@ class FeedRetrieval:
 
     def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         """Returns the candidates of a request, and what was ruled out."""
-        return self.search(request, model)[1]()
+        search = self.search(request, model)
+        while (wait := search.waits()) is not None:
+            wait.here()
+        return search.gathered()
 
-    def search(self, request: Event, model: Model | None = None) -> tuple[Future[Any], Callable[[], Retrieved]]:
-        """Asks the sources; returns what is done once they answered, and what then gives what `retrieve` does."""
+    def search(self, request: Event, model: Model | None = None) -> Search[Found, Retrieved]:
+        """Asks the sources."""
         started = time.perf_counter_ns()
         sight, asked = self._settled(), self._understood(request)
         if UNPROFILED in request.attributes:
             sight = Sight(self.catalogue, self.popularity)  # without a model's parts: popular, fresh and new posts
         elif model is not None:
             sight = self._sight_of(model) or sight
-        stages_us = {"filters": _since(started)}
-        found = self._pool.submit(self._found, sight, asked, stages_us)
-        return found, lambda: self._gathered(sight, asked, found.result(), stages_us)
+        filters_us = _since(started)
+
+        def answer(name: str) -> Found:
+            source, k, _ = SOURCES[name]
+            return source(sight, asked, k=k)
+
+        def gather(found: Mapping[str, Found], took_us: dict[str, int]) -> Retrieved:
+            return self._gathered(sight, asked, found, {"filters": filters_us} | took_us)
+
+        return Search(self._sources, answer, gather, deadline_ms=self.deadline_ms)
 
     def _gathered(self, sight: Sight, asked: Asked, found: Mapping[str, Found], stages_us: dict[str, int]) -> Retrieved:
         started = time.perf_counter_ns()
@@ -233,45 +234,6 @@ class FeedRetrieval:
         if only_topic:
             mask &= catalogue.posts["topic"] == (catalogue.topic.code(only_topic) or -1)
         return mask
-
-    def _found(self, sight: Sight, asked: Asked, stages_us: dict[str, int]) -> dict[str, Found]:
-        """Returns what each source found that answered in time.
-
-        One thread asks them in turn: seven that take the interpreter from each other every few microseconds wait longer
-        than they work. Where nothing comes for a while, one of them hangs, and another thread goes on with the others.
-        """
-        answers, unasked, found = Answers(), deque(SOURCES), dict[str, Found]()
-        missing, until_s = len(SOURCES), time.monotonic() + self.deadline_ms / 1_000
-        self._pool.submit(self._ask, unasked, sight, asked, answers)
-        while missing and (left_s := until_s - time.monotonic()) > 0:
-            try:
-                patience_s = min(left_s, self.deadline_ms / 1_000 / _PATIENCE)
-                name, answer, stages_us[name] = answers.get(timeout=patience_s)
-            except queue.Empty:
-                self._pool.submit(self._ask, unasked, sight, asked, answers)
-                continue
-            missing -= 1
-            if answer is not None:
-                found[name] = answer
-        unasked.clear()
-        return {name: found[name] for name in SOURCES if name in found}
-
-    def _ask(self, unasked: deque[str], sight: Sight, asked: Asked, answers: Answers) -> None:
-        while unasked:
-            with suppress(IndexError):  # another thread took the last
-                name = unasked.popleft()
-                answers.put((name, *self._answer(name, sight, asked)))
-
-    def _answer(self, name: str, sight: Sight, asked: Asked) -> tuple[Found | None, int]:
-        """Returns what a source found, None where it is busy or raised, and how long it took, µs."""
-        source, k, _ = SOURCES[name]
-        started, found = time.perf_counter_ns(), None
-        if self._turns[name].acquire(blocking=False):
-            # The edge of models and indexes: whatever one raises, the others answer, and the record says who did not.
-            with suppress(Exception):
-                found = source(sight, asked, k=k)
-            self._turns[name].release()
-        return found, _since(started)
 
     def _described(self, sight: Sight, asked: Asked, slots: Ints, found: Mapping[str, Found]) -> dict[str, Column]:
         """Returns what is known of posts, as columns."""
