@@ -23,6 +23,8 @@ from collections import deque
 from collections.abc import Sequence
 
 GIVE_UP_S = 30.0
+IDLE_S = 5.0
+"""A connection that lay idle for longer is not used again: servers close such, a new one after 15 s."""
 _HEAD_END = b"\r\n\r\n"
 _DECIDE, _HEAD_BYTES = b"/decide", 200
 
@@ -35,6 +37,7 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.scheduled = 0.0
         self.is_timed = True
+        self.used = time.monotonic()
         self._received = b""
 
     def fileno(self) -> int:
@@ -74,11 +77,20 @@ def arrivals(rate: float, seconds: float, *, seed: int) -> list[float]:
 
 
 class Run:
-    """One run: requests go out when they are due, on whichever connection is free."""
+    """One run: requests go out when they are due, on a connection that is free or on a new one.
 
-    def __init__(self, requests: Sequence[bytes], moments: Sequence[float], connections: Sequence[Connection]) -> None:
+    Args:
+        requests: whole, in order.
+        moments: when each is due, s from the start.
+        port: of the server, on this machine.
+        most: connections at once; with all of them busy a request goes out late, and its latency counts from when it
+            was due.
+    """
+
+    def __init__(self, requests: Sequence[bytes], moments: Sequence[float], *, port: int, most: int) -> None:
         self._todo = deque(zip(moments, requests, strict=False))
-        self._free = list(connections)
+        self._port, self._most = port, most
+        self._free = deque[Connection]()
         self._busy: set[Connection] = set()
         self.latencies_s: list[float] = []
         self.late_s: list[float] = []
@@ -97,17 +109,28 @@ class Run:
             for connection in ready:
                 heard = time.monotonic()
                 self._take(connection, heard)
+        for connection in self._free:
+            connection.socket.close()
 
     def _send_due(self, start: float, now: float) -> None:
-        while self._todo and self._free and start + self._todo[0][0] <= now:
+        while self._todo and len(self._busy) < self._most and start + self._todo[0][0] <= now:
             moment, request = self._todo.popleft()
-            connection = self._free.pop()
+            connection = self._connected(now)
             connection.send(request, start + moment)
             self.late_s.append(time.monotonic() - start - moment)
             self._busy.add(connection)
 
+    def _connected(self, now: float) -> Connection:
+        """Returns a connection: a server closes those that nobody used for a while, so these are not used again."""
+        while self._free:
+            connection = self._free.popleft()
+            if now - connection.used < IDLE_S:
+                return connection
+            connection.socket.close()
+        return Connection(self._port)
+
     def _until_due(self, start: float) -> float:
-        if not self._todo or not self._free:
+        if not self._todo or len(self._busy) >= self._most:
             return 1.0
         return max(0.0, start + self._todo[0][0] - time.monotonic())
 
@@ -118,6 +141,7 @@ class Run:
                 self.latencies_s.append(now - connection.scheduled)
                 self.statuses[status] = self.statuses.get(status, 0) + 1
             self._busy.remove(connection)
+            connection.used = now
             self._free.append(connection)
 
 
@@ -145,8 +169,8 @@ def main() -> None:
     wanted = parser.parse_args()
     timed = [json.loads(line) for line in sys.stdin]
     requests = [as_request(body.encode(), path, token=wanted.token) for _, path, body in timed]
-    connections = [Connection(wanted.port) for _ in range(wanted.connections)]
-    run = Run(requests, [moment for moment, _, _ in timed], connections)
+    moments = [moment for moment, _, _ in timed]
+    run = Run(requests, moments, port=wanted.port, most=wanted.connections)
     before = resource.getrusage(resource.RUSAGE_SELF)
     run.run()
     after = resource.getrusage(resource.RUSAGE_SELF)
