@@ -156,12 +156,18 @@ class Candidates(msgspec.Struct, frozen=True, dict=True):
     features: bytes = b""
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def places(self) -> dict[str, int]:
+        """Name → place; of two of one name the last."""
         return dict(zip(self.refs, range(len(self)), strict=True))
 
     @cached_property
     def _named(self) -> dict[str, Candidate]:
-        """Those that were asked for by name so far: a decision is folded, counted and told, each time the same ones."""
+        """Those that were asked for by name so far: each time the same ones."""
+        return {}
+
+    @cached_property
+    def _brief(self) -> dict[str, tuple[Candidate, frozenset[str]]]:
+        """Those that were asked for in brief, with what they have: a decision is folded, counted and told."""
         return {}
 
     def __len__(self) -> int:
@@ -185,24 +191,40 @@ class Candidates(msgspec.Struct, frozen=True, dict=True):
         kind = "<f4" if len(self.predictions) == 4 * count else "<f8"
         return np.frombuffer(self.predictions, kind).astype(np.float64).reshape(-1, max(1, len(self.heads)))
 
+    def changed(self, **parts: Any) -> Candidates:
+        """Returns the same ones, in their order, with other parts."""
+        made = msgspec.structs.replace(self, **parts)
+        made.__dict__["places"] = self.places
+        return made
+
     def predicted(self, heads: Sequence[str], rows: Floats) -> Candidates:
         """Returns them with what is predicted of those that compete, (candidates, heads)."""
-        return msgspec.structs.replace(self, heads=tuple(heads), predictions=_narrow(rows).tobytes())
+        return self.changed(heads=tuple(heads), predictions=_narrow(rows).tobytes())
 
     def named(self, refs: Iterable[str]) -> dict[str, Candidate]:
         """Returns those of some names, by name, in the order of the names; of two of one name the last."""
-        places, known = self._places, self._named
+        places, known = self.places, self._named
         wanted = [ref for ref in dict.fromkeys(refs) if ref in places]
         new = [ref for ref in wanted if ref not in known]
         known.update(zip(new, self.some([places[ref] for ref in new]) if new else (), strict=True))
         return {ref: known[ref] for ref in wanted}
 
-    def some(self, places: Sequence[int]) -> list[Candidate]:
-        """Returns the candidates of some places."""
+    def brief(self, refs: Iterable[str], attributes: frozenset[str] = frozenset()) -> dict[str, Candidate]:
+        """Returns those of some names, as `named` does, with some attributes at least: a third of the work or less."""
+        places, known = self.places, self._brief
+        wanted = [ref for ref in dict.fromkeys(refs) if ref in places]
+        new = [ref for ref in wanted if ref not in known or not attributes <= known[ref][1]]
+        made = self.some([places[ref] for ref in new], attributes) if new else ()
+        known.update({ref: (one, attributes) for ref, one in zip(new, made, strict=True)})
+        return {ref: known[ref][0] for ref in wanted}
+
+    def some(self, places: Sequence[int], attributes: frozenset[str] | None = None) -> list[Candidate]:
+        """Returns the candidates of some places, with some of their attributes or, with None, all."""
         at = np.array(places, np.int64)
         sources = self.sources.at(at)
+        names = self.attributes.keys() if attributes is None else self.attributes.keys() & attributes
         entities = _rows({name: column.at(at) for name, column in self.entities.items()}, len(at))
-        attributes = _rows({name: column.at(at) for name, column in self.attributes.items()}, len(at))
+        said = _rows({name: self.attributes[name].at(at) for name in names}, len(at))
         rows, width, first = self.rows, len(self.features) // max(1, len(self.kept)), self.competing
         kept = {place: self.features[width * n : width * (n + 1)] for n, place in enumerate(self.kept)}
         return [
@@ -212,7 +234,7 @@ class Candidates(msgspec.Struct, frozen=True, dict=True):
                 dict(zip(self.heads, rows[place].tolist(), strict=True)) if place < len(rows) else {},
                 kept.get(place, b""),
                 entities[n],
-                attributes[n],
+                said[n],
                 "" if place < first else self.dropped[place - first],
             )
             for n, place in enumerate(places)
@@ -244,8 +266,19 @@ def gathered(candidates: Sequence[Candidate] | Candidates) -> Candidates:
 
 def named(candidates: Sequence[Candidate] | Candidates, refs: Iterable[str]) -> dict[str, Candidate]:
     """Returns those of some names, by name; of two of one name the last."""
-    if isinstance(candidates, Candidates):
-        return candidates.named(refs)
+    return candidates.named(refs) if isinstance(candidates, Candidates) else _among(candidates, refs)
+
+
+def brief(
+    candidates: Sequence[Candidate] | Candidates, refs: Iterable[str], attributes: frozenset[str] | None = frozenset()
+) -> dict[str, Candidate]:
+    """Returns those of some names, by name, with some of their attributes at least; None for all."""
+    if not isinstance(candidates, Candidates):
+        return _among(candidates, refs)
+    return candidates.named(refs) if attributes is None else candidates.brief(refs, attributes)
+
+
+def _among(candidates: Sequence[Candidate], refs: Iterable[str]) -> dict[str, Candidate]:
     wanted = set(refs)
     return {one.ref: one for one in candidates if one.ref in wanted}
 

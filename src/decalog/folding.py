@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from decalog.candidates import Candidate, named
+from decalog.candidates import Candidate, brief, named
 from decalog.decisions import Decision, decode_decision
 from decalog.events import Event, Record, decode_event, decode_table
 from decalog.features.definition import SHOWN, Reads
@@ -62,14 +62,15 @@ def changes_of(
         record: stamped.
         body: its decoded body, or None to decode it here.
         past: the records before it.
-        reads: what the views read besides events and decisions; the rest is not looked at.
+        reads: what the views read; the rest is not looked at.
     """
     if record.reason:
         return ()
     if record.kind == "event":
         return _event_changes(record, body if isinstance(body, Event) else decode_event(record.body), past=past)
     if record.kind == "decision":
-        return _decision_changes(record, body if isinstance(body, Decision) else decode_decision(record.body))
+        decision = body if isinstance(body, Decision) else decode_decision(record.body)
+        return _decision_changes(record, decision, reads=reads)
     return _further_changes(record, past=past, reads=reads)
 
 
@@ -105,21 +106,21 @@ def _further_changes(record: Record, *, past: Past, reads: Reads) -> tuple[Chang
     return ()
 
 
-def _decision_changes(record: Record, decision: Decision) -> tuple[Change, ...]:
+def _decision_changes(record: Record, decision: Decision, *, reads: Reads) -> tuple[Change, ...]:
     acted = decision_fact(decision, record.root)
-    facts = [fact(decision.request, record.root), acted, *_shown(decision, acted)]
+    facts = [fact(decision.request, record.root), acted, *_shown(decision, acted, reads)]
     if decision.propensity < 1.0 and not decision.choice.verb:
         # Rows of their own kind, so that a view over the drawn few does not hold the many: a budget to explore is one.
         facts.append(msgspec.structs.replace(acted, kind=f"drawn.{decision.acted}"))
     return tuple(Change(record.seq, record.known_time, None, plus) for plus in facts)
 
 
-def _shown(decision: Decision, acted: Fact) -> Iterator[Fact]:
-    """Yields a row for each thing that was shown, with its entities and facts, where slots hold things."""
+def _shown(decision: Decision, acted: Fact, reads: Reads) -> Iterator[Fact]:
+    """Yields a row for each thing that was shown, with its entities and what is read of it, where slots hold things."""
     happened = decision.happened
     if happened is None or not happened.verb:
         return
-    by_ref = named(decision.candidates, (slot.ref for slot in happened.slots))
+    by_ref = brief(decision.candidates, (slot.ref for slot in happened.slots), reads.shown)
     for place, slot in enumerate(happened.slots):
         over = about(acted, by_ref[slot.ref]) if slot.ref in by_ref else acted
         # A microsecond apart, in the order of the slate: one author may stand in several slots, and rows of an entity
@@ -158,7 +159,7 @@ def _erased(record: Record, past: Past, reads: Reads) -> Iterator[Change]:
             rows = () if image.deleted else (fact(image, root),)
         if first.kind == "decision":
             # The first row is the request as it was asked, which corrections have replaced.
-            added = _decision_changes(first, decode_decision(first.body))[1:]
+            added = _decision_changes(first, decode_decision(first.body), reads=reads)[1:]
             rows = (*rows, *(change.plus for change in added if change.plus is not None))
         yield from (Change(record.seq, record.known_time, row) for row in rows)
 

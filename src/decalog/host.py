@@ -305,9 +305,9 @@ class Host:
         # The rows of a slate take the views as long as the disk takes for its record: the two go side by side.
         begin = self._check_open().begin if service.retrieval is not None else nothing
         record, decision = service.finish(draft, stamped=begin)
-        lead = decision.lead
-        predictions = {} if lead is None else lead.predictions
-        counted = Decided(decision.choice.action, decision.mode, decision.fallback, draft.stages_us, predictions)
+        counted = Decided(
+            decision.choice.action, decision.mode, decision.fallback, draft.stages_us, decision.predictions
+        )
         self.meter.decided(service.system.name, counted)
         return record, decision
 

@@ -177,10 +177,10 @@ def _with_features(
         return candidates
     if not isinstance(candidates, Candidates):
         return (msgspec.structs.replace(candidates[0], features=pack_features(features[0])),)
-    places = dict(zip(candidates.refs[: candidates.competing], range(candidates.competing), strict=True))
-    chosen = [places[slot.ref] for slot in choice.slots[:KEPT] if slot.ref in places]
+    places = [candidates.places.get(slot.ref, candidates.competing) for slot in choice.slots[:KEPT]]
+    chosen = [place for place in places if place < candidates.competing]
     kept = tuple(dict.fromkeys((*chosen, *range(min(KEPT, candidates.competing)))))[:KEPT]
-    return msgspec.structs.replace(candidates, kept=kept, features=pack_features(features[list(kept)]))
+    return candidates.changed(kept=kept, features=pack_features(features[list(kept)]))
 
 
 def vectors(state: Any, request: Event, *, state_seq: int, candidates: tuple[Candidate, ...] | Candidates) -> Floats:

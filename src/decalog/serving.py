@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decalog.candidates import Candidate, Candidates, gathered, named
+from decalog.candidates import Candidate, Candidates, brief, gathered
 from decalog.clock import rfc3339
 from decalog.decisions import (
     Choice,
@@ -419,13 +419,12 @@ def reply(record: Record, decision: Decision, *, noun: str, notice: str = "") ->
         notice: id of the notice that was in force, if any.
     """
     slots = {"slots": _slots(decision)} if decision.choice.verb else {}
-    lead = decision.lead
     return {
         "decision_id": decision.id,
         noun: decision.request.id,
         "action": decision.choice.action,
         **slots,
-        "predictions": {} if lead is None else lead.predictions,
+        "predictions": decision.predictions,
         "reasons": list(decision.choice.reasons),
         "expected_minor": decision.expected_minor,
         "currency": decision.currency,
@@ -441,7 +440,7 @@ def reply(record: Record, decision: Decision, *, noun: str, notice: str = "") ->
 
 def _slots(decision: Decision) -> list[dict[str, Any]]:
     """Returns what was chosen, in order, where slots hold things: what, from where, and what was predicted."""
-    by_ref = named(decision.candidates, (slot.ref for slot in decision.choice.slots))
+    by_ref = brief(decision.candidates, (slot.ref for slot in decision.choice.slots))
     told = []
     for slot in decision.choice.slots:
         candidate = by_ref.get(slot.ref, Candidate(slot.ref))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -84,18 +84,24 @@ class Reads(msgspec.Struct, frozen=True):
     Args:
         outcomes: whether rows of outcomes.
         tables: names of lookup tables; None for all.
+        shown: names of what is said of things that were shown; None for all.
     """
 
     outcomes: bool = False
     tables: frozenset[str] | None = frozenset()
+    shown: frozenset[str] | None = None
 
 
 def joined(reads: Iterable[Reads]) -> Reads:
     """Returns what any of several feature sets reads."""
     parts = list(reads)
-    named = [part.tables for part in parts if part.tables is not None]
-    tables = frozenset[str]().union(*named) if len(named) == len(parts) else None
-    return Reads(any(part.outcomes for part in parts), tables)
+    tables, shown = (_all_of([getattr(part, name) for part in parts]) for name in ("tables", "shown"))
+    return Reads(any(part.outcomes for part in parts), tables, shown)
+
+
+def _all_of(parts: Sequence[frozenset[str] | None]) -> frozenset[str] | None:
+    named = [part for part in parts if part is not None]
+    return frozenset[str]().union(*named) if len(named) == len(parts) else None
 
 
 class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -173,9 +179,11 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     def reads(self) -> Reads:
         """What it reads of the log besides events and decisions."""
         kinds = {kind for feature in self.aggregates for kind in feature.over}
+        conditions = {condition.attribute for feature in self.aggregates for condition in feature.where}
         return Reads(
             outcomes=any(kind.startswith(_OUTCOME_ROWS) for kind in kinds),
             tables=frozenset(feature.table for feature in lookups(self)),
+            shown=frozenset(conditions | {feature.column for feature in self.aggregates}),
         )
 
     def with_attributes(self, extra: Iterable[str | Attribute]) -> FeatureSet:

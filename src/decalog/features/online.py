@@ -285,7 +285,7 @@ class OnlineState:
     def _add(self, fact: Fact) -> None:
         row = self.plan.row(fact)
         if kernel.MISSING in row:
-            self._unusable.update(self.plan.unusable(fact))
+            self._unusable.update(self.plan.unusable(fact, row))
         if fact.event_time <= self._horizon:
             return
         self._pack(self._row_cells, 0, *row)
@@ -295,9 +295,11 @@ class OnlineState:
 
     def _add_many(self, facts: Sequence[Fact]) -> None:
         """Adds rows of one kind and one record in one call."""
-        table = np.array([self.plan.row(fact) for fact in facts], np.int64)
-        for place in np.flatnonzero((table == kernel.MISSING).any(axis=1)).tolist():
-            self._unusable.update(self.plan.unusable(facts[place]))
+        rows = [self.plan.row(fact) for fact in facts]
+        for fact, row in zip(facts, rows, strict=True):
+            if lost := self.plan.unusable(fact, row):
+                self._unusable.update(lost)
+        table = np.array(rows, np.int64)
         places = np.flatnonzero(table[:, kernel.TIME] > self._horizon)
         among = [facts[place].entities for place in places.tolist()]
         names = np.flatnonzero(self._kept[facts[0].kind])

@@ -260,13 +260,16 @@ class Plan:
         row += [read(fact) for read in self.cell_readers]
         return row
 
-    def unusable(self, fact: Fact) -> list[str]:
-        """Returns the columns whose value is there but cannot enter: another type, or beyond the declared bound."""
-        return [
-            column.name
-            for column, read in zip(self.columns, self.cell_readers, strict=True)
-            if fact.attributes.get(column.name) is not None and read(fact) == MISSING
-        ]
+    def unusable(self, fact: Fact, row: Sequence[int]) -> list[str]:
+        """Returns the columns whose value is there but cannot enter: another type, or beyond the declared bound.
+
+        Args:
+            fact: with values.
+            row: the same over all columns, see `row`.
+        """
+        said = fact.attributes
+        cells = zip(self.columns, row[kernel.FIRST_COLUMN :], strict=True)
+        return [column.name for column, cell in cells if cell == MISSING and said.get(column.name) is not None]
 
     def own_columns(self, kind: str) -> list[int]:
         """Returns the columns of a request's own row, if it is of that kind, that any window reads."""

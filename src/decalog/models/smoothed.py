@@ -49,7 +49,7 @@ class Settings(NamedTuple):
     l2: float
 
 
-class Smoothed(msgspec.Struct, frozen=True):
+class Smoothed(msgspec.Struct, frozen=True, dict=True):
     """Regressions, one a head, over the same terms; the same bits for a row alone or among others.
 
     Args:
@@ -62,14 +62,20 @@ class Smoothed(msgspec.Struct, frozen=True):
     weights: tuple[tuple[float, ...], ...]
     levels: tuple[float, ...]
 
+    @functools.cached_property
+    def _arrays(self) -> tuple[Floats, Floats, Floats]:
+        """Terms, weights (terms × heads) and levels: made anew they took a tenth of the time of the sums."""
+        return np.array(self.terms), np.ascontiguousarray(np.array(self.weights).T), np.array(self.levels)
+
     def logits(self, rows: Floats) -> Floats:
         """Returns log odds, n × heads."""
-        logits: Floats = _sums(rows, np.array(self.terms), np.array(self.weights).T) + np.array(self.levels)
+        terms, weights, levels = self._arrays
+        logits: Floats = _sums(rows, terms, weights) + levels
         return logits
 
     def contributions(self, rows: Floats, head: int) -> Floats:
         """Returns what each column of a row, and the level, adds to a head: n × (width + 1)."""
-        terms, found = np.array(self.terms), np.zeros((len(rows), rows.shape[1] + 1))
+        terms, found = self._arrays[0], np.zeros((len(rows), rows.shape[1] + 1))
         found[:, -1] = self.levels[head]
         np.add.at(found.T, terms[:, _COLUMN].astype(np.int64), (_standard(rows, terms) * self.weights[head]).T)
         return found

@@ -420,7 +420,7 @@ def _multipliers(
     shares = (params.repeat_post_bp, params.repeat_author_bp, params.repeat_topic_bp)
     for column, share in zip(REPEATS, shares, strict=True):
         if column in columns:
-            times = np.clip(np.nan_to_num(columns[column]), 0, _REPEATS).astype(np.int64)
+            times = np.fmin(np.fmax(columns[column], 0), _REPEATS).astype(np.int64)  # NaN is none
             yield column, _powers(share)[times]
 
 
