@@ -113,10 +113,8 @@ class Crowd:
     def _write_requests(self, out: Float64s, tables: Versions) -> None:
         """Writes what candidates say themselves; what the request says stands in `out`."""
         for place, read in self._plan.request_readers:
-            feature = self._plan.features.features[place]
-            names = [getattr(feature, part) for part in ("attribute", "left", "right") if hasattr(feature, part)]
-            if laid := [name for name in names if name in self._laid]:
-                self._write_laid(out[:, place], feature, read, laid=laid)
+            if laid := [name for name in self._plan.read_names[place] if name in self._laid]:
+                self._write_laid(out[:, place], self._plan.features.features[place], read, laid=laid)
         for place, lookup in self._plan.lookups:
             if known := tables.get(lookup.table):
                 out[:, place] = [
@@ -126,7 +124,7 @@ class Crowd:
 
     def _write_laid(self, out: Float64s, feature: Feature, read: RequestReader, *, laid: Sequence[str]) -> None:
         """Writes one feature that candidates say themselves; a reader is asked once for a word."""
-        column, said = self._laid[laid[0]], dict(self._point.attributes)
+        column, said = self._laid[laid[0]], self._point.attributes
         if len(laid) > 1 or not (column.words or isinstance(feature, Attribute)):
             out[:] = self._read(read, laid)
             return

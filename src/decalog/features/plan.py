@@ -230,6 +230,7 @@ class Plan:
         spans, lanes, outputs, picks: the kernel's tables of all entity names, joined.
         cell_readers: one function a column, from a fact to its int64.
         request_readers: place in the vector and function of (attributes, time) for each feature of the request itself.
+        read_names: place of such a feature → the attributes that it reads.
         blank: the vector with every value missing, float64 of shape (features,).
         crowded: the vector with every window crowded; of other features what `blank` has.
     """
@@ -251,6 +252,8 @@ class Plan:
             if not isinstance(feature, Aggregate | Lookup | Derived)
         )
         self._places = np.array([place for place, _ in self.request_readers], np.intp)
+        self.read_names = {place: _names(features.features[place]) for place, _ in self.request_readers}
+        self._names = frozenset(column.name for column in self.columns)
         self.lookups = tuple((p, f) for p, f in enumerate(features.features) if isinstance(f, Lookup))
         self.formulas = Formulas(features)
 
@@ -268,6 +271,8 @@ class Plan:
             row: the same over all columns, see `row`.
         """
         said = fact.attributes
+        if self._names.isdisjoint(said):
+            return []
         cells = zip(self.columns, row[kernel.FIRST_COLUMN :], strict=True)
         return [column.name for column, cell in cells if cell == MISSING and said.get(column.name) is not None]
 
@@ -352,6 +357,11 @@ def _joined(entities: Sequence[EntityPlan]) -> tuple[Int64s, Int64s, Int64s, Int
 def _bits(aggregates: Sequence[Aggregate]) -> dict[str, int]:
     kinds = sorted({kind for feature in aggregates for kind in feature.over})
     return {kind: 1 << index for index, kind in enumerate(kinds)}
+
+
+def _names(feature: Feature) -> tuple[str, ...]:
+    """Returns the attributes of a request that a feature of the request itself reads."""
+    return tuple(getattr(feature, part) for part in ("attribute", "left", "right") if hasattr(feature, part))
 
 
 def _column(feature: Aggregate) -> Column | None:

@@ -128,9 +128,8 @@ class Catalogue:
     """Posts, their authors, and masks of what may be shown to whom; it follows the log."""
 
     def __init__(self) -> None:
-        self.posts, self.authors = Columns(_POSTS), Columns(_AUTHORS)
+        self.posts, self.authors = Columns({**_POSTS, "ref": np.object_}), Columns(_AUTHORS)
         self.author, self.topic, self.language, self.regions = Codes(), Codes(), Codes(), Codes()
-        self.refs: list[str] = []
         self.labels: dict[int, str] = {}
         self.by_author: dict[int, list[int]] = {}
         self._slots: dict[str, int] = {}
@@ -141,7 +140,7 @@ class Catalogue:
         self._judged: dict[int, str] = {}
         self._latest = np.full(LATEST, -1, np.int64)
         self._changes, self._newest = 0, (-1, self._latest)
-        self._came = 0
+        self._came = self._used = 0
         self._masks: OrderedDict[tuple[str, bool], tuple[int, Mask]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -158,6 +157,11 @@ class Catalogue:
         if body.kind == "moderation":
             return self._judge(record, body)
         return ()
+
+    @property
+    def refs(self) -> npt.NDArray[np.object_]:
+        """The names of the posts that stand, or stood last, in each slot."""
+        return self.posts["ref"][: self._used]
 
     def slot(self, ref: str) -> int:
         """Returns where a post stands, or -1."""
@@ -241,9 +245,11 @@ class Catalogue:
 
     def integrity(self, slots: Ints) -> list[str]:
         """Returns what moderation says of posts that may be shown: `limited`, `sensitive`, or ""."""
-        flags = self.posts["flags"][slots]
+        flags = self.posts["flags"][slots] & (_SENSITIVE | _LIMITED)
         words = ("", "limited", "sensitive")
-        return [words[code] for code in np.where(flags & _SENSITIVE, 2, (flags & _LIMITED) // _LIMITED).tolist()]
+        if not flags.any():
+            return [""] * len(slots)
+        return [words[code] for code in np.where(flags & _SENSITIVE, 2, flags // _LIMITED).tolist()]
 
     def code_of_author(self, name: str, token: int) -> int:
         """Returns an author's number, a new one for an author who never wrote."""
@@ -287,14 +293,13 @@ class Catalogue:
     def _place(self, ref: str) -> int:
         if self._free:
             slot = self._free.pop()
-            self.refs[slot] = ref
         else:
-            slot = len(self.refs)
-            self.refs.append(ref)
+            slot = self._used
             if slot >= self.posts.room:
                 self.posts.reserve(slot + 1)
                 self._masks.clear()
-        self._slots[ref] = slot
+            self._used += 1
+        self._slots[ref], self.posts["ref"][slot] = slot, ref
         self.posts["shown"][slot], self.posts["root"][slot] = 0, -1
         self._latest[self._came % LATEST] = self.handle(ref)
         self._came += 1

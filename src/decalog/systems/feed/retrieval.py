@@ -265,7 +265,8 @@ class FeedRetrieval:
         }
         # Token 0 stands for all there is, and not for none.
         entities = {name: Column.numbers(column, column != 0) for name, column in tokens.items()}
-        return Candidates(tuple([refs[slot] for slot in slots.tolist()]), _worded(bits, _JOINED), entities)
+        # At once, by numpy: one by one each of the names, which lie anywhere in memory, is waited for.
+        return Candidates(tuple(refs[slots].tolist()), _worded(bits, _JOINED), entities)
 
     def _filters(self, slots: Ints, asked: Asked) -> list[str]:
         """Returns for each post the first filter that keeps it from this reader, "" where it may be shown."""
@@ -293,7 +294,8 @@ class FeedRetrieval:
             "looked_at": Column.numbers(np.isin(slots, asked.seen)),
         }
         # Most have neither: what is empty is left out of the record.
-        labels, verdicts = [*map(catalogue.labels.get, slots.tolist())], catalogue.integrity(slots)
+        labels = [*map(catalogue.labels.get, slots.tolist())] if catalogue.labels else []
+        verdicts = catalogue.integrity(slots)
         if asked.is_adult and SENSITIVE in verdicts:
             is_told = np.array(verdicts) == SENSITIVE
             facts["reader_is_adult"] = Column.numbers(is_told, is_told)
@@ -338,7 +340,7 @@ class FeedRetrieval:
             sides = {
                 name: getattr(catalogue, name).named(posts[name][part]) for name in ("author", "topic", "language")
             }
-            refs = [catalogue.refs[slot] for slot in part.tolist()]
+            refs = catalogue.refs[part].tolist()
             vectors[start : start + len(part)] = sight.towers.item_vectors(refs, sides)
         sight.index.put(slots, vectors)
 

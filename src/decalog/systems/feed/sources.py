@@ -149,7 +149,7 @@ def neighbours(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds the posts that others engaged with who engaged with the same ones."""
     if sight.neighbours is None or not len(asked.engaged):
         return NOTHING
-    history = [sight.catalogue.refs[slot] for slot in asked.engaged[::-1].tolist()]
+    history = sight.catalogue.refs[asked.engaged[::-1]].tolist()
     scored = sight.neighbours.score(history, 2 * k)
     slots = np.array([sight.catalogue.slot(ref) for ref, _ in scored], np.int64)
     is_known = slots >= 0

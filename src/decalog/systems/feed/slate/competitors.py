@@ -64,8 +64,8 @@ class Competitors(msgspec.Struct, frozen=True):
         """Returns a number for each value of a text attribute, from 0; a post without it has one of its own."""
         column, own = self._column(name), np.arange(len(self.refs))
         codes = column.filled(len(self.refs), -1)
-        is_named = np.array([bool(word) for word in column.words] + [False])[codes]
-        return np.where(is_named, codes, len(column.words) + own)
+        nameless = column.words.index("") if "" in column.words else -1
+        return np.where((codes >= 0) & (codes != nameless), codes, len(column.words) + own)
 
     def from_sources(self, names: frozenset[str]) -> Bools:
         """Returns which posts one of some retrievers found."""
