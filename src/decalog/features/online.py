@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import struct
 from array import array
@@ -17,7 +18,7 @@ from decalog.features import arena, kernel
 from decalog.features.candidates import Crowd
 from decalog.features.columnar import live_rows
 from decalog.features.definition import FeatureSet
-from decalog.features.facts import Change, Fact, Point, TableVersion
+from decalog.features.facts import ALL, ALL_TOKEN, Change, Fact, Point, TableVersion
 from decalog.features.kernel import Float64s, Int64s
 from decalog.features.live import LiveRows
 from decalog.features.packed import Rest, View, pack
@@ -305,8 +306,10 @@ class OnlineState:
         names = np.flatnonzero(self._kept[facts[0].kind])
         steps = np.empty((len(names), len(places), 3), np.int64)
         steps[:, :, 0], steps[:, :, 1] = places, names[:, None]
+        # One name stands in several pairs.
+        columns = functools.cache(lambda name: _tokens(among, name))
         for which, name in enumerate(names.tolist()):
-            steps[which, :, 2] = self.plan.entities[name].asked_tokens(among)
+            steps[which, :, 2] = self.plan.entities[name].asked_tokens(columns)
         self._insert(table, steps.reshape(-1, 3))
 
     def _insert(self, table: Int64s, steps: Int64s) -> None:
@@ -330,6 +333,13 @@ def scan_inputs(state: OnlineState, entity: str, *, point: Point) -> tuple[Int64
     token = plan.asked_token(point.subjects)
     state._set_job(point)  # noqa: SLF001 - of this module
     return None if token is None else (state._live.rows(name, token), state._job)  # noqa: SLF001 - as there
+
+
+def _tokens(among: Sequence[Mapping[str, int]], name: str) -> Int64s:
+    """Returns the token of one entity name of each; MISSING for none."""
+    if name == ALL:
+        return np.full(len(among), ALL_TOKEN)
+    return np.array([entities.get(name, kernel.MISSING) for entities in among], np.int64)
 
 
 def _added(change: Change) -> str:

@@ -179,13 +179,13 @@ class EntityPlan(msgspec.Struct, frozen=True):
             return None if one is None or other is None else pair_token(one, other)
         return ALL_TOKEN if self.entity == ALL else entities.get(self.entity)
 
-    def asked_tokens(self, many: Sequence[Mapping[str, int]]) -> Int64s:
-        """Returns `asked_token` of each; MISSING for none."""
-        if self.entity == ALL:
-            return np.full(len(many), ALL_TOKEN)
-        names = self.pair or (self.entity,)
-        columns = [np.array([entities.get(name, MISSING) for entities in many], np.int64) for name in names]
-        return pair_tokens(*columns) if self.pair else columns[0]
+    def asked_tokens(self, columns: Callable[[str], Int64s]) -> Int64s:
+        """Returns `asked_token` of many; MISSING for none.
+
+        Args:
+            columns: entity name → the token of each, MISSING for none; of `ALL` its own.
+        """
+        return pair_tokens(*map(columns, self.pair)) if self.pair else columns(self.entity)
 
 
 def pair_token(one: int, other: int) -> int:

@@ -162,38 +162,53 @@ def _standard(rows: Floats, terms: Floats) -> Floats:
 
 def _sums(rows: Floats, terms: Floats, weights: Floats) -> Floats:
     """Returns Σ weight · term, n × the columns of the weights."""
-    found = np.zeros((len(rows), weights.shape[1]))
-    matrix = np.require(rows, np.float64, requirements=("C", "A", "W"))
-    _adder()(matrix, np.ascontiguousarray(terms), np.ascontiguousarray(weights), found)
-    return found
+    found, columns = np.zeros((weights.shape[1], len(rows))), np.array(rows.T, np.float64, order="C")
+    _adder()(columns, np.ascontiguousarray(terms), np.ascontiguousarray(weights), found)
+    return np.ascontiguousarray(found.T)
 
 
 @functools.cache
 def _adder() -> Callable[..., None]:
-    """Returns the loop over rows and terms, compiled when it is first asked for: numba takes a while to import."""
-    table = "float64[:, ::1]"
-    return compiled(f"void({table}, {table}, {table}, {table})")(_add_up)
+    """Returns the loop over terms and rows, compiled when it is first asked for: numba takes a while to import."""
+    value, table = compiled(None)(_values), "float64[:, ::1]"
 
-
-def _add_up(rows: Floats, terms: Floats, weights: Floats, out: Floats) -> None:
-    for row in range(rows.shape[0]):
+    def add_up(columns: Floats, terms: Floats, weights: Floats, out: Floats) -> None:
+        # Term by term over all rows: what a row adds up stays in order, and several rows go at once.
+        values = np.empty(columns.shape[1])
         for place in range(terms.shape[0]):
-            kind, column = int(terms[place, _KIND]), int(terms[place, _COLUMN])
-            value = rows[row, column]
-            if kind == RATE:
-                of = max(rows[row, int(terms[place, _OF])], 0.0)
-                hits = min(max(rows[row, int(terms[place, _ABSENT])], 0.0), of)
-                strength = terms[place, _STRENGTH]
-                rate = (hits + strength * terms[place, _BASE]) / (of + strength)
-                rate = min(max(rate, _LEAST), 1.0 - _LEAST)
-                value = np.log(rate / (1.0 - rate))
-            elif kind == ABSENT:
-                value = 1.0 if value == terms[place, _ABSENT] else 0.0
-            elif value == terms[place, _ABSENT]:
-                value = 0.0
-            elif kind == LOG:
-                value = np.log1p(value) if value > 0.0 else -np.log1p(-value)
-            value = (value - terms[place, _MEAN]) / terms[place, _SCALE]
-            value = min(max(value, -_FAR), _FAR)
-            for head in range(out.shape[1]):
-                out[row, head] += value * weights[place, head]
+            value(columns, terms[place], values)
+            for row in range(values.shape[0]):
+                standard = (values[row] - terms[place, _MEAN]) / terms[place, _SCALE]
+                values[row] = min(max(standard, -_FAR), _FAR)
+            for head in range(out.shape[0]):
+                for row in range(values.shape[0]):
+                    out[head, row] += values[row] * weights[place, head]
+
+    return compiled(f"void({table}, {table}, {table}, {table})")(add_up)
+
+
+def _values(columns: Floats, term: Floats, values: Floats) -> None:
+    """Writes what a term is in each row, not yet standardised."""
+    kind, column = int(term[_KIND]), columns[int(term[_COLUMN])]
+    if kind == RATE:
+        trials, counts, base, strength = (
+            columns[int(term[_OF])],
+            columns[int(term[_ABSENT])],
+            term[_BASE],
+            term[_STRENGTH],
+        )
+        for row in range(values.shape[0]):
+            of = max(trials[row], 0.0)
+            rate = (min(max(counts[row], 0.0), of) + strength * base) / (of + strength)
+            rate = min(max(rate, _LEAST), 1.0 - _LEAST)
+            values[row] = np.log(rate / (1.0 - rate))
+        return
+    for row in range(values.shape[0]):
+        value, is_absent = column[row], column[row] == term[_ABSENT]
+        if kind == ABSENT:
+            value = 1.0 if is_absent else 0.0
+        elif is_absent:
+            value = 0.0
+        elif kind == LOG:
+            value = np.log1p(value) if value > 0.0 else -np.log1p(-value)
+        values[row] = value

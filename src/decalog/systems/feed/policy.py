@@ -20,6 +20,7 @@ The default holds what lasts (staying, sharing) dear and what drives readers awa
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Literal
@@ -424,6 +425,7 @@ def _multipliers(
             yield column, _powers(share)[times]
 
 
+@functools.cache
 def _powers(share: int) -> Int64s:
     """Returns a share to the powers 0, 1, …, each rounded down, in hundredths of a percent."""
     powers = [_BP]
