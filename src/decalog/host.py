@@ -7,7 +7,7 @@ import gc
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -411,11 +411,16 @@ def explained(folder: Path | None, system: str, *, decision_id: str) -> dict[str
 
 
 async def _until(wait: Wait) -> None:
-    """Waits while the loop goes on; `asyncio.wait` around a wrapped future does the same in three times the time."""
+    """Waits while the loop goes on: what `asyncio.wait` around a wrapped future does, with fewer objects."""
     loop = asyncio.get_running_loop()
     over: asyncio.Future[None] = loop.create_future()
+
+    def told(_done: object) -> None:
+        with suppress(RuntimeError):  # a loop that was closed meanwhile has nobody left to tell
+            loop.call_soon_threadsafe(_end, over)
+
     patience = loop.call_later(wait.most_s, _end, over)
-    wait.done.add_done_callback(lambda _done: loop.call_soon_threadsafe(_end, over))
+    wait.done.add_done_callback(told)
     try:
         await over
     finally:
