@@ -85,7 +85,7 @@ ROOMS = {
 }
 ROOM_LINES = {"privacy": 2_000, "readiness": 2_600, "control room": 4_000, "conformance": 3_000, "quantities": 1_000}
 """Each can be deleted without touching a decision; docs/decisions/0044, 0049, 0060 say why they are counted apart."""
-SHARED_LINES = 38_500
+SHARED_LINES = 38_700
 """What belongs to no system, together."""
 SYSTEM_LINES = 3_000
 WIRE_LINES = 1_000

@@ -161,12 +161,7 @@ class Candidates(msgspec.Struct, frozen=True, dict=True):
         return dict(zip(self.refs, range(len(self)), strict=True))
 
     @cached_property
-    def _named(self) -> dict[str, Candidate]:
-        """Those that were asked for by name so far: each time the same ones."""
-        return {}
-
-    @cached_property
-    def _brief(self) -> dict[str, tuple[Candidate, frozenset[str]]]:
+    def _told(self) -> dict[str, tuple[Candidate, frozenset[str]]]:
         """Those that were asked for in brief, with what they have: a decision is folded, counted and told."""
         return {}
 
@@ -191,32 +186,34 @@ class Candidates(msgspec.Struct, frozen=True, dict=True):
         kind = "<f4" if len(self.predictions) == 4 * count else "<f8"
         return np.frombuffer(self.predictions, kind).astype(np.float64).reshape(-1, max(1, len(self.heads)))
 
-    def changed(self, **parts: Any) -> Candidates:
-        """Returns the same ones, in their order, with other parts."""
+    def predicted(self, heads: Sequence[str], rows: Floats) -> Candidates:
+        """Returns them with what is predicted of those that compete, (candidates, heads)."""
+        return self._changed(heads=tuple(heads), predictions=_narrow(rows).tobytes())
+
+    def described(self, kept: Sequence[int], features: bytes) -> Candidates:
+        """Returns them with the features of some places."""
+        return self._changed(kept=tuple(kept), features=features)
+
+    def _changed(self, **parts: Any) -> Candidates:
         made = msgspec.structs.replace(self, **parts)
         made.__dict__["places"] = self.places
         return made
 
-    def predicted(self, heads: Sequence[str], rows: Floats) -> Candidates:
-        """Returns them with what is predicted of those that compete, (candidates, heads)."""
-        return self.changed(heads=tuple(heads), predictions=_narrow(rows).tobytes())
+    def named(self, refs: Iterable[str], attributes: frozenset[str] | None = None) -> dict[str, Candidate]:
+        """Returns those of some names, by name, in the order of the names; of two of one name the last.
 
-    def named(self, refs: Iterable[str]) -> dict[str, Candidate]:
-        """Returns those of some names, by name, in the order of the names; of two of one name the last."""
-        places, known = self.places, self._named
+        Args:
+            refs: the names.
+            attributes: that they have at least; a few are a third of the work or less, and made once. None for all.
+        """
+        places, told = self.places, self._told
         wanted = [ref for ref in dict.fromkeys(refs) if ref in places]
-        new = [ref for ref in wanted if ref not in known]
-        known.update(zip(new, self.some([places[ref] for ref in new]) if new else (), strict=True))
-        return {ref: known[ref] for ref in wanted}
-
-    def brief(self, refs: Iterable[str], attributes: frozenset[str] = frozenset()) -> dict[str, Candidate]:
-        """Returns those of some names, as `named` does, with some attributes at least: a third of the work or less."""
-        places, known = self.places, self._brief
-        wanted = [ref for ref in dict.fromkeys(refs) if ref in places]
-        new = [ref for ref in wanted if ref not in known or not attributes <= known[ref][1]]
+        if attributes is None:
+            return dict(zip(wanted, self.some([places[ref] for ref in wanted]), strict=True))
+        new = [ref for ref in wanted if ref not in told or not attributes <= told[ref][1]]
         made = self.some([places[ref] for ref in new], attributes) if new else ()
-        known.update({ref: (one, attributes) for ref, one in zip(new, made, strict=True)})
-        return {ref: known[ref][0] for ref in wanted}
+        told.update({ref: (one, attributes) for ref, one in zip(new, made, strict=True)})
+        return {ref: told[ref][0] for ref in wanted}
 
     def some(self, places: Sequence[int], attributes: frozenset[str] | None = None) -> list[Candidate]:
         """Returns the candidates of some places, with some of their attributes or, with None, all."""
@@ -264,21 +261,12 @@ def gathered(candidates: Sequence[Candidate] | Candidates) -> Candidates:
     return made.predicted(*_table(told["predictions"][: made.competing]))
 
 
-def named(candidates: Sequence[Candidate] | Candidates, refs: Iterable[str]) -> dict[str, Candidate]:
-    """Returns those of some names, by name; of two of one name the last."""
-    return candidates.named(refs) if isinstance(candidates, Candidates) else _among(candidates, refs)
-
-
-def brief(
-    candidates: Sequence[Candidate] | Candidates, refs: Iterable[str], attributes: frozenset[str] | None = frozenset()
+def named(
+    candidates: Sequence[Candidate] | Candidates, refs: Iterable[str], *, attributes: frozenset[str] | None = None
 ) -> dict[str, Candidate]:
-    """Returns those of some names, by name, with some of their attributes at least; None for all."""
-    if not isinstance(candidates, Candidates):
-        return _among(candidates, refs)
-    return candidates.named(refs) if attributes is None else candidates.brief(refs, attributes)
-
-
-def _among(candidates: Sequence[Candidate], refs: Iterable[str]) -> dict[str, Candidate]:
+    """Returns those of some names, by name; of two of one name the last. See `Candidates.named`."""
+    if isinstance(candidates, Candidates):
+        return candidates.named(refs, attributes)
     wanted = set(refs)
     return {one.ref: one for one in candidates if one.ref in wanted}
 

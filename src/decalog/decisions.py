@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from decalog.candidates import Candidate, Candidates, brief, named
+from decalog.candidates import Candidate, Candidates, named
 from decalog.crypto import digest
 from decalog.events import Event, plain_body
 
@@ -166,17 +166,17 @@ class Decision(msgspec.Struct, frozen=True, array_like=True):
     @property
     def lead(self) -> Candidate | None:
         """The candidate that stands for the decision where one is asked for: the first slot's, or else the first."""
-        return self._leading(named)
+        return self._leading(None)
 
     @property
     def predictions(self) -> dict[str, float]:
         """What was predicted of the lead."""
-        lead = self._leading(brief)
+        lead = self._leading(frozenset())
         return {} if lead is None else lead.predictions
 
-    def _leading(self, told: Callable[..., dict[str, Candidate]]) -> Candidate | None:
+    def _leading(self, attributes: frozenset[str] | None) -> Candidate | None:
         first = self.choice.slots[0].ref if self.choice.verb and self.choice.slots else ""
-        found = told(self.candidates, (first,)) if first else {}
+        found = named(self.candidates, (first,), attributes=attributes) if first else {}
         return found[first] if found else self.candidates[0] if len(self.candidates) else None
 
     @property

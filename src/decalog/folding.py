@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from decalog.candidates import Candidate, brief, named
+from decalog.candidates import Candidate, named
 from decalog.decisions import Decision, decode_decision
 from decalog.events import Event, Record, decode_event, decode_table
 from decalog.features.definition import SHOWN, Reads
@@ -120,7 +120,7 @@ def _shown(decision: Decision, acted: Fact, reads: Reads) -> Iterator[Fact]:
     happened = decision.happened
     if happened is None or not happened.verb:
         return
-    by_ref = brief(decision.candidates, (slot.ref for slot in happened.slots), reads.shown)
+    by_ref = named(decision.candidates, (slot.ref for slot in happened.slots), attributes=reads.shown)
     for place, slot in enumerate(happened.slots):
         over = about(acted, by_ref[slot.ref]) if slot.ref in by_ref else acted
         # A microsecond apart, in the order of the slate: one author may stand in several slots, and rows of an entity

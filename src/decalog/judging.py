@@ -179,8 +179,8 @@ def _with_features(
         return (msgspec.structs.replace(candidates[0], features=pack_features(features[0])),)
     places = [candidates.places.get(slot.ref, candidates.competing) for slot in choice.slots[:KEPT]]
     chosen = [place for place in places if place < candidates.competing]
-    kept = tuple(dict.fromkeys((*chosen, *range(min(KEPT, candidates.competing)))))[:KEPT]
-    return candidates.changed(kept=kept, features=pack_features(features[list(kept)]))
+    kept = list(dict.fromkeys((*chosen, *range(min(KEPT, candidates.competing)))))[:KEPT]
+    return candidates.described(kept, pack_features(features[kept]))
 
 
 def vectors(state: Any, request: Event, *, state_seq: int, candidates: tuple[Candidate, ...] | Candidates) -> Floats:

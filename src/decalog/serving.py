@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from decalog.candidates import Candidate, Candidates, brief, gathered
+from decalog.candidates import Candidate, Candidates, gathered, named
 from decalog.clock import rfc3339
 from decalog.decisions import (
     Choice,
@@ -440,7 +440,7 @@ def reply(record: Record, decision: Decision, *, noun: str, notice: str = "") ->
 
 def _slots(decision: Decision) -> list[dict[str, Any]]:
     """Returns what was chosen, in order, where slots hold things: what, from where, and what was predicted."""
-    by_ref = brief(decision.candidates, (slot.ref for slot in decision.choice.slots))
+    by_ref = named(decision.candidates, (slot.ref for slot in decision.choice.slots), attributes=frozenset())
     told = []
     for slot in decision.choice.slots:
         candidate = by_ref.get(slot.ref, Candidate(slot.ref))

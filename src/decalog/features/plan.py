@@ -230,7 +230,7 @@ class Plan:
         spans, lanes, outputs, picks: the kernel's tables of all entity names, joined.
         cell_readers: one function a column, from a fact to its int64.
         request_readers: place in the vector and function of (attributes, time) for each feature of the request itself.
-        read_names: place of such a feature → the attributes that it reads.
+        read_names: of each feature the attributes of the request that it reads.
         blank: the vector with every value missing, float64 of shape (features,).
         crowded: the vector with every window crowded; of other features what `blank` has.
     """
@@ -252,7 +252,7 @@ class Plan:
             if not isinstance(feature, Aggregate | Lookup | Derived)
         )
         self._places = np.array([place for place, _ in self.request_readers], np.intp)
-        self.read_names = {place: _names(features.features[place]) for place, _ in self.request_readers}
+        self.read_names = tuple(map(_names, features.features))
         self._names = frozenset(column.name for column in self.columns)
         self.lookups = tuple((p, f) for p, f in enumerate(features.features) if isinstance(f, Lookup))
         self.formulas = Formulas(features)
@@ -360,7 +360,7 @@ def _bits(aggregates: Sequence[Aggregate]) -> dict[str, int]:
 
 
 def _names(feature: Feature) -> tuple[str, ...]:
-    """Returns the attributes of a request that a feature of the request itself reads."""
+    """Returns the attributes of a request that a feature reads."""
     return tuple(getattr(feature, part) for part in ("attribute", "left", "right") if hasattr(feature, part))
 
 

@@ -172,7 +172,7 @@ def _adder() -> Callable[..., None]:
     """Returns the loop over terms and rows, compiled when it is first asked for: numba takes a while to import."""
     value, table = compiled(None)(_values), "float64[:, ::1]"
 
-    def add_up(columns: Floats, terms: Floats, weights: Floats, out: Floats) -> None:
+    def _add_up(columns: Floats, terms: Floats, weights: Floats, out: Floats) -> None:
         # Term by term over all rows: what a row adds up stays in order, and several rows go at once.
         values = np.empty(columns.shape[1])
         for place in range(terms.shape[0]):
@@ -184,7 +184,7 @@ def _adder() -> Callable[..., None]:
                 for row in range(values.shape[0]):
                     out[head, row] += values[row] * weights[place, head]
 
-    return compiled(f"void({table}, {table}, {table}, {table})")(add_up)
+    return compiled(f"void({table}, {table}, {table}, {table})")(_add_up)
 
 
 def _values(columns: Floats, term: Floats, values: Floats) -> None:

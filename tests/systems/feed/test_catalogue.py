@@ -22,9 +22,9 @@ def told(catalogue: Catalogue) -> Told:
 
 def eligible(catalogue: Catalogue, region: str = "", *, is_adult: bool = False, now_us: int = NOW_US) -> set[str]:
     mask = catalogue.eligible(region, is_adult=is_adult, now_us=now_us)
-    names = {catalogue.refs[slot] for slot in np.flatnonzero(mask)}
+    names = {catalogue.posts["ref"][slot] for slot in np.flatnonzero(mask)}
     # The mask and the reason say the same of each post, but within the hour for what is too old.
-    for ref in (ref for ref in catalogue.refs if catalogue.slot(ref) >= 0):
+    for ref in (ref for ref in catalogue.posts["ref"][: catalogue.used] if catalogue.slot(ref) >= 0):
         (rule,) = catalogue.ruled_out(np.array([catalogue.slot(ref)]), region, is_adult=is_adult, now_us=now_us)
         assert (ref in names) == (rule == len(RULES))
     return names
@@ -182,7 +182,7 @@ def test_only_the_posts_that_came_last_are_the_latest(
     catalogue._latest = catalogue._latest[:3]
     for number in range(5):
         told.post(f"p{number}")
-    assert {catalogue.refs[slot] for slot in catalogue.latest()} == {"p2", "p3", "p4"}
+    assert {catalogue.posts["ref"][slot] for slot in catalogue.latest()} == {"p2", "p3", "p4"}
     assert LATEST > 1_000
 
 

@@ -35,7 +35,7 @@ class Feed:
         return self.names(self.popularity.top(region, k))
 
     def names(self, handles: object) -> list[str]:
-        by_handle = {self.catalogue.handle(ref): ref for ref in self.catalogue.refs}
+        by_handle = {self.catalogue.handle(ref): ref for ref in self.catalogue.posts["ref"][: self.catalogue.used]}
         return [by_handle[int(handle)] for handle in handles]  # type: ignore[attr-defined]
 
 

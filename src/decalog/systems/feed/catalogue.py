@@ -140,7 +140,7 @@ class Catalogue:
         self._judged: dict[int, str] = {}
         self._latest = np.full(LATEST, -1, np.int64)
         self._changes, self._newest = 0, (-1, self._latest)
-        self._came = self._used = 0
+        self._came = self.used = 0
         self._masks: OrderedDict[tuple[str, bool], tuple[int, Mask]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -157,11 +157,6 @@ class Catalogue:
         if body.kind == "moderation":
             return self._judge(record, body)
         return ()
-
-    @property
-    def refs(self) -> npt.NDArray[np.object_]:
-        """The names of the posts that stand, or stood last, in each slot."""
-        return self.posts["ref"][: self._used]
 
     def slot(self, ref: str) -> int:
         """Returns where a post stands, or -1."""
@@ -280,7 +275,7 @@ class Catalogue:
         ref = str(event.attributes.get("post", ""))
         if not ref:
             return ()
-        moved = self._remove(gone) if gone >= 0 and self.refs[gone] != ref else ()
+        moved = self._remove(gone) if gone >= 0 and self.posts["ref"][gone] != ref else ()
         known = self.slot(ref)
         is_new = known < 0
         slot = self._place(ref) if is_new else known
@@ -294,11 +289,11 @@ class Catalogue:
         if self._free:
             slot = self._free.pop()
         else:
-            slot = self._used
+            slot = self.used
             if slot >= self.posts.room:
                 self.posts.reserve(slot + 1)
                 self._masks.clear()
-            self._used += 1
+            self.used += 1
         self._slots[ref], self.posts["ref"][slot] = slot, ref
         self.posts["shown"][slot], self.posts["root"][slot] = 0, -1
         self._latest[self._came % LATEST] = self.handle(ref)
@@ -338,7 +333,7 @@ class Catalogue:
         if slot < 0 or not self.posts["flags"][slot]:
             return ()
         self._leave(slot)
-        del self._slots[self.refs[slot]]
+        del self._slots[self.posts["ref"][slot]]
         self._roots.pop(int(self.posts["root"][slot]), None)
         self.posts["flags"][slot] = 0
         self.posts["generation"][slot] += 1
@@ -359,7 +354,7 @@ class Catalogue:
         return tuple(self._rule(slot) for slot in {self.slot(before), self.slot(ref)} if slot >= 0)
 
     def _rule(self, slot: int) -> int:
-        verdicts = self._verdicts.get(self.refs[slot])
+        verdicts = self._verdicts.get(self.posts["ref"][slot])
         flag = list(verdicts.values())[-1] if verdicts else 0
         self.posts["flags"][slot] = self.posts["flags"][slot] & (_THERE | _MATURE) | flag
         self._touch(slot)

@@ -105,7 +105,7 @@ class FeedRetrieval:
             sight.index = open_index(sight.towers.dim, self._engine)
         with self._swapping:
             self._changed = []
-            slots = np.arange(len(self.catalogue.refs))
+            slots = np.arange(self.catalogue.used)
             if all(one.index is None for one in (self._sight, *self._sights.values())):
                 self._touched.clear()  # the first index: what was touched so far is made here, and nowhere else
         try:
@@ -257,7 +257,7 @@ class FeedRetrieval:
         return slots[places], bits[places], tuple([names[place] for place in places])
 
     def _named(self, slots: Ints, bits: Ints) -> Candidates:
-        refs, catalogue, posts = self.catalogue.refs, self.catalogue, self.catalogue.posts
+        catalogue, posts = self.catalogue, self.catalogue.posts
         tokens = {
             "post": posts["token"][slots],
             "author": catalogue.author.tokens[posts["author"][slots]],
@@ -266,7 +266,7 @@ class FeedRetrieval:
         # Token 0 stands for all there is, and not for none.
         entities = {name: Column.numbers(column, column != 0) for name, column in tokens.items()}
         # At once, by numpy: one by one each of the names, which lie anywhere in memory, is waited for.
-        return Candidates(tuple(refs[slots].tolist()), _worded(bits, _JOINED), entities)
+        return Candidates(tuple(posts["ref"][slots].tolist()), _worded(bits, _JOINED), entities)
 
     def _filters(self, slots: Ints, asked: Asked) -> list[str]:
         """Returns for each post the first filter that keeps it from this reader, "" where it may be shown."""
@@ -340,7 +340,7 @@ class FeedRetrieval:
             sides = {
                 name: getattr(catalogue, name).named(posts[name][part]) for name in ("author", "topic", "language")
             }
-            refs = catalogue.refs[part].tolist()
+            refs = posts["ref"][part].tolist()
             vectors[start : start + len(part)] = sight.towers.item_vectors(refs, sides)
         sight.index.put(slots, vectors)
 

@@ -149,7 +149,7 @@ def neighbours(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Finds the posts that others engaged with who engaged with the same ones."""
     if sight.neighbours is None or not len(asked.engaged):
         return NOTHING
-    history = sight.catalogue.refs[asked.engaged[::-1]].tolist()
+    history = sight.catalogue.posts["ref"][asked.engaged[::-1]].tolist()
     scored = sight.neighbours.score(history, 2 * k)
     slots = np.array([sight.catalogue.slot(ref) for ref, _ in scored], np.int64)
     is_known = slots >= 0
@@ -205,7 +205,7 @@ def explore(sight: Sight, asked: Asked, *, k: int) -> Found:
     """Draws posts by a hash of the request, keyed with the reader's token: no caller knows the draw beforehand."""
     key = asked.request.subject.to_bytes(8, "big", signed=True)
     seed = int.from_bytes(hashlib.blake2b(asked.request.id.encode(), digest_size=8, key=key).digest(), "big")
-    count = min(len(sight.catalogue.refs), len(asked.allowed))
+    count = min(sight.catalogue.used, len(asked.allowed))
     if not count:
         return NOTHING
     drawn = (_scattered(np.arange(k * _PROBES), seed) % np.uint64(count)).astype(np.int64)
