@@ -124,6 +124,17 @@ def test_some_are_found_by_name(as_columns: bool) -> None:
     assert found == {"a": rows[2]}
 
 
+def test_in_brief_one_has_the_attributes_that_are_wanted_at_least() -> None:
+    full = Candidate("a", "one", {"p_click": 0.5}, entities={"post": 7}, attributes={"age_s": 60, "topic": "tea"})
+    made = gathered((full, Candidate("b")))
+    for wanted in (frozenset[str](), frozenset({"age_s", "unknown"}), frozenset({"topic"}), frozenset[str]()):
+        (brief,) = named(made, ("a",), attributes=wanted).values()
+        assert {**full.attributes, **brief.attributes} == full.attributes
+        assert brief.attributes.keys() >= wanted & full.attributes.keys()
+        assert msgspec.structs.replace(brief, attributes=full.attributes) == full
+    assert named(made, ("a",)) == {"a": full}
+
+
 def test_no_candidates_are_no_columns() -> None:
     none = gathered(())
     assert (len(none), list(none), none.rows.shape, kept(none), named(none, ("a",))) == (0, [], (0, 1), [], {})

@@ -17,9 +17,11 @@ from decalog.decisions import Decision, decode_decision, unpack_features
 from decalog.deployment import admission
 from decalog.errors import RequestError
 from decalog.events import Event
+from decalog.features.definition import SHOWN
 from decalog.features.facts import Point
 from decalog.features.online import OnlineState
-from decalog.folding import changes, point
+from decalog.features.plan import Plan
+from decalog.folding import changes, changes_of, point
 from decalog.impressions import ImpressionHistory
 from decalog.ingest import Rates
 from decalog.judging import KEPT
@@ -52,6 +54,22 @@ def replayer(log: SlateLog) -> Replayer:
 
 
 # What a slate is
+
+
+def test_what_no_feature_reads_of_a_thing_that_was_shown_changes_no_row(log: SlateLog) -> None:
+    posts(log, 4)
+    decision = log.ask(5, size=2)
+    record, plan, reads = log.log.get(log.log.position - 1), Plan(FEATURES), FEATURES.reads
+    everything = msgspec.structs.replace(reads, shown=None)
+    told, all_told = (
+        [one.plus for one in changes_of(record, decision, past=log.log, reads=each) if one.plus is not None]
+        for each in (reads, everything)
+    )
+    assert len(told) == len(all_told) == 4
+    shown = [(one, whole) for one, whole in zip(told, all_told, strict=True) if one.kind == SHOWN]
+    assert [plan.row(one) for one, _ in shown] == [plan.row(whole) for _, whole in shown]
+    assert all(one.entities == whole.entities for one, whole in shown)
+    assert all(one.attributes.keys() < whole.attributes.keys() for one, whole in shown)
 
 
 def test_a_slate_holds_every_candidate_with_its_predictions_and_what_was_ruled_out(log: SlateLog) -> None:
