@@ -245,8 +245,7 @@ def measure(home: Path, folder: Path, *, seconds: float, posts: int) -> dict[str
             print(f"  {rate}/s stages ms: " + ", ".join(f"{name} {ms:.2f}" for name, ms in told.items() if ms >= 0.05))
             skip += int(rate * seconds * 1.3) + 50
         memory = rss_gib(served)
-        copy = next(p for p in home.parent.iterdir() if p.is_dir() and (p / "home").exists() and p != home)
-        competing, record_bytes = logged(copy / "home")
+        competing, record_bytes = logged(served.home)
     found, index_s = recalls(home, posts)
     print("  recall@100 by mask: " + ", ".join(f"{name} {share:.3f}" for name, share in found.items()))
     return {

@@ -48,11 +48,12 @@ Figures = dict[str, float]
 
 
 class Served(NamedTuple):
-    """A server that runs: its process, port, and a token that may do everything."""
+    """A server that runs: its process, port, a token that may do everything, and the copy of a home that it is on."""
 
     process: subprocess.Popen[str]
     port: int
     token: str
+    home: Path
 
     def cpu_s(self) -> float:
         """Returns the CPU that the process has used, user and system, all threads."""
@@ -113,7 +114,7 @@ def serving(home: Path, start_us: int, speed: float, system: str = "fraud") -> I
         command = [*_DECALOG, "serve", system, "--port", "0", "--home", str(copy), *clock]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
-            yield Served(process, _port_of(process), token)
+            yield Served(process, _port_of(process), token, copy)
         finally:
             process.terminate()
             process.wait(timeout=60)
