@@ -34,14 +34,20 @@ def watch(world: World, days: int = DAYS) -> list[Message]:
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return World(1, scale=0.3)
+def lived() -> tuple[World, list[Message]]:
+    """A world and its first twelve days."""
+    made = World(1, scale=0.3)
+    return made, watch(made)
 
 
 @pytest.fixture(scope="module")
-def messages(world: World) -> list[Message]:
-    """Twelve days of history."""
-    return watch(world)
+def world(lived: tuple[World, list[Message]]) -> World:
+    return lived[0]
+
+
+@pytest.fixture(scope="module")
+def messages(lived: tuple[World, list[Message]]) -> list[Message]:
+    return lived[1]
 
 
 def digest(messages: list[Message]) -> str:
