@@ -130,9 +130,9 @@ class Committer:
             seq, future = self._waiting.popleft()
             if seq < self._log.durable:
                 settled += not future.done()
-                _answer(future)
+                answer(future)
             elif self._log.failed is not None:
-                _answer(future, self._log.failed)
+                answer(future, self._log.failed)
             else:
                 later.append((seq, future))
         self._waiting = later
@@ -140,8 +140,8 @@ class Committer:
             self._on_commit(self._log.durable, settled)
 
 
-def _answer(future: asyncio.Future[None], error: LogUnavailableError | None = None) -> None:
-    # One whose caller hung up is done already.
+def answer(future: asyncio.Future[None], error: LogUnavailableError | None = None) -> None:
+    """Ends what is waited for, well or with an error; one whose caller hung up is done already."""
     if future.done():
         return
     if error is None:

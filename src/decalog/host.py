@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from decalog.clock import rfc3339
-from decalog.committing import Committer
+from decalog.committing import Committer, answer
 from decalog.decisions import Decision, decode_decision
 from decalog.errors import LogUnavailableError, RequestError, UnknownRecordError, near
 from decalog.events import Record
@@ -417,19 +417,14 @@ async def _until(wait: Wait) -> None:
 
     def told(_done: object) -> None:
         with suppress(RuntimeError):  # a loop that was closed meanwhile has nobody left to tell
-            loop.call_soon_threadsafe(_end, over)
+            loop.call_soon_threadsafe(answer, over)
 
-    patience = loop.call_later(wait.most_s, _end, over)
+    patience = loop.call_later(wait.most_s, answer, over)
     wait.done.add_done_callback(told)
     try:
         await over
     finally:
         patience.cancel()
-
-
-def _end(over: asyncio.Future[None]) -> None:
-    if not over.done():
-        over.set_result(None)
 
 
 async def _others() -> None:

@@ -88,6 +88,12 @@ class Search(Generic[A, R]):
         took_us, found = dict(self._took_us), dict(self._found)  # one that is late may still answer
         return self._gather({name: found[name] for name in self._sources.turns if name in found}, took_us)
 
+    def here(self) -> R:
+        """Waits in this thread, and returns what comes of it."""
+        while (wait := self.waits()) is not None:
+            wait.here()
+        return self.gathered()
+
     def _ask(self) -> None:
         while self._unasked:
             with suppress(IndexError):  # another thread took the last

@@ -18,7 +18,7 @@ from decalog.features.definition import Attribute, Feature
 from decalog.features.facts import ALL, ALL_TOKEN, Point, laid_over
 from decalog.features.kernel import MISSING, Float64s, Int64s
 from decalog.features.live import LiveRows
-from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up, pair_tokens
+from decalog.features.plan import EntityPlan, Plan, RequestReader, Versions, looked_up
 
 _PLACES = "int64[::1]"
 
@@ -100,7 +100,7 @@ class Crowd:
         alone = own is not None and own.kind in plan.kinds and bool((self._jobs != self._jobs[0]).any())
         asked = np.empty((len(self._places), 2), np.int64)
         asked[:, 0] = self._places if alone else firsts(ones, others)  # whose own rows differ share nothing
-        asked[:, 1] = pair_tokens(ones, others) if plan.pair else ones
+        asked[:, 1] = plan.asked_tokens(self._tokens_of)
         return asked, not alone
 
     def _tokens_of(self, name: str) -> Int64s:
@@ -113,7 +113,7 @@ class Crowd:
     def _write_requests(self, out: Float64s, tables: Versions) -> None:
         """Writes what candidates say themselves; what the request says stands in `out`."""
         for place, read in self._plan.request_readers:
-            if laid := [name for name in self._plan.read_names[place] if name in self._laid]:
+            if laid := [name for name in self._plan.read_names[place].values() if name in self._laid]:
                 self._write_laid(out[:, place], self._plan.features.features[place], read, laid=laid)
         for place, lookup in self._plan.lookups:
             if known := tables.get(lookup.table):

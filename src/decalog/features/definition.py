@@ -351,14 +351,18 @@ def _derived_problems(features: FeatureSet) -> Iterator[str]:
         before[feature.name] = feature
 
 
+def read_by(feature: Feature) -> dict[str, str]:
+    """Returns the attributes that a feature of the request itself reads: part of its declaration → name."""
+    return {part: getattr(feature, part) for part in ("attribute", "left", "right") if hasattr(feature, part)}
+
+
 def _schema_problems(feature: Feature, schema: Schema) -> Iterator[str]:
     if isinstance(feature, Aggregate):
         yield from _aggregate_problems(feature, schema)
         return
     public = schema.request.attributes | {fact.name for fact in schema.candidate}
-    for part in ("attribute", "left", "right"):
-        if hasattr(feature, part):
-            yield from _unknown(part, getattr(feature, part), known=public)
+    for part, name in read_by(feature).items():
+        yield from _unknown(part, name, known=public)
     if isinstance(feature, Lookup):
         yield from _unknown("key", feature.key, known=public | {entity.name for entity in schema.request.entities})
 

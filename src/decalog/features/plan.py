@@ -29,6 +29,7 @@ from decalog.features.definition import (
     FeatureSet,
     Lookup,
     Same,
+    read_by,
 )
 from decalog.features.derived import Formulas
 from decalog.features.facts import ALL, ALL_TOKEN, HALVING, Fact, Point, Value
@@ -230,7 +231,7 @@ class Plan:
         spans, lanes, outputs, picks: the kernel's tables of all entity names, joined.
         cell_readers: one function a column, from a fact to its int64.
         request_readers: place in the vector and function of (attributes, time) for each feature of the request itself.
-        read_names: of each feature the attributes of the request that it reads.
+        read_names: of each feature the attributes of the request that it reads, by the part that names them.
         blank: the vector with every value missing, float64 of shape (features,).
         crowded: the vector with every window crowded; of other features what `blank` has.
     """
@@ -252,7 +253,7 @@ class Plan:
             if not isinstance(feature, Aggregate | Lookup | Derived)
         )
         self._places = np.array([place for place, _ in self.request_readers], np.intp)
-        self.read_names = tuple(map(_names, features.features))
+        self.read_names = tuple(map(read_by, features.features))
         self._names = frozenset(column.name for column in self.columns)
         self.lookups = tuple((p, f) for p, f in enumerate(features.features) if isinstance(f, Lookup))
         self.formulas = Formulas(features)
@@ -357,11 +358,6 @@ def _joined(entities: Sequence[EntityPlan]) -> tuple[Int64s, Int64s, Int64s, Int
 def _bits(aggregates: Sequence[Aggregate]) -> dict[str, int]:
     kinds = sorted({kind for feature in aggregates for kind in feature.over})
     return {kind: 1 << index for index, kind in enumerate(kinds)}
-
-
-def _names(feature: Feature) -> tuple[str, ...]:
-    """Returns the attributes of a request that a feature reads."""
-    return tuple(getattr(feature, part) for part in ("attribute", "left", "right") if hasattr(feature, part))
 
 
 def _column(feature: Aggregate) -> Column | None:

@@ -119,10 +119,7 @@ class FeedRetrieval:
 
     def retrieve(self, request: Event, model: Model | None = None) -> Retrieved:
         """Returns the candidates of a request, and what was ruled out."""
-        search = self.search(request, model)
-        while (wait := search.waits()) is not None:
-            wait.here()
-        return search.gathered()
+        return self.search(request, model).here()
 
     def search(self, request: Event, model: Model | None = None) -> Search[Found, Retrieved]:
         """Asks the sources."""
