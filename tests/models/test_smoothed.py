@@ -43,7 +43,7 @@ def fitted(
     rows: Floats, labels: Floats, *, rates: Mapping[str, Rate] = RATES, positions: npt.NDArray[np.int64] | None = None
 ) -> Smoothed:
     places = np.zeros(len(rows), np.int64) if positions is None else positions
-    settings = Settings(rates, ABSENT, 1.0)
+    settings = Settings(rates, ABSENT, 1.0, 1.0)
     return smoothed.fit(NAMES, rows, labels=labels, positions=places, settings=settings)
 
 
@@ -91,6 +91,25 @@ def test_a_head_without_both_labels_adds_nothing_and_a_constant_column_is_no_ter
     model = fitted(rows, labelled(rows, chances))
     assert (model.logits(rows)[:, 1:] == 0).all()
     assert 3.0 not in {term[1] for term in model.terms}
+
+
+def test_a_rare_head_leans_on_a_common_one_with_reasons_in_common() -> None:
+    """Of 20,000 rows some hundred have the rare action, for the reasons of the other turned round."""
+    rows, chances = drawn()
+    noise = np.random.default_rng(2).normal(size=(len(rows), 30))
+    names, wide = (*NAMES, *(f"noise {n}" for n in range(30))), np.column_stack([rows, noise])
+    rare = sigmoid(-7.5 - np.log(chances / (1 - chances)))
+    draws = np.random.default_rng(3).random((len(rows), 2))
+    hits = (draws < np.column_stack([chances, rare])).astype(float)
+
+    def likeness(labels: Floats) -> float:
+        places, settings = np.zeros(len(rows), np.int64), Settings(RATES, ABSENT, 1.0, 1_000.0)
+        model = smoothed.fit(names, wide, labels=labels, positions=places, settings=settings)
+        return float(np.corrcoef(model.logits(wide)[:, -1], -np.log(chances / (1 - chances)))[0, 1])
+
+    assert hits[:, 1].sum() < 150
+    assert likeness(hits) > 0.75
+    assert likeness(hits) > likeness(hits[:, 1:]) + 0.08
 
 
 def test_the_position_is_fitted_beside_it_and_is_the_first_afterwards() -> None:

@@ -80,7 +80,8 @@ class HeadsParams(BoostedParams, frozen=True, kw_only=True):
         given: head → the head before it without which it cannot happen; where it happened, so did the other.
         rates: feature → of which two features it is the quotient; with any, trees start from a regression.
         absent: feature → the value that says that there is none.
-        start_l2: penalty on the weights of that regression, as of `linear.fit_logistic`.
+        start_l2: penalty on the weights of that regression for the first head, as of `linear.fit_logistic`.
+        start_own_l2: for the others, which lean on those before them, on what they have of their own.
     """
 
     trees: int = 200
@@ -95,6 +96,7 @@ class HeadsParams(BoostedParams, frozen=True, kw_only=True):
     rates: Mapping[str, Rate] = {}
     absent: Mapping[str, float] = {}
     start_l2: float = 100.0
+    start_own_l2: float = 1_000.0
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -348,7 +350,7 @@ def _start(data: HeadsTrainingSet, shown: list[_Shown], params: HeadsParams) -> 
     for place, own in enumerate(shown):
         if _is_enough(own, params):
             labels[own.places, place] = own.labels
-    settings = smoothed.Settings(params.rates, params.absent, params.start_l2)
+    settings = smoothed.Settings(params.rates, params.absent, params.start_l2, params.start_own_l2)
     return smoothed.fit(data.names, data.rows, labels=labels, positions=_positions(data, params), settings=settings)
 
 

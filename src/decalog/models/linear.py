@@ -153,7 +153,7 @@ def fit_threshold(data: TrainingSet, seed: int, *, column: str) -> Threshold:
     return min(rules, key=lambda rule: _log_loss(rule.rates(values), data.labels))
 
 
-def fit_logistic(data: TrainingSet, seed: int, *, l2: float = 1.0) -> Logistic:
+def fit_logistic(data: TrainingSet, seed: int, *, l2: float | Floats = 1.0) -> Logistic:
     """Returns the logistic regression of greatest penalised likelihood, by Newton's method (IRLS).
 
     (Hastie, Tibshirani and Friedman, The Elements of Statistical Learning, 2009, section 4.4.1.) No matrix product is
@@ -162,7 +162,8 @@ def fit_logistic(data: TrainingSet, seed: int, *, l2: float = 1.0) -> Logistic:
     Args:
         data: to learn from.
         seed: changes nothing.
-        l2: penalty l2/2 · |weights|² on the sum of losses, on standardised features; the intercept is free.
+        l2: penalty l2/2 · |weights|² on the sum of losses, on standardised features, one or one a feature; the
+            intercept is free.
 
     Raises:
         DataError: labels are not 0 and 1, both of them.
@@ -174,7 +175,8 @@ def fit_logistic(data: TrainingSet, seed: int, *, l2: float = 1.0) -> Logistic:
     used = np.flatnonzero(scales > 0)
     columns = np.ones((len(used) + 1, len(data.labels)))
     columns[1:] = _standard(data.rows[:, used], means[used], scales=scales[used]).T
-    found = _newton(columns, data.labels, l2=l2)
+    penalty = np.append(0.0, np.broadcast_to(np.asarray(l2, np.float64), len(means))[used])
+    found = _newton(columns, data.labels, penalty=penalty)
     weights = np.zeros(len(means))
     weights[used] = found[1:]
     return Logistic(tuple(means.tolist()), tuple(scales.tolist()), tuple(weights.tolist()), float(found[0]))
@@ -225,10 +227,8 @@ def _rule(data: TrainingSet, column: int, *, limit: float) -> Threshold:
     return Threshold(column, limit, above, below, data.rows.shape[1])
 
 
-def _newton(x: Floats, labels: Floats, *, l2: float) -> Floats:
+def _newton(x: Floats, labels: Floats, *, penalty: Floats) -> Floats:
     """Returns the weights for x of shape (features, rows); the first row of x is the intercept's."""
-    penalty = np.full(len(x), l2)
-    penalty[0] = 0.0
     base = float(np.mean(labels))
     weights = np.zeros(len(x))
     weights[0] = np.log(base / (1 - base))

@@ -4,6 +4,9 @@ One read of one shown is no rate of 1. Of each rate it is estimated how far thin
 moments: J. C. Kleinman, Proportions with extraneous variance, JASA 1973); a rate of little is then near the rate of
 all, and its log odds can be added up. Where a log is small, that knows more than trees do: these cut a quotient at some
 threshold, and a rare action has too few rows for many cuts. What the sum does not tell is left to them.
+
+Actions have their reasons in common. So a head leans on the sums of the heads before it, and what it has of its own is
+held small: who hides little of what they stay on need not be learnt anew from the few things that were hidden.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ _FAR = 10.0
 _LEAST = 1e-4
 _WIDE = 5.0
 """What spreads more is taken by its logarithm: counts, places, seconds."""
+_LEANS = 1.0
+"""Penalty on how much a head leans on another: next to nothing."""
 _SPARSE, _SURE = 0.5, 1_000.0
 """Bounds of what a rate is smoothed by: the rate of all counts for so many trials."""
 
@@ -41,12 +46,14 @@ class Settings(NamedTuple):
     Attributes:
         rates: features that are quotients; a count that stands in one is no term of its own.
         absent: feature → the value that says that there is none.
-        l2: see `linear.fit_logistic`.
+        l2: penalty on the weights of the first head, see `linear.fit_logistic`.
+        own_l2: on the weights that a head has beside those of the heads before it, on which it leans.
     """
 
     rates: Mapping[str, Rate]
     absent: Mapping[str, float]
     l2: float
+    own_l2: float
 
 
 class Smoothed(msgspec.Struct, frozen=True, dict=True):
@@ -94,35 +101,41 @@ def fit(
     Args:
         names: of the features, one a column.
         rows: to learn from.
-        labels: n × heads, NaN where not known; a head that has not both labels adds nothing.
+        labels: n × heads, NaN where not known; a head that has not both labels adds nothing. Those with most positives
+            should stand first: the others lean on them.
         positions: of the rows; log(1 + position) is fitted beside the terms, and is 0 afterwards. All 0: no such term.
         settings: what is chosen before.
     """
     terms = _standardised(rows, np.array(list(_terms(names, rows, settings=settings))))
     told = np.column_stack([_standard(rows, terms), np.log1p(positions)])
-    weights, levels = [], []
-    for column in labels.T:
-        known = ~np.isnan(column)
-        weight, level = _regression(told[known], column[known], settings.l2)
-        weights.append(tuple(weight.tolist()))
-        levels.append(level)
-    return Smoothed(tuple(map(tuple, terms.tolist())), tuple(weights), tuple(levels))
+    weights, levels = np.zeros((labels.shape[1], len(terms))), np.zeros(labels.shape[1])
+    for head, column in enumerate(labels.T):
+        known, earlier = ~np.isnan(column), weights[weights.any(axis=1)]
+        weights[head], levels[head] = _regression(told[known], column[known], earlier, settings=settings)
+    return Smoothed(tuple(map(tuple, terms.tolist())), tuple(map(tuple, weights.tolist())), tuple(levels.tolist()))
 
 
-def _regression(told: Floats, labels: Floats, l2: float) -> tuple[Floats, float]:
-    """Returns the weights of all columns but the last, which is 0 from now on, and the log odds where all are 0."""
+def _regression(told: Floats, labels: Floats, earlier: Floats, *, settings: Settings) -> tuple[Floats, float]:
+    """Returns the weights of all columns but the last, which is 0 from now on, and the log odds where all are 0.
+
+    `earlier` are the weights of the heads before: their sums are columns too, and in the end parts of the weights.
+    """
+    width, leans = earlier.shape[1], len(earlier)
     if not 0 < np.sum(labels) < len(labels):
-        return np.zeros(told.shape[1] - 1), 0.0
+        return np.zeros(width), 0.0
+    rows = np.column_stack([told, np.einsum("nt,ht->nh", told[:, :width], earlier)])  # no threads: the same bits
+    l2 = np.repeat([settings.own_l2 if leans else settings.l2, settings.l2, _LEANS], [width, 1, leans])
     none = np.zeros(len(labels), np.int64)
-    fitted = fit_logistic(TrainingSet(tuple(map(str, range(told.shape[1]))), told, labels, none, none), 0, l2=l2)
+    fitted = fit_logistic(TrainingSet(tuple(map(str, range(rows.shape[1]))), rows, labels, none, none), 0, l2=l2)
     scales = np.array(fitted.scales)
     weights = np.array(fitted.weights) / np.where(scales > 0, scales, 1.0)
-    return weights[:-1], fitted.intercept - float(np.sum(weights * np.array(fitted.means)))
+    level = fitted.intercept - float(np.sum(weights * np.array(fitted.means)))
+    return weights[:width] + np.einsum("h,ht->t", weights[width + 1 :], earlier), level
 
 
 def _terms(names: Sequence[str], rows: Floats, *, settings: Settings) -> Iterator[tuple[float, ...]]:
     """Yields the terms, not yet standardised."""
-    rates, absent, _ = settings
+    rates, absent = settings.rates, settings.absent
     parts = {part for rate in rates.values() for part in rate}
     for column, name in enumerate(names):
         values, none = rows[:, column], absent.get(name, 0.0)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from decalog.decisions import Decision, Slot
 from decalog.events import Event, Record
 from decalog.outcomes import Outcome
-from decalog.systems.feed.catalogue import Catalogue
+from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue
 from decalog.systems.feed.popularity import Popularity
 from decalog.systems.feed.schema import ACTIONS, DWELL, SESSION
 
@@ -27,8 +27,8 @@ Ints = npt.NDArray[np.int64]
 RECENT = 50
 """How many of their last doings a reader is known by; an older one goes first."""
 SEEN = 2_000
-SEEN_US = 7 * 86_400_000_000
-"""A post is not shown again for a week, as long as it is among the reader's last `SEEN`."""
+SEEN_US = TOO_OLD_US
+"""A post is not shown again as long as it may be shown at all and is among the reader's last `SEEN`."""
 LOOKED = 2
 PAUSE_S = 900
 """Who asks for no more so long is taken to have looked at these first posts, and down to the last they acted on.
