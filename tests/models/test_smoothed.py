@@ -40,11 +40,17 @@ def drawn(count: int = 20_000, *, seed: int = 0) -> tuple[Floats, Floats]:
 
 
 def fitted(
-    rows: Floats, labels: Floats, *, rates: Mapping[str, Rate] = RATES, positions: npt.NDArray[np.int64] | None = None
+    rows: Floats,
+    labels: Floats,
+    *,
+    names: tuple[str, ...] = NAMES,
+    rates: Mapping[str, Rate] = RATES,
+    positions: npt.NDArray[np.int64] | None = None,
+    own_l2: float = 1.0,
 ) -> Smoothed:
     places = np.zeros(len(rows), np.int64) if positions is None else positions
-    settings = Settings(rates, ABSENT, 1.0, 1.0)
-    return smoothed.fit(NAMES, rows, labels=labels, positions=places, settings=settings)
+    settings = Settings(rates, ABSENT, 1.0, own_l2)
+    return smoothed.fit(names, rows, labels=labels, positions=places, settings=settings)
 
 
 def labelled(rows: Floats, chances: Floats) -> Floats:
@@ -103,8 +109,7 @@ def test_a_rare_head_leans_on_a_common_one_with_reasons_in_common() -> None:
     hits = (draws < np.column_stack([chances, rare])).astype(float)
 
     def likeness(labels: Floats) -> float:
-        places, settings = np.zeros(len(rows), np.int64), Settings(RATES, ABSENT, 1.0, 1_000.0)
-        model = smoothed.fit(names, wide, labels=labels, positions=places, settings=settings)
+        model = fitted(wide, labels, names=names, own_l2=1_000.0)
         return float(np.corrcoef(model.logits(wide)[:, -1], -np.log(chances / (1 - chances)))[0, 1])
 
     assert hits[:, 1].sum() < 150
