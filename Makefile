@@ -40,6 +40,7 @@ bench: $(VENV)/dev.stamp  ## run every benchmark and print its table
 check-quick: $(VENV)/dev.stamp  ## check the readiness of a small fraud home that is made for it
 	@folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
 	  $(BIN)/decalog train fraud --brief --world-days 150 --world-scale 0.15 --seed 0 --home "$$folder/home" && \
+	  cp .ci/slo.toml "$$folder/home" && \
 	  { $(BIN)/decalog check fraud --quick --home "$$folder/home" || [ $$? -eq 2 ]; }
 
 docs: $(VENV)/dev.stamp  ## run every code block of the docs
