@@ -7,7 +7,7 @@ those followed, popular ones, and much chance); then one policy ranks for `JUDGE
 what it is judged by: readers who are fed well come back, others do not. All policies of a seed begin with one history.
 
 Ours is the system as shipped: trained on the log of the history, then again every `RETRAINED` days on its own log, with
-the default policy but for what a click is worth (`OURS`), retrieval, exploration and delayed outcomes, decided by the
+a policy whose weights and stages were chosen for this world (`OURS`), retrieval, exploration and delayed outcomes, decided by the
 real service. None of it sees a truth.
 No deadline cuts anything short: what comes out does not depend on how busy the machine is.
 Single-stage is the same retrieval in the order of the towers' product alone; pure CTR the same funnel with a weight on
@@ -63,7 +63,22 @@ TRIVIAL = ("random", "newest", "popularity", "pure CTR", "single-stage")
 PATIENCE_MS = 60_000
 CHAMPION = msgspec.structs.replace(SYSTEM, models=SYSTEM.models[-1:], deadline_ms=PATIENCE_MS, found="")
 HEADS = tuple(signal.head for signal in SCHEMA.signals)
-CLICKS = FeedWeights(
+BARE = FeedWeights(
+    rerank="none",
+    author_decay_bp=10_000,
+    author_cap=100,
+    authors_apart=False,
+    out_of_network_bp=10_000,
+    foreign_bp=10_000,
+    repeat_author_bp=10_000,
+    repeat_topic_bp=10_000,
+    half_gain_age_s=3 * 86_400,
+)
+"""The default policy without what does readers of this world no good: the ranker knows what they tire of."""
+OURS = msgspec.structs.replace(BARE, click_per_1000_minor=-400, hide_per_1000_minor=-10_000)
+"""A glance costs a little and a stay makes up for it; for a log in which staying is reported, as here."""
+CLICKS = msgspec.structs.replace(
+    BARE,
     click_per_1000_minor=1_000,
     dwell_per_1000_minor=0,
     like_per_1000_minor=0,
@@ -72,24 +87,13 @@ CLICKS = FeedWeights(
     hide_per_1000_minor=0,
     report_per_1000_minor=0,
 )
-OURS = FeedWeights(click_per_1000_minor=-200)
-"""A glance costs a little and a stay makes up for it; for a log in which staying is reported, as here."""
 PLAIN = msgspec.structs.replace(
     CLICKS,
-    rerank="none",
-    out_of_network_bp=10_000,
     new_author_bp=10_000,
-    foreign_bp=10_000,
     half_gain_age_s=0,
-    repeat_post_bp=10_000,
-    repeat_author_bp=10_000,
-    repeat_topic_bp=10_000,
-    author_decay_bp=10_000,
     topic_decay_bp=10_000,
-    author_cap=100,
     topic_cap_bp=10_000,
     out_least_bp=0,
-    authors_apart=False,
     explore_bp=0,
 )
 

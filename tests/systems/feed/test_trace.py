@@ -143,6 +143,10 @@ def test_drawn_slots_come_out_as_they_were_logged() -> None:
     for number in range(20):
         asked = case(random_posts(2, 50), size=9, draw=lambda name, n=number: draw(b"x", f"d{n}", name=name))  # type: ignore[misc]  # binds n
         decision = logged(asked, policy)
+        made = policy.decide(asked).choice.slots[1].attributes
+        assert [*made.items()] == [*decision.choice.slots[1].attributes.items()], (
+            "a retry is answered by the log's order"
+        )
         assert [one.ref for one in explain(decision, policy) if one.slot == 1] == [decision.choice.slots[1].ref]
         assert "note" not in stages(decision.choice.slots[1].ref, decision, policy)
         told.add(stages(decision.choice.slots[1].ref, decision, policy)["slot"].split(";")[0])

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from decalog.decisions import Decision, Slot
 from decalog.events import Event, Record
 from decalog.outcomes import Outcome
-from decalog.systems.feed.catalogue import TOO_OLD_US, Catalogue
+from decalog.systems.feed.catalogue import Catalogue
 from decalog.systems.feed.popularity import Popularity
 from decalog.systems.feed.schema import ACTIONS, DWELL, SESSION
 
@@ -27,8 +27,7 @@ Ints = npt.NDArray[np.int64]
 RECENT = 50
 """How many of their last doings a reader is known by; an older one goes first."""
 SEEN = 2_000
-SEEN_US = TOO_OLD_US
-"""A post is not shown again as long as it may be shown at all and is among the reader's last `SEEN`."""
+"""What is among the last that a reader looked at is not shown again."""
 LOOKED = 2
 PAUSE_S = 900
 """Who asks for no more so long is taken to have looked at these first posts, and down to the last they acted on.
@@ -86,7 +85,6 @@ class Person(msgspec.Struct):
     profile: Profile = Profile()
     recent: list[Engagement] = []
     shown: array[int] = msgspec.field(default_factory=lambda: array("q"))
-    shown_s: array[int] = msgspec.field(default_factory=lambda: array("q"))
     slate: list[int] = []
     slate_s: int = 0
     looked: int = 0
@@ -96,20 +94,17 @@ class Person(msgspec.Struct):
 
     def seen(self, now_us: int) -> Ints:
         """Returns the handles of what was shown lately, but for what they will not have looked at."""
-        last = np.array(self.read(now_us), np.int64)
-        at_s = np.append(self.shown_s, np.full_like(last, self.slate_s))[-SEEN:]
-        return np.append(self.shown, last)[-SEEN:][at_s >= (now_us - SEEN_US) // _SECOND_US]
+        return np.append(self.shown, np.array(self.read(now_us), np.int64))[-SEEN:]
 
     def read(self, now_us: int) -> list[int]:
         """Returns the handles of the last slate as far as they are taken to have looked: all, until a pause."""
         return self.slate[: max(self.looked, LOOKED) if now_us // _SECOND_US > self.slate_s + PAUSE_S else None]
 
-    def keep(self, handles: Sequence[int], at_s: int) -> None:
+    def keep(self, handles: Sequence[int]) -> None:
         """Remembers what they looked at."""
         self.shown.extend(handles)
-        self.shown_s.extend([at_s] * len(handles))
         if len(self.shown) >= SEEN * 5 // 4:
-            del self.shown[:-SEEN], self.shown_s[:-SEEN]
+            del self.shown[:-SEEN]
 
 
 class People:
@@ -176,7 +171,7 @@ class People:
         rest, took_us = len(person.slate) - person.looked, request.event_time - person.until_us
         if 0 < took_us < rest * _SLOW_US:
             self._looks, self._looks_us = self._looks + rest, self._looks_us + took_us
-        person.keep(person.read(request.event_time), person.slate_s)
+        person.keep(person.read(request.event_time))
         handles = [self._catalogue.handle(slot.ref) for slot in _shown(decision)]
         person.slate = [handle for handle in handles if handle >= 0]
         person.slate_s, person.looked, person.until_us = request.event_time // _SECOND_US, 0, request.event_time
@@ -189,7 +184,7 @@ class People:
             person.looked = max(person.looked, person.slate.index(handle) + 1)
             person.until_us = max(person.until_us, at_us)
         elif handle >= 0:
-            person.keep([handle], at_us // _SECOND_US)
+            person.keep([handle])
 
     def _answered(self, record: Record, outcome: Outcome) -> None:
         token, region = self._requests.get(outcome.target, (self._said.get(record.root, 0), ""))

@@ -50,15 +50,15 @@ def propensity(place: int, *, size: int, explore_bp: int) -> float:
 
 
 def logged(pool: Sequence[int], *, place: int, explore_bp: int) -> Attributes:
-    """Returns the attributes of a randomised slot.
+    """Returns the attributes of a randomised slot; by name, as the log has them, so that a retry has the same bytes.
 
     Args:
         pool: places among the decision's candidates, the greedy choice first.
         place: in the pool, of the post that the slot has.
         explore_bp: ε in hundredths of a percent.
     """
-    attributes: Attributes = {"pool": " ".join(map(str, pool)), "explore_bp": explore_bp}
-    return attributes | {"explored": True} if place else attributes
+    explored: Attributes = {"explored": True} if place else {}
+    return {"explore_bp": explore_bp, **explored, "pool": " ".join(map(str, pool))}
 
 
 def pool(attributes: Attributes) -> tuple[int, ...]:
