@@ -7,8 +7,8 @@ those followed, popular ones, and much chance); then one policy ranks for `JUDGE
 what it is judged by: readers who are fed well come back, others do not. All policies of a seed begin with one history.
 
 Ours is the system as shipped: trained on the log of the history, then again every `RETRAINED` days on its own log, with
-a policy whose weights and stages were chosen for this world (`OURS`), retrieval, exploration and delayed outcomes, decided by the
-real service. None of it sees a truth.
+retrieval, exploration and delayed outcomes, decided by the real service, and a policy whose weights and stages were
+chosen for this world (`OURS`). None of it sees a truth.
 No deadline cuts anything short: what comes out does not depend on how busy the machine is.
 Single-stage is the same retrieval in the order of the towers' product alone; pure CTR the same funnel with a weight on
 clicks alone: it is what optimises engagement. Random, newest and popularity are rules of the world. The best of these
