@@ -34,6 +34,22 @@ def test_an_accelerated_clock_runs_its_speed(monkeypatch: pytest.MonkeyPatch) ->
     assert clock.now_us() == 1_000 + 2_000 * 60
 
 
+def test_a_led_clock_stands_where_it_was_told_and_goes_on_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 5_000_000
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now)
+    clock = AcceleratedClock(1_000, speed=60.0)
+    clock.run_until(1_500)
+    now += 2_000_000
+    assert clock.now_us() == 1_500
+    clock.run_until(10_000)
+    assert clock.now_us() == 1_500
+    now += 100_000
+    assert clock.now_us() == 1_500 + 100 * 60
+    clock.run_until(0)  # a time that is over: it stands, and does not go back
+    now += 1_000_000
+    assert clock.now_us() == 1_500 + 100 * 60
+
+
 @pytest.mark.parametrize("speed", [0, -1.0, float("nan")])
 def test_a_clock_that_stands_or_runs_back_is_refused(speed: float) -> None:
     with pytest.raises(ConfigError, match=r"clock speed: .*Expected a number above 0"):

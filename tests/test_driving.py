@@ -101,6 +101,17 @@ def test_what_could_not_be_sent_in_time_is_sent_next_time() -> None:
     assert server.sent[first][1] == waiting[0].body
 
 
+def test_the_servers_clock_is_held_until_everything_was_sent() -> None:
+    world, held = world_of(SYSTEM, SEED, scale=1.0), list[tuple[int, int]]()
+    driver, server = driver_of(world, allow)
+    driver._hold = lambda until_us: held.append((until_us - server.now_us, len(driver._waiting)))
+    for _ in range(20):
+        driver.run(5.0)
+    assert 1 < len(held) < 20 * 5.0 / 0.01
+    assert set(held) == {(10 * MINUTE, 0)}
+    assert driver.speed > 0
+
+
 def test_the_world_hears_what_was_decided_and_the_line_counts_it() -> None:
     world = World(SEED, WorldParams(customers=100, merchants=60, payments_day=200.0, background_hazard=0.05))
     frauds: dict[str, int] = {}

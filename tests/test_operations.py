@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import subprocess
 import sys
 import time
@@ -458,7 +459,7 @@ def test_a_start_that_is_no_time_is_refused(start: str) -> None:
         operations.clock_of(start, 1.0)
     assert str(caught.value) == (
         f"--clock-start: {start!r}. Expected an RFC 3339 time with an offset, such as 2026-03-01T12:00:00Z. "
-        "Add the offset, or leave it out to use the machine's clock."
+        "Add the offset."
     )
 
 
@@ -466,3 +467,25 @@ def test_a_start_that_is_no_time_is_refused(start: str) -> None:
 def test_a_clock_that_stands_still_is_refused(speed: float) -> None:
     with pytest.raises(ConfigError, match=r"clock speed: .* Expected a number above 0\. Use 1 for real time\."):
         operations.clock_of("2026-03-01T00:00:00Z", speed)
+
+
+def test_a_led_clock_runs_as_far_as_its_lines_say_and_a_line_that_is_no_time_is_told() -> None:
+    start_us, lines, said = 1_772_323_200_000_000, queue.SimpleQueue[bytes](), queue.SimpleQueue[str]()
+    clock = operations.clock_of("2026-03-01T00:00:00Z", 3.6e6)
+    operations.lead(clock, iter(lines.get, b""), say=said.put)
+    stood = clock.now_us()
+    assert start_us <= stood == clock.now_us()
+    for line in (b"2026-03-01T02:00:00Z\n", b"later\n"):
+        lines.put(line)
+    refused = said.get(timeout=30)  # the line before is taken by then
+    assert refused == (
+        "--clock-led: 'later'. Expected an RFC 3339 time with an offset, such as 2026-03-01T12:00:00Z. Add the offset."
+    )
+    until_us = start_us + 2 * 3_600_000_000
+    assert any(clock.now_us() == until_us for _ in range(10_000_000))
+    lines.put(b"")
+
+
+def test_the_machines_clock_is_not_led() -> None:
+    with pytest.raises(ConfigError, match=r"--clock-led: the machine's clock\. Expected an accelerated clock\."):
+        operations.lead(SystemClock(), (), say=print)

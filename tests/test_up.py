@@ -21,6 +21,7 @@ import pytest
 from tests.homes import SCALE, SEED, fill_home, records
 
 from decalog import up
+from decalog.clock import HOUR, rfc3339
 from decalog.control_room.knobs import Driven, tell
 from decalog.data import fetch
 from decalog.decisions import decode_decision
@@ -86,7 +87,7 @@ def test_it_goes_on_with_its_log_serves_and_drives_and_says_that_the_real_set_is
     assert "real   pip: no network. Expected the package. Connect. Going on with the world alone." in said
     assert f"world  {root / 'fraud'} holds a log already: going on with it" in said
     assert re.search(r"serve  fraud: model [0-9a-f]{12}, live", said)
-    assert re.search(r"live   http://127\.0\.0\.1:\d+/openapi\.json; the clock runs 7200 times as fast", said)
+    assert re.search(r"live   http://127\.0\.0\.1:\d+/openapi\.json; the clock runs up to 7200 times as fast", said)
     assert re.search(r"live   \S+Z  \d+ decisions  .*p99 \d+\.\d ms", said)
     assert "`decalog replay fraud --all --home" in said.splitlines()[-1]
     made = [decode_decision(record.body) for record in records(Home(root / "fraud"), "decision")]
@@ -208,13 +209,16 @@ def test_a_real_set_that_was_trained_on_before_is_left_alone(
 
 
 def process_that_says(text: str, code: int) -> Any:
-    return SimpleNamespace(stdout=io.StringIO(text), wait=lambda timeout=None: code, terminate=lambda: None)
+    pipes = {"stdin": io.StringIO(), "stdout": io.StringIO(text)}
+    return SimpleNamespace(**pipes, wait=lambda timeout=None: code, terminate=lambda: None)
 
 
 def test_a_training_that_fails_ends_it_with_its_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(up, "_decalog", lambda *words, home: process_that_says("decalog: too few frauds\n", 2))
+    monkeypatch.setattr(
+        up, "_decalog", lambda *words, home, stdin=None: process_that_says("decalog: too few frauds\n", 2)
+    )
     handler = signal.getsignal(signal.SIGTERM)
     assert bring_up(plan(tmp_path)) == 1
     assert "world  decalog: too few frauds" in capsys.readouterr().out
@@ -225,7 +229,7 @@ def test_a_server_that_cannot_start_is_said_with_its_own_words(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = "decalog: 0.lock: a log that another process writes\n"
-    monkeypatch.setattr(up, "_decalog", lambda *words, home: process_that_says(said, 74))
+    monkeypatch.setattr(up, "_decalog", lambda *words, home, stdin=None: process_that_says(said, 74))
     with pytest.raises(LogUnavailableError) as caught:
         bring_up(plan(root))
     assert str(caught.value) == (
@@ -240,7 +244,7 @@ def test_what_an_interrupted_start_left_is_moved_aside_not_used(
 ) -> None:
     left = tmp_path / "fraud"
     Home(left).writer().close()
-    monkeypatch.setattr(up, "_decalog", lambda *words, home: process_that_says("no training here\n", 1))
+    monkeypatch.setattr(up, "_decalog", lambda *words, home, stdin=None: process_that_says("no training here\n", 1))
     assert up.bring_up(plan(tmp_path)) == 1
     assert not left.exists()
     (aside,) = tmp_path.glob("fraud-interrupted-*")
@@ -284,6 +288,13 @@ def test_a_server_that_was_killed_comes_back_where_it_was(root: Path) -> None:
         assert server.is_running
         assert server.address == first
         assert httpx.get(f"{first}/healthz", timeout=PATIENCE_S).status_code == 200
+
+        def now() -> str:
+            return str(httpx.get(f"{first}/readyz", timeout=PATIENCE_S).json()["now"])
+
+        assert rfc3339(known) <= now() == now() < rfc3339(known + HOUR)  # led: it stands until it is told to go on
+        server.hold(known + HOUR)
+        assert any(now() == rfc3339(known + HOUR) for _ in range(10_000))
     finally:
         assert server.stop() == 0
 

@@ -176,6 +176,9 @@ def serve(
     private_webhooks: Annotated[bool, typer.Option(help="Let webhooks go to addresses of a private network.")] = False,
     clock_start: Annotated[str | None, typer.Option(help="Start an accelerated clock at this RFC 3339 time.")] = None,
     clock_speed: Annotated[float, typer.Option(help="Simulated seconds a second, with --clock-start.")] = 1.0,
+    clock_led: Annotated[
+        bool, typer.Option(help="With --clock-start: run no further than the RFC 3339 times on standard input.")
+    ] = False,
     memory_gib: Annotated[
         float | None, typer.Option(help="Memory that the views may count on; without it, what the machine has.")
     ] = None,
@@ -191,6 +194,9 @@ def serve(
     settings = HttpSettings(host=host, port=port, tokens=auth, private_webhooks=private_webhooks)
     settings.check()
     clock = operations.clock_of(clock_start, clock_speed)
+    if clock_led:
+        # Unbuffered: a thread that waits within a buffer's lock would hang the end of the process.
+        operations.lead(clock, open(0, "rb", buffering=0, closefd=False), say=say)  # noqa: SIM115 - as long as it runs
     plain = Setup(shadow=shadow, allowed=tuple(allow_model or ()), state=state)
     setups = {name: _setup(name, plain, policy=policy, rates=rates) for name in systems}
     place = Home(home)

@@ -19,6 +19,7 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
 _UNITS = {"us": 1, "ms": 1_000, "s": SECOND, "m": MINUTE, "h": HOUR, "d": DAY}
+_NEVER = 2**63 - 1
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -76,12 +77,17 @@ class AcceleratedClock:
                 where="clock speed", given=f"{speed}", expected="a number above 0", fix="Use 1 for real time."
             )
         self.speed = speed
-        self._start_us = start_us
-        self._zero_ns = time.monotonic_ns()
+        self._leg = start_us, time.monotonic_ns(), _NEVER
 
     def now_us(self) -> int:
         """See `Clock.now_us`."""
-        return self._start_us + int((time.monotonic_ns() - self._zero_ns) * self.speed / 1_000)
+        start_us, zero_ns, until_us = self._leg
+        return min(until_us, start_us + int((time.monotonic_ns() - zero_ns) * self.speed / 1_000))
+
+    def run_until(self, until_us: int) -> None:
+        """Lets the clock go on, and stand from `until_us` on; it never goes back, nor catches up while it stood."""
+        now_us = self.now_us()
+        self._leg = now_us, time.monotonic_ns(), max(now_us, until_us)
 
 
 def duration_us(text: str) -> int:

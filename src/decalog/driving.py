@@ -23,6 +23,10 @@ _TIMEOUT_S = 30
 _OK = 200
 _REFUSED = 422
 _PAUSE_S = 0.02
+BEHIND_US = MINUTE
+"""How far a world is kept behind the server's clock: a request must never come from the server's future."""
+_AHEAD_US = 10 * MINUTE
+"""How far a server's clock runs ahead of what was sent, at most; far less than features forgive a late request."""
 
 
 def remind(world: World, records: Iterable[Record], *, system: str) -> None:
@@ -54,10 +58,11 @@ class Driver:
     Worlds also send outcomes that have to be refused, as clients do: those are counted. A request is never refused.
 
     Args:
-        world: already advanced to the server's present.
+        world: already advanced, to `BEHIND_US` before the server's present at most.
         address: of the server, `http://127.0.0.1:8000`.
         system: name of the system.
         shaped: makes what is sent of the world's messages, which may then be refused as well.
+        hold: tells the server's clock how far it may run, µs, so that on a busy machine it waits for what is sent.
     """
 
     def __init__(
@@ -67,21 +72,29 @@ class Driver:
         system: str,
         *,
         shaped: Callable[[Iterable[Message]], Iterable[Message]] | None = None,
+        hold: Callable[[int], None] | None = None,
     ) -> None:
         self._world = world
         self._system = system
         self._shaped = shaped
+        self._hold = hold
         self.connect(address)
         self._actions: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
         self._slow_ms: list[float] = []
         self._now_us = 0
+        self._speed = 0.0
         self._waiting: deque[Message] = deque()
 
     @property
     def now_us(self) -> int:
         """The server's time when it last said so, µs."""
         return self._now_us
+
+    @property
+    def speed(self) -> float:
+        """Seconds of the server's time a second, of the last run; 0 before the first."""
+        return self._speed
 
     def connect(self, address: str) -> None:
         """Sends what follows to a server at another address."""
@@ -90,16 +103,20 @@ class Driver:
 
     def run(self, seconds: float) -> None:
         """Sends what the server's clock has reached, for about so many seconds of real time."""
-        end = time.monotonic() + seconds
+        started = time.monotonic()
+        end, from_us = started + seconds, self._now_us
         self._slow_ms.clear()
         while time.monotonic() < end:
             self._now_us = time_us(self._call("GET", "/readyz")[1]["now"])
-            # A minute behind: a request must never come from the server's future.
-            came = self._world.advance(max(self._world.start_us, self._now_us - MINUTE))
+            from_us = from_us or self._now_us
+            if self._hold is not None and not self._waiting:
+                self._hold(self._now_us + _AHEAD_US)
+            came = self._world.advance(max(self._world.start_us, self._now_us - BEHIND_US))
             self._waiting.extend(came if self._shaped is None else self._shaped(came))
             while self._waiting and time.monotonic() < end:
                 self._send(self._waiting.popleft())
             time.sleep(_PAUSE_S)
+        self._speed = (self._now_us - from_us) / SECOND / (time.monotonic() - started)
 
     def close(self) -> None:
         """Releases the connection."""

@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
 from decalog.changeover import Follower
-from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock
+from decalog.clock import AcceleratedClock, Clock, ManualClock, SystemClock, time_us
 from decalog.deployment import Deployment, Setup, admission, replay_aside
 from decalog.errors import ConfigError, LogUnavailableError
 from decalog.feature_catalog import Catalog, catalog, measure
@@ -538,20 +539,45 @@ def clock_of(start: str | None, speed: float) -> Clock:
     Raises:
         ConfigError: the start is no such time, or the speed is not above 0.
     """
-    from decalog.clock import time_us
+    return SystemClock() if start is None else AcceleratedClock(_time("--clock-start", start), speed)
 
-    if start is None:
-        return SystemClock()
+
+def lead(clock: Clock, lines: Iterable[bytes], *, say: Say) -> None:
+    """Lets an accelerated clock run no further than told; it stands until the first line. A thread reads on.
+
+    Args:
+        clock: that somebody else paces, so that a simulated day lasts as long as its traffic takes.
+        lines: each an RFC 3339 time.
+        say: told of a line that is none, after which the clock stands where it was to stand.
+
+    Raises:
+        ConfigError: the clock is the machine's.
+    """
+    if not isinstance(clock, AcceleratedClock):
+        expected, fix = "an accelerated clock", "Give --clock-start as well: the time of the machine cannot be held."
+        raise ConfigError(where="--clock-led", given="the machine's clock", expected=expected, fix=fix)
+    clock.run_until(clock.now_us())
+    Thread(target=_lead, args=(clock, lines, say), daemon=True).start()
+
+
+def _lead(clock: AcceleratedClock, lines: Iterable[bytes], say: Say) -> None:
+    for line in lines:
+        try:
+            clock.run_until(_time("--clock-led", line.decode(errors="replace").strip()))
+        except ConfigError as error:
+            say(str(error))
+
+
+def _time(where: str, text: str) -> int:
     try:
-        start_us = time_us(start)
+        return time_us(text)
     except (ValueError, OverflowError):
         raise ConfigError(
-            where="--clock-start",
-            given=repr(start),
+            where=where,
+            given=repr(text),
             expected="an RFC 3339 time with an offset, such as 2026-03-01T12:00:00Z",
-            fix="Add the offset, or leave it out to use the machine's clock.",
+            fix="Add the offset.",
         ) from None
-    return AcceleratedClock(start_us, speed)
 
 
 def _train(

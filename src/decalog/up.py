@@ -14,7 +14,7 @@ import threading
 import time
 import webbrowser
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -25,7 +25,7 @@ import msgspec
 from decalog.clock import rfc3339
 from decalog.control_room.knobs import driven
 from decalog.control_room.mischief import Mischief
-from decalog.driving import Driver, remind
+from decalog.driving import BEHIND_US, Driver, remind
 from decalog.errors import DecalogError, LogUnavailableError
 from decalog.home import Home
 from decalog.registry import Registry
@@ -218,9 +218,9 @@ def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
     beside: list[Others | Beside] = []
     server = Server(plan, home, screen)
     try:
-        server.start(start_us)
+        server.start(start_us + BEHIND_US)
         screen.say(
-            "live", f"{server.address}/openapi.json; the clock runs {plan.speed:g} times as fast; Ctrl-C ends it"
+            "live", f"{server.address}/openapi.json; the clock runs up to {plan.speed:g} times as fast; Ctrl-C ends it"
         )
 
         def restart() -> None:
@@ -229,13 +229,13 @@ def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
             driver.connect(server.address)
 
         mischief = Mischief(home, system.schema, world, restart=restart)
-        driver = Driver(world, server.address, name, shaped=mischief.shaped)
+        driver = Driver(world, server.address, name, shaped=mischief.shaped, hold=server.hold)
         if plan.others:
             beside = [Beside(plan, screen), Others(plan, screen)]
         end = time.monotonic() + plan.seconds if plan.seconds else float("inf")
         with closing(driver):
             while time.monotonic() < end and server.is_running:
-                mischief.turn(url=server.address, speed=plan.speed, line=driver.line())
+                mischief.turn(url=server.address, speed=driver.speed or plan.speed, line=driver.line())
                 driver.run(min(_EVERY_S, max(0.0, end - time.monotonic())))
                 screen.say("live", driver.line())
     except KeyboardInterrupt:
@@ -268,23 +268,36 @@ class Server:
             LogUnavailableError: it ended before it listened.
         """
         port = urlsplit(self.address).port if self.address else self._plan.port
-        clock = ("--clock-start", rfc3339(at_us), "--clock-speed", str(self._plan.speed))
+        clock = ("--clock-start", rfc3339(at_us), "--clock-speed", str(self._plan.speed), "--clock-led")
         words = ("serve", self._plan.system, "--port", str(port), "--no-auth", *clock)
-        self._process = _decalog(*words, home=self._home.root)
+        self._process = _decalog(*words, home=self._home.root, stdin=subprocess.PIPE)
         self.address = _await_listening(self._process, self._screen)
+
+    def hold(self, until_us: int) -> None:
+        """Lets its clock run until then, µs; a server that has ended is not told."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.write(f"{rfc3339(until_us)}\n")
+                self._process.stdin.flush()
 
     def kill(self) -> None:
         """Ends it at once, as a crash does."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._wait()
 
     def stop(self) -> int:
         """Ends it and returns its exit code."""
         if self._process is None:
             return 1
         self._process.terminate()
-        return self._process.wait(timeout=30)
+        return self._wait()
+
+    def _wait(self) -> int:
+        assert self._process is not None and self._process.stdin is not None  # noqa: S101, PT018 - started with a pipe
+        code = self._process.wait(timeout=30)
+        self._process.stdin.close()
+        return code
 
 
 class Beside:
@@ -367,6 +380,8 @@ def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
         process.wait(timeout=60)
 
 
-def _decalog(*words: str, home: Path) -> subprocess.Popen[str]:
+def _decalog(*words: str, home: Path, stdin: int | None = None) -> subprocess.Popen[str]:
     command: Sequence[str] = (sys.executable, "-m", "decalog", *words, "--home", str(home))
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603 - our own
+    return subprocess.Popen(  # noqa: S603 - our own
+        command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
