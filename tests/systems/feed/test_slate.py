@@ -168,6 +168,17 @@ def test_caps_hold_whatever_is_asked(asked: Asked) -> None:
 
 
 @given(CAPS)
+def test_bounds_of_scores_lead_to_the_slate_that_all_scores_lead_to(asked: Asked) -> None:
+    (facts, worth, knobs), found = capped(asked)  # with every score worked out, as they are told
+    lazily = filled(facts, worth, knobs=knobs, draws={slot: asked.draw for slot in (1, 4) if slot < asked.slots})
+    assert (lazily.picks, lazily.pools) == (found.picks, found.pools)
+    for slot, pick in enumerate(found.picks):
+        scores, barriers = found.told[:, slot]
+        rivals = np.flatnonzero(barriers == barriers[pick])
+        assert slot in found.pools or pick == rivals[scores[rivals].argmax()]
+
+
+@given(CAPS)
 def test_a_slate_ends_early_only_where_no_post_may_follow(asked: Asked) -> None:
     (_, _, knobs), found = capped(asked)
     if len(found.picks) < knobs[kernel.SLOTS]:

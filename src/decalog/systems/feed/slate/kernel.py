@@ -8,8 +8,10 @@ The score of post i, with r its value in units of the spread of all values:
 
 d²_i is what the posts above leave of post i: det S(above + i) = det S(above) · d²_i. It is kept by one step of an
 incremental Cholesky factor a slot (Chen, Zhang and Zhou, "Fast greedy MAP inference for determinantal point process",
-NeurIPS 2018, algorithm 1), so 500 posts and 50 slots cost 500 · 50² / 2 multiplications. With the kernel
-L = diag(q) S diag(q) and q = exp(θ r / (2 (1 − θ))) it is their greedy search for the likeliest slate.
+NeurIPS 2018, algorithm 1). With the kernel L = diag(q) S diag(q) and q = exp(θ r / (2 (1 − θ))) it is their greedy search
+for the likeliest slate. What the posts above take from a post only grows, so the score that it had with fewer above is a
+bound: a post is caught up with when its bound is the greatest (Minoux, "Accelerated greedy algorithms for maximizing
+submodular set functions", 1978), and of 500 posts most never are.
 
     S_ij = sketch · (1 − 2 · hamming / 64) + author · [same author] + topic · [same topic] + own · [i = j]
 
@@ -54,13 +56,26 @@ PICK, POOLED, POOL = 0, 1, 2
 FREE, BESIDE, TOO_FEW_OUTSIDE, TOO_EARLY, OVER_AUTHOR, OVER_TOPIC, OVER_OUTSIDE, GONE = 0, 1, 2, 3, 4, 5, 6, 7
 # Planes of what is told of each slot and post.
 SCORE, BARRIER = 0, 1
-# Rows of what the posts above leave of a post: d², and its greatest likeness to one of them.
-_LEFT, _NEAREST = 0, 1
+# Rows of what the posts above leave of a post, as far as it was caught up: d², its logarithm, its greatest likeness to
+# one of them; and how many of them that is.
+_LEFT, _LOG, _NEAREST, _REACHED, _STATE = 0, 1, 2, 3, 4
 
 _LEAST = 1e-12
 """Of d², where rounding would leave less."""
 
 _inner = compiled(None)
+
+
+class _Below(NamedTuple):
+    """What a slot is filled from: of the posts above their places, of all posts what is known, and what is worked out."""
+
+    picks: Int64s
+    facts: Int64s
+    knobs: Float64s
+    relevances: Float64s
+    scores: Float64s
+    factor: Float64s  # one row a post, of it the first columns: what each post above explains
+    state: Float64s
 
 
 @_inner
@@ -73,20 +88,17 @@ def _ones(word: int) -> int:
 
 
 @_inner
-def _likenesses(facts: Int64s, knobs: Float64s, to: int, row: Float64s) -> None:
-    """Writes S_ij of every post to one."""
-    author, topic = facts[AUTHOR, to], facts[TOPIC, to]
-    for i in range(len(row)):
-        same_author, same_topic = facts[AUTHOR, i] == author, facts[TOPIC, i] == topic
-        row[i] = knobs[LIKE_AUTHOR] * same_author + knobs[LIKE_TOPIC] * same_topic
+def _likeness(facts: Int64s, knobs: Float64s, one: int, to: int) -> float:
+    """Returns S_ij of two posts."""
+    same_author, same_topic = facts[AUTHOR, one] == facts[AUTHOR, to], facts[TOPIC, one] == facts[TOPIC, to]
+    like = knobs[LIKE_AUTHOR] * same_author + knobs[LIKE_TOPIC] * same_topic
     if facts[SKETCHED, to] == 1:
-        for i in range(len(row)):
-            differ = facts[SKETCH, i] ^ facts[SKETCH, to]
-            hamming = _ones(differ & 0xFFFFFFFF) + _ones((differ >> 32) & 0xFFFFFFFF)
-            row[i] += knobs[LIKE_SKETCH] * (1.0 - hamming / 32.0) * facts[SKETCHED, i]
-    else:
-        row[to] += knobs[LIKE_SKETCH]
-    row[to] += knobs[LIKE_OWN]
+        differ = facts[SKETCH, one] ^ facts[SKETCH, to]
+        hamming = _ones(differ & 0xFFFFFFFF) + _ones((differ >> 32) & 0xFFFFFFFF)
+        like += knobs[LIKE_SKETCH] * (1.0 - hamming / 32.0) * facts[SKETCHED, one]
+    elif one == to:
+        like += knobs[LIKE_SKETCH]
+    return float(like + knobs[LIKE_OWN] * (one == to))
 
 
 @_inner
@@ -119,23 +131,46 @@ def _barriers(facts: Int64s, knobs: Float64s, counts: Int64s, slot: int, last: i
 
 
 @_inner
-def _scores(facts: Int64s, worth: Float64s, knobs: Float64s, counts: Int64s, left: Float64s, scores: Float64s) -> None:
-    """Writes the score of every post, given what the posts above leave of it."""
-    theta, rerank, most = knobs[THETA], knobs[RERANK], int(knobs[SLOTS])
-    fades = _fades(knobs, most)
-    for i in range(len(scores)):
-        fade = fades[AUTHOR, counts[AUTHOR, facts[AUTHOR, i]]] * fades[TOPIC, counts[TOPIC, facts[TOPIC, i]]]
-        relevance = worth[GAIN, i] * fade - worth[HARM, i]
-        if rerank == DPP:
-            scores[i] = theta * relevance + (1.0 - theta) * math.log(left[_LEFT, i])
-        elif rerank == MMR:
-            scores[i] = theta * relevance - (1.0 - theta) * left[_NEAREST, i]
-        else:
-            scores[i] = relevance
+def _score(below: _Below, post: int) -> float:
+    """Returns the score of a post, given what the posts above leave of it as far as it was caught up: else a bound."""
+    relevance, theta, state = below.relevances[post], below.knobs[THETA], below.state
+    if below.knobs[RERANK] == DPP:
+        return float(theta * relevance + (1.0 - theta) * state[_LOG, post])
+    if below.knobs[RERANK] == MMR:
+        return float(theta * relevance - (1.0 - theta) * state[_NEAREST, post])
+    return float(relevance)
 
 
 @_inner
-def _best(scores: Float64s, barriers: Int64s, least: int, most: int) -> int:
+def _bounds(below: _Below, worth: Float64s, fades: Float64s, counts: Int64s) -> None:
+    """Writes what every post is worth below the posts above, and a bound of its score."""
+    author, topic = below.facts[AUTHOR], below.facts[TOPIC]
+    for i in range(len(below.scores)):
+        fade = fades[AUTHOR, counts[AUTHOR, author[i]]] * fades[TOPIC, counts[TOPIC, topic[i]]]
+        below.relevances[i] = worth[GAIN, i] * fade - worth[HARM, i]
+        below.scores[i] = _score(below, i)
+
+
+@_inner
+def _catch_up(below: _Below, post: int) -> None:
+    """Takes from d² of a post what those picked above explain of it and was not taken off yet; writes its score."""
+    knobs, factor, state = below.knobs, below.factor, below.state
+    left = state[_LEFT, post]
+    for slot in range(int(state[_REACHED, post]), len(below.picks)):
+        pick = below.picks[slot]
+        share = _likeness(below.facts, knobs, post, pick)
+        state[_NEAREST, post] = max(state[_NEAREST, post], share)
+        for above in range(slot):
+            share -= factor[post, above] * factor[pick, above]
+        # Who was picked is not caught up with any more: that is what was left of it then.
+        factor[post, slot] = share / math.sqrt(state[_LEFT, pick])
+        left = max(left - factor[post, slot] * factor[post, slot], _LEAST)
+    state[_LEFT, post], state[_LOG, post], state[_REACHED, post] = left, math.log(left), len(below.picks)
+    below.scores[post] = _score(below, post)
+
+
+@_inner
+def _greatest(scores: Float64s, barriers: Int64s, least: int, most: int) -> int:
     """Returns the post of the greatest score whose barrier is in a range, the first among equals; −1 where none is."""
     best = -1
     for i in range(len(scores)):
@@ -145,15 +180,25 @@ def _best(scores: Float64s, barriers: Int64s, least: int, most: int) -> int:
 
 
 @_inner
-def _pool(scores: Float64s, barriers: Int64s, fresh: Int64s, knobs: Float64s, filled: Int64s) -> None:
+def _best(below: _Below, barriers: Int64s, least: int, most: int) -> int:
+    """Does `_greatest` for the scores, of which only bounds are known, and works out no more than it takes."""
+    best = _greatest(below.scores, barriers, least, most)
+    while best >= 0 and below.state[_REACHED, best] < len(below.picks) and below.knobs[RERANK] != NONE:
+        _catch_up(below, best)
+        best = _greatest(below.scores, barriers, least, most)
+    return best
+
+
+@_inner
+def _pool(below: _Below, barriers: Int64s, filled: Int64s) -> None:
     """Writes the pool of a slot: its best, the next best, then the best fresh ones. Uses up `barriers`."""
     size = 0
-    for most, is_fresh in ((knobs[POOL_BEST], False), (knobs[POOL_FRESH], True)):
-        for i in range(len(scores)):
-            if is_fresh and fresh[i] == 0:
+    for most, is_fresh in ((below.knobs[POOL_BEST], False), (below.knobs[POOL_FRESH], True)):
+        for i in range(len(barriers)):
+            if is_fresh and below.facts[FRESH, i] == 0:
                 barriers[i] = GONE
         for _ in range(int(most)):
-            best = _best(scores, barriers, FREE, FREE)
+            best = _best(below, barriers, FREE, FREE)
             if best < 0:
                 break
             barriers[best] = GONE
@@ -163,29 +208,10 @@ def _pool(scores: Float64s, barriers: Int64s, fresh: Int64s, knobs: Float64s, fi
 
 
 @_inner
-def _update(facts: Int64s, knobs: Float64s, factor: Float64s, left: Float64s, slot: int, pick: int) -> None:
-    """Takes from d² of every post what the one picked for a slot explains of it; `factor` has one row a slot."""
-    row = factor[slot]
-    _likenesses(facts, knobs, pick, row)
-    for i in range(row.shape[0]):
-        left[_NEAREST, i] = max(left[_NEAREST, i], row[i])
-    if knobs[RERANK] != DPP:
-        return
-    for above in range(slot):
-        share = factor[above, pick]
-        for i in range(row.shape[0]):
-            row[i] -= factor[above, i] * share
-    root = math.sqrt(left[_LEFT, pick])
-    for i in range(row.shape[0]):
-        row[i] /= root
-        left[_LEFT, i] = max(left[_LEFT, i] - row[i] * row[i], _LEAST)
-
-
-@_inner
-def _choice(scores: Float64s, barriers: Int64s) -> int:
+def _choice(below: _Below, barriers: Int64s) -> int:
     """Returns the post that a slot takes if nothing is drawn, or −1."""
-    pick = _best(scores, barriers, FREE, FREE)
-    return pick if pick >= 0 else _best(scores, barriers, BESIDE, TOO_FEW_OUTSIDE)
+    pick = _best(below, barriers, FREE, FREE)
+    return pick if pick >= 0 else _best(below, barriers, BESIDE, TOO_FEW_OUTSIDE)
 
 
 @_inner
@@ -194,6 +220,15 @@ def _spare(worth: Float64s, barriers: Int64s, pick: int) -> None:
     for i in range(len(barriers)):
         if i != pick and worth[GAIN, i] < worth[HARM, i]:
             barriers[i] = GONE
+
+
+@_inner
+def _tell(below: _Below, barriers: Int64s, told: Float64s) -> None:
+    """Writes score and barrier of every post; the score of one that is gone is the bound that it had."""
+    for post in range(len(barriers)):
+        if barriers[post] != GONE:
+            _catch_up(below, post)
+    told[SCORE], told[BARRIER] = below.scores, barriers
 
 
 @compiled(
@@ -212,22 +247,23 @@ def _fill(facts: Int64s, worth: Float64s, knobs: Float64s, draws: Float64s, slot
     """
     posts, size = facts.shape[1], slots.shape[0]
     counts = np.zeros((3, max(posts, 2)), np.int64)
-    scores, gone = np.zeros(posts), facts[VOID] * GONE
-    factor, left = np.zeros((size, posts)), np.zeros((2, posts))
-    left[_LEFT] = 1.0
-    last = -1
+    scores, relevances, gone = np.zeros(posts), np.zeros(posts), facts[VOID] * GONE
+    factor, state = np.empty((posts, size)), np.zeros((_STATE, posts))
+    state[_LEFT] = 1.0
+    fades, last = _fades(knobs, size), -1
     for slot in range(size):
-        _scores(facts, worth, knobs, counts, left, scores)
+        below = _Below(slots[:slot, PICK], facts, knobs, relevances, scores, factor, state)
+        _bounds(below, worth, fades, counts)
         barriers = gone.copy()
         _barriers(facts, knobs, counts, slot, last, barriers)
         if told.shape[1] > 0:
-            told[SCORE, slot], told[BARRIER, slot] = scores, barriers
-        last = _choice(scores, barriers)
+            _tell(below, barriers, told[:, slot])
+        last = _choice(below, barriers)
         if last < 0:
             return
         if draws[slot] >= 0.0 and barriers[last] == FREE:
             _spare(worth, barriers, last)
-            _pool(scores, barriers, facts[FRESH], knobs, slots[slot])
+            _pool(below, barriers, slots[slot])
             if draws[slot] < knobs[EXPLORE]:
                 place = int(draws[slot] / knobs[EXPLORE] * slots[slot, POOLED])
                 last = slots[slot, POOL + min(place, slots[slot, POOLED] - 1)]
@@ -235,7 +271,6 @@ def _fill(facts: Int64s, worth: Float64s, knobs: Float64s, draws: Float64s, slot
         gone[last] = GONE
         for row in (AUTHOR, TOPIC, OUTSIDE):
             counts[row, facts[row, last]] += 1
-        _update(facts, knobs, factor, left, slot, last)
 
 
 class Filled(NamedTuple):
