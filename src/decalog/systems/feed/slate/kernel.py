@@ -8,10 +8,10 @@ The score of post i, with r its value in units of the spread of all values:
 
 d²_i is what the posts above leave of post i: det S(above + i) = det S(above) · d²_i. It is kept by one step of an
 incremental Cholesky factor a slot (Chen, Zhang and Zhou, "Fast greedy MAP inference for determinantal point process",
-NeurIPS 2018, algorithm 1). With the kernel L = diag(q) S diag(q) and q = exp(θ r / (2 (1 − θ))) it is their greedy search
-for the likeliest slate. What the posts above take from a post only grows, so the score that it had with fewer above is a
-bound: a post is caught up with when its bound is the greatest (Minoux, "Accelerated greedy algorithms for maximizing
-submodular set functions", 1978), and of 500 posts most never are.
+NeurIPS 2018, algorithm 1). With the kernel L = diag(q) S diag(q) and q = exp(θ r / (2 (1 − θ))) it is their greedy
+search for the likeliest slate. What the posts above take from a post only grows, so the score that it had with fewer
+above is a bound: a post is caught up with when its bound is the greatest (Minoux, "Accelerated greedy algorithms for
+maximizing submodular set functions", 1978), and of 500 posts most never are.
 
     S_ij = sketch · (1 − 2 · hamming / 64) + author · [same author] + topic · [same topic] + own · [i = j]
 
@@ -67,7 +67,7 @@ _inner = compiled(None)
 
 
 class _Below(NamedTuple):
-    """What a slot is filled from: of the posts above their places, of all posts what is known, and what is worked out."""
+    """What a slot is filled from: the places of the posts above; of all posts what is known, and what is worked out."""
 
     picks: Int64s
     facts: Int64s
