@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from decalog.errors import ModelError
 from decalog.models import kinship
-from decalog.models.kinship import Kinship
+from decalog.models.kinship import Kinship, liking
 
 SUBJECTS = ("tea", "cake", "go", "chess")
 
@@ -55,6 +57,56 @@ def test_more_subjects_than_components_leave_noise_out() -> None:
     names = [f"s{number % 20}" for number in range(4_000)]
     found = kinship.fit(rng.integers(0, 100, 4_000), names, taken=rng.integers(0, 2, 4_000).astype(np.float64))
     assert found.vectors(names[:20]).shape == (20, kinship.DIM)
+
+
+NOTHING = (0.0, 0.0, 0.0, 0.0)
+
+
+def believed(
+    *, looked: Sequence[float] = NOTHING, taken: Sequence[float] = NOTHING, said: Sequence[float] = NOTHING
+) -> Any:
+    """Returns what is believed of somebody, tea, cake, go and chess in order."""
+    vectors = town().vectors(SUBJECTS)
+    return liking(vectors, looked=np.array(looked), taken=np.array(taken), said=np.array(said))
+
+
+def test_of_somebody_new_nothing_is_believed() -> None:
+    assert not believed().any()
+
+
+def test_what_was_taken_up_speaks_for_its_kin_and_against_the_others() -> None:
+    tea, cake, go, chess = believed(looked=(10, 0, 0, 0), taken=(6, 0, 0, 0))
+    assert tea > cake > 0.1
+    assert max(go, chess) < -0.1
+
+
+def test_what_was_looked_at_and_left_speaks_against_it() -> None:
+    tea, _, go, _ = believed(looked=(20, 0, 20, 0), taken=(0, 0, 6, 0))
+    assert tea < 0 < go
+    more = believed(looked=(20, 0, 60, 0), taken=(0, 0, 6, 0))
+    assert more[2] < go, "the same of more is less"
+
+
+def test_a_belief_grows_surer_and_ends_at_what_was_seen() -> None:
+    few, many, most = (
+        believed(looked=(n, n, n, n), taken=(0.3 * n, 0.3 * n, 0.1 * n, 0.1 * n)) for n in (10, 100, 10_000)
+    )
+    assert 0 < few[0] < many[0]
+    assert 0 > few[2] > many[2]
+    # Half as much again as the mean of .2, and half: expanded once about the usual rate, so 1.5 - 1 and 0.5 - 1.
+    assert most == pytest.approx([0.5, 0.5, -0.5, -0.5], abs=0.01)
+
+
+def test_what_somebody_says_counts_as_so_much_taken_up() -> None:
+    tea, cake, go, _ = believed(said=(6, 0, 0, 0))
+    assert tea > cake > 0 > go
+    assert believed(said=(12, 0, 0, 0))[0] > tea
+
+
+def test_of_a_subject_that_is_kin_to_none_nothing_is_believed() -> None:
+    vectors = np.vstack([town().vectors(SUBJECTS), np.zeros(kinship.DIM)])
+    looked, taken = np.array([5.0, 5, 5, 5, 50]), np.array([2.0, 0, 0, 0, 40])
+    assert liking(vectors, looked=looked, taken=taken, said=np.zeros(5))[4] == 0.0
 
 
 def test_it_comes_back_as_it_was_written_and_says_when_it_is_damaged(tmp_path: Path) -> None:

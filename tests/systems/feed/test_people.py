@@ -212,6 +212,21 @@ class TestEngagement:
             told.event("click", {"user": "uma", "post": f"q{number}"}, at_us=NOW_US - number)
         assert feed.liked() == [(f"q{number}", "click") for number in reversed(range(RECENT))]
 
+    def test_what_was_taken_up_is_known_longer_than_what_was_done_last(self, feed: Feed, told: Told) -> None:
+        asked = told.slate("uma", "p1", "p2")
+        first = told.outcome(asked, "click", "p1")
+        told.outcome(asked, "like", "p1")
+        told.outcome(asked, "hide", "p2")
+        assert feed.names(feed.person().opened) == ["p1", "p1"], "one for each thing done"
+        told.withdraw_outcome(first)
+        assert feed.names(feed.person().opened) == ["p1"]
+        for number in range(RECENT):
+            told.post(f"q{number}")
+            told.event("click", {"user": "uma", "post": f"q{number}"})
+        assert "p1" not in {ref for ref, _ in feed.liked()}
+        assert feed.names(feed.person().opened)[0] == "p1"
+        assert not feed.people.person(token("uma"), is_profiled=False).opened
+
     def test_requests_and_what_was_said_of_them_are_bounded(
         self, feed: Feed, told: Told, monkeypatch: pytest.MonkeyPatch
     ) -> None:

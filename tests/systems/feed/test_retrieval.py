@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pytest
 from tests.systems.feed.catalogued import (
@@ -26,10 +27,11 @@ from tests.systems.feed.catalogued import (
 
 from decalog.candidates import Candidate
 from decalog.errors import ModelError
+from decalog.events import Event
 from decalog.models.kinship import Kinship
 from decalog.models.linear import Prior
 from decalog.models.two_tower import bare
-from decalog.retrieval import Retrieval, Retrieved
+from decalog.retrieval import UNPROFILED, Retrieval, Retrieved
 from decalog.searching import AT_ONCE
 from decalog.systems.feed.catalogue import TOO_OLD_US
 from decalog.systems.feed.retrieval import DROPPED, MOST, FeedRetrieval
@@ -679,7 +681,7 @@ class TestFacts:
         assert told_of("uma") == [(2 / 3, None), (1 / 3, None), (0.0, None)]
         assert told_of("vic") == [(0.0, False), (0.0, False), (0.0, True)]
 
-    def test_a_model_says_which_topics_are_kin_to_what_a_reader_likes(self, feed: FeedRetrieval, told: Told) -> None:
+    def test_a_model_says_what_a_reader_is_believed_to_like(self, feed: FeedRetrieval, told: Told) -> None:
         for name, topic in (("a", "tea"), ("b", "cake"), ("c", "go"), ("d", "new")):
             told.post(name, author=f"of {topic}", topic=topic)
         for user, kind, named in (
@@ -688,20 +690,27 @@ class TestFacts:
             ("wes", "like", {"post": "a"}),
         ):
             told.event(kind, {"user": user, **named})
+        told.slate("xia", "a", "b")
         model = Funnel(Towers(TOPICS), Neighbours({}))
         model.kin = Kinship(("cake", "go", "tea"), np.array([[0.8, 0.6], [0.0, -1.0], [1.0, 0.0]]))
         feed.adopt(cast("Any", model))
 
-        def kin(user: str, name: str) -> list[object]:
-            found = feed.describe(request(user), ["a", "b", "c", "d"])
-            return [one.attributes.get(f"kin_{name}") for one in found]
+        def liking(asked: Event, refs: str = "abcd") -> list[float]:
+            return [cast("float", one.attributes["liking"]) for one in feed.describe(asked, list(refs))]
 
-        assert kin("uma", "interest") == [1.0, 0.8, 0.0, 0.0], "a topic that the model never met is kin to none"
-        assert kin("vic", "leaning") == pytest.approx([0.8, 1.0, -0.6, 0.0])
-        assert kin("vic", "interest") == [None] * 4, "they chose none"
-        assert kin("wes", "read") == pytest.approx([0.4, 0.32, 0.0, 0.0]), "a like is two acts of five"
+        tea, cake, go, new = liking(request("uma"))
+        assert tea > cake > 0 > go
+        assert new == 0.0, "a topic that the model never met is kin to none"
+        tea, cake, go, _ = liking(request("vic"))
+        assert cake > tea > 0 > go
+        assert liking(request("wes"))[0] > 0
+        assert liking(request("wes")) < liking(request("uma")), "one post says less than a choice"
+        assert liking(request("wes", recent="b"))[1] > liking(request("wes"))[1], "what they read since counts at once"
+        assert liking(request("xia")) == [0.0] * 4, "nothing was taken up yet"
+        unprofiled = msgspec.structs.replace(request("uma"), attributes={UNPROFILED: True})
+        assert liking(unprofiled) == [0.0] * 4
         told.post("e", topic="later")
-        assert feed.describe(request("uma"), ["e"])[0].attributes["kin_interest"] == 0.0
+        assert liking(request("uma"), "e") == [0.0]
 
     def test_a_post_without_author_and_topic_has_no_token_for_them(self, feed: FeedRetrieval, told: Told) -> None:
         told.post("p", author="", topic="")

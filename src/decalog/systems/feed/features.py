@@ -32,6 +32,7 @@ _RETAIN = 5_000
 """A post that was shown so often in a week is judged by its last hours: the longer windows say that it is crowded. Of
 500 candidates many may be such, and each of their rows is read (`bench/latency/feed_features.py`)."""
 _NO_COSINE = -2.0
+_NO_LIKING = -9.0
 _COUNTED = {"click": "clicks", "like": "likes", "reply": "replies", "share": "shares", "hide": "hides"} | {
     "report": "reports"
 }
@@ -184,13 +185,11 @@ _CANDIDATE: tuple[Feature, ...] = (
     _fact("in_network", "the reader follows the author"),
     _fact("interest", "the post is on a topic that the reader follows or chose; −1 where they did neither"),
     _fact("leaning", "share of the post's topic in what the authors wrote last whom the reader follows"),
-    *(
-        _fact(f"kin_{name}", f"how much the post's topic is kin to {what}", missing=_NO_COSINE)
-        for name, what in (
-            ("interest", "those that the reader follows or chose"),
-            ("leaning", "what the authors wrote last whom the reader follows"),
-            ("read", "what the reader took up last"),
-        )
+    _fact(
+        "liking",
+        "how much more than usual the reader is believed to take up of the post's topic, a logarithm: by what they "
+        "took up of it and of its kin, chose and follow",
+        missing=_NO_LIKING,
     ),
     _fact("readable", "the post is in a language that the reader reads"),
     _fact("looked_at", "the reader is taken to have looked at it before"),

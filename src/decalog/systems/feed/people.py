@@ -74,9 +74,10 @@ class Profile(msgspec.Struct, frozen=True):
 
 
 class Person(msgspec.Struct):
-    """One reader. Ties are tokens of authors and topics with the record they stand in; `shown` are handles.
+    """One reader. Ties are tokens of authors and topics with the record they stand in; `shown`, `opened` are handles.
 
-    Of the last slate, `looked` posts are known to be looked at, until `until_us`; those below may have been, or not.
+    A post is in `opened` once for each thing that was done with it. Of the last slate, `looked` posts are known to be
+    looked at, until `until_us`; those below may have been, or not.
     """
 
     follow: dict[int, int] = {}
@@ -85,6 +86,7 @@ class Person(msgspec.Struct):
     profile: Profile = Profile()
     recent: list[Engagement] = []
     shown: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    opened: array[int] = msgspec.field(default_factory=lambda: array("q"))
     slate: list[int] = []
     slate_s: int = 0
     looked: int = 0
@@ -102,9 +104,7 @@ class Person(msgspec.Struct):
 
     def keep(self, handles: Sequence[int]) -> None:
         """Remembers what they looked at."""
-        self.shown.extend(handles)
-        if len(self.shown) >= SEEN * 5 // 4:
-            del self.shown[:-SEEN]
+        _extend(self.shown, handles)
 
 
 class People:
@@ -139,7 +139,11 @@ class People:
         """
         known = self._people.get(token) or Person()
         profile = msgspec.structs.replace(known.profile, interests=())
-        return known if is_profiled else msgspec.structs.replace(known, follow={}, profile=profile, recent=[])
+        return (
+            known
+            if is_profiled
+            else msgspec.structs.replace(known, follow={}, profile=profile, recent=[], opened=array("q"))
+        )
 
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes a record."""
@@ -234,11 +238,14 @@ class People:
         person.recent.append(msgspec.structs.replace(done, points=points))
         person.recent.sort(key=lambda engagement: engagement.at_us)
         del person.recent[:-RECENT]
+        _extend(person.opened, [done.handle])
         self._popularity.add(done.region, done.handle, points=points, at_us=done.at_us)
 
     def _withdraw(self, person: Person, root: int) -> None:
         for done in [done for done in person.recent if done.root == root]:
             person.recent.remove(done)
+            if done.handle in person.opened:
+                person.opened.remove(done.handle)
             self._popularity.add(done.region, done.handle, points=-done.points, at_us=done.at_us)
 
     def _profile(self, person: Person, record: Record, event: Event) -> None:
@@ -285,6 +292,12 @@ def _shown(decision: Decision) -> tuple[Slot, ...]:
     if decision.mode != "shadow":
         return decision.choice.slots
     return decision.theirs.slots if decision.theirs is not None else ()
+
+
+def _extend(kept: array[int], handles: Sequence[int]) -> None:
+    kept.extend(handles)
+    if len(kept) >= SEEN * 5 // 4:
+        del kept[:-SEEN]
 
 
 def _remember(known: OrderedDict[Any, Any], key: object, value: object) -> None:

@@ -46,7 +46,6 @@ _FILTERS = (*RULES, "", "blocked", "muted", "seen")
 _RANKED = {"popular", "fresh", "following"}
 _SKETCHED = 64
 _EMBEDDED = 50_000  # posts whose vectors are made at a time
-_FEW = 5.0
 _SECOND_US = 1_000_000
 
 
@@ -197,7 +196,9 @@ class FeedRetrieval:
         read = [catalogue.slot(ref) for ref in reversed(str(said.get("recent", "")).split()) if UNPROFILED not in said]
         session = np.array([slot for slot in read if slot >= 0], np.int64)
         engaged, weights = taste(person, catalogue, session=session)
-        seen = catalogue.standing(person.seen(request.event_time))
+        seen, opened = (
+            catalogue.standing(part) for part in (person.seen(request.event_time), np.array(person.opened, np.int64))
+        )
         language = str(said.get("language", "")) or profile.language
         asked = Asked(
             request=request,
@@ -209,6 +210,7 @@ class FeedRetrieval:
             engaged=engaged,
             weights=weights,
             seen=np.concatenate([seen[seen >= 0], session]),
+            opened=np.unique(np.concatenate([opened[opened >= 0], session])),
             topics=catalogue.topic.mask((*person.follow, *profile.interests)),
             leanings=leanings(catalogue, person),
             languages=languages(catalogue, language, engaged=engaged, weights=weights),
@@ -310,13 +312,7 @@ class FeedRetrieval:
         topics = self.catalogue.posts["topic"][slots]
         liked = {"leaning": asked.leanings} | ({"interest": asked.topics} if asked.topics.any() else {})
         if sight.kin is not None:
-            width = len(asked.leanings)
-            read = np.bincount(self.catalogue.posts["topic"][asked.engaged], asked.weights, minlength=width)[:width]
-            named = {f"kin_{name}": shares for name, shares in liked.items()} | {"kin_read": read}
-            # So few acts say little: they are a part of a share, not all of it.
-            least = [max(float(shares.sum()), _FEW if name == "kin_read" else 1.0) for name, shares in named.items()]
-            near = sight.near(np.column_stack([shares[:width] for shares in named.values()]) / np.array(least))
-            liked |= dict(zip(named, near.T, strict=True))
+            liked["liking"] = sight.liking(asked)
         return {name: Column.numbers(_of(shares, topics)) for name, shares in liked.items()}
 
     def _reindex(self, sight: Sight, slots: Ints) -> None:

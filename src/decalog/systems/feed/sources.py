@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from decalog.events import Event
+from decalog.models.kinship import liking
 from decalog.models.two_tower import bare
 from decalog.stores.base import VectorIndex
 from decalog.systems.feed.catalogue import Catalogue, Ints, Mask, newest_first
@@ -34,6 +35,9 @@ READ = 0.1
 LITTLE_SHOWN = 20
 """A post shown less often is given a chance."""
 
+CHOSEN = 6.0
+"""A topic that a reader chose or follows says as much of their taste as so many posts on it that they took up, and an
+author whom they follow as much as one."""
 _PROBES = 8  # slots drawn for each one wanted, before all that are allowed are counted out
 
 
@@ -48,6 +52,7 @@ class Asked(msgspec.Struct, kw_only=True):
         engaged: slots of what the reader liked last, newest first.
         weights: what each says of their taste, > 0.
         seen: slots of what they were shown or read lately.
+        opened: slots of what they took up lately.
         topics: for each topic's code whether the reader follows or chose it.
         languages: for each language's code whether they read it.
         leanings: for each topic's code its share of what the authors they follow wrote last.
@@ -63,6 +68,7 @@ class Asked(msgspec.Struct, kw_only=True):
     engaged: Ints
     weights: npt.NDArray[np.float64]
     seen: Ints
+    opened: Ints
     topics: Mask
     languages: Mask
     leanings: npt.NDArray[np.float64]
@@ -92,13 +98,16 @@ class Sight(msgspec.Struct, eq=False):
     index: VectorIndex | None = None
     _kin: npt.NDArray[np.float64] = np.zeros((0, 0))
 
-    def near(self, liked: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Returns how much each topic, by its code, is kin to those that are liked: (topics, n) → (topics, n)."""
-        if len(self._kin) < len(liked):
+    def liking(self, asked: Asked) -> npt.NDArray[np.float64]:
+        """Returns how much more than usual a reader is believed to take up of each topic by its code; see `kinship`."""
+        topics, many = self.catalogue.posts["topic"], min(len(asked.topics), len(asked.leanings))
+        if len(self._kin) < many:
             self._kin = self.kin.vectors(self.catalogue.topic.names)
-        vectors = self._kin[: len(liked)]
-        kin: npt.NDArray[np.float64] = vectors @ (vectors.T @ liked)
-        return kin
+        # Where nothing was taken up, or nobody is to be profiled, what was seen says nothing of a taste.
+        seen = asked.seen if len(asked.opened) else asked.opened
+        looked, taken = (np.bincount(topics[slots], minlength=many)[:many] for slots in (seen, asked.opened))
+        said = CHOSEN * asked.topics[:many] + len(asked.person.follow) * asked.leanings[:many]
+        return liking(self._kin[:many], looked=looked, taken=taken, said=said)
 
 
 NOTHING = Found(np.zeros(0, np.int64))
