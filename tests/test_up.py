@@ -299,6 +299,15 @@ def test_a_server_that_was_killed_comes_back_where_it_was(root: Path) -> None:
         assert server.stop() == 0
 
 
+def test_a_server_that_is_gone_is_not_told_how_far_its_clock_may_run(tmp_path: Path) -> None:
+    server = Server(plan(tmp_path), Home(tmp_path), Screen())
+    with subprocess.Popen((sys.executable, "-c", "raise SystemExit(3)"), stdin=subprocess.PIPE, text=True) as gone:
+        server._process = gone
+        gone.wait()
+        server.hold(HOUR)
+        assert server.stop() == 3
+
+
 def test_beside_a_live_system_the_control_room_and_its_loop_run_and_end_with_it(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,13 +81,17 @@ class AcceleratedClock:
 
     def now_us(self) -> int:
         """See `Clock.now_us`."""
+        return self._at(time.monotonic_ns())
+
+    def _at(self, ns: int) -> int:
         start_us, zero_ns, until_us = self._leg
-        return min(until_us, start_us + int((time.monotonic_ns() - zero_ns) * self.speed / 1_000))
+        return min(until_us, start_us + int((ns - zero_ns) * self.speed / 1_000))
 
     def run_until(self, until_us: int) -> None:
         """Lets the clock go on, and stand from `until_us` on; it never goes back, nor catches up while it stood."""
-        now_us = self.now_us()
-        self._leg = now_us, time.monotonic_ns(), max(now_us, until_us)
+        ns = time.monotonic_ns()
+        now_us = self._at(ns)
+        self._leg = now_us, ns, max(now_us, until_us)
 
 
 def duration_us(text: str) -> int:

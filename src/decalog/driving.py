@@ -26,7 +26,7 @@ _PAUSE_S = 0.02
 BEHIND_US = MINUTE
 """How far a world is kept behind the server's clock: a request must never come from the server's future."""
 _AHEAD_US = 10 * MINUTE
-"""How far a server's clock runs ahead of what was sent, at most; far less than features forgive a late request."""
+"""How far a server's clock may run while a batch is sent; far less than features forgive a late request."""
 
 
 def remind(world: World, records: Iterable[Record], *, system: str) -> None:
@@ -83,7 +83,7 @@ class Driver:
         self._sent: Counter[str] = Counter()
         self._slow_ms: list[float] = []
         self._now_us = 0
-        self._speed = 0.0
+        self._speed: float | None = None
         self._waiting: deque[Message] = deque()
 
     @property
@@ -92,8 +92,8 @@ class Driver:
         return self._now_us
 
     @property
-    def speed(self) -> float:
-        """Seconds of the server's time a second, of the last run; 0 before the first."""
+    def speed(self) -> float | None:
+        """Seconds of the server's time a second, of the last run; None before the first."""
         return self._speed
 
     def connect(self, address: str) -> None:

@@ -235,7 +235,9 @@ def _serve_and_drive(plan: Plan, home: Home, screen: Screen) -> int:
         end = time.monotonic() + plan.seconds if plan.seconds else float("inf")
         with closing(driver):
             while time.monotonic() < end and server.is_running:
-                mischief.turn(url=server.address, speed=driver.speed or plan.speed, line=driver.line())
+                mischief.turn(
+                    url=server.address, speed=plan.speed if driver.speed is None else driver.speed, line=driver.line()
+                )
                 driver.run(min(_EVERY_S, max(0.0, end - time.monotonic())))
                 screen.say("live", driver.line())
     except KeyboardInterrupt:
@@ -296,7 +298,8 @@ class Server:
     def _wait(self) -> int:
         assert self._process is not None and self._process.stdin is not None  # noqa: S101, PT018 - started with a pipe
         code = self._process.wait(timeout=30)
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # what it was not told in time
+            self._process.stdin.close()
         return code
 
 

@@ -106,7 +106,11 @@ def test_what_somebody_says_counts_as_so_much_taken_up() -> None:
 def test_of_a_subject_that_is_kin_to_none_nothing_is_believed() -> None:
     vectors = np.vstack([town().vectors(SUBJECTS), np.zeros(kinship.DIM)])
     looked, taken = np.array([5.0, 5, 5, 5, 50]), np.array([2.0, 0, 0, 0, 40])
-    assert liking(vectors, looked=looked, taken=taken, said=np.zeros(5))[4] == 0.0
+    said = np.array([6.0, 0, 0, 0, 0])
+    known = liking(vectors, looked=looked, taken=taken, said=said)
+    assert known[4] == 0.0
+    said[4] = 60.0
+    assert liking(vectors, looked=looked, taken=taken, said=said).tolist() == known.tolist(), "nor of others by it"
 
 
 def test_it_comes_back_as_it_was_written_and_says_when_it_is_damaged(tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def liking(vectors: Floats, *, looked: npt.NDArray[Any], taken: npt.NDArray[Any]
         taken: how many of these they took up.
         said: what they say of themselves, in things taken up.
     """
-    usual = (taken.sum() + _TAKEN) / (looked.sum() + _LOOKS)
-    expected = looked * usual + said.sum() / max(np.count_nonzero(vectors.any(axis=1)), 1)
+    usual, is_kin = (taken.sum() + _TAKEN) / (looked.sum() + _LOOKS), vectors.any(axis=1)
+    expected = looked * usual + said[is_kin].sum() / max(np.count_nonzero(is_kin), 1)
     lengths = _SPREAD * vectors
     sureness = np.eye(lengths.shape[1]) + (lengths.T * expected) @ lengths
     return np.asarray(lengths @ np.linalg.solve(sureness, lengths.T @ (taken + said - expected)))

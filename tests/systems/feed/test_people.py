@@ -215,7 +215,7 @@ class TestEngagement:
     def test_what_was_taken_up_is_known_longer_than_what_was_done_last(self, feed: Feed, told: Told) -> None:
         asked = told.slate("uma", "p1", "p2")
         first = told.outcome(asked, "click", "p1")
-        told.outcome(asked, "like", "p1")
+        liked = told.outcome(asked, "like", "p1")
         told.outcome(asked, "hide", "p2")
         assert feed.names(feed.person().opened) == ["p1", "p1"], "one for each thing done"
         told.withdraw_outcome(first)
@@ -225,6 +225,8 @@ class TestEngagement:
             told.event("click", {"user": "uma", "post": f"q{number}"})
         assert "p1" not in {ref for ref, _ in feed.liked()}
         assert feed.names(feed.person().opened)[0] == "p1"
+        told.withdraw_outcome(liked)
+        assert "p1" not in feed.names(feed.person().opened)
         assert not feed.people.person(token("uma"), is_profiled=False).opened
 
     def test_requests_and_what_was_said_of_them_are_bounded(

@@ -691,6 +691,7 @@ class TestFacts:
         ):
             told.event(kind, {"user": user, **named})
         told.slate("xia", "a", "b")
+        told.slate("wes", "c")
         model = Funnel(Towers(TOPICS), Neighbours({}))
         model.kin = Kinship(("cake", "go", "tea"), np.array([[0.8, 0.6], [0.0, -1.0], [1.0, 0.0]]))
         feed.adopt(cast("Any", model))
@@ -703,12 +704,20 @@ class TestFacts:
         assert new == 0.0, "a topic that the model never met is kin to none"
         tea, cake, go, _ = liking(request("vic"))
         assert cake > tea > 0 > go
-        assert liking(request("wes"))[0] > 0
+        once, authors = liking(request("wes")), liking(request("vic"))
+        assert once[0] > 0
         assert liking(request("wes")) < liking(request("uma")), "one post says less than a choice"
         assert liking(request("wes", recent="b"))[1] > liking(request("wes"))[1], "what they read since counts at once"
         assert liking(request("xia")) == [0.0] * 4, "nothing was taken up yet"
         unprofiled = msgspec.structs.replace(request("uma"), attributes={UNPROFILED: True})
-        assert liking(unprofiled) == [0.0] * 4
+        assert "liking" not in feed.describe(unprofiled, ["a"])[0].attributes
+        for late in ("dwell", "reply", "share"):
+            told.slate("wes", "c")
+            told.event(late, {"user": "wes", "post": "a"}, value=20.0)
+        assert liking(request("wes")) == pytest.approx(once), "whatever was done with a post, it counts once"
+        for number in range(9):
+            told.event("follow", {"user": "vic", "topic": f"beyond {number}"})
+        assert liking(request("vic")) == pytest.approx(authors), "topics followed are no authors"
         told.post("e", topic="later")
         assert liking(request("uma"), "e") == [0.0]
 

@@ -112,7 +112,8 @@ def _said(known: Any, users: npt.NDArray[np.int64]) -> Iterator[tuple[int, str, 
     for user in np.unique(users).tolist():
         person = known.people.person(user)
         chosen = known.catalogue.topic.mask((*person.follow, *person.profile.interests))
-        liking = chosen + len(person.follow) * leanings(known.catalogue, person) / 2
+        authors = np.count_nonzero(known.catalogue.author.mask(person.follow))
+        liking = chosen + authors * leanings(known.catalogue, person) / 2
         yield from ((user, names[code], float(liking[code])) for code in np.flatnonzero(liking).tolist())
 
 

@@ -76,8 +76,8 @@ class Profile(msgspec.Struct, frozen=True):
 class Person(msgspec.Struct):
     """One reader. Ties are tokens of authors and topics with the record they stand in; `shown`, `opened` are handles.
 
-    A post is in `opened` once for each thing that was done with it. Of the last slate, `looked` posts are known to be
-    looked at, until `until_us`; those below may have been, or not.
+    A post is in `opened` once for each thing that was done with it, the record that says so in `roots`. Of the last
+    slate, `looked` posts are known to be looked at, until `until_us`; those below may have been, or not.
     """
 
     follow: dict[int, int] = {}
@@ -87,6 +87,7 @@ class Person(msgspec.Struct):
     recent: list[Engagement] = []
     shown: array[int] = msgspec.field(default_factory=lambda: array("q"))
     opened: array[int] = msgspec.field(default_factory=lambda: array("q"))
+    roots: array[int] = msgspec.field(default_factory=lambda: array("q"))
     slate: list[int] = []
     slate_s: int = 0
     looked: int = 0
@@ -96,7 +97,7 @@ class Person(msgspec.Struct):
 
     def seen(self, now_us: int) -> Ints:
         """Returns the handles of what was shown lately, but for what they will not have looked at."""
-        return np.append(self.shown, np.array(self.read(now_us), np.int64))[-SEEN:]
+        return np.append(self.shown[:], np.array(self.read(now_us), np.int64))[-SEEN:]
 
     def read(self, now_us: int) -> list[int]:
         """Returns the handles of the last slate as far as they are taken to have looked: all, until a pause."""
@@ -239,14 +240,16 @@ class People:
         person.recent.sort(key=lambda engagement: engagement.at_us)
         del person.recent[:-RECENT]
         _extend(person.opened, [done.handle])
+        _extend(person.roots, [done.root])
         self._popularity.add(done.region, done.handle, points=points, at_us=done.at_us)
 
     def _withdraw(self, person: Person, root: int) -> None:
         for done in [done for done in person.recent if done.root == root]:
             person.recent.remove(done)
-            if done.handle in person.opened:
-                person.opened.remove(done.handle)
             self._popularity.add(done.region, done.handle, points=-done.points, at_us=done.at_us)
+        if root in person.roots:
+            place = person.roots.index(root)
+            del person.opened[place], person.roots[place]
 
     def _profile(self, person: Person, record: Record, event: Event) -> None:
         said = event.attributes

@@ -173,6 +173,8 @@ class FeedRetrieval:
     def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
         """Returns posts by their names as `retrieve` describes them; a bare candidate where one is unknown."""
         sight, asked = self._settled(), self._understood(request)
+        if UNPROFILED in request.attributes:
+            sight = Sight(self.catalogue, self.popularity)
         slots = np.array([self.catalogue.slot(ref) for ref in refs], np.int64)
         known = slots[slots >= 0]
         facts = self._described(sight, asked, known, probed(sight, asked))
@@ -197,7 +199,7 @@ class FeedRetrieval:
         session = np.array([slot for slot in read if slot >= 0], np.int64)
         engaged, weights = taste(person, catalogue, session=session)
         seen, opened = (
-            catalogue.standing(part) for part in (person.seen(request.event_time), np.array(person.opened, np.int64))
+            catalogue.standing(part) for part in (person.seen(request.event_time), np.array(person.opened[:], np.int64))
         )
         language = str(said.get("language", "")) or profile.language
         asked = Asked(
@@ -211,6 +213,7 @@ class FeedRetrieval:
             weights=weights,
             seen=np.concatenate([seen[seen >= 0], session]),
             opened=np.unique(np.concatenate([opened[opened >= 0], session])),
+            authors=catalogue.author.mask(tuple(person.follow)),
             topics=catalogue.topic.mask((*person.follow, *profile.interests)),
             leanings=leanings(catalogue, person),
             languages=languages(catalogue, language, engaged=engaged, weights=weights),
@@ -288,7 +291,7 @@ class FeedRetrieval:
             "author_followers": Column.numbers(authors["followers"][author]),
             "author_age_s": _age_s(authors["since"][author], asked.now_us),
             "author_posts": Column.numbers(authors["posts"][author]),
-            "in_network": Column.numbers(catalogue.author.mask(asked.person.follow)[author]),
+            "in_network": Column.numbers(_of(asked.authors, author)),
             "readable": Column.numbers(_of(asked.languages, posts["language"][slots])),
             "looked_at": Column.numbers(np.isin(slots, asked.seen)),
         }

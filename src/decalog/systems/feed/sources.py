@@ -53,6 +53,7 @@ class Asked(msgspec.Struct, kw_only=True):
         weights: what each says of their taste, > 0.
         seen: slots of what they were shown or read lately.
         opened: slots of what they took up lately.
+        authors: for each author's code whether the reader follows them.
         topics: for each topic's code whether the reader follows or chose it.
         languages: for each language's code whether they read it.
         leanings: for each topic's code its share of what the authors they follow wrote last.
@@ -69,6 +70,7 @@ class Asked(msgspec.Struct, kw_only=True):
     weights: npt.NDArray[np.float64]
     seen: Ints
     opened: Ints
+    authors: Mask
     topics: Mask
     languages: Mask
     leanings: npt.NDArray[np.float64]
@@ -103,10 +105,11 @@ class Sight(msgspec.Struct, eq=False):
         topics, many = self.catalogue.posts["topic"], min(len(asked.topics), len(asked.leanings))
         if len(self._kin) < many:
             self._kin = self.kin.vectors(self.catalogue.topic.names)
-        # Where nothing was taken up, or nobody is to be profiled, what was seen says nothing of a taste.
-        seen = asked.seen if len(asked.opened) else asked.opened
-        looked, taken = (np.bincount(topics[slots], minlength=many)[:many] for slots in (seen, asked.opened))
-        said = CHOSEN * asked.topics[:many] + len(asked.person.follow) * asked.leanings[:many]
+        # A post counts once, whatever was done with it; where none was taken up, what was seen says nothing of a taste.
+        seen = np.unique(asked.seen if len(asked.opened) else asked.opened)
+        opened = asked.opened[np.isin(asked.opened, seen)]
+        looked, taken = (np.bincount(topics[slots], minlength=many)[:many] for slots in (seen, opened))
+        said = CHOSEN * asked.topics[:many] + np.count_nonzero(asked.authors) * asked.leanings[:many]
         return liking(self._kin[:many], looked=looked, taken=taken, said=said)
 
 

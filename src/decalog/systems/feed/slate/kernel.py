@@ -160,11 +160,12 @@ def _catch_up(below: _Below, post: int) -> None:
         pick = below.picks[slot]
         share = _likeness(below.facts, knobs, post, pick)
         state[_NEAREST, post] = max(state[_NEAREST, post], share)
-        for above in range(slot):
-            share -= factor[post, above] * factor[pick, above]
-        # Who was picked is not caught up with any more: that is what was left of it then.
-        factor[post, slot] = share / math.sqrt(state[_LEFT, pick])
-        left = max(left - factor[post, slot] * factor[post, slot], _LEAST)
+        if knobs[RERANK] == DPP:
+            for above in range(slot):
+                share -= factor[post, above] * factor[pick, above]
+            # Who was picked is not caught up with any more: that is what was left of it then.
+            factor[post, slot] = share / math.sqrt(state[_LEFT, pick])
+            left = max(left - factor[post, slot] * factor[post, slot], _LEAST)
     state[_LEFT, post], state[_LOG, post], state[_REACHED, post] = left, math.log(left), len(below.picks)
     below.scores[post] = _score(below, post)
 
