@@ -459,7 +459,7 @@ def test_a_start_that_is_no_time_is_refused(start: str) -> None:
         operations.clock_of(start, 1.0)
     assert str(caught.value) == (
         f"--clock-start: {start!r}. Expected an RFC 3339 time with an offset, such as 2026-03-01T12:00:00Z. "
-        "Add the offset."
+        "Add the offset, or leave it out to use the machine's clock."
     )
 
 

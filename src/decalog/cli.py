@@ -184,6 +184,8 @@ def serve(
     ] = None,
 ) -> None:
     """Serve systems over HTTP; replies follow the fsync of their log record."""
+    from io import FileIO
+
     from decalog import admin, operations
     from decalog.deployment import Setup
     from decalog.home import Home
@@ -196,7 +198,7 @@ def serve(
     clock = operations.clock_of(clock_start, clock_speed)
     if clock_led:
         # Unbuffered: a thread that waits within a buffer's lock would hang the end of the process.
-        operations.lead(clock, open(0, "rb", buffering=0, closefd=False), say=say)  # noqa: SIM115 - as long as it runs
+        operations.lead(clock, FileIO(0, closefd=False), say=say)
     plain = Setup(shadow=shadow, allowed=tuple(allow_model or ()), state=state)
     setups = {name: _setup(name, plain, policy=policy, rates=rates) for name in systems}
     place = Home(home)

@@ -539,7 +539,10 @@ def clock_of(start: str | None, speed: float) -> Clock:
     Raises:
         ConfigError: the start is no such time, or the speed is not above 0.
     """
-    return SystemClock() if start is None else AcceleratedClock(_time("--clock-start", start), speed)
+    if start is None:
+        return SystemClock()
+    fix = "Add the offset, or leave it out to use the machine's clock."
+    return AcceleratedClock(_time(start, where="--clock-start", fix=fix), speed)
 
 
 def lead(clock: Clock, lines: Iterable[bytes], *, say: Say) -> None:
@@ -563,12 +566,13 @@ def lead(clock: Clock, lines: Iterable[bytes], *, say: Say) -> None:
 def _lead(clock: AcceleratedClock, lines: Iterable[bytes], say: Say) -> None:
     for line in lines:
         try:
-            clock.run_until(_time("--clock-led", line.decode(errors="replace").strip()))
+            text = line.decode(errors="replace").strip()
+            clock.run_until(_time(text, where="--clock-led", fix="Add the offset."))
         except ConfigError as error:
             say(str(error))
 
 
-def _time(where: str, text: str) -> int:
+def _time(text: str, *, where: str, fix: str) -> int:
     try:
         return time_us(text)
     except (ValueError, OverflowError):
@@ -576,7 +580,7 @@ def _time(where: str, text: str) -> int:
             where=where,
             given=repr(text),
             expected="an RFC 3339 time with an offset, such as 2026-03-01T12:00:00Z",
-            fix="Add the offset.",
+            fix=fix,
         ) from None
 
 

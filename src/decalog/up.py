@@ -286,21 +286,14 @@ class Server:
         """Ends it at once, as a crash does."""
         if self._process is not None:
             self._process.kill()
-            self._wait()
+            _ended(self._process)
 
     def stop(self) -> int:
         """Ends it and returns its exit code."""
         if self._process is None:
             return 1
         self._process.terminate()
-        return self._wait()
-
-    def _wait(self) -> int:
-        assert self._process is not None and self._process.stdin is not None  # noqa: S101, PT018 - started with a pipe
-        code = self._process.wait(timeout=30)
-        with suppress(BrokenPipeError):  # what it was not told in time
-            self._process.stdin.close()
-        return code
+        return _ended(self._process)
 
 
 class Beside:
@@ -373,6 +366,14 @@ def _drain(stream: IO[str], screen: Screen) -> None:
     with stream as lines:
         for line in lines:
             screen.say("serve", line.rstrip())
+
+
+def _ended(server: subprocess.Popen[str]) -> int:
+    assert server.stdin is not None  # noqa: S101 - started with a pipe
+    code = server.wait(timeout=30)
+    with suppress(BrokenPipeError):  # what it was not told in time
+        server.stdin.close()
+    return code
 
 
 def _end(processes: Sequence[subprocess.Popen[str]]) -> None:

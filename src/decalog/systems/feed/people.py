@@ -139,12 +139,10 @@ class People:
         for interests.
         """
         known = self._people.get(token) or Person()
+        if is_profiled:
+            return known
         profile = msgspec.structs.replace(known.profile, interests=())
-        return (
-            known
-            if is_profiled
-            else msgspec.structs.replace(known, follow={}, profile=profile, recent=[], opened=array("q"))
-        )
+        return msgspec.structs.replace(known, follow={}, profile=profile, recent=[], opened=array("q"))
 
     def follow(self, record: Record, body: Event | Decision | Outcome) -> None:
         """Takes a record."""
@@ -203,7 +201,7 @@ class People:
         if not (outcome.deleted or outcome.kind in WEIGHTS):
             return
         _remember(self._said, record.root, token)
-        self._withdraw(person, record.root)
+        self._withdraw(person, record)
         if outcome.deleted:
             return
         done = Engagement(
@@ -212,7 +210,7 @@ class People:
         self._engage(person, done, outcome.value)
 
     def _did(self, person: Person, record: Record, event: Event) -> None:
-        self._withdraw(person, record.root)
+        self._withdraw(person, record)
         if event.deleted:
             return
         handle = self._catalogue.handle(str(event.attributes.get("post", "")))
@@ -228,7 +226,7 @@ class People:
             return
         again = next((e for e in person.recent if (e.handle, e.action) == (done.handle, done.action)), None)
         if again is not None and not value:
-            self._withdraw(person, again.root)
+            self._take_back(person, again.root)
         if again is not None or value < (STAYED_S if done.action == "dwell" else 1.0):
             return
         day = done.at_us // _DAY_US
@@ -243,7 +241,11 @@ class People:
         _extend(person.roots, [done.root])
         self._popularity.add(done.region, done.handle, points=points, at_us=done.at_us)
 
-    def _withdraw(self, person: Person, root: int) -> None:
+    def _withdraw(self, person: Person, record: Record) -> None:
+        if record.root != record.seq:  # else it is the first to speak of this
+            self._take_back(person, record.root)
+
+    def _take_back(self, person: Person, root: int) -> None:
         for done in [done for done in person.recent if done.root == root]:
             person.recent.remove(done)
             self._popularity.add(done.region, done.handle, points=-done.points, at_us=done.at_us)

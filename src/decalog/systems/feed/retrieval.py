@@ -123,11 +123,7 @@ class FeedRetrieval:
     def search(self, request: Event, model: Model | None = None) -> Search[Found, Retrieved]:
         """Asks the sources."""
         started = time.perf_counter_ns()
-        sight, asked = self._settled(), self._understood(request)
-        if UNPROFILED in request.attributes:
-            sight = Sight(self.catalogue, self.popularity)  # without a model's parts: popular, fresh and new posts
-        elif model is not None:
-            sight = self._sight_of(model) or sight
+        sight, asked = self._sight_for(request, model), self._understood(request)
         filters_us = _since(started)
 
         def answer(name: str) -> Found:
@@ -158,6 +154,13 @@ class FeedRetrieval:
         late = tuple(name for name in SOURCES if name not in found)
         return Retrieved(candidates, late, stages_us)
 
+    def _sight_for(self, request: Event, model: Model | None = None) -> Sight:
+        """Returns what the sources look into for a request, by a model or by the one in force."""
+        settled = self._settled()
+        if UNPROFILED in request.attributes:
+            return Sight(self.catalogue, self.popularity)  # without a model's parts: popular, fresh and new posts
+        return settled if model is None else self._sight_of(model) or settled
+
     def _settled(self) -> Sight:
         """Returns what sources look into, with the vectors of the posts that came or went since it was asked for."""
         if self._touched:
@@ -172,9 +175,7 @@ class FeedRetrieval:
 
     def describe(self, request: Event, refs: Sequence[str]) -> tuple[Candidate, ...]:
         """Returns posts by their names as `retrieve` describes them; a bare candidate where one is unknown."""
-        sight, asked = self._settled(), self._understood(request)
-        if UNPROFILED in request.attributes:
-            sight = Sight(self.catalogue, self.popularity)
+        sight, asked = self._sight_for(request), self._understood(request)
         slots = np.array([self.catalogue.slot(ref) for ref in refs], np.int64)
         known = slots[slots >= 0]
         facts = self._described(sight, asked, known, probed(sight, asked))
@@ -198,9 +199,8 @@ class FeedRetrieval:
         read = [catalogue.slot(ref) for ref in reversed(str(said.get("recent", "")).split()) if UNPROFILED not in said]
         session = np.array([slot for slot in read if slot >= 0], np.int64)
         engaged, weights = taste(person, catalogue, session=session)
-        seen, opened = (
-            catalogue.standing(part) for part in (person.seen(request.event_time), np.array(person.opened[:], np.int64))
-        )
+        seen = catalogue.standing(person.seen(request.event_time))
+        opened = catalogue.standing(np.array(person.opened[:], np.int64))
         language = str(said.get("language", "")) or profile.language
         asked = Asked(
             request=request,
@@ -212,7 +212,7 @@ class FeedRetrieval:
             engaged=engaged,
             weights=weights,
             seen=np.concatenate([seen[seen >= 0], session]),
-            opened=np.unique(np.concatenate([opened[opened >= 0], session])),
+            opened=np.concatenate([opened[opened >= 0], session]),
             authors=catalogue.author.mask(tuple(person.follow)),
             topics=catalogue.topic.mask((*person.follow, *profile.interests)),
             leanings=leanings(catalogue, person),

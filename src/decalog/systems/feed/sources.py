@@ -52,7 +52,7 @@ class Asked(msgspec.Struct, kw_only=True):
         engaged: slots of what the reader liked last, newest first.
         weights: what each says of their taste, > 0.
         seen: slots of what they were shown or read lately.
-        opened: slots of what they took up lately.
+        opened: slots of what they took up lately, one for each thing that they did.
         authors: for each author's code whether the reader follows them.
         topics: for each topic's code whether the reader follows or chose it.
         languages: for each language's code whether they read it.
@@ -107,7 +107,7 @@ class Sight(msgspec.Struct, eq=False):
             self._kin = self.kin.vectors(self.catalogue.topic.names)
         # A post counts once, whatever was done with it; where none was taken up, what was seen says nothing of a taste.
         seen = np.unique(asked.seen if len(asked.opened) else asked.opened)
-        opened = asked.opened[np.isin(asked.opened, seen)]
+        opened = np.intersect1d(asked.opened, seen)
         looked, taken = (np.bincount(topics[slots], minlength=many)[:many] for slots in (seen, opened))
         said = CHOSEN * asked.topics[:many] + np.count_nonzero(asked.authors) * asked.leanings[:many]
         return liking(self._kin[:many], looked=looked, taken=taken, said=said)
