@@ -62,6 +62,28 @@ def test_it_serves_follows_measures_and_ends_with_all_of_it_when_told(home: Home
     assert not [pid for pid in beside if is_running(pid)]
 
 
+def test_a_ctrl_c_at_a_terminal_ends_it_without_a_word_of_those_beside(home: Home) -> None:
+    command = [sys.executable, "-m", "decalog", "room", "--no-auth", "--port", "0", "--home", str(home.root)]
+    pipe = subprocess.PIPE
+    # A session of its own, as a terminal gives one: the signal goes to all in it.
+    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True) as room:
+        try:
+            assert room.stdout is not None
+            assert room.stdout.readline().startswith("control room on")
+            for _ in range(600):
+                if len(beside := children_of(room.pid)) == 2:
+                    break
+                wait_a_moment(room)
+            wait_a_moment(room)
+            os.killpg(room.pid, signal.SIGINT)
+            out, _ = room.communicate(timeout=PATIENCE_S)
+        finally:
+            room.kill()
+    assert len(beside) == 2
+    assert (out, room.returncode) == ("", 0)
+    assert not [pid for pid in beside if is_running(pid)]
+
+
 def test_a_follower_ends_with_whoever_started_it(home: Home) -> None:
     with start("decalog.control_room.following", str(home.root)) as follower:
         assert follower.stdin is not None
