@@ -52,7 +52,7 @@ async def _measure(place: Place, *, now_s: float) -> None:
 
 
 async def _run(module: str, *words: str) -> None:
-    """Runs a module until it ends; it is ended where this is cancelled, and not by a Ctrl-C that reaches this process."""
+    """Runs a module until it ends; it is ended where this is cancelled, and not by a Ctrl-C at the terminal."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *words),
         stdin=asyncio.subprocess.PIPE,
